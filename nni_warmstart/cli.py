@@ -1,0 +1,231 @@
+"""The command line ``nni-warmstart``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .errors import WarmStartError
+
+_console = Console()
+
+_NOISE = (
+    'does not have many workers',
+    'pkg_resources',
+    'Checkpoint directory',
+    'Experiment logs directory',
+    'is found to be not a nn.Module',  # NNI and torch 2.5 and later
+    'LeafSpec',
+    'smaller than the logging interval',
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; wrong input gives one line on stderr and status 2."""
+    arguments = _parser().parse_args(argv)
+    quiet()
+    try:
+        arguments.run(arguments)
+    except WarmStartError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        return 130
+    return 0
+
+
+def quiet() -> None:
+    """Keep what libraries say about themselves out of the way of what users came for."""
+    logging.getLogger('pytorch_lightning').setLevel(logging.WARNING)
+    logging.getLogger('pytorch_lightning.utilities.rank_zero').setLevel(logging.WARNING)
+    for pattern in _NOISE:
+        warnings.filterwarnings('ignore', message=f'.*{pattern}.*')
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='nni-warmstart', description='Warm-started differentiable architecture search on Microsoft NNI.'
+    )
+    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+
+    search = commands.add_parser(
+        'search',
+        help='search for an architecture',
+        description='Search as the YAML says; the trial of nnictl runs the same code.',
+    )
+    search.add_argument('--config', required=True, type=Path, help='search.yml: data, space, evaluator, strategy')
+    search.add_argument('--out', required=True, type=Path, help='folder for supernet, architecture, result and checkpoints')
+    search.add_argument('--seed', type=int, help='seed of everything random (default: the key seed of the YAML, or 0)')
+    search.add_argument('--resume', action='store_true', help='go on from the last checkpoint in --out')
+    _add_set(search)
+    search.set_defaults(run=_search)
+
+    pretrain = commands.add_parser(
+        'pretrain', help='train a source supernet', description='Train one supernet jointly on the datasets of a YAML file.'
+    )
+    pretrain.add_argument(
+        '--config', required=True, type=Path, help='pretrain.yml: a list data:, space, evaluator, strategy'
+    )
+    pretrain.add_argument('--name', required=True, help='name of the entry')
+    pretrain.add_argument('--zoo', required=True, type=Path, help='folder in which the supernet is kept')
+    pretrain.add_argument('--seed', type=int, help='seed of everything random (default: the key seed of the YAML, or 0)')
+    _add_set(pretrain)
+    pretrain.set_defaults(run=_pretrain)
+
+    zoo = commands.add_parser('zoo', help='look at remembered supernets').add_subparsers(
+        dest='action', required=True, metavar='ACTION'
+    )
+    for name, run, text in (
+        ('list', _zoo_list, 'one line per entry'),
+        ('show', _zoo_show, 'card of one entry'),
+        ('add', _zoo_add, 'copy a supernet file into the zoo'),
+        ('remove', _zoo_remove, 'delete an entry'),
+    ):
+        action = zoo.add_parser(name, help=text, description=text)
+        action.add_argument('--zoo', type=Path, help='folder of the zoo (default: the one shipped with the package)')
+        if name in ('show', 'remove'):
+            action.add_argument('name', help='entry')
+        if name == 'add':
+            action.add_argument('file', type=Path, help='supernet.safetensors')
+            action.add_argument('--name', help='name of the entry (default: the one in the file)')
+        action.set_defaults(run=run)
+
+    listing = commands.add_parser(
+        'spaces', help='list model spaces', description='Names for space.name, and their arguments.'
+    )
+    listing.set_defaults(run=_spaces)
+    return parser
+
+
+def _add_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--set', action='append', default=[], metavar='KEY=VALUE',
+        help='replace a key of the YAML by dotted name, e.g. --set strategy.head=prototype; may be repeated',
+    )  # fmt: skip
+
+
+def _document(arguments: argparse.Namespace) -> dict[str, Any]:
+    import yaml
+
+    from .config import overridden, read
+    from .errors import ConfigError
+
+    changes = {}
+    for item in arguments.set:
+        key, equals, value = item.partition('=')
+        if not equals:
+            raise ConfigError(f'--set {item!r} has no "="; write KEY=VALUE.')
+        changes[key] = yaml.safe_load(value)
+    if arguments.seed is not None:
+        changes['seed'] = arguments.seed
+    return overridden(read(arguments.config), changes)
+
+
+def _search(arguments: argparse.Namespace) -> None:
+    from .config import parse_search
+    from .search import run_search
+
+    config = parse_search(_document(arguments), arguments.config.resolve().parent)
+    result = run_search(config, seed=config.seed, out=arguments.out, resume=arguments.resume)
+    table = Table(title=f'{config.strategy.name} on {result["data"]}')
+    for column in ('epoch', 'validation accuracy', 'train loss', 'alpha entropy', 'skip share', 'seconds'):
+        table.add_column(column, justify='right')
+    for epoch, figures in enumerate(result['curve'], 1):
+        cells = [figures[key] for key in ('default', 'train_loss', 'alpha_entropy', 'skip_share', 'epoch_seconds')]
+        table.add_row(str(epoch), *('-' if value is None else f'{value:.4f}' for value in cells))
+    _console.print(table)
+    if result['warm_start'] is not None:
+        accuracy = result['warm_start']['zero_shot_accuracy']
+        _console.print(f'Warm start from {result["source"]}: accuracy before training {accuracy:.4f}')
+    if 'test_accuracy' in result['final']:
+        _console.print(f'Test accuracy of the supernet: {result["final"]["test_accuracy"]:.4f}')
+    _console.print(f'Results in {arguments.out}')
+
+
+def _pretrain(arguments: argparse.Namespace) -> None:
+    import tempfile
+
+    from .config import parse_pretrain
+    from .pretrain import pretrain
+    from .zoo import SupernetZoo
+
+    config = parse_pretrain(_document(arguments), arguments.config.resolve().parent)
+    with tempfile.TemporaryDirectory() as log:
+        supernet = pretrain(config, name=arguments.name, seed=config.seed, out=log)
+    path = SupernetZoo(arguments.zoo).add(supernet)
+    table = Table(title=f'{supernet.name}: accuracy on held-out pictures')
+    table.add_column('dataset')
+    table.add_column('accuracy', justify='right')
+    for name, facts in supernet.history['datasets'].items():
+        table.add_row(name, f'{facts["accuracy"]:.4f}')
+    _console.print(table)
+    _console.print(f'Kept as {path} ({path.stat().st_size / 1e6:.2f} MB)')
+
+
+def _zoo_list(arguments: argparse.Namespace) -> None:
+    from .zoo import open_zoo
+
+    zoo = open_zoo(arguments.zoo)
+    table = Table(title=str(zoo.root))
+    for column in ('name', 'space', 'strategy', 'classes', 'numbers', 'created'):
+        table.add_column(column)
+    for entry in zoo.entries():
+        space = entry.space.get('name') or entry.space.get('class', '?')
+        table.add_row(entry.name, space, entry.strategy, str(len(entry.class_names)), f'{entry.num_parameters:,}',
+                      str(entry.history.get('created', '?')))  # fmt: skip
+    _console.print(table)
+
+
+def _zoo_show(arguments: argparse.Namespace) -> None:
+    from .zoo import open_zoo
+
+    entry = open_zoo(arguments.zoo)[arguments.name]
+    card = {key: value for key, value in entry.card.items() if key not in ('aliases', 'alphas', 'candidates')}
+    _console.print_json(data=card)
+    table = Table(title='choices')
+    table.add_column('label')
+    table.add_column('probability by candidate')
+    for label, candidates in entry.candidates.items():
+        probability = entry.alpha(label).softmax(-1).tolist()
+        table.add_row(label, ', '.join(f'{name} {p:.2f}' for name, p in zip(candidates, probability, strict=True)))
+    _console.print(table)
+
+
+def _zoo_add(arguments: argparse.Namespace) -> None:
+    from .supernet import Supernet
+    from .zoo import open_zoo
+
+    supernet = Supernet.load(arguments.file)
+    path = open_zoo(arguments.zoo).add(supernet if arguments.name is None else supernet.renamed(arguments.name))
+    _console.print(f'Added {path}')
+
+
+def _zoo_remove(arguments: argparse.Namespace) -> None:
+    from .zoo import open_zoo
+
+    open_zoo(arguments.zoo).remove(arguments.name)
+    _console.print(f'Removed {arguments.name}')
+
+
+def _spaces(arguments: argparse.Namespace) -> None:
+    from .spaces import parameters_of, space_names
+
+    table = Table(title='model spaces; your own: package.module:Class')
+    table.add_column('name')
+    table.add_column('arguments')
+    for name, cls in space_names().items():
+        shown = (key if p.default is p.empty else f'{key}={p.default!r}' for key, p in parameters_of(cls).items())
+        table.add_row(name, ', '.join(shown))
+    _console.print(table)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,298 @@
+"""search.yml as frozen dataclasses: unknown keys, wrong types and impossible values are errors that name the remedy."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from . import strategy as strategies
+from .data import Task, digits, from_folder, from_npz, from_torchvision
+from .errors import ConfigError
+
+STRATEGIES: dict[str, type[strategies.WarmStartDARTS]] = {
+    'DARTS': strategies.WarmStartDARTS,
+    'GumbelDARTS': strategies.WarmStartGumbelDARTS,
+    'Proxyless': strategies.WarmStartProxyless,
+    'WarmStartDARTS': strategies.WarmStartDARTS,
+    'WarmStartGumbelDARTS': strategies.WarmStartGumbelDARTS,
+    'WarmStartProxyless': strategies.WarmStartProxyless,
+}
+"""Strategies by name. NNI's own names run cold; they validate and report like ours, and are NNI's to the bit."""
+
+WARM_KEYS = ('source', 'zoo', 'head', 'alpha', 'keep', 'noise')
+"""Settings of a warm start; they have no effect under one of NNI's own names."""
+
+
+def _limits(default: Any, low: float | None = None, high: float | None = None, doc: str = '') -> Any:
+    return field(default=default, metadata={'low': low, 'high': high, 'doc': doc})
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the pictures come from: exactly one of ``name``, ``npz``, ``folder`` and ``torchvision``."""
+
+    name: str | None = None
+    npz: dict | None = None
+    folder: dict | None = None
+    torchvision: dict | None = None
+    licence: str | None = None
+
+    def load(self, base: Path) -> Task:
+        """Read the task; relative paths start at ``base``, the folder of the YAML file."""
+        if self.name is not None:
+            if self.name != 'digits':
+                raise ConfigError(
+                    f"data.name = {self.name!r} is unknown; the embedded task is 'digits', others come from "
+                    'npz:, folder: or torchvision:.'
+                )
+            return digits()
+        if self.npz is not None:
+            return from_npz(_path(self.npz, 'data.npz', base))
+        if self.folder is not None:
+            return from_folder(_path(self.folder, 'data.folder', base))
+        settings = _known(self.torchvision or {}, 'data.torchvision', ('name', 'root', 'download'))
+        if not isinstance(settings.get('name'), str):
+            raise ConfigError('data.torchvision.name is missing; name a dataset of torchvision, such as FashionMNIST.')
+        root = base / Path(settings.get('root', '~/data')).expanduser()
+        return from_torchvision(settings['name'], root, download=bool(settings.get('download', False)))
+
+
+@dataclass(frozen=True)
+class EvaluatorConfig:
+    """How the supernet is trained."""
+
+    max_epochs: int = _limits(20, 1, doc='epochs of the search')
+    batch_size: int = _limits(64, 2, doc='pictures per step, of each half')
+    learning_rate: float = _limits(0.025, 0, doc='first rate of the weights; falls to 0 along a cosine')
+    weight_decay: float = _limits(3e-4, 0)
+    val_share: float = _limits(0.5, 0.01, 0.99, doc='share of the training pictures that trains the alphas and validates')
+
+
+@dataclass(frozen=True)
+class JointConfig(EvaluatorConfig):
+    """How a source is pretrained on several datasets."""
+
+    max_epochs: int = _limits(40, 1)
+    learning_rate: float = _limits(0.05, 0)
+    val_share: float = _limits(0.25, 0.01, 0.99)
+    steps_per_epoch: int = _limits(100, 1, doc='training steps that make an epoch')
+    temperature: float = _limits(2.0, 0.01, doc='datasets are drawn ~ n ** (1 / temperature)')
+    shift: int = _limits(1, 0, doc='pictures are moved by up to this many pixels')
+
+
+@dataclass(frozen=True)
+class NamedConfig:
+    """A name and the arguments that go with it: ``{name: nasbench201, width: 16}``."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """One search, as ``search.yml`` describes it."""
+
+    data: DataConfig
+    space: NamedConfig
+    evaluator: EvaluatorConfig
+    strategy: NamedConfig
+    base: Path
+    seed: int = 0
+
+    def make_strategy(self) -> strategies.WarmStartDARTS:
+        """The strategy, its relative paths resolved."""
+        arguments = dict(self.strategy.arguments)
+        for key in ('source', 'zoo', 'save_to'):
+            value = arguments.get(key)
+            if isinstance(value, str) and (key != 'source' or (self.base / value).is_file()):
+                arguments[key] = str(self.base / Path(value).expanduser())
+        return STRATEGIES[self.strategy.name](**arguments)
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """One joint pretraining, as ``pretrain.yml`` describes it."""
+
+    data: tuple[DataConfig, ...]
+    space: NamedConfig
+    evaluator: JointConfig
+    strategy: NamedConfig
+    base: Path
+    seed: int = 0
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """A YAML file as a dict."""
+    path = Path(path)
+    try:
+        document = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f'configuration file {path} cannot be read: {error.strerror}.') from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f'configuration file {path} is not YAML: {" ".join(str(error).split())}') from error
+    if not isinstance(document, dict):
+        raise ConfigError(f'configuration file {path} holds no keys; it needs data:, space:, evaluator: and strategy:.')
+    return document
+
+
+def overridden(document: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of ``document`` with keys replaced by dotted name: ``{'strategy.source': 'letters'}``."""
+    document = copy.deepcopy(document)
+    for dotted, value in overrides.items():
+        *parents, last = dotted.split('.')
+        place = document
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f'{dotted} cannot be set: {parent} is no section.')
+        place[last] = value
+    return document
+
+
+def parse_search(document: Mapping[str, Any], base: Path) -> SearchConfig:
+    """Check a search's settings.
+
+    Parameters
+    ----------
+    document
+        Content of ``search.yml``.
+    base
+        Folder at which relative paths start.
+
+    Raises
+    ------
+    ConfigError
+        Naming the key, the value and the remedy.
+    """
+    _known(document, '', ('data', 'space', 'evaluator', 'strategy', 'seed'))
+    return SearchConfig(
+        data=_data(_section(document, 'data', {'name': 'digits'}), 'data'),
+        space=_named(_section(document, 'space', {'name': 'nasbench201'}), 'space'),
+        evaluator=_typed(EvaluatorConfig, _section(document, 'evaluator', {}), 'evaluator'),
+        strategy=_strategy(_section(document, 'strategy', {'name': 'WarmStartDARTS'})),
+        base=base,
+        seed=_value(document.get('seed', 0), 'seed', int, {'low': 0}),
+    )
+
+
+def parse_pretrain(document: Mapping[str, Any], base: Path) -> PretrainConfig:
+    """As :func:`parse_search` for ``pretrain.yml``, whose ``data:`` is a list."""
+    _known(document, '', ('data', 'space', 'evaluator', 'strategy', 'seed'))
+    items = document.get('data')
+    if not isinstance(items, list) or not items:
+        raise ConfigError('data must be a list of datasets for pretraining: one item such as {npz: {path: a.npz}} a line.')
+    return PretrainConfig(
+        data=tuple(_data(item, f'data[{i}]') for i, item in enumerate(items)),
+        space=_named(_section(document, 'space', {'name': 'nasbench201'}), 'space'),
+        evaluator=_typed(JointConfig, _section(document, 'evaluator', {}), 'evaluator'),
+        strategy=_strategy(_section(document, 'strategy', {'name': 'DARTS'})),
+        base=base,
+        seed=_value(document.get('seed', 0), 'seed', int, {'low': 0}),
+    )
+
+
+def strategy_arguments(name: str) -> list[str]:
+    """What a strategy takes: our own arguments and those of NNI's classes that it extends."""
+    found: dict[str, None] = {}
+    for cls in STRATEGIES[name].__mro__[:-1]:
+        if '__init__' in vars(cls):
+            for key, parameter in inspect.signature(cls.__init__).parameters.items():
+                if key not in ('self', 'model_space', 'engine') and parameter.kind is not parameter.VAR_KEYWORD:
+                    found[key] = None
+    return list(found)
+
+
+def _strategy(section: Mapping[str, Any]) -> NamedConfig:
+    named = _named(section, 'strategy')
+    if named.name not in STRATEGIES:
+        raise ConfigError(f'strategy.name = {named.name!r} is unknown{_near(named.name, STRATEGIES)}.')
+    _known(named.arguments, 'strategy', strategy_arguments(named.name))
+    for key in ('keep', 'noise', 'arc_learning_rate', 'gradient_clip_val'):
+        if named.arguments.get(key) is not None:
+            _value(named.arguments[key], f'strategy.{key}', float, {'low': 0, 'high': 1 if key == 'keep' else None})
+    if isinstance(named.arguments.get('source'), str) and named.arguments['source'] in ('none', 'None', ''):
+        named.arguments['source'] = None  # searchSpace of NNI: a choice between null and a name has no null
+    if not named.name.startswith('WarmStart'):
+        return NamedConfig(named.name, {key: v for key, v in named.arguments.items() if key not in WARM_KEYS})
+    return named
+
+
+def _data(section: Any, where: str) -> DataConfig:
+    data = _typed(DataConfig, _mapping(section, where), where)
+    kinds = ('name', 'npz', 'folder', 'torchvision')
+    given = [kind for kind in kinds if getattr(data, kind) is not None]
+    if len(given) != 1:
+        raise ConfigError(f'{where} must have exactly one of {", ".join(kinds)}; it has {", ".join(given) or "none"}.')
+    return data
+
+
+def _named(section: Mapping[str, Any], where: str) -> NamedConfig:
+    arguments = dict(section)
+    name = arguments.pop('name', None)
+    if not isinstance(name, str):
+        raise ConfigError(f'{where}.name = {name!r}, but it must be a name; see `nni-warmstart spaces` and the README.')
+    return NamedConfig(name, arguments)
+
+
+def _path(settings: Mapping[str, Any], where: str, base: Path) -> Path:
+    path = _known(settings, where, ('path',)).get('path')
+    if not isinstance(path, str):
+        raise ConfigError(f'{where}.path = {path!r}, but it must be a path.')
+    return base / Path(path).expanduser()
+
+
+def _section(document: Mapping[str, Any], key: str, default: dict[str, Any]) -> Mapping[str, Any]:
+    return _mapping(document.get(key, default), key)
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f'{where} = {value!r}, but it must be a section with keys.')
+    return value
+
+
+def _known(section: Mapping[str, Any], where: str, allowed: Any) -> Mapping[str, Any]:
+    for key in section:
+        if key not in allowed:
+            name = f'{where}.{key}' if where else str(key)
+            raise ConfigError(f'key {name} is unknown{_near(str(key), allowed)}.')
+    return section
+
+
+def _near(word: str, allowed: Any) -> str:
+    close = difflib.get_close_matches(word, list(allowed), 1)
+    return f'; did you mean {close[0]}?' if close else f'; known are {", ".join(allowed)}'
+
+
+def _typed(cls: Any, section: Mapping[str, Any], where: str) -> Any:
+    known = {item.name: item for item in fields(cls)}
+    _known(section, where, known)
+    kinds = {'int': int, 'float': float, 'str | None': str, 'dict | None': dict}
+    values = {
+        key: _value(value, f'{where}.{key}', kinds[str(known[key].type)], known[key].metadata)
+        for key, value in section.items()
+        if value is not None
+    }
+    return cls(**values)
+
+
+def _value(value: Any, where: str, kind: type, limits: Mapping[str, Any]) -> Any:
+    words = {int: 'a whole number', float: 'a number', str: 'text', dict: 'a section with keys'}
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = (number and (kind is float or value == int(value))) if kind in (int, float) else isinstance(value, kind)
+    if not fits:
+        raise ConfigError(f'{where} = {value!r}, but it must be {words[kind]}.')
+    if number:
+        value = kind(value)
+        low, high = limits.get('low'), limits.get('high')
+        if (low is not None and value < low) or (high is not None and value > high) or value != value:
+            wanted = f'from {low} to {high}' if high is not None else f'{low} or more'
+            raise ConfigError(f'{where} = {value}, but it must be {wanted}.')
+    return value

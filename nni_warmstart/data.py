@@ -1,0 +1,321 @@
+"""Image-classification tasks by name, folder, npz file or torchvision dataset, as tensors ready for a model space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .errors import DataError
+
+
+@dataclass(frozen=True)
+class Task:
+    """One labelled image-classification task.
+
+    Attributes
+    ----------
+    name
+        How the task is called in cards and reports.
+    train_x, test_x
+        Pictures, shape ``(n, channels, side, side)``, uint8 or floating point; ``test_x`` may be empty.
+    train_y, test_y
+        Classes, int64, shape ``(n,)``, in ``0 .. len(class_names) - 1``.
+    class_names
+        One name per class.
+    """
+
+    name: str
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def adapted(self, channels: int, side: int) -> Task:
+        """The same task with pictures of ``channels`` channels and ``side`` pixels.
+
+        Grey is repeated to colour, colour is averaged to grey; sizes change by antialiased bilinear interpolation.
+
+        Raises
+        ------
+        DataError
+            If the number of channels is neither 1 nor ``channels``, and ``channels`` is not 1.
+        """
+        adapt = _adapter(self.name, channels, side)
+        return replace(self, train_x=adapt(self.train_x), test_x=adapt(self.test_x))
+
+
+class Images(Dataset):
+    """Pictures normalised on the fly, ``((channels, side, side) float32, class)``.
+
+    Parameters
+    ----------
+    x, y
+        Pictures ``(n, channels, side, side)`` and classes ``(n,)``.
+    mean, std
+        Per channel, in the units of ``x``.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, mean: Tensor, std: Tensor) -> None:
+        self.x, self.y = x, y
+        self.mean, self.std = mean.view(-1, 1, 1), std.view(-1, 1, 1)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return (self.x[index].float() - self.mean) / self.std, self.y[index]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The parts of a task that a search uses; ``test`` is None where the task has no test pictures."""
+
+    train: Images
+    val: Images
+    test: Images | None
+
+
+def split(task: Task, *, val_share: float = 0.5, seed: int = 0) -> Splits:
+    """Cut the training pictures into a part for the weights and one for the alphas, as DARTS does.
+
+    The cut is stratified and depends on ``seed`` alone; test pictures stay untouched. Pictures are normalised by the mean
+    and standard deviation of the training part, per channel.
+
+    Raises
+    ------
+    DataError
+        If some class is missing from one of the two parts.
+    """
+    if not 0 < val_share < 1:
+        raise DataError(f'val_share = {val_share}, but it must lie between 0 and 1.')
+    val_index, train_index = stratified(task.train_y, val_share, seed)
+    for part, index in (('training', train_index), ('validation', val_index)):
+        missing = set(range(task.num_classes)) - set(task.train_y[index].tolist())
+        if missing:
+            names = ', '.join(task.class_names[label] for label in sorted(missing))
+            raise DataError(
+                f'{task.name}: class {names} is missing from the {part} split; every class needs at least two training '
+                'pictures. Add some, or leave the class out.'
+            )
+    pixels = task.train_x[train_index].double()
+    mean, std = pixels.mean((0, 2, 3)).float(), pixels.std((0, 2, 3)).float().clamp_min(1e-6)
+
+    def images(x: Tensor, y: Tensor) -> Images:
+        return Images(x, y, mean, std)
+
+    test = images(task.test_x, task.test_y) if len(task.test_x) else None
+    return Splits(
+        images(task.train_x[train_index], task.train_y[train_index]),
+        images(task.train_x[val_index], task.train_y[val_index]),
+        test,
+    )
+
+
+def stratified(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of a part with ``share`` of every class, and of the rest; both sorted, both decided by ``seed``."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        members = (labels == label).nonzero().squeeze(1)
+        order = members[torch.randperm(len(members), generator=generator)]
+        chosen[order[: round(len(members) * share)]] = True
+    return chosen.nonzero().squeeze(1), (~chosen).nonzero().squeeze(1)
+
+
+def digits() -> Task:
+    """Scikit-learn's handwritten digits (1797 grey pictures of 8x8 pixels), a quarter of them for testing."""
+    from sklearn.datasets import load_digits
+
+    bunch: Any = load_digits()
+    x = torch.from_numpy(np.round(bunch.images * (255 / 16)).astype(np.uint8)).unsqueeze(1)
+    y = torch.from_numpy(bunch.target).long()
+    test, train = stratified(y, 0.25, seed=0)
+    return _checked('digits', x[train], y[train], x[test], y[test], [str(digit) for digit in range(10)])
+
+
+def from_npz(path: str | Path) -> Task:
+    """A task from one npz file.
+
+    It holds ``train_x`` ``(n, height, width, channels)``, ``train_y`` ``(n,)``, and optionally ``test_x``, ``test_y`` and
+    ``class_names``; it is read without pickle.
+
+    Raises
+    ------
+    DataError
+        If the file or an array is missing, or the arrays are no image-classification task.
+    """
+    path = Path(path).expanduser()
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except FileNotFoundError as error:
+        raise DataError(f'data file {path} does not exist.') from error
+    except (OSError, ValueError, EOFError, AttributeError) as error:  # the errors numpy gives for files of other kinds
+        raise DataError(f'data file {path} cannot be read as npz: {error}') from error
+    missing = {'train_x', 'train_y'} - arrays.keys()
+    if missing:
+        raise DataError(f'{path} has no array {", ".join(sorted(missing))}; it has {", ".join(arrays) or "none"}.')
+    train_x, train_y = _channels_first(arrays['train_x'], path), _labels(arrays['train_y'], path)
+    if 'test_x' in arrays and 'test_y' in arrays:
+        test_x, test_y = _channels_first(arrays['test_x'], path), _labels(arrays['test_y'], path)
+    else:
+        test_x, test_y = train_x[:0], train_y[:0]
+    names = arrays.get('class_names')
+    if names is None:
+        names = range(int(train_y.max()) + 1 if len(train_y) else 0)
+    return _checked(path.stem, train_x, train_y, test_x, test_y, [str(name) for name in names])
+
+
+def from_folder(path: str | Path, *, side: int = 64) -> Task:
+    """A task from pictures in ``path/CLASS/*`` or in ``path/train/CLASS/*`` and ``path/test/CLASS/*``.
+
+    Pictures are cut to a centred square and read at ``side`` pixels, in colour.
+    """
+    path = Path(path).expanduser()
+    if not path.is_dir():
+        raise DataError(f'data folder {path} does not exist.')
+    has_split = (path / 'train').is_dir()
+    train_x, train_y, names = _read_folder(path / 'train' if has_split else path, side)
+    test_x, test_y = train_x[:0], train_y[:0]
+    if (path / 'test').is_dir() and has_split:
+        test_x, test_y, test_names = _read_folder(path / 'test', side)
+        unknown = set(test_names) - set(names)
+        if unknown:
+            raise DataError(f'{path / "test"} has classes that {path / "train"} lacks: {", ".join(sorted(unknown))}.')
+        test_y = torch.tensor([names.index(test_names[label]) for label in test_y.tolist()], dtype=torch.long)
+    return _checked(path.name, train_x, train_y, test_x, test_y, names)
+
+
+def from_torchvision(name: str, root: str | Path, *, download: bool = False) -> Task:
+    """A dataset of torchvision with a ``train`` argument (FashionMNIST, CIFAR10, ...), downloaded only when asked.
+
+    Raises
+    ------
+    DataError
+        If torchvision has no such dataset, or its files are not under ``root``.
+    """
+    import torchvision.datasets
+
+    cls = getattr(torchvision.datasets, name, None)
+    if cls is None:
+        raise DataError(f'torchvision has no dataset {name!r}.')
+    try:
+        parts = [cls(Path(root).expanduser(), train=train, download=download) for train in (True, False)]
+    except RuntimeError as error:
+        raise DataError(
+            f'torchvision dataset {name} is not under {root}: {error} Set download: true to fetch it.'
+        ) from error
+    except TypeError as error:
+        raise DataError(
+            f'torchvision dataset {name} has no train/test switch of the usual kind; export it to a folder and use folder:.'
+        ) from error
+    arrays = []
+    for part in parts:
+        x = np.asarray(part.data)
+        arrays += [_channels_first(x[..., None] if x.ndim == 3 else x, name), _labels(np.asarray(part.targets), name)]
+    train_x, train_y, test_x, test_y = arrays
+    return _checked(name, train_x, train_y, test_x, test_y, [str(item) for item in parts[0].classes])
+
+
+SOURCES: dict[str, Callable[..., Task]] = {'npz': from_npz, 'folder': from_folder, 'torchvision': from_torchvision}
+"""Kinds of data by their key in ``search.yml``; ``name: digits`` is the one embedded task."""
+
+
+@contextmanager
+def quiet_randomness() -> Iterator[None]:
+    """Leave torch's global generator as it was: iterating a loader draws a worker seed from it."""
+    with torch.random.fork_rng(devices=[]):
+        yield
+
+
+def _checked(name: str, train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, names: Any) -> Task:
+    """Make a task, refusing data that cannot be searched on."""
+    if len(train_x) == 0:
+        raise DataError(f'{name} is empty: it has no training pictures.')
+    for part, x, y in (('training', train_x, train_y), ('test', test_x, test_y)):
+        if len(x) != len(y):
+            raise DataError(f'{name} has {len(x)} {part} pictures and {len(y)} labels; there must be one label each.')
+        if x.is_floating_point() and not torch.isfinite(x).all():
+            bad = int((~torch.isfinite(x).flatten(1).all(1)).sum())
+            raise DataError(f'{name} has NaN or infinite pixels in {bad} {part} pictures; remove or repair them.')
+        if len(y) and not (int(y.min()) >= 0 and int(y.max()) < len(names)):
+            raise DataError(
+                f'{name} has {part} labels from {int(y.min())} to {int(y.max())}, but {len(names)} class names; labels '
+                'must run from 0 to classes - 1.'
+            )
+    if len(train_y.unique()) < 2:
+        raise DataError(f'{name} has one class; a classification needs at least two.')
+    return Task(name, train_x, train_y, test_x, test_y, tuple(names))
+
+
+def _labels(y: np.ndarray, origin: Any) -> Tensor:
+    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
+        raise DataError(
+            f'{origin}: labels have shape {y.shape} and type {y.dtype}; they must be whole numbers, one per picture.'
+        )
+    return torch.from_numpy(np.ascontiguousarray(y)).long()
+
+
+def _channels_first(x: np.ndarray, origin: Any) -> Tensor:
+    if x.ndim != 4 or x.shape[-1] not in (1, 3):
+        raise DataError(
+            f'{origin}: pictures have shape {x.shape}; needed is (n, height, width, channels) with 1 or 3 channels last.'
+        )
+    if x.dtype != np.uint8:
+        x = x.astype(np.float32)
+    return torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+
+
+def _adapter(name: str, channels: int, side: int) -> Callable[[Tensor], Tensor]:
+    def adapt(x: Tensor) -> Tensor:
+        if x.shape[1] != channels:
+            if channels == 1:
+                x = x.float().mean(1, keepdim=True)
+            elif x.shape[1] == 1:
+                x = x.expand(-1, channels, -1, -1)
+            else:
+                raise DataError(f'{name} has {x.shape[1]} channels and the space takes {channels}.')
+        if tuple(x.shape[-2:]) != (side, side) and len(x):
+            parts = [  # in parts, so that large sets do not become float32 as a whole
+                F.interpolate(part.float(), (side, side), mode='bilinear', antialias=True, align_corners=False)
+                for part in x.split(1024)
+            ]
+            if x.dtype == torch.uint8:
+                parts = [part.round().clamp(0, 255).to(torch.uint8) for part in parts]
+            x = torch.cat(parts)
+        return x.contiguous()
+
+    return adapt
+
+
+def _read_folder(path: Path, side: int) -> tuple[Tensor, Tensor, list[str]]:
+    import torchvision.datasets
+    from torchvision.transforms import functional as pictures
+
+    def read(file: str) -> Tensor:
+        from PIL import Image
+
+        with Image.open(file) as picture:
+            square = pictures.center_crop(pictures.pil_to_tensor(picture.convert('RGB')), [min(picture.size)] * 2)
+        return pictures.resize(square, [side, side], antialias=True)
+
+    try:
+        folder = torchvision.datasets.ImageFolder(str(path))
+    except FileNotFoundError as error:
+        raise DataError(f'data folder {path} has no pictures in class folders: {error}') from error
+    x = torch.stack([read(file) for file, _ in folder.samples])
+    return x, torch.tensor([label for _, label in folder.samples]), list(folder.classes)

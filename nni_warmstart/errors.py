@@ -1,0 +1,27 @@
+"""The exceptions of this package: one clear line each, naming the thing, its value and the way out."""
+
+from __future__ import annotations
+
+
+class WarmStartError(ValueError):
+    """Base class; the command line prints its message as one line instead of a traceback."""
+
+
+class ConfigError(WarmStartError):
+    """A key or a value of ``search.yml`` (or of the same settings in Python) is wrong."""
+
+
+class DataError(WarmStartError):
+    """A dataset cannot be used as it is."""
+
+
+class SupernetFileError(WarmStartError):
+    """A supernet file is damaged, foreign, or written by a newer version."""
+
+
+class TransferError(WarmStartError):
+    """A source supernet cannot be carried over to this target."""
+
+
+class ZooError(WarmStartError):
+    """An entry of a zoo is missing or cannot be written."""

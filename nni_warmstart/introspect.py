@@ -1,0 +1,205 @@
+"""Reads NNI's supernets: alphas, candidates, parameter-free ops. The only module that knows NNI's private attributes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import nni.trial
+import torch
+from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
+from nni.nas.oneshot.pytorch.supermodule.differentiable import (
+    DifferentiableMixedCell,
+    DifferentiableMixedInput,
+    DifferentiableMixedLayer,
+    GumbelSoftmax,
+)
+from nni.nas.oneshot.pytorch.supermodule.proxyless import ProxylessMixedInput, ProxylessMixedLayer, ProxylessMixedRepeat
+from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
+from torch import Tensor, nn
+
+NOT_CHOSEN = '(not chosen)'
+"""The extra slot that NNI's differentiable cell adds to every edge: the edge is left out."""
+
+STRATEGIES: dict[str, type[DARTS]] = {'DARTS': DARTS, 'GumbelDARTS': GumbelDARTS, 'Proxyless': Proxyless}
+"""NNI's strategies whose supernets can be remembered, by the name kept in a card."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One decision of the model space, with its alphas.
+
+    Attributes
+    ----------
+    label
+        NNI's label; for a cell the label of one edge, ``cell/i_j``.
+    alpha
+        Architecture parameters (logits), shape ``(n_candidates,)``.
+    candidates
+        Names of the candidates, in the order of ``alpha``.
+    """
+
+    label: str
+    alpha: nn.Parameter
+    candidates: tuple[str, ...]
+
+
+def choices(model: nn.Module) -> dict[str, Choice]:
+    """Every choice of a supernet, once, in the order of its label.
+
+    NNI's own order (``list(set(...))`` in ``DartsLightningModule.arch_parameters``) changes from process to process, so
+    that Adam's moments belong to other alphas after a resume.
+    """
+    found: dict[str, Choice] = {}
+    for module in model.modules():
+        if not isinstance(module, BaseSuperNetModule):
+            continue
+        for choice in _choices_of(module):
+            known = found.get(choice.label)
+            if known is not None and known.alpha is not choice.alpha:  # a cell's edge named like a choice outside
+                choice = Choice(f'{choice.label}/in_cell', choice.alpha, choice.candidates)
+            found[choice.label] = choice
+    return {label: found[label] for label in sorted(found)}
+
+
+def _choices_of(module: BaseSuperNetModule) -> Iterator[Choice]:
+    alphas = getattr(module, '_arch_alpha', None)
+    if alphas is None:
+        return
+    if isinstance(module, DifferentiableMixedCell):
+        for label, alpha in module._arch_alpha.items():
+            names = tuple(module.op_names) + (NOT_CHOSEN,) * (len(alpha) - len(module.op_names))
+            yield Choice(label, cast(nn.Parameter, alpha), names)
+    elif isinstance(module, DifferentiableMixedLayer):
+        yield Choice(str(module.label), cast(nn.Parameter, alphas), tuple(map(str, module.names)))
+    elif isinstance(module, DifferentiableMixedInput):
+        yield Choice(str(module.label), cast(nn.Parameter, alphas), tuple(str(i) for i in range(module.n_candidates)))
+    else:  # mutable depth, and mixed operations: one alpha per value choice in their arguments
+        mutables = cast(Any, module).depth_choice.simplify() if hasattr(module, 'depth_choice') else module.simplify()
+        for label, alpha in alphas.items():
+            yield Choice(label, alpha, tuple(str(value) for value in cast(Any, mutables[label]).values))
+
+
+def arch_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Alphas in the order of their labels: the same in every process."""
+    return [choice.alpha for choice in choices(model).values()]
+
+
+def alpha_entropy(model: nn.Module) -> float:
+    """Mean over choices of the entropy of their probabilities, divided by its maximum: 1 undecided, 0 decided."""
+    entropies = []
+    for choice in choices(model).values():
+        if len(choice.alpha) > 1:
+            probability = torch.softmax(choice.alpha.detach().double(), -1)
+            entropies.append(torch.special.entr(probability).sum().item() / math.log(len(choice.alpha)))
+    return sum(entropies) / len(entropies) if entropies else 0.0
+
+
+def skip_share(model: nn.Module, sample: dict[str, Any]) -> float:
+    """Share of ops without parameters (skip, pooling, none) among the ops chosen in ``sample``.
+
+    A high share is the known way in which DARTS collapses. Choices of inputs, widths or depths do not count.
+    """
+    free: dict[str, bool] = {}
+    for module in model.modules():
+        if isinstance(module, DifferentiableMixedCell):
+            for node, edges in enumerate(cast(Any, module.ops), start=module.num_predecessors):
+                for k in range(module.num_ops_per_node):
+                    label = f'{module.label}/op_{node}_{k}'
+                    edge = sample[f'{module.label}/input_{node}_{k}'][0]
+                    free[label] = _parameter_free(edges[edge][sample[label]])
+        elif isinstance(module, DifferentiableMixedLayer):
+            free[str(module.label)] = _parameter_free(module[sample[str(module.label)]])
+    return sum(free.values()) / len(free) if free else 0.0
+
+
+def _parameter_free(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is None
+
+
+def best_sample(model: nn.Module) -> dict[str, Any]:
+    """The best architecture so far: of every choice the candidate with the largest alpha.
+
+    It is what NNI's ``export`` gives, except for Proxyless, whose export draws a random path and leaves it selected.
+    """
+    sample: dict[str, Any] = {}
+    for module in model.modules():
+        if isinstance(module, ProxylessMixedLayer):
+            sample[str(module.label)] = module.names[int(module._arch_alpha.argmax())]
+        elif isinstance(module, ProxylessMixedInput):
+            sample[str(module.label)] = _best_inputs(module)
+        elif isinstance(module, BaseSuperNetModule) and not isinstance(module, ProxylessMixedRepeat):
+            sample.update(module.export(memo=sample))
+    return sample
+
+
+@contextmanager
+def best_path(model: nn.Module) -> Iterator[None]:
+    """Let supernets that run one path at a time (Proxyless) run the best one; the selected path is put back at the end."""
+    paths = [m for m in model.modules() if isinstance(m, ProxylessMixedLayer | ProxylessMixedInput)]
+    saved = [{key: getattr(m, key) for key in ('_sampled', '_sample_idx') if hasattr(m, key)} for m in paths]
+    try:
+        for module in paths:
+            if isinstance(module, ProxylessMixedLayer):
+                module._sample_idx = int(module._arch_alpha.argmax())
+                module._sampled = module.names[module._sample_idx]
+            else:
+                module._sampled = _best_inputs(module)
+        yield
+    finally:
+        for module, values in zip(paths, saved, strict=True):
+            for key, value in values.items():
+                setattr(module, key, value)
+
+
+def _best_inputs(module: ProxylessMixedInput) -> list[int]:
+    return sorted(module._arch_alpha.argsort(descending=True)[: module.n_chosen or 1].tolist())
+
+
+def strategy_kind(model: nn.Module) -> str:
+    """Which of NNI's strategies (a key of :data:`STRATEGIES`) mutated ``model``."""
+    kinds = (ProxylessMixedLayer, ProxylessMixedInput, ProxylessMixedRepeat)
+    if any(isinstance(module, kinds) for module in model.modules()):
+        return 'Proxyless'
+    if any(isinstance(getattr(module, '_softmax', None), GumbelSoftmax) for module in model.modules()):
+        return 'GumbelDARTS'
+    return 'DARTS'
+
+
+def mutate(space: ModelSpace, kind: str) -> ModelSpace:
+    """Turn ``space`` into a supernet in place, leaving the global random generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        return STRATEGIES[kind]().mutate_model(space)
+
+
+def first_names(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The state of ``model`` with every shared tensor once, and the other names of those.
+
+    Returns
+    -------
+    tensors
+        State by name, the first name of each tensor only (safetensors refuses shared storages).
+    aliases
+        Further name -> first name. Shared alphas have many: 1,963 names for 1,949 tensors in the hub's DARTS space.
+    """
+    tensors: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    seen: dict[tuple[Any, ...], str] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride()) if tensor.numel() else (name,)
+        if key in seen:
+            aliases[name] = seen[key]
+        else:
+            seen[key] = name
+            tensors[name] = tensor.detach()
+    return tensors, aliases
+
+
+def trial_parameter_id() -> int | None:
+    """Identity of the parameters that NNI's manager gave to this trial."""
+    record = nni.trial._params
+    return None if record is None else record['parameter_id']

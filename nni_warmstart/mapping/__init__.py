@@ -1,0 +1,1 @@
+"""From one supernet to another: weights, alphas, classifier and batch-norm statistics."""

@@ -1,0 +1,149 @@
+"""Closed-form classifiers on warm features: the first thing a search on new classes needs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import TransferError
+
+HEADS = ('ridge', 'prototype', 'random', 'copy')
+"""Ways to initialise the classifier of a warm supernet."""
+
+
+class LinearHead(NamedTuple):
+    """A linear classifier: logits are ``features @ weight.T + bias``.
+
+    ``weight`` has shape ``(n_classes, d)``, ``bias`` ``(n_classes,)`` (zeros where the classifier has none).
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+
+def ridge(features: Tensor, labels: Tensor, n_classes: int, *, bias: bool = True) -> LinearHead:
+    r"""Ridge regression onto one-hot classes, scaled to be a classifier's logits.
+
+    The penalty minimises the leave-one-out squared error, which ridge regression has in closed form,
+    :math:`(y_i - \hat y_i) / (1 - H_{ii})` with the hat matrix :math:`H`. Predictions lie near 0 and 1; as logits they
+    would be far too timid, so they are multiplied by the scale that minimises the cross-entropy of the leave-one-out
+    predictions.
+
+    Parameters
+    ----------
+    features
+        Inputs of the classifier, shape ``(n, d)``.
+    labels
+        Classes, shape ``(n,)``, int64.
+    n_classes
+        Rows of the classifier.
+    bias
+        Whether it has a bias; without one, features are not centred.
+
+    Returns
+    -------
+    LinearHead
+        dtype and device of ``features``; computed in float64.
+
+    References
+    ----------
+    Hoerl & Kennard, *Ridge Regression*, Technometrics 12(1), 1970; Allen, *The Relationship between Variable Selection
+    and Data Augmentation and a Method for Prediction*, Technometrics 16(1), 1974 (the leave-one-out formula).
+    """
+    x = features.double()
+    y = torch.nn.functional.one_hot(labels, n_classes).double()
+    mean_x = x.mean(0) if bias else torch.zeros_like(x[0])
+    mean_y = y.mean(0) if bias else torch.zeros_like(y[0])
+    u, s, v = torch.linalg.svd(x - mean_x, full_matrices=False)
+    target = u.T @ (y - mean_y)
+    scale_of_penalty = (s**2).mean().clamp_min(1e-12)
+    best: tuple[float, Tensor, Tensor] | None = None
+    for exponent in range(-6, 3):
+        penalty = scale_of_penalty * 10.0**exponent
+        shrink = s**2 / (s**2 + penalty)
+        leverage = (u**2 * shrink).sum(1) + (1 / len(x) if bias else 0)
+        fitted = mean_y + u @ (shrink[:, None] * target)
+        left_out = y - (y - fitted) / (1 - leverage).clamp_min(1e-6)[:, None]
+        error = ((y - left_out) ** 2).sum().item()
+        if best is None or error < best[0]:
+            best = (error, v.T @ ((shrink / s.clamp_min(1e-12))[:, None] * target), left_out)
+    assert best is not None
+    _, weight, left_out = best
+    scale = _sharpness(left_out, labels)
+    return LinearHead((scale * weight.T).to(features.dtype), (scale * (mean_y - mean_x @ weight)).to(features.dtype))
+
+
+def prototype(features: Tensor, labels: Tensor, n_classes: int) -> LinearHead:
+    r"""Nearest class mean as a linear classifier.
+
+    With class means :math:`\mu_c` and the mean variance :math:`\sigma^2` within classes, logits are
+    :math:`(\mu_c^\top x - \mu_c^\top \mu_c / 2) / \sigma^2`: linear discriminant analysis with an isotropic covariance.
+
+    Parameters and return value as in :func:`ridge`; every class needs a sample.
+    """
+    x = features.double()
+    membership = torch.nn.functional.one_hot(labels, n_classes).double()
+    counts = membership.sum(0)
+    if (counts == 0).any():
+        empty = (counts == 0).nonzero().squeeze(1).tolist()
+        raise TransferError(f"head 'prototype' needs a training picture of every class; classes {empty} have none.")
+    means = (membership.T @ x) / counts[:, None]
+    variance = ((x - means[labels]) ** 2).sum() / x.numel()
+    weight = means / variance.clamp_min(1e-12)
+    return LinearHead(weight.to(features.dtype), (-0.5 * (weight * means).sum(1)).to(features.dtype))
+
+
+def _sharpness(scores: Tensor, labels: Tensor) -> float:
+    """Factor on ``scores`` with the least cross-entropy, by bisection of its derivative (the loss is convex in it)."""
+    low, high = 1e-2, 1e3
+    for _ in range(40):
+        middle = (low * high) ** 0.5
+        probability = torch.softmax(middle * scores, 1)
+        slope = (probability * scores).sum(1).mean() - scores.gather(1, labels[:, None]).mean()
+        low, high = (middle, high) if slope < 0 else (low, middle)
+    return (low * high) ** 0.5
+
+
+def find_head(model: nn.Module, x: Tensor | None = None) -> str:
+    """Name of the classifier: the linear layer whose output is the model's output.
+
+    Parameters
+    ----------
+    model
+        A supernet.
+    x
+        A batch of inputs to run it on; without one, the last linear layer in the order of construction is taken.
+
+    Raises
+    ------
+    TransferError
+        If no linear layer gives the output.
+    """
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    if x is None:
+        if linears:
+            return list(linears)[-1]
+        raise TransferError(f'{type(model).__name__} has no linear layer to be its classifier.')
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Any:
+        return lambda _module, _inputs, output: outputs.__setitem__(name, output)
+
+    hooks = [module.register_forward_hook(keep(name)) for name, module in linears.items()]
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            result = model.eval()(x)
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    for name, output in outputs.items():
+        if output is result or (isinstance(result, Tensor) and output.data_ptr() == result.data_ptr()):
+            return name
+    raise TransferError(
+        f'no linear layer of {type(model).__name__} gives its output, so its classifier cannot be found; '
+        "end the model with nn.Linear, or use head='random'."
+    )

@@ -1,0 +1,238 @@
+"""What happens inside one epoch of a search: ordered alphas, real validation, figures for the page. Sits on NNI's module."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import nni
+import numpy as np
+import torch
+from nni.nas.evaluator.pytorch.lightning import SupervisedLearningModule
+from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule, GumbelDartsLightningModule
+from pytorch_lightning import LightningDataModule
+from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch import Tensor, nn
+
+from . import introspect
+from .mapping import batchnorm
+from .mapping.transfer import accuracy_on
+
+_logger = logging.getLogger(__name__)
+
+_STATE = 'nni_warmstart'  # our key in a Lightning checkpoint
+
+if TYPE_CHECKING:
+    _Base = DartsLightningModule
+else:
+    _Base = object
+
+
+class SearchModule(_Base):
+    """Mixed into NNI's one-shot Lightning modules; adds, and changes nothing in the training itself.
+
+    - Alphas enter the optimizer in the order of their labels, so that a resumed search gives each its own moments.
+    - The validation loader validates. Validation leaves no trace: the random generators and the batch-norm statistics are
+      put back, so that weights and alphas stay NNI's own to the bit.
+    - Before validation, batch-norm statistics are re-estimated on training data: a few steps an epoch leave them behind.
+    - Each epoch's figures go to NNI and to Lightning's loggers.
+    """
+
+    calibration: Callable[[], Iterable[Any]] | None = None
+    """Gives training batches for the batch-norm statistics; None leaves these as training left them."""
+
+    max_calibration_samples = 2048
+
+    def setup(self, stage: str) -> None:  # type: ignore[override]
+        super().setup(stage)
+        self.curve: list[dict[str, float]] = getattr(self, 'curve', [])
+        self.final: dict[str, float] = {}
+        self._losses: list[Tensor] = []
+        self._epoch_start = time.perf_counter()
+        self._random: Any = None
+        self._aside = ExitStack()
+
+    def arch_parameters(self) -> list[nn.Parameter]:
+        ordered = introspect.arch_parameters(self.model)
+        others = set(super().arch_parameters()) - set(ordered)  # of a user's own supernet modules
+        return ordered + [parameter for parameter in self.parameters() if parameter in others]
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        if self._random is not None:  # resumed: go on with the random numbers that would have come next
+            _set_random_state(self._random)
+            self._random = None
+        return super().on_train_start()
+
+    def on_train_epoch_start(self) -> None:
+        self._epoch_start = time.perf_counter()
+        self._losses = []
+        return super().on_train_epoch_start()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        result = super().training_step(batch, batch_idx)
+        loss: Any = result['loss'] if isinstance(result, dict) else result
+        self._losses.append(loss.detach())
+        return result
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> None:
+        super().on_train_batch_end(outputs, batch, batch_idx, *args, **kwargs)
+        self._random = _random_state()  # validation starts after this hook, and its loader draws before the next one
+
+    # -- validation --------------------------------------------------------------------------------------------------
+
+    def validation_step(self, *args: Any, **kwargs: Any) -> Any:
+        return self.training_module.validation_step(*args, **kwargs)
+
+    def on_validation_start(self) -> None:
+        super().on_validation_start()
+        self._aside.enter_context(self._evaluating(calibrate=not self.trainer.sanity_checking))
+
+    def on_validation_epoch_end(self) -> None:
+        if not isinstance(self.training_module, SupervisedLearningModule):  # NNI's own would only report a second time
+            self.training_module.on_validation_epoch_end()
+        self._aside.close()
+        if self._random is not None and not self.trainer.sanity_checking:
+            _set_random_state(self._random)
+            self._random = None
+
+    def on_validation_end(self) -> None:
+        super().on_validation_end()
+        if self.trainer.sanity_checking:
+            return
+        figures = self._figures()
+        self.curve.append(figures)
+        for logger in self.trainer.loggers:
+            logger.log_metrics({f'search/{key}': value for key, value in figures.items()}, step=self.trainer.global_step)
+        if 'default' in figures and nni.get_current_parameter() is not None:
+            nni.report_intermediate_result(figures)
+
+    def on_fit_end(self) -> None:
+        if not isinstance(self.training_module, SupervisedLearningModule):
+            super().on_fit_end()
+        if not self.curve:
+            return
+        self.final = dict(self.curve[-1])
+        test = self._test_accuracy()
+        if test is not None:
+            self.final['test_accuracy'] = test
+        if 'default' in self.final and nni.get_current_parameter() is not None:
+            nni.report_final_result(self.final)
+
+    def _figures(self) -> dict[str, float]:
+        figures = {
+            'train_loss': float(torch.stack(self._losses).mean()) if self._losses else float('nan'),
+            'alpha_entropy': introspect.alpha_entropy(self.model),
+            'skip_share': introspect.skip_share(self.model, introspect.best_sample(self.model)),
+            'epoch_seconds': time.perf_counter() - self._epoch_start,
+        }
+        measured = self.trainer.callback_metrics
+        if 'val_loss' in measured:
+            figures['val_loss'] = float(measured['val_loss'])
+        name = self._validation_metric(measured)
+        if name is not None:
+            figures['default'] = float(measured[name])
+        elif not self.curve:
+            _logger.warning(
+                'The evaluator logs no validation metric (val_acc, val_accuracy, or val_ and the name of its metric), so '
+                'nothing is reported to NNI; it logs %s.', ', '.join(measured) or 'nothing',
+            )  # fmt: skip
+        return figures
+
+    def _validation_metric(self, measured: Any) -> str | None:
+        names = ['val_acc', 'val_accuracy', *(f'val_{name}' for name in getattr(self.training_module, 'metrics', {}))]
+        return next((name for name in names if name in measured), None)
+
+    def _test_accuracy(self) -> float | None:
+        """Accuracy on the data module's test pictures, which nothing else has seen; None where there are none."""
+        data = getattr(self.trainer, 'datamodule', None)
+        if data is None or not is_overridden('test_dataloader', data, LightningDataModule):
+            return None
+        loader = data.test_dataloader()
+        if not len(loader):
+            return None
+        state = _random_state()
+        with self._evaluating(calibrate=True):
+            accuracy = accuracy_on(self.model, loader, self.device)
+        _set_random_state(state)
+        return accuracy
+
+    @contextmanager
+    def _evaluating(self, *, calibrate: bool) -> Iterator[None]:
+        """Evaluate on the best path and, if asked, with re-estimated batch norm; put everything back at the end."""
+        calibrate = (
+            calibrate and self.calibration is not None and not getattr(self.training_module, 'batch_statistics', False)
+        )
+        with introspect.best_path(self.model), batchnorm.kept(self.model):
+            if calibrate and batchnorm.batch_norms(self.model):
+                batchnorm.reestimate(self.model, self._calibration_inputs())
+            yield
+
+    def _calibration_inputs(self) -> Iterable[Any]:
+        assert self.calibration is not None
+        seen = 0
+        for batch in self.calibration():
+            if not (isinstance(batch, list | tuple) and len(batch) == 2):
+                return  # not (inputs, targets): only the evaluator knows how to feed it
+            inputs, targets = batch
+            yield self.transfer_batch_to_device(inputs, self.device, 0)
+            seen += len(targets)
+            if seen >= self.max_calibration_samples:
+                return
+
+    # -- resume ------------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[_STATE] = {'curve': self.curve, 'random': _random_state()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if _STATE in checkpoint:
+            self.curve = list(checkpoint[_STATE]['curve'])
+            self._random = checkpoint[_STATE]['random']
+
+
+class DartsSearchModule(SearchModule, DartsLightningModule):
+    """For DARTS and Proxyless."""
+
+
+class GumbelDartsSearchModule(SearchModule, GumbelDartsLightningModule):
+    """For GumbelDARTS."""
+
+
+_SEARCH_MODULES = {DartsLightningModule: DartsSearchModule, GumbelDartsLightningModule: GumbelDartsSearchModule}
+
+
+def search_module(module: DartsLightningModule) -> SearchModule:
+    """Turn the module that NNI's strategy made into a search module, in place.
+
+    Our classes add methods only, so the class of the finished object is exchanged: NNI's constructors, and the arguments
+    that its strategies give them, need not be written again.
+    """
+    module.__class__ = _SEARCH_MODULES[type(module)]
+    assert isinstance(module, SearchModule)
+    return module
+
+
+def _random_state() -> dict[str, Any]:
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    return {
+        'torch': torch.get_rng_state(),
+        'cuda': torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        'python': random.getstate(),
+        'numpy': (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss),
+    }
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state['torch'].cpu())
+    if torch.cuda.is_available() and len(state['cuda']) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([item.cpu() for item in state['cuda']])
+    version, internal, gauss = state['python']
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, position, has_gauss, cached = state['numpy']
+    np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))

@@ -1,0 +1,147 @@
+"""Model spaces by name: registered ones, NNI's hub, and the user's own ``package.module:Class``."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, cast
+
+import nni.nas.hub.pytorch as hub
+from nni.nas.nn.pytorch import ModelSpace
+
+from .errors import ConfigError
+from .search_spaces import SPACES  # pyright: ignore[reportMissingImports]  (mapped by package_dir in setup.cfg)
+
+CLASS_ARGUMENTS = ('num_classes', 'num_labels')
+"""What model spaces call the number of classes."""
+
+
+def hub_spaces() -> dict[str, type[ModelSpace]]:
+    """NNI's hub: name -> class."""
+    members = inspect.getmembers(hub, inspect.isclass)
+    return {name: cls for name, cls in members if issubclass(cls, ModelSpace) and cls is not ModelSpace}
+
+
+def space_names() -> dict[str, type[ModelSpace]]:
+    """Every space that has a name: those of ``search_spaces`` (lower case), then those of NNI's hub."""
+    return {**SPACES, **hub_spaces()}
+
+
+def resolve(name: str, *, allow_import: bool = False) -> type[ModelSpace]:
+    """Class of a model space.
+
+    Parameters
+    ----------
+    name
+        A key of :func:`space_names`, or ``package.module:Class``.
+    allow_import
+        Whether ``package.module:Class`` may be imported. True only for what the user wrote; never for a supernet's card,
+        which must not choose the code that runs.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such space, or it may not be imported.
+    """
+    known = space_names()
+    if name in known:
+        return known[name]
+    if ':' not in name:
+        raise ConfigError(
+            f'space.name = {name!r} is unknown; choose one of {", ".join(known)}, or give your own as package.module:Class.'
+        )
+    if not allow_import:
+        raise ConfigError(
+            f'{name!r} is not a registered or hub space; pass your own class yourself: build(space=YourSpace()).'
+        )
+    module_name, _, class_name = name.partition(':')
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # console scripts don't look there, `python -m` does
+    try:
+        cls = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f'space.name = {name!r} cannot be imported ({error}); check the module and class name.') from error
+    if not (inspect.isclass(cls) and issubclass(cls, ModelSpace)):
+        raise ConfigError(f'space.name = {name!r} is not a subclass of nni.nas.nn.pytorch.ModelSpace.')
+    return cls
+
+
+def parameters_of(cls: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Arguments of a model space's constructor, NNI's wrappers looked through."""
+    init = getattr(cls, '_init_wrapped', cls)
+    return {name: p for name, p in inspect.signature(init).parameters.items() if name != 'self'}
+
+
+def input_of(cls: Callable[..., Any], arguments: dict[str, Any]) -> tuple[int, int]:
+    """Channels and side (pixels) of the pictures a space takes: its own arguments, else 3 channels and 32 pixels."""
+    sizes = []
+    for name, default in (('in_channels', 3), ('image_size', 32)):
+        parameter = parameters_of(cls).get(name)
+        if parameter is not None and parameter.default is not inspect.Parameter.empty:
+            default = parameter.default
+        sizes.append(arguments.get(name, default))
+    return sizes[0], sizes[1]
+
+
+def create(name: str, arguments: dict[str, Any], num_classes: int, *, allow_import: bool = False) -> ModelSpace:
+    """Build the named space for ``num_classes`` classes.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is unknown or impossible, or the space cannot have that many classes.
+    """
+    cls = resolve(name, allow_import=allow_import)
+    known = parameters_of(cls)
+    arguments = dict(arguments)
+    if 'image_size' not in known:
+        arguments.pop('image_size', None)  # for the data only
+    for key in arguments:
+        if key not in known:
+            raise ConfigError(f'space.{key} is unknown to {name}; it takes {", ".join(known)}.')
+    argument = next((key for key in CLASS_ARGUMENTS if key in known), None)
+    if argument is not None:
+        arguments[argument] = num_classes
+    try:
+        space = cast(ModelSpace, cls(**arguments))
+    except (TypeError, ValueError, AssertionError) as error:
+        raise ConfigError(f'space {name} cannot be built with {arguments}: {error}') from error
+    fixed = getattr(space, 'num_labels', num_classes)
+    if fixed != num_classes:
+        raise ConfigError(
+            f'{name} of NNI\'s hub always has {fixed} classes, and the data have {num_classes}; use the space "darts", '
+            'or your own class with a num_classes argument.'
+        )
+    return space
+
+
+def describe(space: ModelSpace) -> dict[str, Any]:
+    """What a card remembers of a space: its name and the arguments it was made with.
+
+    A class that has no name is recorded under ``class`` for the reader only; it is never imported from a card. Arguments
+    that are not plain data (numbers, text, booleans, lists, dicts of those) are left out, under the same rule.
+    """
+    cls = type(space)
+    name = next((key for key, value in space_names().items() if value is cls), None)
+    arguments = {key: _plain(value) for key, value in space.trace_kwargs.items()}
+    if name is None or space.trace_args or any(value is _NOT_PLAIN for value in arguments.values()):
+        return {'class': f'{cls.__module__}:{cls.__qualname__}'}
+    return {'name': name, 'arguments': arguments}
+
+
+_NOT_PLAIN = object()
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        items = [_plain(item) for item in value]
+        return _NOT_PLAIN if any(item is _NOT_PLAIN for item in items) else items
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        items = {key: _plain(item) for key, item in value.items()}
+        return _NOT_PLAIN if any(item is _NOT_PLAIN for item in items.values()) else items
+    return _NOT_PLAIN

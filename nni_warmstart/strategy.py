@@ -1,0 +1,150 @@
+"""The warm-started strategies: when to warm-start; how is in :mod:`nni_warmstart.mapping`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
+from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch import nn
+
+from . import channel
+from .data import quiet_randomness
+from .errors import TransferError
+from .mapping.report import TransferReport
+from .mapping.transfer import check_settings, transfer
+from .search_module import SearchModule, search_module
+from .supernet import Supernet
+from .zoo import SupernetZoo, open_zoo, resolve_source
+
+_logger = logging.getLogger(__name__)
+
+
+class WarmStartDARTS(DARTS):
+    """NNI's DARTS, started from a trained supernet instead of random weights and flat alphas.
+
+    Without a source it is NNI's DARTS, weights, alphas and exported architecture equal to the bit, and in addition it
+    validates each epoch and reports the figures.
+
+    Parameters
+    ----------
+    source
+        What to start from: None (a cold start), a :class:`~nni_warmstart.Supernet`, the path of a file, or the name of a
+        zoo entry.
+    zoo
+        Where names are looked up: a :class:`~nni_warmstart.SupernetZoo`, a folder, or None for the shipped zoo.
+    head
+        Initial classifier: 'ridge', 'prototype', 'random' or 'copy'; see :func:`~nni_warmstart.transfer`.
+    alpha
+        'transfer', 'reset', or the strength of the inherited prior in [0, 1].
+    keep
+        Shrink and perturb: share of the inherited weights, the rest is fresh initialisation, in [0, 1].
+    noise
+        Relative noise on replicated channels.
+    save_to
+        A zoo or a folder in which the trained supernet is remembered afterwards.
+    **kwargs
+        Arguments of NNI's strategy of the same name.
+
+    Attributes
+    ----------
+    report
+        The :class:`~nni_warmstart.TransferReport` once initialised; None after a cold start.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Supernet | str | os.PathLike[str] | None = None,
+        zoo: SupernetZoo | str | os.PathLike[str] | None = None,
+        head: str = 'ridge',
+        alpha: str | float = 'transfer',
+        keep: float = 0.8,
+        noise: float = 1e-3,
+        save_to: SupernetZoo | str | os.PathLike[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_settings(head=head, alpha=alpha, keep=keep, noise=noise)
+        super().__init__(**kwargs)
+        self.source, self.zoo = source, zoo
+        self.head, self.alpha, self.keep, self.noise = head, alpha, keep, noise
+        self.save_to = save_to
+        self.report: TransferReport | None = None
+        self._validates = False
+        self._loaders: dict[str, Callable[[], Any]] = {}
+
+    @property
+    def curve(self) -> list[dict[str, float]]:
+        """Figures of every finished epoch, as reported to NNI."""
+        return getattr(self.oneshot_module, 'curve', [])
+
+    def configure_oneshot_module(self, training_module: Any) -> SearchModule:
+        inner: Any = super().configure_oneshot_module(training_module)
+        self._validates = is_overridden('validation_step', training_module)
+        return search_module(inner)
+
+    def train_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
+        self._loaders = {'train': train_dataloader_fn, 'val': val_dataloader_fn}
+        return super().train_dataloader(train_dataloader_fn, val_dataloader_fn)
+
+    def val_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
+        return val_dataloader_fn() if self._validates else None
+
+    def _initialize(self, model_space: Any, engine: Any) -> Any:
+        start = time.perf_counter()
+        source = None if self.source is None else resolve_source(self.source, self.zoo)
+        choosing = time.perf_counter() - start
+        mutated: Any = super()._initialize(model_space, engine)
+        evaluator = mutated.evaluator
+        evaluator.module.calibration = lambda: self._loader(evaluator, 'train')
+        if source is not None:
+            self.report = self._warm_start(source, mutated.model_space, evaluator)
+            self.report = replace(self.report, seconds={'choosing': choosing, **self.report.seconds})
+            _logger.info('%s', self.report.summary())
+        if channel.in_trial():
+            channel.forward_metrics(engine)
+        return mutated
+
+    def _warm_start(self, source: Supernet, target: nn.Module, evaluator: Any) -> TransferReport:
+        if evaluator.datamodule is not None:
+            with quiet_randomness():
+                evaluator.datamodule.prepare_data()
+                evaluator.datamodule.setup('fit')
+                evaluator.datamodule.train_dataloader()  # records the loaders' factories
+        return transfer(
+            source,
+            target,
+            head=self.head,
+            alpha=self.alpha,
+            keep=self.keep,
+            noise=self.noise,
+            data=self._loader(evaluator, 'train'),
+            val_data=self._loader(evaluator, 'val'),
+            device=evaluator.trainer.strategy.root_device,
+        )
+
+    def _loader(self, evaluator: Any, part: str) -> Any:
+        if part not in self._loaders:
+            raise TransferError(f'the evaluator {type(evaluator).__name__} has no {part} data loader.')
+        return self._loaders[part]()
+
+    def _run(self) -> None:
+        super()._run()
+        if self.save_to is not None:
+            zoo = open_zoo(self.save_to)
+            name = zoo.free_name(type(self.supernet).__name__.lower())
+            zoo.add(Supernet.from_strategy(self, name=name, history={'curve': self.curve}))
+            _logger.info('Remembered the supernet as %r in %s.', name, zoo)
+
+
+class WarmStartGumbelDARTS(WarmStartDARTS, GumbelDARTS):
+    """NNI's GumbelDARTS with a warm start; parameters as :class:`WarmStartDARTS`, and ``temperature`` as NNI's."""
+
+
+class WarmStartProxyless(WarmStartDARTS, Proxyless):
+    """NNI's Proxyless with a warm start; parameters as :class:`WarmStartDARTS`."""

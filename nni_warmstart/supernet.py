@@ -1,0 +1,251 @@
+"""Supernet: trained weights and alphas, with all that is needed to rebuild and to choose among them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.oneshot.pytorch.strategy import OneShotStrategy, is_supernet
+from torch import Tensor, nn
+
+from . import introspect, spaces, storage
+from .errors import ConfigError, SupernetFileError, TransferError
+
+
+@dataclass(frozen=True)
+class Supernet:
+    """A trained supernet as data.
+
+    Make one with :meth:`from_strategy`, :meth:`from_model` or :meth:`load`.
+
+    Attributes
+    ----------
+    name
+        Name of the entry in a zoo.
+    tensors
+        Parameters and buffers by their name in the mutated space; a shared tensor once, under its first name.
+    aliases
+        Further name -> first name, for tensors that have several (shared alphas).
+    alphas
+        Label of a choice -> name of its alpha (logits) in ``tensors``.
+    candidates
+        Label of a choice -> names of its candidates, in the order of the alpha.
+    space
+        ``{'name', 'arguments'}`` of a registered or hub space, else ``{'class'}`` for the reader.
+    strategy
+        NNI strategy that mutated the space: 'DARTS', 'GumbelDARTS' or 'Proxyless'.
+    class_names
+        Names of the classes, in the order of the classifier's rows; empty when unknown.
+    history
+        Free-form record: datasets, licences, seed, command, curves, versions.
+    """
+
+    name: str
+    tensors: dict[str, Tensor] = field(repr=False)
+    aliases: dict[str, str] = field(repr=False)
+    alphas: dict[str, str] = field(repr=False)
+    candidates: dict[str, list[str]] = field(repr=False)
+    space: dict[str, Any]
+    strategy: str
+    class_names: list[str] = field(repr=False, default_factory=list)
+    history: dict[str, Any] = field(repr=False, default_factory=dict)
+
+    @classmethod
+    def from_strategy(
+        cls,
+        strategy: OneShotStrategy,
+        *,
+        name: str,
+        dataset: Any = None,
+        class_names: list[str] | None = None,
+        history: dict[str, Any] | None = None,
+    ) -> Supernet:
+        """Remember the supernet of a strategy that has run (or was initialised).
+
+        Parameters
+        ----------
+        strategy
+            An NNI strategy of the DARTS family, ours or NNI's own.
+        name
+            Name of the entry.
+        dataset
+            What it was trained on: a :class:`~nni_warmstart.data.Task`, or its name.
+        class_names
+            In the order of the classifier's rows; taken from ``dataset`` when it has them.
+        history
+            Anything else worth remembering, as plain data.
+        """
+        return cls.from_model(strategy.supernet, name=name, dataset=dataset, class_names=class_names, history=history)
+
+    @classmethod
+    def from_model(
+        cls,
+        model: nn.Module,
+        *,
+        name: str,
+        dataset: Any = None,
+        class_names: list[str] | None = None,
+        history: dict[str, Any] | None = None,
+    ) -> Supernet:
+        """Remember a mutated model space. Parameters as in :meth:`from_strategy`.
+
+        Raises
+        ------
+        TransferError
+            If ``model`` is not a model space mutated by a strategy of the DARTS family.
+        """
+        if not isinstance(model, ModelSpace) or not is_supernet(model):
+            raise TransferError(
+                f'{type(model).__name__} is not a supernet: mutate a ModelSpace first (strategy.mutate_model(space)).'
+            )
+        tensors, aliases = introspect.first_names(model)
+        found = introspect.choices(model)
+        names = {id(p): n for n, p in model.named_parameters()}
+        record: dict[str, Any] = {
+            'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+            'versions': {package: version(package) for package in ('nni-warmstart', 'nni', 'torch')},
+        }
+        if dataset is not None:
+            record['dataset'] = getattr(dataset, 'name', None) or str(dataset)
+        return cls(
+            name=name,
+            tensors={key: tensor.detach().cpu().clone() for key, tensor in tensors.items()},
+            aliases=aliases,
+            alphas={label: names[id(choice.alpha)] for label, choice in found.items()},
+            candidates={label: list(choice.candidates) for label, choice in found.items()},
+            space=spaces.describe(model),
+            strategy=introspect.strategy_kind(model),
+            class_names=list(class_names or getattr(dataset, 'class_names', None) or []),
+            history={**record, **(history or {})},
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """State of the mutated space, aliases included: what its ``load_state_dict`` takes."""
+        return {**self.tensors, **{alias: self.tensors[first] for alias, first in self.aliases.items()}}
+
+    def alpha(self, label: str) -> Tensor:
+        """Alphas (logits) of one choice, shape ``(n_candidates,)``."""
+        return self.tensors[self.alphas[label]]
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers stored, alphas and buffers included."""
+        return sum(tensor.numel() for tensor in self.tensors.values())
+
+    def renamed(self, name: str) -> Supernet:
+        """The same supernet under another name."""
+        return replace(self, name=name)
+
+    def build(self, space: ModelSpace | type[ModelSpace] | None = None) -> ModelSpace:
+        """A mutated model space that holds these weights and alphas.
+
+        Parameters
+        ----------
+        space
+            The user's own space: a fresh instance, an instance that is mutated already (then changed in place), or a
+            class that is made without arguments. None rebuilds the registered or hub space named in the card.
+
+        Raises
+        ------
+        TransferError
+            If the card names no registered or hub space and none is passed, or the space has other tensors.
+        """
+        if space is None:
+            if 'name' not in self.space:
+                raise TransferError(
+                    f'supernet {self.name!r} was trained on {self.space.get("class")}, and a file never chooses what code '
+                    'runs: pass that space yourself, build(space=YourSpace()).'
+                )
+            try:
+                space = cast(ModelSpace, spaces.resolve(self.space['name'])(**self.space['arguments']))
+            except (ConfigError, TypeError, ValueError, AssertionError) as error:
+                raise TransferError(f'the space of supernet {self.name!r} cannot be rebuilt: {error}') from error
+        elif isinstance(space, type):
+            space = cast(ModelSpace, space())
+        if not isinstance(space, ModelSpace):
+            raise TransferError(f'space is a {type(space).__name__}; it must be a ModelSpace.')
+        model = space if is_supernet(space) else introspect.mutate(space, self.strategy)
+        self._check_matches(model)
+        model.load_state_dict(self.state_dict())
+        return model
+
+    def _check_matches(self, model: nn.Module) -> None:
+        mine, theirs = self.state_dict(), model.state_dict()
+        for name in mine.keys() | theirs.keys():
+            left, right = (tuple(state[name].shape) if name in state else None for state in (mine, theirs))
+            if left != right:
+                raise TransferError(
+                    f'supernet {self.name!r} does not fit this space: tensor {name!r} has shape {left} in the file and '
+                    f'{right} in the space; use transfer() to map one space onto another.'
+                )
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """All but the tensors, as plain data."""
+        return {
+            'name': self.name,
+            'space': self.space,
+            'strategy': self.strategy,
+            'class_names': self.class_names,
+            'aliases': self.aliases,
+            'alphas': self.alphas,
+            'candidates': self.candidates,
+            'history': self.history,
+        }
+
+    def to_bytes(self) -> bytes:
+        """Content of the file that :meth:`save` writes."""
+        return storage.pack(self.tensors, self.card)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one safetensors file with the card in its metadata, atomically."""
+        storage.write_atomic(path, self.to_bytes())
+
+    @classmethod
+    def from_bytes(cls, data: bytes, origin: str = 'supernet') -> Supernet:
+        """Inverse of :meth:`to_bytes`; ``origin`` is named in errors."""
+        tensors, card = storage.unpack(data, origin)
+        try:
+            supernet = cls(tensors=tensors, **card)
+        except TypeError as error:
+            raise SupernetFileError(f'{origin} has a card that this version does not understand ({error}).') from error
+        supernet._check_card(origin)
+        return supernet
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Supernet:
+        """Read a file written by :meth:`save`; nothing in it is executed.
+
+        Raises
+        ------
+        SupernetFileError
+            If it is missing, truncated, altered, of another kind or of a newer format.
+        """
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise SupernetFileError(f'supernet file {path} cannot be read: {error.strerror}.') from error
+        return cls.from_bytes(data, str(path))
+
+    def _check_card(self, origin: str) -> None:
+        fields: dict[str, type] = {
+            'name': str, 'space': dict, 'strategy': str, 'class_names': list,
+            'aliases': dict, 'alphas': dict, 'candidates': dict, 'history': dict,
+        }  # fmt: skip
+        for key, kind in fields.items():
+            if not isinstance(getattr(self, key), kind):
+                raise SupernetFileError(f'{origin} has a malformed card: {key} is not a {kind.__name__}.')
+        dangling = set(cast(dict[str, str], {**self.aliases, **self.alphas}).values()) - self.tensors.keys()
+        if dangling:
+            raise SupernetFileError(
+                f'{origin} has a malformed card: it names tensors that are not in the file: {sorted(dangling)}.'
+            )
+        if self.strategy not in introspect.STRATEGIES:
+            raise SupernetFileError(
+                f'{origin} names the strategy {self.strategy!r}; known are {", ".join(introspect.STRATEGIES)}.'
+            )

@@ -1,0 +1,36 @@
+"""The trial that nnictl starts: ``trialCommand: python -m nni_warmstart.trial --config search.yml``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import nni
+
+from .cli import quiet
+from .config import overridden, parse_search, read
+from .errors import WarmStartError
+from .search import run_search
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one search with the hyper-parameters NNI gives; they override keys of the YAML by dotted name."""
+    parser = argparse.ArgumentParser(prog='python -m nni_warmstart.trial', description=main.__doc__)
+    parser.add_argument('--config', required=True, type=Path, help='search.yml')
+    arguments = parser.parse_args(argv)
+    quiet()
+    try:
+        parameters = nni.get_next_parameter() or {}
+        document = overridden(read(arguments.config), parameters)
+        config = parse_search(document, arguments.config.resolve().parent)
+        run_search(config, seed=config.seed, out=os.environ.get('NNI_OUTPUT_DIR', '.'), progress=False)
+    except WarmStartError as error:
+        print(f'error: {error}', file=sys.stderr)  # the page's "View trial error" shows this stream
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Supernets shipped with the package."""

@@ -1,0 +1,202 @@
+"""Supernets: exact round trips over NNI's hub, and files that are refused."""
+
+from __future__ import annotations
+
+import json
+
+import nni.nas.hub.pytorch as hub
+import pytest
+import safetensors.torch
+import torch
+from conftest import OwnSpace, run, small_space
+
+from nni_warmstart import Supernet, SupernetFileError, TransferError, WarmStartDARTS, introspect, spaces, storage
+
+# Every model space of the hub, small, and whether NNI's DARTS strategy can mutate it.
+HUB = {
+    'NasBench201': {'stem_out_channels': 4, 'num_modules_per_stack': 1},
+    'DARTS': {'width': 4, 'num_cells': 3},
+    'ENAS': {'width': 4, 'num_cells': 3},
+    'NASNet': {'width': 4, 'num_cells': 3},
+    'PNAS': {'width': 4, 'num_cells': 3},
+    'AmoebaNet': {'width': 4, 'num_cells': 3},
+    'NDS': {'op_candidates': ['skip_connect', 'conv_3x3'], 'width': (4, 8), 'num_cells': (3, 6), 'dataset': 'cifar'},
+    'MobileNetV3Space': {
+        'num_labels': 10, 'base_widths': (8, 8, 8, 16, 16, 16, 16, 16, 32), 'width_multipliers': (0.5, 1.0),
+        'expand_ratios': (1.0, 2.0), 'depth_range': (1, 2),
+    },
+    'ProxylessNAS': {'num_labels': 10, 'base_widths': (8, 8, 8, 8, 16, 16, 16, 16, 32)},
+    'ShuffleNetSpace': {'num_labels': 10},
+    'AutoFormer': {
+        'search_embed_dim': (16, 32), 'search_mlp_ratio': (1.0, 2.0), 'search_num_heads': (2,), 'search_depth': (1, 2),
+        'img_size': 32, 'num_labels': 10,
+    },
+}  # fmt: skip
+CANNOT = {
+    'NasBench101': 'its cells choose their topology, for which NNI has no differentiable module (TypeError in mutate)',
+}
+
+
+def test_every_hub_space_is_in_a_list():
+    same = {'AutoformerSpace': 'AutoFormer'}  # NNI has two names for it
+    assert {same.get(name, name) for name in spaces.hub_spaces()} == HUB.keys() | CANNOT.keys()
+
+
+@pytest.mark.parametrize('name', CANNOT)
+def test_spaces_that_nni_cannot_mutate(name):
+    with pytest.raises(TypeError):
+        introspect.mutate(getattr(hub, name)(), 'DARTS')
+
+
+@pytest.mark.parametrize('name', HUB)
+def test_round_trip_is_exact(name, tmp_path):
+    torch.manual_seed(0)
+    model = introspect.mutate(getattr(hub, name)(**HUB[name]), 'DARTS')
+    with torch.no_grad():
+        for tensor in model.state_dict().values():  # nothing may equal a fresh initialisation by chance
+            if tensor.is_floating_point():
+                tensor.add_(torch.rand_like(tensor) * 0.1)
+    Supernet.from_model(model, name=name.lower()).save(tmp_path / 'net.safetensors')
+    loaded = Supernet.load(tmp_path / 'net.safetensors')
+    again = loaded.build()  # from the card alone
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(x), again.eval()(x))
+    assert model.state_dict().keys() == again.state_dict().keys()
+    for label, choice in introspect.choices(model).items():
+        assert torch.equal(choice.alpha, introspect.choices(again)[label].alpha)
+        assert list(choice.candidates) == loaded.candidates[label]
+
+
+def test_shared_alphas_are_stored_once():
+    model = introspect.mutate(hub.DARTS(width=4, num_cells=6, dataset='cifar'), 'DARTS')
+    supernet = Supernet.from_model(model, name='shared')
+    assert supernet.aliases, 'six cells share the alphas of two labels'
+    assert len(supernet.tensors) + len(supernet.aliases) == len(model.state_dict())
+    assert len(supernet.alphas) == 28  # 14 edges of the normal and 14 of the reduction cell
+
+
+@pytest.mark.parametrize('kind', ['GumbelDARTS', 'Proxyless'])
+def test_other_strategies_are_remembered(kind):
+    model = introspect.mutate(small_space(), kind)
+    supernet = Supernet.from_model(model, name='net')
+    assert supernet.strategy == kind
+    assert introspect.strategy_kind(supernet.build()) == kind
+
+
+def test_own_class_is_rebuilt_only_when_passed(tmp_path):
+    supernet = Supernet.from_strategy(run(WarmStartDARTS(), tmp_path, space=OwnSpace(), epochs=1), name='own')
+    assert supernet.space == {'class': 'conftest:OwnSpace'}
+    with pytest.raises(TransferError, match='a file never chooses what code runs'):
+        supernet.build()
+    for space in (OwnSpace(), OwnSpace):
+        built = supernet.build(space=space)
+        assert all(torch.equal(t, supernet.state_dict()[n]) for n, t in built.state_dict().items())
+
+
+def test_a_card_cannot_run_code(tmp_path):
+    """A card that names another class is refused without importing it."""
+    supernet = Supernet.from_model(introspect.mutate(small_space(), 'DARTS'), name='evil')
+    (tmp_path / 'evil_module.py').write_text('raise SystemExit("imported")')
+    for name in ('evil_module:Space', 'os:system', 'subprocess:Popen'):
+        changed = Supernet.from_bytes(
+            storage.pack(supernet.tensors, {**supernet.card, 'space': {'name': name, 'arguments': {}}})
+        )
+        with pytest.raises(TransferError, match='not a registered or hub space'):
+            changed.build()
+
+
+def test_wrong_space_names_tensor_and_shapes():
+    supernet = Supernet.from_model(introspect.mutate(small_space(), 'DARTS'), name='net')
+    with pytest.raises(TransferError, match=r"tensor '.*' has shape .* use transfer\(\)"):
+        supernet.build(space=hub.NasBench201(stem_out_channels=8, num_modules_per_stack=1))
+
+
+def test_only_supernets_are_remembered():
+    with pytest.raises(TransferError, match='NasBench201 is not a supernet'):
+        Supernet.from_model(small_space(), name='raw')
+
+
+@pytest.fixture(scope='module')
+def packed() -> bytes:
+    return Supernet.from_model(introspect.mutate(small_space(), 'DARTS'), name='net').to_bytes()
+
+
+@pytest.mark.parametrize('keep', [0, 4, 100, 5000, -1])
+def test_truncated_files_are_refused(packed, keep, tmp_path):
+    path = tmp_path / 'net.safetensors'
+    path.write_bytes(packed[:keep])
+    with pytest.raises(SupernetFileError, match=r'net\.safetensors.*(truncated|damaged|not a)'):
+        Supernet.load(path)
+
+
+def test_one_altered_bit_is_refused(packed):
+    for position in (len(packed) - 3, len(packed) // 2):
+        changed = bytearray(packed)
+        changed[position] ^= 1
+        with pytest.raises(SupernetFileError, match='altered'):
+            Supernet.from_bytes(bytes(changed))
+
+
+def test_an_altered_card_is_refused(packed):
+    with pytest.raises(SupernetFileError, match='altered'):
+        Supernet.from_bytes(packed.replace(b'NasBench201', b'NasBench202', 1))
+
+
+def test_foreign_files_are_refused(tmp_path):
+    foreign = safetensors.torch.save({'weight': torch.zeros(2)})
+    with pytest.raises(SupernetFileError, match='not a supernet of nni-warmstart'):
+        Supernet.from_bytes(foreign)
+    torch.save({'weight': torch.zeros(2)}, tmp_path / 'pickle.pt')
+    with pytest.raises(SupernetFileError, match=r'pickle\.pt'):
+        Supernet.load(tmp_path / 'pickle.pt')
+    with pytest.raises(SupernetFileError, match=r'nowhere.*cannot be read'):
+        Supernet.load(tmp_path / 'nowhere.safetensors')
+
+
+def test_newer_files_are_refused(monkeypatch, packed):
+    supernet = Supernet.from_bytes(packed)
+    monkeypatch.setattr(storage, 'FORMAT', 2)
+    newer = supernet.to_bytes()
+    monkeypatch.undo()
+    with pytest.raises(SupernetFileError, match='file format 2, and this version reads up to 1; upgrade'):
+        Supernet.from_bytes(newer)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'name': 3}, 'name is not a str'),
+        ({'alphas': {'x': 'no such tensor'}}, 'names tensors that are not in the file'),
+        ({'strategy': 'ENAS'}, "names the strategy 'ENAS'"),
+        ({'surprise': 1}, 'a card that this version does not understand'),
+    ],
+)
+def test_malformed_cards_are_refused(packed, change, message):
+    supernet = Supernet.from_bytes(packed)
+    with pytest.raises(SupernetFileError, match=message):
+        Supernet.from_bytes(storage.pack(supernet.tensors, {**supernet.card, **change}))
+
+
+def test_writing_is_atomic(tmp_path, monkeypatch, packed):
+    """A write that fails leaves the old file and no rubbish."""
+    path = tmp_path / 'net.safetensors'
+    path.write_bytes(packed)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(storage.os, 'fsync', full)
+    with pytest.raises(OSError, match='No space left'):
+        storage.write_atomic(path, b'new')
+    assert path.read_bytes() == packed
+    assert [p.name for p in tmp_path.iterdir()] == ['net.safetensors']
+
+
+def test_the_card_is_json_in_the_metadata(packed):
+    length = int.from_bytes(packed[:8], 'little')
+    header = json.loads(packed[8 : 8 + length])
+    card = json.loads(header['__metadata__']['nni_warmstart.card'])
+    assert card['space'] == {
+        'name': 'NasBench201', 'arguments': {'stem_out_channels': 4, 'num_modules_per_stack': 1, 'num_labels': 3},
+    }  # fmt: skip

@@ -1,0 +1,308 @@
+"""What a warm start inherits, and by which rule."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import OwnSpace, make_task, run, small_space
+from sklearn.linear_model import Ridge
+from torch import nn
+
+from nni_warmstart import (
+    Supernet,
+    TransferError,
+    WarmStartDARTS,
+    WarmStartGumbelDARTS,
+    WarmStartProxyless,
+    introspect,
+    transfer,
+)
+from nni_warmstart.data import split
+from nni_warmstart.mapping import batchnorm
+from nni_warmstart.mapping.head import find_head, prototype, ridge
+from nni_warmstart.mapping.transfer import accuracy_on
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory) -> Supernet:
+    """A supernet trained on three classes."""
+    torch.manual_seed(0)
+    strategy = run(WarmStartDARTS(arc_learning_rate=0.1), tmp_path_factory.mktemp('source'), epochs=4)
+    return Supernet.from_strategy(strategy, name='three', class_names=['a', 'b', 'c'])
+
+
+def batches(classes: int, seed: int = 5, n: int = 64) -> list:
+    data = split(make_task(n=n, classes=classes, seed=seed)).train
+    return list(torch.utils.data.DataLoader(data, 8))
+
+
+def target(classes: int = 4, seed: int = 1, kind: str = 'DARTS') -> nn.Module:
+    torch.manual_seed(seed)
+    return introspect.mutate(small_space(classes), kind)
+
+
+def test_body_is_copied_and_head_fitted(source):
+    model = target()
+    report = transfer(source, model, keep=1.0, data=batches(4))
+    state = source.state_dict()
+    how = {origin.target: origin.how for origin in report.origins}
+    for name, parameter in model.named_parameters():
+        if name.startswith('classifier'):
+            assert how[name] == 'fitted'
+        else:
+            assert how[name] == 'copied'
+            assert torch.equal(parameter, state[name])
+    assert report.share_inherited == 1.0
+    assert 'three' in str(report)
+
+
+def test_every_tensor_is_in_the_report(source):
+    model = target()
+    report = transfer(source, model, data=batches(4))
+    names, aliases = introspect.first_names(model)
+    assert {origin.target for origin in report.origins} == names.keys()
+    assert names.keys() | aliases.keys() == model.state_dict().keys()
+    text = report.to_text(every_tensor=True)
+    assert all(name in text for name in names)
+
+
+def test_shrink_and_perturb(source):
+    fresh, model = target(seed=7).state_dict(), target(seed=7)
+    transfer(source, model, keep=0.3, data=batches(4))
+    state, name = source.state_dict(), 'stem.0.weight'
+    expected = 0.3 * state[name] + 0.7 * fresh[name]
+    assert torch.allclose(model.state_dict()[name], expected, atol=1e-7)
+
+
+@pytest.mark.parametrize(('alpha', 'strength'), [('transfer', 1.0), ('reset', 0.0), (0.25, 0.25)])
+def test_alpha_prior(source, alpha, strength):
+    fresh = {label: choice.alpha.detach().clone() for label, choice in introspect.choices(target(seed=2)).items()}
+    model = target(seed=2)
+    transfer(source, model, alpha=alpha, data=batches(4))
+    for label, choice in introspect.choices(model).items():
+        expected = strength * source.alpha(label) + (1 - strength) * fresh[label]
+        assert torch.allclose(choice.alpha, expected, atol=1e-7)
+
+
+def test_alphas_follow_their_candidates_not_their_place(source):
+    """Candidates in another order are another choice: nothing is copied onto the wrong op."""
+    model = target()
+    label = next(iter(introspect.choices(model)))
+    altered = {**source.candidates, label: source.candidates[label][::-1]}
+    changed = Supernet(**{**source.card, 'candidates': altered}, tensors=source.tensors)
+    report = transfer(changed, model, data=batches(4))
+    fresh = [o for o in report.origins if o.how == 'fresh']
+    assert [o.target for o in fresh] == [source.alphas[label]]
+
+
+def test_batch_norm_describes_the_target(source):
+    data = batches(4)
+    model = target()
+    report = transfer(source, model, data=data, keep=1.0)
+    assert any(origin.how == 're-estimated' for origin in report.origins)
+    norm = model.stem[1]
+    with torch.no_grad():
+        outputs = [model.stem[0](x) for x, _ in data]
+    sizes = torch.tensor([float(len(x)) for x, _ in data])
+    mean = (torch.stack([o.mean((0, 2, 3)) for o in outputs]) * sizes[:, None]).sum(0) / sizes.sum()
+    assert torch.allclose(norm.running_mean, mean, atol=1e-5)
+    var = (torch.stack([o.var((0, 2, 3)) for o in outputs]) * sizes[:, None]).sum(0) / sizes.sum()
+    assert torch.allclose(norm.running_var, var, rtol=1e-4)
+
+
+def test_nnis_mixed_batch_norm_is_reestimated():
+    import nni.nas.hub.pytorch as hub
+    from nni.nas.oneshot.pytorch.supermodule.operation import MixedBatchNorm2d
+
+    model = introspect.mutate(hub.DARTS(width=4, num_cells=3, dataset='cifar'), 'DARTS')
+    norm = next(m for m in model.modules() if isinstance(m, MixedBatchNorm2d))
+    before = dict(norm.init_arguments)
+    x = torch.randn(8, 3, 16, 16)
+    assert batchnorm.reestimate(model, [x, x]) == 16
+    with torch.no_grad():
+        assert torch.allclose(norm.running_mean, model.stem[0](x).mean((0, 2, 3)), atol=1e-5)
+    assert norm.init_arguments == before
+    assert model.training
+
+
+def test_kept_statistics_come_back_to_the_bit():
+    model = target()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with batchnorm.kept(model):
+        batchnorm.reestimate(model, [torch.randn(8, 3, 8, 8)])
+        assert not torch.equal(model.state_dict()['stem.1.running_mean'], before['stem.1.running_mean'])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_target_is_untouched_when_the_transfer_fails(source):
+    model = target()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(TransferError, match="head 'copy' needs equal classifiers"):
+        transfer(source, model, head='copy', data=batches(4))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_global_randomness_is_untouched(source):
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    model = target(seed=11)
+    torch.manual_seed(11)
+    transfer(source, model, data=torch.utils.data.DataLoader(split(make_task(classes=4, n=64)).train, 8, shuffle=True))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_copy_gives_the_sources_own_function(source):
+    model = target(classes=3)
+    transfer(source, model, head='copy', keep=1.0)
+    x = torch.randn(4, 3, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(x), source.build().eval()(x))
+
+
+def test_heads_beat_chance_and_random(source):
+    accuracy = {}
+    for head in ('ridge', 'prototype', 'random'):
+        report = transfer(source, target(), head=head, data=batches(4), val_data=batches(4, seed=9))
+        accuracy[head] = report.zero_shot_accuracy
+    assert accuracy['ridge'] >= 0.5 > accuracy['random'] or accuracy['ridge'] > accuracy['random'] + 0.2
+    assert accuracy['prototype'] > accuracy['random']
+
+
+def test_zero_shot_accuracy_is_that_of_the_target_model(source):
+    model, val = target(), batches(4, seed=9)
+    report = transfer(source, model, data=batches(4), val_data=val)
+    assert report.zero_shot_accuracy == accuracy_on(model, val, 'cpu')
+
+
+@pytest.mark.parametrize('strategy', [WarmStartDARTS, WarmStartGumbelDARTS, WarmStartProxyless])
+def test_all_strategies_start_warm(source, strategy, tmp_path):
+    torch.manual_seed(0)
+    done = run(strategy(source=source, keep=1.0), tmp_path, task=make_task(classes=4, n=64), epochs=1)
+    assert done.report.share_inherited == 1.0
+    assert done.report.zero_shot_accuracy > 0.25
+    assert set(done.report.seconds) == {'choosing', 'mapping', 'batch_norm', 'head', 'probe'}
+
+
+def test_own_space_is_a_source_for_itself(tmp_path):
+    torch.manual_seed(0)
+    source = Supernet.from_strategy(run(WarmStartDARTS(), tmp_path, space=OwnSpace(), epochs=1), name='own')
+    again = run(WarmStartDARTS(source=source), tmp_path, space=OwnSpace(4), task=make_task(classes=4, n=64), epochs=1)
+    assert again.report.share_inherited == 1.0
+
+
+def test_save_to_remembers_the_supernet(source, tmp_path):
+    from nni_warmstart import SupernetZoo
+
+    done = run(WarmStartDARTS(source=source, save_to=tmp_path / 'zoo'), tmp_path, epochs=1)
+    zoo = SupernetZoo(tmp_path / 'zoo')
+    assert zoo.names() == ['nasbench201-1']
+    remembered = zoo['nasbench201-1'].state_dict()
+    assert all(torch.equal(tensor, remembered[name]) for name, tensor in done.supernet.state_dict().items())
+
+
+# -- the closed-form heads against independent implementations ---------------------------------------------------------
+
+
+def features(n: int = 60, d: int = 7, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(n) % classes
+    return torch.randn(n, d, generator=generator) + 1.5 * torch.eye(classes, d)[labels], labels
+
+
+def test_ridge_is_scikit_learns_up_to_its_scale():
+    x, y = features()
+    head = ridge(x, y, 3)
+    one_hot = np.eye(3)[y.numpy()]
+    penalties = (torch.linalg.svdvals(x.double() - x.double().mean(0)) ** 2).mean().item() * 10.0 ** np.arange(-6, 3)
+    fits = [Ridge(alpha=penalty).fit(x.numpy().astype(float), one_hot) for penalty in penalties]
+
+    def left_out(penalty: float) -> float:  # by really leaving each sample out
+        keep = ~np.eye(len(y), dtype=bool)
+        xs = x.numpy().astype(float)
+        predicted = [Ridge(alpha=penalty).fit(xs[k], one_hot[k]).predict(xs[i : i + 1])[0] for i, k in enumerate(keep)]
+        return float(((np.array(predicted) - one_hot) ** 2).sum())
+
+    best = fits[int(np.argmin([left_out(penalty) for penalty in penalties]))]
+    scale = (head.weight.numpy() / best.coef_).mean()
+    assert scale > 1
+    assert np.allclose(head.weight.numpy(), scale * best.coef_, rtol=1e-3, atol=1e-4)
+    assert np.allclose(head.bias.numpy(), scale * best.intercept_, rtol=1e-3, atol=1e-3)
+
+
+def test_ridge_scale_minimises_the_left_out_cross_entropy():
+    """Making the logits bolder or more timid by half does not help on fresh data of the same kind."""
+    x, y = features(n=600)
+    head = ridge(x[:300], y[:300], 3)
+    logits = x[300:] @ head.weight.T + head.bias
+    losses = [nn.functional.cross_entropy(factor * logits, y[300:]).item() for factor in (0.5, 1.0, 2.0)]
+    assert losses[1] == min(losses)
+
+
+def test_prototype_is_the_nearest_class_mean():
+    x, y = features()
+    head = prototype(x, y, 3)
+    means = torch.stack([x[y == label].mean(0) for label in range(3)])
+    nearest = torch.cdist(x, means).argmin(1)
+    assert torch.equal((x @ head.weight.T + head.bias).argmax(1), nearest)
+
+
+def test_prototype_needs_every_class():
+    x, y = features()
+    with pytest.raises(TransferError, match=r'classes \[3\] have none'):
+        prototype(x, y, 4)
+
+
+def test_the_head_is_the_layer_that_gives_the_output():
+    model = target()
+    assert find_head(model, torch.randn(2, 3, 8, 8)) == 'classifier'
+    assert find_head(introspect.mutate(OwnSpace(), 'DARTS'), torch.randn(2, 3, 8, 8)) == 'head'
+    assert find_head(model) == 'classifier'
+    with pytest.raises(TransferError, match='no linear layer'):
+        find_head(nn.Sequential(nn.Linear(3, 3), nn.Tanh()), torch.randn(2, 3))
+
+
+# -- bad input ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'keep': 1.5}, 'keep = 1.5, but it must be from 0 to 1'),
+        ({'keep': -0.1}, 'keep = -0.1, but it must be from 0 to 1'),
+        ({'alpha': 2}, 'alpha = 2, but it must be from 0 to 1'),
+        ({'alpha': 'best'}, "alpha = 'best' is unknown"),
+        ({'noise': -1}, 'noise = -1, but it must be 0 or more'),
+        ({'head': 'linear'}, "head = 'linear' is unknown; choose one of ridge"),
+    ],
+)
+def test_settings_out_of_range(settings, message, source):
+    with pytest.raises(TransferError, match=message):
+        WarmStartDARTS(source=source, **settings)
+    with pytest.raises(TransferError, match=message):
+        transfer(source, target(), data=batches(4), **settings)
+
+
+def test_bounds_are_allowed():
+    for value in (0, 1):
+        WarmStartDARTS(keep=value, alpha=value, noise=value)
+
+
+def test_ridge_needs_data(source):
+    with pytest.raises(TransferError, match=r"head 'ridge' is fitted on the target's training data and there are none"):
+        transfer(source, target())
+
+
+def test_sources_without_anything_in_common(source):
+    with pytest.raises(TransferError, match='no weight in common'):
+        transfer(source, introspect.mutate(OwnSpace(), 'DARTS'), data=batches(3))
+
+
+def test_sources_of_another_kind(tmp_path):
+    from nni_warmstart import ZooError
+
+    with pytest.raises(ZooError, match=r"source = 'nothing' is neither a file nor an entry of"):
+        run(WarmStartDARTS(source='nothing'), tmp_path)
+    with pytest.raises(ZooError, match='source is a int'):
+        run(WarmStartDARTS(source=3), tmp_path)
