@@ -21,7 +21,6 @@ _NOISE = (
     'pkg_resources',
     'Checkpoint directory',
     'Experiment logs directory',
-    'is found to be not a nn.Module',  # NNI and torch 2.5 and later
     'LeafSpec',
     'smaller than the logging interval',
 )

@@ -84,7 +84,7 @@ class JointConfig(EvaluatorConfig):
     val_share: float = _limits(0.25, 0.01, 0.99)
     steps_per_epoch: int = _limits(100, 1, doc='training steps that make an epoch')
     temperature: float = _limits(2.0, 0.01, doc='datasets are drawn ~ n ** (1 / temperature)')
-    shift: int = _limits(1, 0, doc='pictures are moved by up to this many pixels')
+    jitter: float = _limits(0.15, 0, 1, doc='pictures are turned, scaled and moved by up to this share')
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -164,7 +165,7 @@ def from_npz(path: str | Path) -> Task:
             arrays = {key: file[key] for key in file.files}
     except FileNotFoundError as error:
         raise DataError(f'data file {path} does not exist.') from error
-    except (OSError, ValueError, EOFError, AttributeError) as error:  # the errors numpy gives for files of other kinds
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:  # as numpy has them
         raise DataError(f'data file {path} cannot be read as npz: {error}') from error
     missing = {'train_x', 'train_y'} - arrays.keys()
     if missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,10 @@ from typing import Any, cast
 
 import nni.trial
 import torch
-from nni.nas.nn.pytorch import ModelSpace
+
+with warnings.catch_warnings():  # NNI 3.0 wraps all of torch.nn, and says at length what newer torch has in it
+    warnings.filterwarnings('ignore', message='.*is found to be not a nn.Module.*')
+    from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from nni.nas.oneshot.pytorch.supermodule.differentiable import (
     DifferentiableMixedCell,

@@ -39,19 +39,23 @@ class JointModule(LightningModule):
         Dataset -> (first row, row after the last) of the classifier.
     learning_rate, weight_decay
         Of SGD with momentum and a cosine schedule.
-    shift
-        Training pictures are moved by up to this many pixels in each direction, edges repeated.
+    jitter
+        Strength of :func:`jittered` on training pictures.
     """
 
     batch_statistics = True
     """Validation normalises by the batch itself: running statistics are a mixture of all datasets, right for none."""
 
     def __init__(
-        self, heads: dict[str, tuple[int, int]], learning_rate: float = 0.025, weight_decay: float = 3e-4, shift: int = 0
+        self,
+        heads: dict[str, tuple[int, int]],
+        learning_rate: float = 0.025,
+        weight_decay: float = 3e-4,
+        jitter: float = 0.0,
     ) -> None:
         super().__init__()
         self.heads = heads
-        self.learning_rate, self.weight_decay, self.shift = learning_rate, weight_decay, shift
+        self.learning_rate, self.weight_decay, self.jitter = learning_rate, weight_decay, jitter
         sizes = torch.tensor([stop - start for start, stop in heads.values()])
         self.register_buffer('dataset_of_class', torch.repeat_interleave(torch.arange(len(sizes)), sizes), persistent=False)
         self._right: dict[str, list[float]] = {}
@@ -67,7 +71,7 @@ class JointModule(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         x, y = batch
-        loss, right = self.joint_loss(self(shifted(x, self.shift)), y)
+        loss, right = self.joint_loss(self(jittered(x, self.jitter)), y)
         self.log('train_loss', loss)
         self.log('train_acc', right.float().mean(), prog_bar=True)
         return loss
@@ -168,17 +172,18 @@ def _numbered(parts: list[Images]) -> ConcatDataset:
     return ConcatDataset(shifted_parts)
 
 
-def shifted(x: Tensor, most: int) -> Tensor:
-    """Each picture moved by up to ``most`` pixels in each direction, edges repeated; shape kept, ``(n, c, h, w)``."""
-    if most == 0:
+def jittered(x: Tensor, strength: float) -> Tensor:
+    """Pictures turned, scaled and moved at random, borders repeated; shape kept, ``(n, c, h, w)``.
+
+    Angles are drawn from ``strength`` radians to either side, scales and shifts from ``strength`` of the side.
+    """
+    if strength == 0:
         return x
-    n, _, h, w = x.shape
-    padded = F.pad(x, (most,) * 4, mode='replicate')
-    top, left = torch.randint(0, 2 * most + 1, (2, n, 1, 1), device=x.device)
-    rows = top + torch.arange(h, device=x.device)[None, :, None]
-    columns = left + torch.arange(w, device=x.device)[None, None, :]
-    pictures = torch.arange(n, device=x.device)[:, None, None]
-    return padded[pictures, :, rows, columns].permute(0, 3, 1, 2)
+    angle, scale, right, down = strength * (2 * torch.rand(4, len(x), device=x.device) - 1)
+    cosine, sine = torch.cos(angle) * (1 + scale), torch.sin(angle) * (1 + scale)
+    matrix = torch.stack([torch.stack([cosine, -sine, 2 * right], 1), torch.stack([sine, cosine, 2 * down], 1)], 1)
+    grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, padding_mode='border', align_corners=False)
 
 
 @nni.trace
@@ -202,8 +207,8 @@ class JointClassification(Lightning):
         Of SGD with momentum and a cosine schedule.
     temperature
         Datasets are drawn with probability proportional to ``n ** (1 / temperature)``.
-    shift
-        Training pictures are moved by up to this many pixels.
+    jitter
+        Training pictures are turned, scaled and moved by up to this share; see :func:`jittered`.
     val_share
         Share of the training pictures that train the alphas and validate.
 
@@ -223,7 +228,7 @@ class JointClassification(Lightning):
         learning_rate: float = 0.025,
         weight_decay: float = 3e-4,
         temperature: float = 2.0,
-        shift: int = 2,
+        jitter: float = 0.15,
         val_share: float = 0.25,
     ) -> None:
         if not tasks:
@@ -235,7 +240,7 @@ class JointClassification(Lightning):
         splits = {name: split(task, val_share=val_share) for name, task in tasks.items()}
         steps = steps_per_epoch or sum(-(-len(part.val) // batch_size) for part in splits.values())
         super().__init__(
-            JointModule(heads, learning_rate, weight_decay, shift),
+            JointModule(heads, learning_rate, weight_decay, jitter),
             trainer,
             datamodule=JointData(splits, batch_size, steps, temperature),
             fit_kwargs=safe_loading(),

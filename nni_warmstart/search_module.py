@@ -67,6 +67,8 @@ class SearchModule(_Base):
         if self._random is not None:  # resumed: go on with the random numbers that would have come next
             _set_random_state(self._random)
             self._random = None
+            # Lightning made this epoch's iterator before any hook could run, with other random numbers
+            iter(self.trainer.fit_loop._data_fetcher)  # pyright: ignore[reportArgumentType]
         return super().on_train_start()
 
     def on_train_epoch_start(self) -> None:

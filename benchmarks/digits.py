@@ -1,0 +1,175 @@
+"""Cold against warm on scikit-learn's digits, several seeds: the figures in the README.
+
+    python benchmarks/digits.py --seeds 5
+
+Both runs use examples/digits/search.yml; the cold one is NNI's DARTS. Runs are appended to results/digits.jsonl, one line
+each, and are not repeated; table and figure are written anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.space import RawFormatModelSpace
+from nni.nas.strategy import DARTS
+from pytorch_lightning import seed_everything
+
+from nni_warmstart import Supernet, spaces
+from nni_warmstart.cli import quiet
+from nni_warmstart.config import overridden, parse_search, read
+from nni_warmstart.data import split
+from nni_warmstart.evaluator import classification, make_trainer
+from nni_warmstart.measure import epochs_to, final_accuracy
+from nni_warmstart.search import run_search
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = ROOT / 'examples' / 'digits' / 'search.yml'
+RESULTS = ROOT / 'benchmarks' / 'results'
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--seeds', type=int, default=5, help='seeds 0 .. SEEDS - 1 (default: 5)')
+    parser.add_argument('--only', choices=('cold', 'warm'), help='run one side only, to share the work between processes')
+    parser.add_argument('--report', action='store_true', help='write table and figure from the results so far, run nothing')
+    arguments = parser.parse_args()
+    quiet()
+    torch.set_num_threads(1)
+    path = RESULTS / 'digits.jsonl'
+    if not arguments.report:
+        for seed in range(arguments.seeds):
+            for side in ('cold', 'warm') if arguments.only is None else (arguments.only,):
+                if not any(row['seed'] == seed and row['side'] == side for row in rows(path)):
+                    row = run(side, seed)
+                    with path.open('a') as file:
+                        file.write(json.dumps(row) + '\n')
+                    print(side, seed, [round(value, 4) for value in row['curve']], flush=True)
+    report(rows(path))
+
+
+def run(side: str, seed: int) -> dict[str, Any]:
+    """One search, as the demo runs it."""
+    name = {'cold': 'DARTS', 'warm': 'WarmStartDARTS'}[side]
+    config = parse_search(overridden(read(CONFIG), {'strategy.name': name}), CONFIG.parent)
+    with tempfile.TemporaryDirectory() as out:
+        result = run_search(config, seed=seed, out=out, progress=False)
+        row = {
+            'side': side,
+            'seed': seed,
+            'curve': [figures['default'] for figures in result['curve']],
+            'epoch_seconds': [figures['epoch_seconds'] for figures in result['curve']],
+            'warm_start_seconds': result['warm_start']['seconds'] if result['warm_start'] else {},
+            'accuracy_before_training': result['warm_start'] and result['warm_start']['zero_shot_accuracy'],
+            'test_accuracy': result['final']['test_accuracy'],
+            'source': result['source'],
+            'versions': result['versions'],
+        }
+        if side == 'cold' and seed == 0:
+            row['equals_upstream'] = equals_upstream(config, Path(out))
+    return row
+
+
+def equals_upstream(config: Any, out: Path) -> bool:
+    """Whether NNI's own, untouched DARTS ends with the same weights and alphas, to the bit."""
+    cls = spaces.resolve(config.space.name)
+    task = config.data.load(config.base).adapted(*spaces.input_of(cls, config.space.arguments))
+    seed_everything(0, workers=True, verbose=False)
+    space = spaces.create(config.space.name, config.space.arguments, task.num_classes)
+    settings = config.evaluator
+    evaluator = classification(
+        split(task, val_share=settings.val_share),
+        task.num_classes,
+        make_trainer(settings.max_epochs, out / 'upstream', progress=False),
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+    )
+    strategy = DARTS(**config.strategy.arguments)
+    strategy(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
+    ours = Supernet.load(out / 'supernet.safetensors').state_dict()
+    return all(torch.equal(tensor, ours[name]) for name, tensor in strategy.supernet.state_dict().items())
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def report(results: list[dict[str, Any]]) -> None:
+    """Write results/digits.md and results/digits.png."""
+    pairs = []
+    for seed in sorted({row['seed'] for row in results}):
+        both = {row['side']: row for row in results if row['seed'] == seed}
+        if len(both) == 2:
+            pairs.append((seed, both['cold'], both['warm']))
+    lines = [
+        '| seed | cold: final | cold: epochs | warm: final | warm: epochs | warm before training | epochs, ratio | seconds, ratio |'
+        ' warm start, in epochs | test cold | test warm |',
+        '|---' * 11 + '|',
+    ]
+    ratios, time_ratios, overheads = [], [], []
+    for seed, cold, warm in pairs:
+        target = final_accuracy(cold['curve'])
+        epochs = [epochs_to(row['curve'], target) for row in (cold, warm)]
+        seconds = [
+            None if count is None else sum(row['warm_start_seconds'].values()) + sum(row['epoch_seconds'][:count])
+            for count, row in zip(epochs, (cold, warm), strict=True)
+        ]
+        overhead = sum(warm['warm_start_seconds'].values()) / statistics.median(warm['epoch_seconds'])
+        overheads.append(overhead)
+        reached = epochs[1] is not None
+        ratios.append(epochs[0] / epochs[1] if reached else 0.0)
+        time_ratios.append(seconds[0] / seconds[1] if reached else 0.0)
+        lines.append(
+            f'| {seed} | {target:.4f} | {epochs[0]} | {final_accuracy(warm["curve"]):.4f} | {epochs[1] or "not reached"} | '
+            f'{warm["accuracy_before_training"]:.4f} | {ratios[-1]:.1f} | {time_ratios[-1]:.1f} | {overhead:.2f} | '
+            f'{cold["test_accuracy"]:.4f} | {warm["test_accuracy"]:.4f} |'
+        )
+    if pairs:
+        lines.append(
+            f'\nMedian over {len(pairs)} seeds: {statistics.median(ratios):.1f} times fewer epochs '
+            f'(from {min(ratios):.1f} to {max(ratios):.1f}), {statistics.median(time_ratios):.1f} times less time '
+            f'(from {min(time_ratios):.1f} to {max(time_ratios):.1f}); a run that never reaches the target counts as 0. '
+            f'The warm start itself costs {statistics.median(overheads):.2f} epochs.'
+        )
+    text = '\n'.join(lines) + '\n'
+    (RESULTS / 'digits.md').write_text(text)
+    print(text)
+    draw(results)
+
+
+def draw(results: list[dict[str, Any]]) -> None:
+    import matplotlib
+
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 4))
+    for side, colour in (('cold', 'tab:blue'), ('warm', 'tab:orange')):
+        curves = [row['curve'] for row in results if row['side'] == side]
+        for curve in curves:
+            axes.plot(range(1, len(curve) + 1), curve, color=colour, alpha=0.3, linewidth=1)
+        if curves:
+            median = [statistics.median(values) for values in zip(*curves, strict=True)]
+            axes.plot(
+                range(1, len(median) + 1), median, color=colour, linewidth=2, label=f'{side} (median of {len(curves)})'
+            )
+        before = [
+            row['accuracy_before_training'] for row in results if row['side'] == side and row['accuracy_before_training']
+        ]
+        if before:
+            axes.scatter([0] * len(before), before, color=colour, s=12, label='before training')
+    axes.set(xlabel='epoch', ylabel='validation accuracy', title='Supernet search on digits', ylim=(0.6, 1.0))
+    axes.legend(loc='lower right')
+    figure.tight_layout()
+    figure.savefig(RESULTS / 'digits.png', dpi=120)
+
+
+if __name__ == '__main__':
+    main()

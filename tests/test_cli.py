@@ -1,0 +1,244 @@
+"""The command line: real searches, and one clear line for wrong input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from test_data import save_npz
+
+from nni_warmstart import Supernet
+from nni_warmstart.cli import main
+
+SMALL = {
+    'data': {'npz': {'path': 'shapes.npz'}},
+    'space': {'name': 'nasbench201', 'width': 4, 'depth': 1, 'image_size': 8},
+    'evaluator': {'max_epochs': 2, 'batch_size': 4, 'learning_rate': 0.05},
+    'strategy': {'name': 'DARTS', 'arc_learning_rate': 0.01},
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_npz(tmp_path / 'shapes.npz', n=36)
+    (tmp_path / 'search.yml').write_text(yaml.safe_dump(SMALL))
+    return tmp_path
+
+
+def search(folder, *arguments: str) -> int:
+    return main(['search', '--config', str(folder / 'search.yml'), '--out', str(folder / 'out'), *arguments])
+
+
+def test_a_search_leaves_its_results(folder):
+    assert search(folder, '--seed', '3') == 0
+    out = folder / 'out'
+    result = json.loads((out / 'result.json').read_text())
+    architecture = json.loads((out / 'architecture.json').read_text())
+    assert len(result['curve']) == 2
+    assert result['seed'] == 3
+    assert 'test_accuracy' in result['final']
+    assert result['architecture'] == architecture['sample']
+    for label, op in architecture['sample'].items():
+        assert architecture['probabilities'][label][op] == max(architecture['probabilities'][label].values())
+    assert Supernet.load(out / 'supernet.safetensors').class_names == ['class 0', 'class 1', 'class 2']
+    assert [p.name for p in (out / 'checkpoints').iterdir()] == ['last.ckpt']
+
+
+def test_a_supernet_is_the_source_of_the_next_search(folder):
+    assert search(folder) == 0
+    source = folder / 'out' / 'supernet.safetensors'
+    assert search(folder, '--set', 'strategy.name=WarmStartDARTS', '--set', f'strategy.source={source}') == 0
+    result = json.loads((folder / 'out' / 'result.json').read_text())
+    assert result['source'] == 'nasbench201-shapes'
+    assert result['warm_start']['share_inherited'] == 1.0
+
+
+def test_same_seed_same_result(folder):
+    curves = []
+    for _ in range(2):
+        assert search(folder, '--seed', '1') == 0
+        result = json.loads((folder / 'out' / 'result.json').read_text())
+        curves.append([[f[key] for key in ('default', 'train_loss', 'alpha_entropy')] for f in result['curve']])
+    assert curves[0] == curves[1]
+
+
+@pytest.mark.parametrize('strategy', ['WarmStartDARTS', 'WarmStartGumbelDARTS', 'WarmStartProxyless'])
+def test_a_killed_search_resumes_to_the_same_result(folder, strategy):
+    """Across processes: killed with SIGKILL after its first checkpoint, then resumed; equal to the bit."""
+    (folder / 'search.yml').write_text(
+        yaml.safe_dump(
+            {
+                **SMALL,
+                'strategy': {'name': strategy, 'arc_learning_rate': 0.01},
+                'evaluator': {**SMALL['evaluator'], 'max_epochs': 6},
+            }
+        )  # fmt: skip
+    )
+    command = [
+        sys.executable,
+        '-m',
+        'nni_warmstart.cli',
+        'search',
+        '--config',
+        str(folder / 'search.yml'),
+        '--seed',
+        '5',
+        '--out',
+    ]
+    subprocess.run([*command, str(folder / 'whole')], check=True, capture_output=True)
+    killed = subprocess.Popen([*command, str(folder / 'killed')], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoint = folder / 'killed' / 'checkpoints' / 'last.ckpt'
+    deadline = time.time() + 60
+    while not checkpoint.is_file() and time.time() < deadline:
+        time.sleep(0.002)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not (folder / 'killed' / 'result.json').exists(), 'killed too late to test anything'
+    subprocess.run([*command, str(folder / 'killed'), '--resume'], check=True, capture_output=True)
+    whole, resumed = (Supernet.load(folder / name / 'supernet.safetensors') for name in ('whole', 'killed'))
+    assert all(torch.equal(tensor, resumed.tensors[name]) for name, tensor in whole.tensors.items())
+    results = [json.loads((folder / name / 'result.json').read_text()) for name in ('whole', 'killed')]
+    assert results[0]['architecture'] == results[1]['architecture']
+    assert [f['default'] for f in results[0]['curve']] == [f['default'] for f in results[1]['curve']]
+
+
+def test_resume_without_a_checkpoint_starts_anew(folder):
+    assert search(folder, '--resume') == 0
+
+
+def test_pretrain_and_zoo(folder, capsys):
+    save_npz(folder / 'others.npz', n=30, classes=2)
+    document = {
+        'data': [{'npz': {'path': 'shapes.npz'}, 'licence': 'CC0'}, {'npz': {'path': 'others.npz'}, 'licence': 'MIT'}],
+        'space': SMALL['space'],
+        'evaluator': {'max_epochs': 2, 'steps_per_epoch': 3, 'batch_size': 8},
+    }
+    (folder / 'pretrain.yml').write_text(yaml.safe_dump(document))
+    zoo = str(folder / 'zoo')
+    assert main(['pretrain', '--config', str(folder / 'pretrain.yml'), '--name', 'both', '--zoo', zoo]) == 0
+    supernet = Supernet.load(folder / 'zoo' / 'both.safetensors')
+    assert supernet.class_names == ['shapes/class 0', 'shapes/class 1', 'shapes/class 2', 'others/class 0', 'others/class 1']
+    assert supernet.history['datasets']['others']['licence'] == 'MIT'
+    assert main(['zoo', 'list', '--zoo', zoo]) == 0
+    assert main(['zoo', 'show', '--zoo', zoo, 'both']) == 0
+    shown = capsys.readouterr().out
+    assert 'both' in shown
+    assert 'CC0' in shown
+    assert 'conv_3x3' in shown
+    assert search(folder, '--set', 'strategy={name: WarmStartDARTS, source: both, zoo: zoo}') == 0
+    assert main(['zoo', 'add', '--zoo', zoo, str(folder / 'out' / 'supernet.safetensors'), '--name', 'mine']) == 0
+    assert main(['zoo', 'remove', '--zoo', zoo, 'both']) == 0
+    assert [path.name for path in (folder / 'zoo').iterdir()] == ['mine.safetensors']
+
+
+def test_spaces_are_listed(capsys):
+    assert main(['spaces']) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ('nasbench201', 'darts', 'MobileNetV3Space', 'width='))
+
+
+def test_own_space_by_module_and_class(folder, monkeypatch):
+    (folder / 'my_spaces.py').write_text((ROOT / 'tests' / 'conftest.py').read_text().split('class OwnSpace')[0].split('import pytest')[0]
+        + 'import torch\nfrom nni.nas.nn.pytorch import LayerChoice, ModelSpace\nfrom torch import nn\n\nclass OwnSpace'
+        + (ROOT / 'tests' / 'conftest.py').read_text().split('class OwnSpace')[1].split('def make_task')[0])  # fmt: skip
+    monkeypatch.chdir(folder)
+    assert search(folder, '--set', 'space={name: "my_spaces:OwnSpace", image_size: 8}') == 0
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ('data.nmae=digits', 'key data.nmae is unknown; did you mean name?'),
+        ('data={name: letters}', "data.name = 'letters' is unknown; the embedded task is 'digits'"),
+        ('data={}', 'data must have exactly one of name, npz, folder, torchvision; it has none'),
+        ('data={name: digits, npz: {path: a}}', 'it has name, npz'),
+        ('data.npz.path=nowhere.npz', 'nowhere.npz does not exist'),
+        ('data.npz.path=3', 'data.npz.path = 3, but it must be a path'),
+        ('data={torchvision: {root: x}}', 'data.torchvision.name is missing'),
+        ('evaluator.epochs=3', 'key evaluator.epochs is unknown; did you mean max_epochs?'),
+        ('evaluator.max_epochs=many', "evaluator.max_epochs = 'many', but it must be a whole number"),
+        ('evaluator.max_epochs=2.5', 'evaluator.max_epochs = 2.5, but it must be a whole number'),
+        ('evaluator.max_epochs=0', 'evaluator.max_epochs = 0, but it must be 1 or more'),
+        ('evaluator.learning_rate=-1', 'evaluator.learning_rate = -1.0, but it must be 0 or more'),
+        ('evaluator.learning_rate=.nan', 'evaluator.learning_rate = nan, but it must be 0 or more'),
+        ('evaluator.val_share=1', 'evaluator.val_share = 1.0, but it must be from 0.01 to 0.99'),
+        ('evaluator=fast', "evaluator = 'fast', but it must be a section with keys"),
+        ('space.name=nasbench', "space.name = 'nasbench' is unknown; choose one of nasbench201, darts"),
+        ('space.name=no_module:Space', "space.name = 'no_module:Space' cannot be imported"),
+        ('space.name=json:JSONDecoder', 'is not a subclass of nni.nas.nn.pytorch.ModelSpace'),
+        ('space.widht=4', 'space.widht is unknown to nasbench201; it takes width'),
+        ('space.width=wide', 'space nasbench201 cannot be built'),
+        ('space={name: DARTS, width: 4, num_cells: 3}', 'always has 10 classes, and the data have 3; use the space "darts"'),
+        ('space.image_size=1', 'pictures of 3 channels and 1 x 1 pixels do not go through NasBench201Space'),
+        ('strategy.name=ENAS', "strategy.name = 'ENAS' is unknown; known are DARTS, GumbelDARTS"),
+        ('strategy.souce=x', 'key strategy.souce is unknown; did you mean source?'),
+        ('strategy={name: WarmStartDARTS, source: nothing}', "source = 'nothing' is neither a file nor an entry of"),
+        ('strategy={name: WarmStartDARTS, keep: 2}', 'strategy.keep = 2.0, but it must be from 0 to 1'),
+        ('strategy={name: WarmStartDARTS, head: best}', "head = 'best' is unknown"),
+        ('seed=-1', 'seed = -1, but it must be 0 or more'),
+        ('sed=1', 'key sed is unknown; did you mean seed?'),
+        ('seed', '--set \'seed\' has no "="'),
+    ],
+)
+def test_wrong_settings_give_one_line(folder, capsys, change, message):
+    assert search(folder, '--set', change) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert error[-1].startswith('error: ')
+    assert message in error[-1]
+
+
+def test_wrong_files_give_one_line(folder, capsys):
+    for text, message in ((': [', 'is not YAML'), ('', 'holds no keys'), ('- a', 'holds no keys')):
+        (folder / 'search.yml').write_text(text)
+        assert search(folder) == 2
+        assert message in capsys.readouterr().err
+    (folder / 'search.yml').unlink()
+    assert search(folder) == 2
+    assert 'cannot be read: No such file or directory' in capsys.readouterr().err
+
+
+def test_a_file_of_another_kind_is_no_source(folder, capsys):
+    torch.save({}, folder / 'weights.pt')
+    assert search(folder, '--set', 'strategy={name: WarmStartDARTS, source: weights.pt}') == 2
+    assert 'weights.pt' in capsys.readouterr().err
+
+
+def test_a_foreign_checkpoint_is_not_unpickled(folder):
+    """A resumed search reads tensors only."""
+    import inspect
+
+    import pytorch_lightning
+
+    if 'weights_only' not in inspect.signature(pytorch_lightning.Trainer.fit).parameters:
+        pytest.skip('Lightning before 2.6 leaves this to torch')
+    assert search(folder) == 0
+
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f'touch {folder}/executed',)
+
+    torch.save({'state_dict': Evil()}, folder / 'out' / 'checkpoints' / 'last.ckpt')
+    with pytest.raises(Exception, match='[Ww]eights'):
+        search(folder, '--resume')
+    assert not (folder / 'executed').exists()
+
+
+def test_zoo_errors(tmp_path, capsys):
+    assert main(['zoo', 'show', '--zoo', str(tmp_path), 'nobody']) == 2
+    assert "has no entry 'nobody'; it has none" in capsys.readouterr().err
+
+
+def test_help_teaches():
+    shown = subprocess.run(
+        [sys.executable, '-m', 'nni_warmstart.cli', 'search', '--help'], capture_output=True, text=True, check=True
+    ).stdout
+    assert '--resume' in shown
+    assert 'strategy.head=prototype' in shown

@@ -1,0 +1,168 @@
+"""Data in, tensors out; what cannot be searched on is refused in one line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_task
+from PIL import Image
+
+from nni_warmstart import DataError
+from nni_warmstart.data import digits, from_folder, from_npz, from_torchvision, split, stratified
+
+
+def save_npz(path, n=24, classes=3, **changes):
+    rng = np.random.default_rng(0)
+    arrays = {
+        'train_x': rng.integers(0, 255, (n, 8, 8, 3), dtype=np.uint8),
+        'train_y': np.arange(n) % classes,
+        'test_x': rng.integers(0, 255, (6, 8, 8, 3), dtype=np.uint8),
+        'test_y': np.arange(6) % classes,
+        'class_names': np.array([f'class {i}' for i in range(classes)]),
+    }
+    arrays.update(changes)
+    np.savez(path, **{key: value for key, value in arrays.items() if value is not None})
+    return path
+
+
+def test_digits():
+    task = digits()
+    assert (len(task.train_x), len(task.test_x), task.num_classes) == (1347, 450, 10)
+    assert task.train_x.shape[1:] == (1, 8, 8)
+    assert task.train_x.dtype == torch.uint8
+    assert int(task.train_x.max()) == 255
+
+
+def test_npz_round_trip(tmp_path):
+    path = save_npz(tmp_path / 'shapes.npz')
+    task = from_npz(path)
+    with np.load(path) as file:
+        assert np.array_equal(task.train_x.permute(0, 2, 3, 1).numpy(), file['train_x'])
+        assert np.array_equal(task.test_y.numpy(), file['test_y'])
+    assert task.name == 'shapes'
+    assert task.class_names == ('class 0', 'class 1', 'class 2')
+
+
+def test_npz_without_test_pictures_and_names(tmp_path):
+    task = from_npz(save_npz(tmp_path / 'a.npz', test_x=None, test_y=None, class_names=None))
+    assert len(task.test_x) == 0
+    assert task.class_names == ('0', '1', '2')
+    assert split(task).test is None
+
+
+def test_folder(tmp_path):
+    for part, count in (('train', 3), ('test', 2)):
+        for shade, name in ((40, 'dark'), (200, 'light')):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(count):
+                Image.new('RGB', (20, 12), (shade, shade, shade)).save(tmp_path / part / name / f'{i}.png')
+    task = from_folder(tmp_path, side=16)
+    assert task.class_names == ('dark', 'light')
+    assert task.train_x.shape == (6, 3, 16, 16)
+    assert task.train_x[task.train_y == 1].float().mean() == 200
+    assert len(task.test_x) == 4
+
+
+def test_torchvision_is_read_where_it_lies(tmp_path, monkeypatch):
+    import torchvision.datasets
+
+    class Shapes:
+        def __init__(self, root, train, download):
+            assert not download
+            self.data = np.zeros((10 if train else 4, 8, 8), np.uint8)
+            self.targets = torch.arange(len(self.data)) % 2
+            self.classes = ['a', 'b']
+
+    monkeypatch.setattr(torchvision.datasets, 'Shapes', Shapes, raising=False)
+    task = from_torchvision('Shapes', tmp_path)
+    assert task.train_x.shape == (10, 1, 8, 8)
+    assert len(task.test_x) == 4
+
+
+def test_torchvision_errors(tmp_path):
+    with pytest.raises(DataError, match="torchvision has no dataset 'Fashion'"):
+        from_torchvision('Fashion', tmp_path)
+    with pytest.raises(DataError, match='FashionMNIST is not under .* Set download: true'):
+        from_torchvision('FashionMNIST', tmp_path)
+    with pytest.raises(DataError, match='no train/test switch'):
+        from_torchvision('SVHN', tmp_path)
+
+
+def test_grey_to_colour_and_back():
+    task = make_task()
+    grey = task.adapted(1, 8)
+    assert torch.allclose(grey.train_x, task.train_x.float().mean(1, keepdim=True))
+    colour = digits().adapted(3, 16)
+    assert colour.train_x.shape == (1347, 3, 16, 16)
+    assert torch.equal(colour.train_x[:, 0], colour.train_x[:, 2])
+
+
+def test_split_is_stratified_deterministic_and_complete():
+    labels = torch.tensor([0] * 20 + [1] * 10 + [2] * 4)
+    part, rest = stratified(labels, 0.5, seed=3)
+    assert labels[part].bincount().tolist() == [10, 5, 2]
+    assert sorted([*part.tolist(), *rest.tolist()]) == list(range(34))
+    again, _ = stratified(labels, 0.5, seed=3)
+    other, _ = stratified(labels, 0.5, seed=4)
+    assert torch.equal(part, again)
+    assert not torch.equal(part, other)
+
+
+def test_pictures_are_normalised_by_the_training_part():
+    splits = split(digits())
+    x = torch.stack([splits.train[i][0] for i in range(len(splits.train))])
+    assert x.mean().item() == pytest.approx(0, abs=1e-4)
+    assert x.std().item() == pytest.approx(1, abs=1e-3)
+    assert torch.equal(splits.train.mean, splits.val.mean)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (
+            {'train_x': np.zeros((0, 8, 8, 3), np.uint8), 'train_y': np.zeros(0, int)},
+            'is empty: it has no training pictures',
+        ),
+        ({'train_y': np.zeros(24, int)}, 'has one class; a classification needs at least two'),
+        ({'train_y': np.arange(23) % 3}, 'has 24 training pictures and 23 labels'),
+        ({'train_y': np.arange(24) % 4}, 'training labels from 0 to 3, but 3 class names'),
+        ({'train_y': np.arange(24) % 3 - 1}, 'training labels from -1 to 1'),
+        ({'train_y': np.linspace(0, 2, 24)}, 'they must be whole numbers'),
+        ({'train_x': np.full((24, 8, 8, 3), np.nan)}, 'NaN or infinite pixels in 24 training pictures'),
+        ({'train_x': np.zeros((24, 3, 8, 8), np.uint8)}, r'pictures have shape \(24, 3, 8, 8\); needed is'),
+        ({'train_x': np.zeros((24, 64), np.uint8)}, r'pictures have shape \(24, 64\)'),
+        ({'train_x': None}, 'has no array train_x; it has train_y'),
+    ],
+)
+def test_bad_arrays(tmp_path, changes, message):
+    with pytest.raises(DataError, match=message):
+        from_npz(save_npz(tmp_path / 'bad.npz', **changes))
+
+
+def test_class_missing_from_a_split(tmp_path):
+    labels = np.array([0, 1] * 11 + [0, 2])
+    with pytest.raises(DataError, match='class class 2 is missing from the (training|validation) split'):
+        split(from_npz(save_npz(tmp_path / 'rare.npz', train_y=labels)))
+
+
+def test_bad_files(tmp_path):
+    with pytest.raises(DataError, match=r'nowhere\.npz does not exist'):
+        from_npz(tmp_path / 'nowhere.npz')
+    (tmp_path / 'text.npz').write_text('no arrays')
+    with pytest.raises(DataError, match=r'text\.npz cannot be read as npz'):
+        from_npz(tmp_path / 'text.npz')
+    np.savez(tmp_path / 'object.npz', train_x=np.array([{}], dtype=object), train_y=np.zeros(1))
+    with pytest.raises(DataError, match=r'object\.npz cannot be read as npz'):  # it would need unpickling
+        from_npz(tmp_path / 'object.npz')
+    (tmp_path / 'cut.npz').write_bytes(save_npz(tmp_path / 'whole.npz').read_bytes()[:300])
+    with pytest.raises(DataError, match=r'cut\.npz cannot be read as npz'):
+        from_npz(tmp_path / 'cut.npz')
+    np.save(tmp_path / 'single.npy', np.zeros(3))
+    with pytest.raises(DataError, match=r'single\.npy cannot be read as npz'):
+        from_npz(tmp_path / 'single.npy')
+    with pytest.raises(DataError, match='data folder .* does not exist'):
+        from_folder(tmp_path / 'nowhere')
+    (tmp_path / 'hollow').mkdir()
+    with pytest.raises(DataError, match='has no pictures in class folders'):
+        from_folder(tmp_path / 'hollow')

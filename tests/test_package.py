@@ -1,0 +1,70 @@
+"""The wheel, installed elsewhere, carries everything; README and examples are true."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from nni_warmstart import SupernetZoo
+
+
+@pytest.fixture(scope='module')
+def installed(tmp_path_factory):
+    """Folder that holds the wheel's content."""
+    folder = tmp_path_factory.mktemp('wheel')
+    pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '--quiet']
+    subprocess.run([*pip, 'wheel', '--no-deps', '--no-build-isolation', '--wheel-dir', str(folder), str(ROOT)], check=True)
+    (wheel,) = folder.glob('*.whl')
+    subprocess.run([*pip, 'install', '--no-deps', '--target', str(folder / 'site'), str(wheel)], check=True)
+    return folder / 'site'
+
+
+def run_installed(installed, code: list[str], cwd):
+    environment = {**os.environ, 'PYTHONPATH': str(installed)}
+    return subprocess.run([sys.executable, *code], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_wheel_carries_spaces_and_zoo(installed, tmp_path):
+    code = (
+        'import nni_warmstart, nni_warmstart.search_spaces as s;'
+        'from nni_warmstart import SupernetZoo;'
+        'print(nni_warmstart.__file__, s.__file__, SupernetZoo.shipped().root, SupernetZoo.shipped().names())'
+    )
+    done = run_installed(installed, ['-c', code], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(str(installed)) == 3
+    assert 'joint-nasbench201-w16' in done.stdout
+
+
+def test_plug_in_example_runs_on_the_wheel(installed, tmp_path):
+    done = run_installed(installed, [str(ROOT / 'examples' / 'plug_in.py')], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "warm start from 'joint-nasbench201-w16': 100.0% of the parameters inherited" in done.stdout
+    curve = re.search(r'^\[(.*)\]$', done.stdout, re.MULTILINE)
+    assert float(curve[1].split(',')[-1]) > 0.9
+    assert "'cell/0_1'" in done.stdout
+
+
+def test_readme_shows_the_example_as_it_is():
+    code = (ROOT / 'examples' / 'plug_in.py').read_text().split('"""\n\n', 1)[1]
+    assert f'```python\n{code}```' in (ROOT / 'README.md').read_text()
+
+
+def test_shipped_supernets():
+    """Small, readable, with a card that says what they come from; no digits of any kind among the pictures."""
+    zoo = SupernetZoo.shipped()
+    assert zoo.names()
+    for name in zoo.names():
+        assert zoo.path(name).stat().st_size <= 2_000_000
+        entry = zoo[name]
+        entry.build()
+        facts = entry.history
+        assert facts['seed'] == 0
+        assert all(dataset['licence'] for dataset in facts['datasets'].values())
+        forbidden = {'digits8x8', 'mnist', 'usps', 'kannada_digits', 'sign_digits', 'spoken_digits', 'math_symbols'}
+        assert not forbidden & facts['datasets'].keys()
