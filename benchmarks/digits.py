@@ -109,8 +109,8 @@ def report(results: list[dict[str, Any]]) -> None:
         if len(both) == 2:
             pairs.append((seed, both['cold'], both['warm']))
     lines = [
-        '| seed | cold: final | cold: epochs | warm: final | warm: epochs | warm before training | epochs, ratio | seconds, ratio |'
-        ' warm start, in epochs | test cold | test warm |',
+        '| seed | cold: final | cold: epochs | warm: final | warm: epochs | warm before training | epochs, ratio |'
+        ' seconds, ratio | warm start, in epochs | test cold | test warm |',
         '|---' * 11 + '|',
     ]
     ratios, time_ratios, overheads = [], [], []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import time
 import pytest
 import torch
 import yaml
-from conftest import ROOT
+from conftest import OwnSpace
 from test_data import save_npz
 
 from nni_warmstart import Supernet
@@ -73,26 +74,11 @@ def test_same_seed_same_result(folder):
 @pytest.mark.parametrize('strategy', ['WarmStartDARTS', 'WarmStartGumbelDARTS', 'WarmStartProxyless'])
 def test_a_killed_search_resumes_to_the_same_result(folder, strategy):
     """Across processes: killed with SIGKILL after its first checkpoint, then resumed; equal to the bit."""
-    (folder / 'search.yml').write_text(
-        yaml.safe_dump(
-            {
-                **SMALL,
-                'strategy': {'name': strategy, 'arc_learning_rate': 0.01},
-                'evaluator': {**SMALL['evaluator'], 'max_epochs': 6},
-            }
-        )  # fmt: skip
-    )
-    command = [
-        sys.executable,
-        '-m',
-        'nni_warmstart.cli',
-        'search',
-        '--config',
-        str(folder / 'search.yml'),
-        '--seed',
-        '5',
-        '--out',
-    ]
+    document = {**SMALL, 'strategy': {'name': strategy, 'arc_learning_rate': 0.01}}
+    document['evaluator'] = {**SMALL['evaluator'], 'max_epochs': 6}
+    (folder / 'search.yml').write_text(yaml.safe_dump(document))
+    command = [sys.executable, '-m', 'nni_warmstart.cli', 'search', '--config', str(folder / 'search.yml'), '--seed', '5']
+    command.append('--out')
     subprocess.run([*command, str(folder / 'whole')], check=True, capture_output=True)
     killed = subprocess.Popen([*command, str(folder / 'killed')], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checkpoint = folder / 'killed' / 'checkpoints' / 'last.ckpt'
@@ -146,9 +132,10 @@ def test_spaces_are_listed(capsys):
 
 
 def test_own_space_by_module_and_class(folder, monkeypatch):
-    (folder / 'my_spaces.py').write_text((ROOT / 'tests' / 'conftest.py').read_text().split('class OwnSpace')[0].split('import pytest')[0]
-        + 'import torch\nfrom nni.nas.nn.pytorch import LayerChoice, ModelSpace\nfrom torch import nn\n\nclass OwnSpace'
-        + (ROOT / 'tests' / 'conftest.py').read_text().split('class OwnSpace')[1].split('def make_task')[0])  # fmt: skip
+    (folder / 'my_spaces.py').write_text(
+        'import torch\nfrom nni.nas.nn.pytorch import LayerChoice, ModelSpace\nfrom torch import nn\n\n'
+        + inspect.getsource(OwnSpace)
+    )
     monkeypatch.chdir(folder)
     assert search(folder, '--set', 'space={name: "my_spaces:OwnSpace", image_size: 8}') == 0
 
@@ -213,8 +200,6 @@ def test_a_file_of_another_kind_is_no_source(folder, capsys):
 
 def test_a_foreign_checkpoint_is_not_unpickled(folder):
     """A resumed search reads tensors only."""
-    import inspect
-
     import pytorch_lightning
 
     if 'weights_only' not in inspect.signature(pytorch_lightning.Trainer.fit).parameters:
@@ -226,7 +211,7 @@ def test_a_foreign_checkpoint_is_not_unpickled(folder):
             return os.system, (f'touch {folder}/executed',)
 
     torch.save({'state_dict': Evil()}, folder / 'out' / 'checkpoints' / 'last.ckpt')
-    with pytest.raises(Exception, match='[Ww]eights'):
+    with pytest.raises(Exception, match=r'[Ww]eights'):
         search(folder, '--resume')
     assert not (folder / 'executed').exists()
 

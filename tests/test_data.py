@@ -83,7 +83,7 @@ def test_torchvision_is_read_where_it_lies(tmp_path, monkeypatch):
 def test_torchvision_errors(tmp_path):
     with pytest.raises(DataError, match="torchvision has no dataset 'Fashion'"):
         from_torchvision('Fashion', tmp_path)
-    with pytest.raises(DataError, match='FashionMNIST is not under .* Set download: true'):
+    with pytest.raises(DataError, match=r'FashionMNIST is not under .* Set download: true'):
         from_torchvision('FashionMNIST', tmp_path)
     with pytest.raises(DataError, match='no train/test switch'):
         from_torchvision('SVHN', tmp_path)
@@ -142,7 +142,7 @@ def test_bad_arrays(tmp_path, changes, message):
 
 def test_class_missing_from_a_split(tmp_path):
     labels = np.array([0, 1] * 11 + [0, 2])
-    with pytest.raises(DataError, match='class class 2 is missing from the (training|validation) split'):
+    with pytest.raises(DataError, match=r'class class 2 is missing from the (training|validation) split'):
         split(from_npz(save_npz(tmp_path / 'rare.npz', train_y=labels)))
 
 
@@ -161,7 +161,7 @@ def test_bad_files(tmp_path):
     np.save(tmp_path / 'single.npy', np.zeros(3))
     with pytest.raises(DataError, match=r'single\.npy cannot be read as npz'):
         from_npz(tmp_path / 'single.npy')
-    with pytest.raises(DataError, match='data folder .* does not exist'):
+    with pytest.raises(DataError, match=r'data folder .* does not exist'):
         from_folder(tmp_path / 'nowhere')
     (tmp_path / 'hollow').mkdir()
     with pytest.raises(DataError, match='has no pictures in class folders'):
