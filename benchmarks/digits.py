@@ -9,6 +9,7 @@ each, and are not repeated; table and figure are written anew.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import statistics
 import tempfile
@@ -21,7 +22,7 @@ from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy import DARTS
 from pytorch_lightning import seed_everything
 
-from nni_warmstart import Supernet, spaces
+from nni_warmstart import Supernet, SupernetZoo, spaces
 from nni_warmstart.cli import quiet
 from nni_warmstart.config import overridden, parse_search, read
 from nni_warmstart.data import split
@@ -46,12 +47,12 @@ def main() -> None:
     if not arguments.report:
         for seed in range(arguments.seeds):
             for side in ('cold', 'warm') if arguments.only is None else (arguments.only,):
-                if not any(row['seed'] == seed and row['side'] == side for row in rows(path)):
+                if not any(row['seed'] == seed and row['side'] == side for row in rows(path, recipe())):
                     row = run(side, seed)
                     with path.open('a') as file:
                         file.write(json.dumps(row) + '\n')
                     print(side, seed, [round(value, 4) for value in row['curve']], flush=True)
-    report(rows(path))
+    report(rows(path, recipe()))
 
 
 def run(side: str, seed: int) -> dict[str, Any]:
@@ -63,6 +64,7 @@ def run(side: str, seed: int) -> dict[str, Any]:
         row = {
             'side': side,
             'seed': seed,
+            'recipe': recipe(),
             'curve': [figures['default'] for figures in result['curve']],
             'epoch_seconds': [figures['epoch_seconds'] for figures in result['curve']],
             'warm_start_seconds': result['warm_start']['seconds'] if result['warm_start'] else {},
@@ -79,7 +81,8 @@ def run(side: str, seed: int) -> dict[str, Any]:
 def equals_upstream(config: Any, out: Path) -> bool:
     """Whether NNI's own, untouched DARTS ends with the same weights and alphas, to the bit."""
     cls = spaces.resolve(config.space.name)
-    task = config.data.load(config.base).adapted(*spaces.input_of(cls, config.space.arguments))
+    channels, side = spaces.input_of(cls, config.space.arguments)
+    task = config.data.load(config.base, side).adapted(channels, side)
     seed_everything(0, workers=True, verbose=False)
     space = spaces.create(config.space.name, config.space.arguments, task.num_classes)
     settings = config.evaluator
@@ -97,8 +100,17 @@ def equals_upstream(config: Any, out: Path) -> bool:
     return all(torch.equal(tensor, ours[name]) for name, tensor in strategy.supernet.state_dict().items())
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+def recipe() -> str:
+    """Identity of what is measured: the search's settings and the source's file."""
+    source = read(CONFIG)['strategy']['source']
+    content = CONFIG.read_bytes() + SupernetZoo.shipped().path(source).read_bytes()
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def rows(path: Path, recipe: str) -> list[dict[str, Any]]:
+    """Runs of this recipe; those of an earlier one are left alone."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [row for row in map(json.loads, lines) if row['recipe'] == recipe]
 
 
 def report(results: list[dict[str, Any]]) -> None:

@@ -15,14 +15,14 @@ x = torch.nn.functional.interpolate(x, 16).expand(-1, 3, -1, -1)
 data = TensorDataset(x, torch.tensor(labels))
 train, val = (torch.utils.data.Subset(data, range(start, 1200, 2)) for start in (0, 1))
 
-space = NasBench201(stem_out_channels=16, num_modules_per_stack=1, num_labels=10)
+space = NasBench201(stem_out_channels=8, num_modules_per_stack=1, num_labels=10)
 evaluator = Classification(
     num_classes=10,
     train_dataloaders=DataLoader(train, batch_size=64, shuffle=True),
     val_dataloaders=DataLoader(val, batch_size=64),
     max_epochs=2,
 )
-strategy = WarmStartDARTS(source='joint-nasbench201-w16')  # was: DARTS()
+strategy = WarmStartDARTS(source='joint-nasbench201-w8')  # was: DARTS()
 experiment = NasExperiment(space, evaluator, strategy)
 experiment.run()
 

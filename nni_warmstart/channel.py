@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import nni
 from nni.nas.execution import ExecutionEngine
 from nni.nas.execution.event import ModelEventType
 from nni.runtime.env_vars import trial_env_vars
-from nni.runtime.trial_command_channel import get_default_trial_command_channel
+from nni.runtime.trial_command_channel import TrialCommandChannel, get_default_trial_command_channel
 
 from . import introspect
 
@@ -24,9 +25,7 @@ def forward_metrics(engine: ExecutionEngine) -> None:
     While a model runs, ``SequentialExecutionEngine`` replaces the trial's command channel by its own, and reports end as
     events of the engine: the page stays empty although the trial succeeds. So the channel from before is kept.
     """
-    if nni.get_current_parameter() is None:
-        nni.get_next_parameter()
-    channel, parameter_id = get_default_trial_command_channel(), introspect.trial_parameter_id()
+    channel, parameter_id = _own_channel()
     sequence = 0
 
     def intermediate(event: Any) -> None:
@@ -39,3 +38,11 @@ def forward_metrics(engine: ExecutionEngine) -> None:
 
     engine.register_model_event_callback(ModelEventType.IntermediateMetric, intermediate)
     engine.register_model_event_callback(ModelEventType.FinalMetric, final)
+
+
+@functools.cache
+def _own_channel() -> tuple[TrialCommandChannel, int | None]:
+    """The trial's channel and parameter id, remembered: a finished search leaves its own parameters behind."""
+    if nni.get_current_parameter() is None:
+        nni.get_next_parameter()
+    return get_default_trial_command_channel(), introspect.trial_parameter_id()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -122,7 +123,10 @@ def _document(arguments: argparse.Namespace) -> dict[str, Any]:
         key, equals, value = item.partition('=')
         if not equals:
             raise ConfigError(f'--set {item!r} has no "="; write KEY=VALUE.')
-        changes[key] = yaml.safe_load(value)
+        try:
+            changes[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f'--set {item!r}: the value is not YAML.') from error
     if arguments.seed is not None:
         changes['seed'] = arguments.seed
     return overridden(read(arguments.config), changes)
@@ -157,9 +161,13 @@ def _pretrain(arguments: argparse.Namespace) -> None:
     from .zoo import SupernetZoo
 
     config = parse_pretrain(_document(arguments), arguments.config.resolve().parent)
+    zoo = SupernetZoo(arguments.zoo)
+    zoo.check_can_add(arguments.name)
+    command = ['nni-warmstart', 'pretrain', '--config', arguments.config.name, '--name', arguments.name]
+    command += [word for item in arguments.set for word in ('--set', item)] + ['--seed', str(config.seed)]
     with tempfile.TemporaryDirectory() as log:
-        supernet = pretrain(config, name=arguments.name, seed=config.seed, out=log)
-    path = SupernetZoo(arguments.zoo).add(supernet)
+        supernet = pretrain(config, name=arguments.name, seed=config.seed, out=log, command=shlex.join(command))
+    path = zoo.add(supernet)
     table = Table(title=f'{supernet.name}: accuracy on held-out pictures')
     table.add_column('dataset')
     table.add_column('accuracy', justify='right')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,7 +15,7 @@ import yaml
 
 from . import strategy as strategies
 from .data import Task, digits, from_folder, from_npz, from_torchvision
-from .errors import ConfigError
+from .errors import ConfigError, WarmStartError
 
 STRATEGIES: dict[str, type[strategies.WarmStartDARTS]] = {
     'DARTS': strategies.WarmStartDARTS,
@@ -26,12 +27,27 @@ STRATEGIES: dict[str, type[strategies.WarmStartDARTS]] = {
 }
 """Strategies by name. NNI's own names run cold; they validate and report like ours, and are NNI's to the bit."""
 
+_STRATEGY_TYPES: dict[str, tuple[type, float | None, bool]] = {
+    'source': (str, None, True),
+    'zoo': (str, None, True),
+    'save_to': (str, None, True),
+    'head': (str, None, False),
+    'keep': (float, 0, False),
+    'noise': (float, 0, False),
+    'arc_learning_rate': (float, 0, False),
+    'gradient_clip_val': (float, 0, True),
+    'log_prob_every_n_step': (int, 1, False),
+    'warmup_epochs': (int, 0, False),
+    'penalty': (dict, None, True),
+}
+"""Settings of a strategy: type, least value, whether null is allowed."""
+
 WARM_KEYS = ('source', 'zoo', 'head', 'alpha', 'keep', 'noise')
 """Settings of a warm start; they have no effect under one of NNI's own names."""
 
 
-def _limits(default: Any, low: float | None = None, high: float | None = None, doc: str = '') -> Any:
-    return field(default=default, metadata={'low': low, 'high': high, 'doc': doc})
+def _limits(default: Any, low: float | None = None, high: float | None = None) -> Any:
+    return field(default=default, metadata={'low': low, 'high': high})
 
 
 @dataclass(frozen=True)
@@ -44,8 +60,8 @@ class DataConfig:
     torchvision: dict | None = None
     licence: str | None = None
 
-    def load(self, base: Path) -> Task:
-        """Read the task; relative paths start at ``base``, the folder of the YAML file."""
+    def load(self, base: Path, side: int) -> Task:
+        """Read the task; relative paths start at ``base``, the YAML's folder; picture files are read at ``side`` pixels."""
         if self.name is not None:
             if self.name != 'digits':
                 raise ConfigError(
@@ -56,11 +72,11 @@ class DataConfig:
         if self.npz is not None:
             return from_npz(_path(self.npz, 'data.npz', base))
         if self.folder is not None:
-            return from_folder(_path(self.folder, 'data.folder', base))
+            return from_folder(_path(self.folder, 'data.folder', base), side=side)
         settings = _known(self.torchvision or {}, 'data.torchvision', ('name', 'root', 'download'))
         if not isinstance(settings.get('name'), str):
             raise ConfigError('data.torchvision.name is missing; name a dataset of torchvision, such as FashionMNIST.')
-        root = base / Path(settings.get('root', '~/data')).expanduser()
+        root = base / Path(_value(settings.get('root', '~/data'), 'data.torchvision.root', str, {})).expanduser()
         return from_torchvision(settings['name'], root, download=bool(settings.get('download', False)))
 
 
@@ -68,11 +84,11 @@ class DataConfig:
 class EvaluatorConfig:
     """How the supernet is trained."""
 
-    max_epochs: int = _limits(20, 1, doc='epochs of the search')
-    batch_size: int = _limits(64, 2, doc='pictures per step, of each half')
-    learning_rate: float = _limits(0.025, 0, doc='first rate of the weights; falls to 0 along a cosine')
+    max_epochs: int = _limits(20, 1)  # epochs of the search
+    batch_size: int = _limits(64, 2)  # pictures per step, of each half
+    learning_rate: float = _limits(0.025, 0)  # first rate of the weights; falls to 0 along a cosine
     weight_decay: float = _limits(3e-4, 0)
-    val_share: float = _limits(0.5, 0.01, 0.99, doc='share of the training pictures that trains the alphas and validates')
+    val_share: float = _limits(0.5, 0.01, 0.99)  # share of the training pictures that trains the alphas and validates
 
 
 @dataclass(frozen=True)
@@ -82,9 +98,9 @@ class JointConfig(EvaluatorConfig):
     max_epochs: int = _limits(40, 1)
     learning_rate: float = _limits(0.05, 0)
     val_share: float = _limits(0.25, 0.01, 0.99)
-    steps_per_epoch: int = _limits(100, 1, doc='training steps that make an epoch')
-    temperature: float = _limits(2.0, 0.01, doc='datasets are drawn ~ n ** (1 / temperature)')
-    jitter: float = _limits(0.15, 0, 1, doc='pictures are turned, scaled and moved by up to this share')
+    steps_per_epoch: int = _limits(100, 1)  # training steps that make an epoch
+    temperature: float = _limits(2.0, 0.01)  # datasets are drawn ~ n ** (1 / temperature)
+    jitter: float = _limits(0.15, 0, 1)  # pictures are turned, scaled and moved by up to this share
 
 
 @dataclass(frozen=True)
@@ -105,15 +121,6 @@ class SearchConfig:
     strategy: NamedConfig
     base: Path
     seed: int = 0
-
-    def make_strategy(self) -> strategies.WarmStartDARTS:
-        """The strategy, its relative paths resolved."""
-        arguments = dict(self.strategy.arguments)
-        for key in ('source', 'zoo', 'save_to'):
-            value = arguments.get(key)
-            if isinstance(value, str) and (key != 'source' or (self.base / value).is_file()):
-                arguments[key] = str(self.base / Path(value).expanduser())
-        return STRATEGIES[self.strategy.name](**arguments)
 
 
 @dataclass(frozen=True)
@@ -178,7 +185,7 @@ def parse_search(document: Mapping[str, Any], base: Path) -> SearchConfig:
         evaluator=_typed(EvaluatorConfig, _section(document, 'evaluator', {}), 'evaluator'),
         strategy=_strategy(_section(document, 'strategy', {'name': 'WarmStartDARTS'})),
         base=base,
-        seed=_value(document.get('seed', 0), 'seed', int, {'low': 0}),
+        seed=_value(document.get('seed', 0), 'seed', int, {'low': 0, 'high': 2**32 - 1}),
     )
 
 
@@ -194,8 +201,29 @@ def parse_pretrain(document: Mapping[str, Any], base: Path) -> PretrainConfig:
         evaluator=_typed(JointConfig, _section(document, 'evaluator', {}), 'evaluator'),
         strategy=_strategy(_section(document, 'strategy', {'name': 'DARTS'})),
         base=base,
-        seed=_value(document.get('seed', 0), 'seed', int, {'low': 0}),
+        seed=_value(document.get('seed', 0), 'seed', int, {'low': 0, 'high': 2**32 - 1}),
     )
+
+
+def make_strategy(config: NamedConfig, base: Path) -> strategies.WarmStartDARTS:
+    """The strategy, its relative paths started at ``base``.
+
+    Raises
+    ------
+    ConfigError
+        If NNI's strategy refuses its arguments.
+    """
+    arguments = dict(config.arguments)
+    for key in ('source', 'zoo', 'save_to'):
+        value = arguments.get(key)
+        if isinstance(value, str) and (key != 'source' or (base / value).is_file()):
+            arguments[key] = str(base / Path(value).expanduser())
+    try:
+        return STRATEGIES[config.name](**arguments)
+    except WarmStartError:
+        raise
+    except (TypeError, ValueError, KeyError) as error:
+        raise ConfigError(f'strategy {config.name} cannot be made with {arguments}: {error}') from error
 
 
 def strategy_arguments(name: str) -> list[str]:
@@ -214,9 +242,10 @@ def _strategy(section: Mapping[str, Any]) -> NamedConfig:
     if named.name not in STRATEGIES:
         raise ConfigError(f'strategy.name = {named.name!r} is unknown{_near(named.name, STRATEGIES)}.')
     _known(named.arguments, 'strategy', strategy_arguments(named.name))
-    for key in ('keep', 'noise', 'arc_learning_rate', 'gradient_clip_val'):
-        if named.arguments.get(key) is not None:
-            _value(named.arguments[key], f'strategy.{key}', float, {'low': 0, 'high': 1 if key == 'keep' else None})
+    for key, value in named.arguments.items():
+        kind, low, optional = _STRATEGY_TYPES.get(key, (None, None, True))
+        if kind is not None and not (optional and value is None):
+            _value(value, f'strategy.{key}', kind, {'low': low})
     if isinstance(named.arguments.get('source'), str) and named.arguments['source'] in ('none', 'None', ''):
         named.arguments['source'] = None  # searchSpace of NNI: a choice between null and a name has no null
     if not named.name.startswith('WarmStart'):
@@ -286,7 +315,8 @@ def _typed(cls: Any, section: Mapping[str, Any], where: str) -> Any:
 def _value(value: Any, where: str, kind: type, limits: Mapping[str, Any]) -> Any:
     words = {int: 'a whole number', float: 'a number', str: 'text', dict: 'a section with keys'}
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    fits = (number and (kind is float or value == int(value))) if kind in (int, float) else isinstance(value, kind)
+    whole = number and math.isfinite(value) and value == int(value)
+    fits = (number if kind is float else whole) if kind in (int, float) else isinstance(value, kind)
     if not fits:
         raise ConfigError(f'{where} = {value!r}, but it must be {words[kind]}.')
     if number:

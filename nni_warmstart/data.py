@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,8 +55,8 @@ class Task:
         DataError
             If the number of channels is neither 1 nor ``channels``, and ``channels`` is not 1.
         """
-        adapt = _adapter(self.name, channels, side)
-        return replace(self, train_x=adapt(self.train_x), test_x=adapt(self.test_x))
+        train_x, test_x = (_adapted(self.name, x, channels, side) for x in (self.train_x, self.test_x))
+        return replace(self, train_x=train_x, test_x=test_x)
 
 
 class Images(Dataset):
@@ -109,8 +109,8 @@ def split(task: Task, *, val_share: float = 0.5, seed: int = 0) -> Splits:
         if missing:
             names = ', '.join(task.class_names[label] for label in sorted(missing))
             raise DataError(
-                f'{task.name}: class {names} is missing from the {part} split; every class needs at least two training '
-                'pictures. Add some, or leave the class out.'
+                f'{task.name}: class {names} is missing from the {part} split at val_share = {val_share}; every class needs '
+                'pictures in both halves. Add some, leave the class out, or change val_share.'
             )
     pixels = task.train_x[train_index].double()
     mean, std = pixels.mean((0, 2, 3)).float(), pixels.std((0, 2, 3)).float().clamp_min(1e-6)
@@ -216,7 +216,7 @@ def from_torchvision(name: str, root: str | Path, *, download: bool = False) -> 
         raise DataError(f'torchvision has no dataset {name!r}.')
     try:
         parts = [cls(Path(root).expanduser(), train=train, download=download) for train in (True, False)]
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         raise DataError(
             f'torchvision dataset {name} is not under {root}: {error} Set download: true to fetch it.'
         ) from error
@@ -229,11 +229,8 @@ def from_torchvision(name: str, root: str | Path, *, download: bool = False) -> 
         x = np.asarray(part.data)
         arrays += [_channels_first(x[..., None] if x.ndim == 3 else x, name), _labels(np.asarray(part.targets), name)]
     train_x, train_y, test_x, test_y = arrays
-    return _checked(name, train_x, train_y, test_x, test_y, [str(item) for item in parts[0].classes])
-
-
-SOURCES: dict[str, Callable[..., Task]] = {'npz': from_npz, 'folder': from_folder, 'torchvision': from_torchvision}
-"""Kinds of data by their key in ``search.yml``; ``name: digits`` is the one embedded task."""
+    names = getattr(parts[0], 'classes', None) or range(int(train_y.max()) + 1)
+    return _checked(name, train_x, train_y, test_x, test_y, [str(item) for item in names])
 
 
 @contextmanager
@@ -281,26 +278,23 @@ def _channels_first(x: np.ndarray, origin: Any) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
 
 
-def _adapter(name: str, channels: int, side: int) -> Callable[[Tensor], Tensor]:
-    def adapt(x: Tensor) -> Tensor:
-        if x.shape[1] != channels:
-            if channels == 1:
-                x = x.float().mean(1, keepdim=True)
-            elif x.shape[1] == 1:
-                x = x.expand(-1, channels, -1, -1)
-            else:
-                raise DataError(f'{name} has {x.shape[1]} channels and the space takes {channels}.')
-        if tuple(x.shape[-2:]) != (side, side) and len(x):
-            parts = [  # in parts, so that large sets do not become float32 as a whole
-                F.interpolate(part.float(), (side, side), mode='bilinear', antialias=True, align_corners=False)
-                for part in x.split(1024)
-            ]
-            if x.dtype == torch.uint8:
-                parts = [part.round().clamp(0, 255).to(torch.uint8) for part in parts]
-            x = torch.cat(parts)
-        return x.contiguous()
-
-    return adapt
+def _adapted(name: str, x: Tensor, channels: int, side: int) -> Tensor:
+    if x.shape[1] != channels:
+        if channels == 1:
+            x = x.float().mean(1, keepdim=True)
+        elif x.shape[1] == 1:
+            x = x.expand(-1, channels, -1, -1)
+        else:
+            raise DataError(f'{name} has {x.shape[1]} channels and the space takes {channels}.')
+    if tuple(x.shape[-2:]) != (side, side) and len(x):
+        parts = [  # in parts, so that large sets do not become float32 as a whole
+            F.interpolate(part.float(), (side, side), mode='bilinear', antialias=True, align_corners=False)
+            for part in x.split(1024)
+        ]
+        if x.dtype == torch.uint8:
+            parts = [part.round().clamp(0, 255).to(torch.uint8) for part in parts]
+        x = torch.cat(parts)
+    return x.contiguous()
 
 
 def _read_folder(path: Path, side: int) -> tuple[Tensor, Tensor, list[str]]:
@@ -310,8 +304,11 @@ def _read_folder(path: Path, side: int) -> tuple[Tensor, Tensor, list[str]]:
     def read(file: str) -> Tensor:
         from PIL import Image
 
-        with Image.open(file) as picture:
-            square = pictures.center_crop(pictures.pil_to_tensor(picture.convert('RGB')), [min(picture.size)] * 2)
+        try:
+            with Image.open(file) as picture:
+                square = pictures.center_crop(pictures.pil_to_tensor(picture.convert('RGB')), [min(picture.size)] * 2)
+        except OSError as error:
+            raise DataError(f'picture {file} cannot be read ({error}); repair or remove it.') from error
         return pictures.resize(square, [side, side], antialias=True)
 
     try:

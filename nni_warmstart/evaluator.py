@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,12 @@ import nni
 import torch
 from nni.nas.evaluator.pytorch import ClassificationModule, DataLoader, Lightning, LightningModule, Trainer
 from pytorch_lightning import LightningDataModule
-from pytorch_lightning import Trainer as LightningTrainer
 from pytorch_lightning.loggers import CSVLogger
 
 from .data import Images, Splits
+
+SAFE_LOADING = {'weights_only': True}
+"""Arguments of ``Trainer.fit``: a resumed checkpoint is read as data, never unpickled."""
 
 
 @nni.trace
@@ -72,9 +73,4 @@ def classification(splits: Splits, num_classes: int, trainer: Any, **settings: A
     """Evaluator over ``splits``; ``settings`` are batch_size, learning_rate and weight_decay."""
     module = CosineClassification(num_classes, settings['learning_rate'], settings['weight_decay'])
     data = TaskData(splits, settings['batch_size'])
-    return Lightning(module, trainer, datamodule=data, fit_kwargs=safe_loading())
-
-
-def safe_loading() -> dict[str, Any]:
-    """Arguments of ``Trainer.fit`` that keep a resumed checkpoint from being unpickled (Lightning 2.6 and later)."""
-    return {'weights_only': True} if 'weights_only' in inspect.signature(LightningTrainer.fit).parameters else {}
+    return Lightning(module, trainer, datamodule=data, fit_kwargs=dict(SAFE_LOADING))

@@ -143,10 +143,13 @@ def best_sample(model: nn.Module) -> dict[str, Any]:
 
 @contextmanager
 def best_path(model: nn.Module) -> Iterator[None]:
-    """Let supernets that run one path at a time (Proxyless) run the best one; the selected path is put back at the end."""
+    """Evaluate without chance: Proxyless runs the best path, GumbelDARTS weighs without noise; all is put back."""
+    noisy = [(m, m._softmax) for m in model.modules() if isinstance(getattr(m, '_softmax', None), GumbelSoftmax)]
     paths = [m for m in model.modules() if isinstance(m, ProxylessMixedLayer | ProxylessMixedInput)]
     saved = [{key: getattr(m, key) for key in ('_sampled', '_sample_idx') if hasattr(m, key)} for m in paths]
     try:
+        for module, _ in noisy:
+            module._softmax = nn.Softmax(-1)
         for module in paths:
             if isinstance(module, ProxylessMixedLayer):
                 module._sample_idx = int(module._arch_alpha.argmax())
@@ -158,6 +161,8 @@ def best_path(model: nn.Module) -> Iterator[None]:
         for module, values in zip(paths, saved, strict=True):
             for key, value in values.items():
                 setattr(module, key, value)
+        for module, softmax in noisy:
+            module._softmax = softmax
 
 
 def _best_inputs(module: ProxylessMixedInput) -> list[int]:

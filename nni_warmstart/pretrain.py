@@ -18,11 +18,12 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Sampler
 
 from . import spaces
-from .config import STRATEGIES, PretrainConfig
+from .config import PretrainConfig, make_strategy
 from .data import Images, Splits, Task, split
 from .errors import DataError
-from .evaluator import make_trainer, safe_loading, sgd_with_cosine
+from .evaluator import SAFE_LOADING, make_trainer, sgd_with_cosine
 from .mapping import batchnorm
+from .spaces import check_input
 from .supernet import Supernet
 
 
@@ -42,9 +43,6 @@ class JointModule(LightningModule):
     jitter
         Strength of :func:`jittered` on training pictures.
     """
-
-    batch_statistics = True
-    """Validation normalises by the batch itself: running statistics are a mixture of all datasets, right for none."""
 
     def __init__(
         self,
@@ -78,7 +76,7 @@ class JointModule(LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         x, y = batch
-        with batchnorm.by_batch(self.model):
+        with batchnorm.by_batch(self.model):  # running statistics are a mixture of all datasets, right for none
             loss, right = self.joint_loss(self(x), y)
         self.log('val_loss', loss, batch_size=len(y))
         name = list(self.heads)[int(self.dataset_of_class[y[0]])]  # type: ignore[index]
@@ -165,11 +163,11 @@ class _EveryBatch(Sampler[list[int]]):
 
 def _numbered(parts: list[Images]) -> ConcatDataset:
     """The datasets one after the other, their classes counted on."""
-    shifted_parts, first = [], 0
+    numbered, first = [], 0
     for part in parts:
-        shifted_parts.append(Images(part.x, part.y + first, part.mean, part.std))
+        numbered.append(Images(part.x, part.y + first, part.mean, part.std))
         first += int(part.y.max()) + 1
-    return ConcatDataset(shifted_parts)
+    return ConcatDataset(numbered)
 
 
 def jittered(x: Tensor, strength: float) -> Tensor:
@@ -202,7 +200,8 @@ class JointClassification(Lightning):
     batch_size
         Pictures per batch, all of one dataset.
     steps_per_epoch
-        Training batches that make an epoch; None for one per validation batch.
+        Training batches that make an epoch (at least; Lightning goes on until every validation picture has served the
+        alphas once); None for one per validation batch.
     learning_rate, weight_decay
         Of SGD with momentum and a cosine schedule.
     temperature
@@ -243,11 +242,13 @@ class JointClassification(Lightning):
             JointModule(heads, learning_rate, weight_decay, jitter),
             trainer,
             datamodule=JointData(splits, batch_size, steps, temperature),
-            fit_kwargs=safe_loading(),
+            fit_kwargs=dict(SAFE_LOADING),
         )
 
 
-def pretrain(config: PretrainConfig, *, name: str, seed: int, out: str | Path, progress: bool = True) -> Supernet:
+def pretrain(
+    config: PretrainConfig, *, name: str, seed: int, out: str | Path, command: str = '', progress: bool = True
+) -> Supernet:
     """Train one supernet jointly on the datasets of ``pretrain.yml``.
 
     Parameters
@@ -260,6 +261,8 @@ def pretrain(config: PretrainConfig, *, name: str, seed: int, out: str | Path, p
         Of everything random.
     out
         Folder for the log.
+    command
+        How to do it again, for the card.
     progress
         Whether to show progress bars.
 
@@ -277,7 +280,7 @@ def pretrain(config: PretrainConfig, *, name: str, seed: int, out: str | Path, p
     channels, side = spaces.input_of(cls, config.space.arguments)
     tasks: dict[str, Task] = {}
     for item in config.data:
-        task = item.load(config.base)
+        task = item.load(config.base, side)
         if task.name in tasks:
             raise DataError(f'dataset {task.name!r} is named twice in data; each may appear once.')
         tasks[task.name] = task.adapted(channels, side)
@@ -285,7 +288,8 @@ def pretrain(config: PretrainConfig, *, name: str, seed: int, out: str | Path, p
     seed_everything(seed, workers=True, verbose=False)
     evaluator = JointClassification(tasks, make_trainer(settings.pop('max_epochs'), out, progress=progress), **settings)
     space = spaces.create(config.space.name, config.space.arguments, evaluator.num_classes, allow_import=True)
-    strategy = STRATEGIES[config.strategy.name](**config.strategy.arguments)
+    check_input(space, channels, side, evaluator.num_classes)
+    strategy = make_strategy(config.strategy, config.base)
     strategy(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
     metrics = evaluator.trainer.callback_metrics
     return Supernet.from_strategy(
@@ -305,5 +309,6 @@ def pretrain(config: PretrainConfig, *, name: str, seed: int, out: str | Path, p
             'evaluator': asdict(config.evaluator),
             'strategy': {'name': config.strategy.name, **config.strategy.arguments},
             'seed': seed,
+            'command': command,
         },
     )

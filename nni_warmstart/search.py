@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
+import os
+import pickle
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -17,9 +18,9 @@ from pytorch_lightning import seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from . import spaces, storage
-from .config import SearchConfig
+from .config import SearchConfig, make_strategy
 from .data import split
-from .errors import ConfigError, DataError
+from .errors import ConfigError
 from .evaluator import classification, make_trainer
 from .strategy import WarmStartDARTS
 from .supernet import Supernet
@@ -55,18 +56,16 @@ def run_search(
     WarmStartError
         If data, space, source or settings do not work.
     """
-    out = Path(out)
+    out = _folder(out)
     start = time.perf_counter()
     cls = spaces.resolve(config.space.name, allow_import=True)
     channels, side = spaces.input_of(cls, config.space.arguments)
-    task = config.data.load(config.base).adapted(channels, side)
+    task = config.data.load(config.base, side).adapted(channels, side)
     splits = split(task, val_share=config.evaluator.val_share)
-    if len(splits.train) < 2:
-        raise DataError(f'{task.name} has {len(splits.train)} training picture after the split; at least two are needed.')
     seed_everything(seed, workers=True, verbose=False)
     space = spaces.create(config.space.name, config.space.arguments, task.num_classes, allow_import=True)
-    check_input(space, channels, side)
-    strategy = config.make_strategy()
+    spaces.check_input(space, channels, side, task.num_classes)
+    strategy = make_strategy(config.strategy, config.base)
     evaluator = classification(
         splits,
         task.num_classes,
@@ -77,7 +76,7 @@ def run_search(
     )
     strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
     if resume:
-        _resume(strategy, out)
+        _resume(strategy, space, out, config.evaluator.max_epochs)
     strategy.run()
     curve, module = strategy.curve, strategy.oneshot_module
     architecture = {'sample': module.export(), 'probabilities': module.export_probs()}
@@ -86,8 +85,8 @@ def run_search(
         'source': None if strategy.report is None else strategy.report.source,
         'data': task.name,
         'seed': seed,
-        'final': _plain(getattr(module, 'final', {})),
-        'curve': [_plain(figures) for figures in curve],
+        'final': getattr(module, 'final', {}),
+        'curve': curve,
         'warm_start': None if strategy.report is None else strategy.report.to_dict(),
         'architecture': architecture['sample'],
         'seconds': time.perf_counter() - start,
@@ -102,27 +101,6 @@ def run_search(
     return result
 
 
-def check_input(space: ModelSpace, channels: int, side: int) -> None:
-    """Refuse pictures that the space cannot take, before anything is trained.
-
-    Raises
-    ------
-    ConfigError
-        If a picture of that size does not go through.
-    """
-    was_training = space.training
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            space.eval()(torch.zeros(2, channels, side, side))
-    except (RuntimeError, ValueError) as error:
-        raise ConfigError(
-            f'pictures of {channels} channels and {side} x {side} pixels do not go through {type(space).__name__} '
-            f'({" ".join(str(error).split())}); set space.image_size (and space.in_channels) to what it can take.'
-        ) from error
-    finally:
-        space.train(was_training)
-
-
 def _checkpoints(out: Path) -> ModelCheckpoint:
     """One file, ``checkpoints/last.ckpt``, replaced atomically at the end of each epoch, after its validation."""
     return ModelCheckpoint(
@@ -130,14 +108,38 @@ def _checkpoints(out: Path) -> ModelCheckpoint:
     )
 
 
-def _resume(strategy: WarmStartDARTS, out: Path) -> None:
-    checkpoint = out / 'checkpoints' / 'last.ckpt'
-    if not checkpoint.is_file():
-        _logger.warning('Nothing to resume: %s does not exist; starting anew.', checkpoint)
+def _resume(strategy: WarmStartDARTS, space: ModelSpace, out: Path, max_epochs: int) -> None:
+    """Set the checkpoint to go on from, if there is one and it belongs to this search.
+
+    Raises
+    ------
+    ConfigError
+        If it is damaged, of another search, or already past the last epoch.
+    """
+    path = out / 'checkpoints' / 'last.ckpt'
+    if not path.is_file():
+        _logger.warning('Nothing to resume: %s does not exist; starting anew.', path)
         return
-    strategy.load_state_dict({'ckpt_path': str(checkpoint)})
+    try:
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        state, epoch = checkpoint['state_dict'], int(checkpoint['epoch'])
+        shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if '._model.' in name}
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f'checkpoint {path} is damaged or of another kind; delete it to start anew.') from error
+    mine = {f'training_module._model.{name}': tuple(tensor.shape) for name, tensor in space.state_dict().items()}
+    if shapes != mine:
+        raise ConfigError(f'checkpoint {path} belongs to another search: its tensors differ; choose another --out.')
+    if epoch + 1 > max_epochs:
+        raise ConfigError(f'checkpoint {path} has {epoch + 1} epochs and evaluator.max_epochs = {max_epochs}; raise it.')
+    strategy.load_state_dict({'ckpt_path': str(path)})
 
 
-def _plain(figures: dict[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN."""
-    return {key: value if math.isfinite(value) else None for key, value in figures.items()}
+def _folder(out: str | Path) -> Path:
+    """``out`` as a folder that can be written."""
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f'output folder {out} cannot be made: {error.strerror}.') from error
+    if not os.access(out, os.W_OK):
+        raise ConfigError(f'output folder {out} cannot be written; choose another.')
+    return Path(out)

@@ -17,6 +17,8 @@ from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule, GumbelD
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+from torch.utils.data import DataLoader
 
 from . import introspect
 from .mapping import batchnorm
@@ -65,7 +67,7 @@ class SearchModule(_Base):
 
     def on_train_start(self) -> None:
         if self._random is not None:  # resumed: go on with the random numbers that would have come next
-            _set_random_state(self._random)
+            _set_random_state(self._random, self._generators())
             self._random = None
             # Lightning made this epoch's iterator before any hook could run, with other random numbers
             iter(self.trainer.fit_loop._data_fetcher)  # pyright: ignore[reportArgumentType]
@@ -84,7 +86,9 @@ class SearchModule(_Base):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> None:
         super().on_train_batch_end(outputs, batch, batch_idx, *args, **kwargs)
-        self._random = _random_state()  # validation starts after this hook, and its loader draws before the next one
+        self._random = _random_state(
+            self._generators()
+        )  # validation starts after this hook, and its loader draws before the next one
 
     # -- validation --------------------------------------------------------------------------------------------------
 
@@ -95,12 +99,21 @@ class SearchModule(_Base):
         super().on_validation_start()
         self._aside.enter_context(self._evaluating(calibrate=not self.trainer.sanity_checking))
 
+    def on_validation_epoch_start(self) -> None:
+        self.training_module.on_validation_epoch_start()
+
+    def on_validation_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        self.training_module.on_validation_batch_start(*args, **kwargs)
+
+    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        self.training_module.on_validation_batch_end(*args, **kwargs)
+
     def on_validation_epoch_end(self) -> None:
-        if not isinstance(self.training_module, SupervisedLearningModule):  # NNI's own would only report a second time
+        if not self._is_nnis('on_validation_epoch_end'):
             self.training_module.on_validation_epoch_end()
         self._aside.close()
         if self._random is not None and not self.trainer.sanity_checking:
-            _set_random_state(self._random)
+            _set_random_state(self._random, self._generators())
             self._random = None
 
     def on_validation_end(self) -> None:
@@ -114,15 +127,16 @@ class SearchModule(_Base):
         if 'default' in figures and nni.get_current_parameter() is not None:
             nni.report_intermediate_result(figures)
 
-    def on_fit_end(self) -> None:
-        if not isinstance(self.training_module, SupervisedLearningModule):
-            super().on_fit_end()
-        if not self.curve:
-            return
-        self.final = dict(self.curve[-1])
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        self.final = dict(self.curve[-1]) if self.curve else {}
         test = self._test_accuracy()
         if test is not None:
             self.final['test_accuracy'] = test
+
+    def on_fit_end(self) -> None:
+        if not self._is_nnis('on_fit_end'):  # NNI's own would only report a second time
+            super().on_fit_end()
         if 'default' in self.final and nni.get_current_parameter() is not None:
             nni.report_final_result(self.final)
 
@@ -155,21 +169,36 @@ class SearchModule(_Base):
         data = getattr(self.trainer, 'datamodule', None)
         if data is None or not is_overridden('test_dataloader', data, LightningDataModule):
             return None
+        if not self._is_nnis('validation_step'):
+            return None  # only the evaluator knows how to feed the model
+        data.setup('test')
         loader = data.test_dataloader()
-        if not len(loader):
+        if not isinstance(loader, DataLoader):
             return None
-        state = _random_state()
+        state = _random_state(self._generators())
         with self._evaluating(calibrate=True):
             accuracy = accuracy_on(self.model, loader, self.device)
-        _set_random_state(state)
+        _set_random_state(state, self._generators())
         return accuracy
+
+    def _is_nnis(self, method: str) -> bool:
+        """Whether the evaluator has this method from NNI's supervised learning: no override of the user's."""
+        mine = getattr(type(self.training_module), method, None)
+        return mine is not None and mine is getattr(SupervisedLearningModule, method)
+
+    def _generators(self) -> list[torch.Generator]:
+        """Generators of the user's own in the data loaders."""
+        loaders: list[Any] = []
+        for combined in (self.trainer.train_dataloader, self.trainer.val_dataloaders):
+            tree_map_only(DataLoader, loaders.append, combined)
+        found = [getattr(part, 'generator', None) for x in loaders for part in (x, x.sampler, x.batch_sampler)]
+        return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
 
     @contextmanager
     def _evaluating(self, *, calibrate: bool) -> Iterator[None]:
         """Evaluate on the best path and, if asked, with re-estimated batch norm; put everything back at the end."""
-        calibrate = (
-            calibrate and self.calibration is not None and not getattr(self.training_module, 'batch_statistics', False)
-        )
+        # The inputs go into the model as the loader gives them only where the evaluator has NNI's own step.
+        calibrate = calibrate and self.calibration is not None and self._is_nnis('validation_step')
         with introspect.best_path(self.model), batchnorm.kept(self.model):
             if calibrate and batchnorm.batch_norms(self.model):
                 batchnorm.reestimate(self.model, self._calibration_inputs())
@@ -179,8 +208,6 @@ class SearchModule(_Base):
         assert self.calibration is not None
         seen = 0
         for batch in self.calibration():
-            if not (isinstance(batch, list | tuple) and len(batch) == 2):
-                return  # not (inputs, targets): only the evaluator knows how to feed it
             inputs, targets = batch
             yield self.transfer_batch_to_device(inputs, self.device, 0)
             seen += len(targets)
@@ -190,7 +217,7 @@ class SearchModule(_Base):
     # -- resume ------------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[_STATE] = {'curve': self.curve, 'random': _random_state()}
+        checkpoint[_STATE] = {'curve': self.curve, 'random': _random_state(self._generators())}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if _STATE in checkpoint:
@@ -220,18 +247,21 @@ def search_module(module: DartsLightningModule) -> SearchModule:
     return module
 
 
-def _random_state() -> dict[str, Any]:
+def _random_state(generators: list[torch.Generator]) -> dict[str, Any]:
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         'torch': torch.get_rng_state(),
+        'loaders': [generator.get_state() for generator in generators],
         'cuda': torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         'python': random.getstate(),
         'numpy': (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss),
     }
 
 
-def _set_random_state(state: dict[str, Any]) -> None:
+def _set_random_state(state: dict[str, Any], generators: list[torch.Generator]) -> None:
     torch.set_rng_state(state['torch'].cpu())
+    for generator, value in zip(generators, state['loaders'], strict=False):
+        generator.set_state(value.cpu())
     if torch.cuda.is_available() and len(state['cuda']) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([item.cpu() for item in state['cuda']])
     version, internal, gauss = state['python']

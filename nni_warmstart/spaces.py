@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import nni.nas.hub.pytorch as hub
+import torch
 from nni.nas.nn.pytorch import ModelSpace
 
 from .errors import ConfigError
@@ -62,7 +63,7 @@ def resolve(name: str, *, allow_import: bool = False) -> type[ModelSpace]:
         sys.path.insert(0, os.getcwd())  # console scripts don't look there, `python -m` does
     try:
         cls = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f'space.name = {name!r} cannot be imported ({error}); check the module and class name.') from error
     if not (inspect.isclass(cls) and issubclass(cls, ModelSpace)):
         raise ConfigError(f'space.name = {name!r} is not a subclass of nni.nas.nn.pytorch.ModelSpace.')
@@ -82,7 +83,10 @@ def input_of(cls: Callable[..., Any], arguments: dict[str, Any]) -> tuple[int, i
         parameter = parameters_of(cls).get(name)
         if parameter is not None and parameter.default is not inspect.Parameter.empty:
             default = parameter.default
-        sizes.append(arguments.get(name, default))
+        value = arguments.get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f'space.{name} = {value!r}, but it must be a whole number, 1 or more.')
+        sizes.append(value)
     return sizes[0], sizes[1]
 
 
@@ -107,8 +111,10 @@ def create(name: str, arguments: dict[str, Any], num_classes: int, *, allow_impo
         arguments[argument] = num_classes
     try:
         space = cast(ModelSpace, cls(**arguments))
-    except (TypeError, ValueError, AssertionError) as error:
-        raise ConfigError(f'space {name} cannot be built with {arguments}: {error}') from error
+    except (TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError) as error:
+        raise ConfigError(f'space {name} cannot be built with {arguments}: {" ".join(str(error).split())}') from error
+    if not space.simplify():
+        raise ConfigError(f'space {name} with {arguments} has nothing to choose; give it at least one cell or choice.')
     fixed = getattr(space, 'num_labels', num_classes)
     if fixed != num_classes:
         raise ConfigError(
@@ -116,6 +122,33 @@ def create(name: str, arguments: dict[str, Any], num_classes: int, *, allow_impo
             'or your own class with a num_classes argument.'
         )
     return space
+
+
+def check_input(space: ModelSpace, channels: int, side: int, num_classes: int) -> None:
+    """Refuse pictures that the space cannot take and outputs that are no logits, before anything is trained.
+
+    Raises
+    ------
+    ConfigError
+        If a picture of that size does not go through, or does not give ``num_classes`` numbers.
+    """
+    was_training = space.training
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            output = space.eval()(torch.zeros(2, channels, side, side))
+    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+        raise ConfigError(
+            f'pictures of {channels} channels and {side} x {side} pixels do not go through {type(space).__name__} '
+            f'({" ".join(str(error).split())}); set space.image_size (and space.in_channels) to what it can take.'
+        ) from error
+    finally:
+        space.train(was_training)
+    shape = tuple(getattr(output, 'shape', ()))
+    if shape != (2, num_classes):
+        raise ConfigError(
+            f'{type(space).__name__} gives outputs of shape {shape} for two pictures, but the data have {num_classes} '
+            f'classes: {(2, num_classes)} is needed; give its class an argument num_classes.'
+        )
 
 
 def describe(space: ModelSpace) -> dict[str, Any]:

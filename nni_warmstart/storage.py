@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +82,20 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
         raise
 
 
+def plain(value: Any) -> Any:
+    """``value`` as JSON can hold it: numbers that are not finite (a diverged run has them) become None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
-    write_atomic(path, (json.dumps(value, indent=2, allow_nan=False) + '\n').encode())
+    write_atomic(path, (json.dumps(plain(value), indent=2, allow_nan=False) + '\n').encode())
 
 
 def _metadata(data: bytes, origin: str) -> dict[str, str]:

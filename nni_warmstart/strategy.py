@@ -96,6 +96,8 @@ class WarmStartDARTS(DARTS):
         return val_dataloader_fn() if self._validates else None
 
     def _initialize(self, model_space: Any, engine: Any) -> Any:
+        if self.save_to is not None:
+            open_zoo(self.save_to).check_can_add('name')
         start = time.perf_counter()
         source = None if self.source is None else resolve_source(self.source, self.zoo)
         choosing = time.perf_counter() - start

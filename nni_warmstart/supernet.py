@@ -163,7 +163,7 @@ class Supernet:
                 )
             try:
                 space = cast(ModelSpace, spaces.resolve(self.space['name'])(**self.space['arguments']))
-            except (ConfigError, TypeError, ValueError, AssertionError) as error:
+            except (ConfigError, TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError) as error:
                 raise TransferError(f'the space of supernet {self.name!r} cannot be rebuilt: {error}') from error
         elif isinstance(space, type):
             space = cast(ModelSpace, space())
@@ -200,7 +200,7 @@ class Supernet:
 
     def to_bytes(self) -> bytes:
         """Content of the file that :meth:`save` writes."""
-        return storage.pack(self.tensors, self.card)
+        return storage.pack(self.tensors, storage.plain(self.card))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file with the card in its metadata, atomically."""
@@ -240,11 +240,25 @@ class Supernet:
         for key, kind in fields.items():
             if not isinstance(getattr(self, key), kind):
                 raise SupernetFileError(f'{origin} has a malformed card: {key} is not a {kind.__name__}.')
-        dangling = set(cast(dict[str, str], {**self.aliases, **self.alphas}).values()) - self.tensors.keys()
+        if not (
+            'class' in self.space
+            or (isinstance(self.space.get('name'), str) and isinstance(self.space.get('arguments'), dict))
+        ):
+            raise SupernetFileError(f'{origin} has a malformed card: space names neither a class nor a name with arguments.')
+        named = [*self.aliases.values(), *self.alphas.values()]
+        if not all(isinstance(name, str) for name in named):
+            raise SupernetFileError(f'{origin} has a malformed card: aliases and alphas must name tensors.')
+        dangling = set(named) - self.tensors.keys()
         if dangling:
             raise SupernetFileError(
                 f'{origin} has a malformed card: it names tensors that are not in the file: {sorted(dangling)}.'
             )
+        for label, name in self.alphas.items():
+            candidates = self.candidates.get(label)
+            if not isinstance(candidates, list) or len(candidates) != self.tensors[name].numel():
+                raise SupernetFileError(
+                    f'{origin} has a malformed card: alpha and candidates of {label!r} do not fit together.'
+                )
         if self.strategy not in introspect.STRATEGIES:
             raise SupernetFileError(
                 f'{origin} names the strategy {self.strategy!r}; known are {", ".join(introspect.STRATEGIES)}.'

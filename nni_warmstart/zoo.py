@@ -55,9 +55,7 @@ class SupernetZoo:
         SupernetFileError
             If its file is damaged.
         """
-        if name not in self:
-            raise ZooError(f'zoo {self.root} has no entry {name!r}; it has {", ".join(self.names()) or "none"}.')
-        return Supernet.load(self.path(name))
+        return Supernet.load(self._existing(name))
 
     def entries(self) -> Iterator[Supernet]:
         """Every readable entry; damaged ones are skipped with a warning that names them."""
@@ -75,20 +73,39 @@ class SupernetZoo:
         ZooError
             If the name cannot be a file name.
         """
-        if not _NAME.fullmatch(supernet.name):
-            raise ZooError(f'zoo entry name {supernet.name!r} may hold letters, digits, ".", "_" and "-" only.')
+        self.check_can_add(supernet.name)
         supernet.save(self.path(supernet.name))
         return self.path(supernet.name)
 
+    def check_can_add(self, name: str) -> None:
+        """Refuse a name or a folder that :meth:`add` could not write, before hours of training.
+
+        Raises
+        ------
+        ZooError
+            If the name cannot be a file name, or the folder cannot be written.
+        """
+        if not _NAME.fullmatch(name):
+            raise ZooError(f'zoo entry name {name!r} may hold letters, digits, ".", "_" and "-" only.')
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ZooError(f'zoo folder {self.root} cannot be made: {error.strerror}.') from error
+        if not os.access(self.root, os.W_OK):
+            raise ZooError(f'zoo folder {self.root} cannot be written; choose another.')
+
     def remove(self, name: str) -> None:
         """Delete an entry."""
-        if name not in self:
-            raise ZooError(f'zoo {self.root} has no entry {name!r}; it has {", ".join(self.names()) or "none"}.')
-        self.path(name).unlink()
+        self._existing(name).unlink()
 
     def path(self, name: str) -> Path:
         """File of an entry."""
         return self.root / f'{name}{SUFFIX}'
+
+    def _existing(self, name: str) -> Path:
+        if name not in self:
+            raise ZooError(f'zoo {self.root} has no entry {name!r}; it has {", ".join(self.names()) or "none"}.')
+        return self.path(name)
 
     def free_name(self, stem: str) -> str:
         """``stem`` with the first number that no entry has: ``stem-1``, ``stem-2``, ..."""

@@ -35,8 +35,6 @@ class DartsSpace(NDS):
         Probability with which an op's output is dropped in training.
     """
 
-    min_image_size = 8
-
     def __init__(
         self,
         width: int = 8,

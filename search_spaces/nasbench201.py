@@ -25,9 +25,6 @@ class NasBench201Space(NasBench201):
         Stride of the first convolution; 2 makes 32-pixel pictures as cheap as 16-pixel ones.
     """
 
-    min_image_size = 8
-    """Smallest side: the spatial size is quartered, and quartered pictures should not vanish."""
-
     def __init__(
         self,
         width: int = 16,

@@ -168,11 +168,26 @@ def test_own_space_by_module_and_class(folder, monkeypatch):
         ('strategy.name=ENAS', "strategy.name = 'ENAS' is unknown; known are DARTS, GumbelDARTS"),
         ('strategy.souce=x', 'key strategy.souce is unknown; did you mean source?'),
         ('strategy={name: WarmStartDARTS, source: nothing}', "source = 'nothing' is neither a file nor an entry of"),
-        ('strategy={name: WarmStartDARTS, keep: 2}', 'strategy.keep = 2.0, but it must be from 0 to 1'),
+        ('strategy={name: WarmStartDARTS, keep: 2}', 'keep = 2, but it must be from 0 to 1'),
         ('strategy={name: WarmStartDARTS, head: best}', "head = 'best' is unknown"),
-        ('seed=-1', 'seed = -1, but it must be 0 or more'),
+        ('seed=-1', 'seed = -1, but it must be from 0 to 4294967295'),
         ('sed=1', 'key sed is unknown; did you mean seed?'),
         ('seed', '--set \'seed\' has no "="'),
+        ('seed=5000000000', 'seed = 5000000000, but it must be from 0 to 4294967295'),
+        ('strategy.head=[', 'the value is not YAML'),
+        ('space.image_size=0', 'space.image_size = 0, but it must be a whole number, 1 or more'),
+        ('space.image_size=big', "space.image_size = 'big', but it must be a whole number"),
+        ('space.in_channels=x', "space.in_channels = 'x', but it must be a whole number"),
+        ('space.width=-8', 'space nasbench201 cannot be built'),
+        ('space.depth=0', 'has nothing to choose'),
+        ('space.name=:C', "space.name = ':C' cannot be imported"),
+        ('evaluator.max_epochs=.inf', 'evaluator.max_epochs = inf, but it must be a whole number'),
+        ('strategy={name: WarmStartDARTS, keep: null}', 'strategy.keep = None, but it must be a number'),
+        ('strategy={name: WarmStartDARTS, alpha: [1]}', 'alpha = [1], but it must be from 0 to 1'),
+        ('strategy={name: WarmStartDARTS, zoo: 5}', 'strategy.zoo = 5, but it must be text'),
+        ('strategy={name: DARTS, log_prob_every_n_step: 0}', 'strategy.log_prob_every_n_step = 0, but it must be 1 or more'),
+        ('strategy={name: DARTS, penalty: {}}', 'strategy DARTS cannot be made with'),
+        ('data={torchvision: {name: MNIST, root: 5}}', 'data.torchvision.root = 5, but it must be text'),
     ],
 )
 def test_wrong_settings_give_one_line(folder, capsys, change, message):
@@ -198,12 +213,8 @@ def test_a_file_of_another_kind_is_no_source(folder, capsys):
     assert 'weights.pt' in capsys.readouterr().err
 
 
-def test_a_foreign_checkpoint_is_not_unpickled(folder):
+def test_a_foreign_checkpoint_is_not_unpickled(folder, capsys):
     """A resumed search reads tensors only."""
-    import pytorch_lightning
-
-    if 'weights_only' not in inspect.signature(pytorch_lightning.Trainer.fit).parameters:
-        pytest.skip('Lightning before 2.6 leaves this to torch')
     assert search(folder) == 0
 
     class Evil:
@@ -211,9 +222,34 @@ def test_a_foreign_checkpoint_is_not_unpickled(folder):
             return os.system, (f'touch {folder}/executed',)
 
     torch.save({'state_dict': Evil()}, folder / 'out' / 'checkpoints' / 'last.ckpt')
-    with pytest.raises(Exception, match=r'[Ww]eights'):
-        search(folder, '--resume')
+    assert search(folder, '--resume') == 2
+    assert 'last.ckpt is damaged or of another kind; delete it to start anew' in capsys.readouterr().err
     assert not (folder / 'executed').exists()
+
+
+def test_checkpoints_that_do_not_fit(folder, capsys):
+    assert search(folder) == 0
+    assert search(folder, '--resume', '--set', 'space.width=8') == 2
+    assert 'belongs to another search' in capsys.readouterr().err
+    assert search(folder, '--resume', '--set', 'evaluator.max_epochs=1') == 2
+    assert 'has 2 epochs and evaluator.max_epochs = 1' in capsys.readouterr().err
+    checkpoint = folder / 'out' / 'checkpoints' / 'last.ckpt'
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    assert search(folder, '--resume') == 2
+    assert 'is damaged or of another kind' in capsys.readouterr().err
+
+
+def test_folders_that_cannot_be_written(folder, capsys):
+    (folder / 'out').write_text('a file')
+    assert search(folder) == 2
+    assert 'output folder' in capsys.readouterr().err
+    (folder / 'pretrain.yml').write_text(yaml.safe_dump({'data': [SMALL['data']], 'space': SMALL['space']}))
+    for name, zoo in (('my source', 'zoo'), ('mine', 'out')):
+        command = ['pretrain', '--config', str(folder / 'pretrain.yml'), '--name', name, '--zoo', str(folder / zoo)]
+        assert main(command) == 2
+    shown = capsys.readouterr().err
+    assert "zoo entry name 'my source' may hold" in shown
+    assert 'cannot be made' in shown
 
 
 def test_zoo_errors(tmp_path, capsys):

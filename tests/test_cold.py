@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
-from conftest import OwnSpace, run
+from conftest import OwnSpace, run, small_space
+from nni.nas.evaluator.pytorch import ClassificationModule, DataLoader, Lightning
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import TensorDataset
 
 from nni_warmstart import WarmStartDARTS, WarmStartGumbelDARTS, WarmStartProxyless, introspect
+from nni_warmstart.data import Task, split
+from nni_warmstart.evaluator import make_trainer
 
 PAIRS = [(DARTS, WarmStartDARTS), (GumbelDARTS, WarmStartGumbelDARTS), (Proxyless, WarmStartProxyless)]
 
@@ -50,18 +59,103 @@ def test_figures_reach_lightnings_logger(tmp_path):
         assert f'search/{name}' in header
 
 
-def test_validation_accuracy_is_that_of_the_validation_pictures(tmp_path, task):
-    """The reported figure is recomputed by hand from the trained supernet."""
-    from nni_warmstart.data import split
-    from nni_warmstart.mapping import batchnorm
-    from nni_warmstart.mapping.transfer import accuracy_on
+class Plain(OwnSpace):
+    """Without batch norm, so that validation can be recomputed from the weights alone."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem[1] = self.norm = torch.nn.Identity()
+
+
+def test_validation_accuracy_is_that_of_the_validation_pictures(tmp_path, task):
+    """The reported figures, recomputed by hand from the trained supernet."""
     torch.manual_seed(0)
-    strategy = run(WarmStartDARTS(), tmp_path, epochs=1, task=task)
-    splits = split(task)
-    loaders = [torch.utils.data.DataLoader(part, 8) for part in (splits.train, splits.val)]
-    batchnorm.reestimate(strategy.supernet, [x for x, _ in loaders[0]][:2])  # the loader of the search drops the last
-    assert strategy.curve[0]['default'] == pytest.approx(accuracy_on(strategy.supernet, loaders[1], 'cpu'), abs=0.2)
+    strategy = run(WarmStartDARTS(), tmp_path, epochs=2, space=Plain(), task=task)
+    val = split(task).val
+    x, y = (torch.stack(part) for part in zip(*(val[i] for i in range(len(val))), strict=True))
+    with torch.no_grad():
+        logits = strategy.supernet.eval()(x)
+    assert strategy.curve[-1]['default'] == pytest.approx((logits.argmax(1) == y).float().mean().item())
+    assert strategy.curve[-1]['val_loss'] == pytest.approx(torch.nn.functional.cross_entropy(logits, y).item(), rel=1e-5)
+
+
+class Users(ClassificationModule):
+    """An evaluator's module as users write it: it prepares its batches, and has hooks of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(num_classes=3, learning_rate=0.01)
+        self.calls: list[str] = []
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step((batch[0].float() / 255, batch[1]), batch_idx)
+
+    def validation_step(self, batch, batch_idx):
+        assert self.calls[-1] == 'start'
+        return super().validation_step((batch[0].float() / 255, batch[1]), batch_idx)
+
+    def on_validation_epoch_start(self):
+        self.calls.append('start')
+
+    def on_validation_epoch_end(self):
+        self.calls.append('end')
+
+    def on_fit_end(self):
+        self.calls.append('fit end')
+
+
+class ByStage(LightningDataModule):
+    """A data module that makes its test set only when it is set up for testing."""
+
+    def __init__(self, task: Task, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.data, self.generator = TensorDataset(task.train_x, task.train_y), generator
+
+    def setup(self, stage):
+        if stage == 'test':
+            self.test = self.data
+
+    def train_dataloader(self):
+        return DataLoader(self.data, 8, shuffle=True, generator=self.generator)
+
+    def val_dataloader(self):
+        return DataLoader(self.data, 8)
+
+    def test_dataloader(self):
+        return DataLoader(self.test, 8)
+
+
+def users_search(strategy, tmp_path, data) -> Users:
+    module = Users()
+    evaluator = Lightning(module, make_trainer(2, tmp_path, progress=False), datamodule=data)
+    strategy(RawFormatModelSpace(small_space(), evaluator), SequentialExecutionEngine())
+    return module
+
+
+def test_users_own_evaluators_are_left_to_feed_the_model(tmp_path, task):
+    strategy = WarmStartDARTS()
+    module = users_search(strategy, tmp_path, ByStage(task))
+    assert module.calls == ['start', 'end', 'start', 'end', 'fit end']
+    assert len(strategy.curve) == 2
+    assert 'default' in strategy.curve[-1]
+
+
+def test_nnis_evaluator_with_a_data_module_by_stage(tmp_path, task):
+    floats = replace(task, train_x=task.train_x.float() / 255)
+    module = ClassificationModule(num_classes=3)
+    evaluator = Lightning(module, make_trainer(1, tmp_path, progress=False), datamodule=ByStage(floats))
+    strategy = WarmStartDARTS()
+    strategy(RawFormatModelSpace(small_space(), evaluator), SequentialExecutionEngine())
+    assert 'test_accuracy' in strategy.oneshot_module.final
+
+
+def test_loaders_with_their_own_generator_give_nnis_bits(tmp_path, task):
+    states = []
+    for cls in (DARTS, WarmStartDARTS):
+        torch.manual_seed(0)
+        strategy = cls()
+        users_search(strategy, tmp_path, ByStage(task, torch.Generator().manual_seed(7)))
+        states.append(strategy.supernet.state_dict())
+    assert [name for name in states[0] if not torch.equal(states[0][name], states[1][name])] == []
 
 
 def test_alphas_enter_the_optimizer_by_label(tmp_path):

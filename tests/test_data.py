@@ -163,6 +163,10 @@ def test_bad_files(tmp_path):
         from_npz(tmp_path / 'single.npy')
     with pytest.raises(DataError, match=r'data folder .* does not exist'):
         from_folder(tmp_path / 'nowhere')
+    (tmp_path / 'pictures' / 'a').mkdir(parents=True)
+    (tmp_path / 'pictures' / 'a' / 'broken.png').write_text('no picture')
+    with pytest.raises(DataError, match=r'broken\.png cannot be read'):
+        from_folder(tmp_path / 'pictures')
     (tmp_path / 'hollow').mkdir()
     with pytest.raises(DataError, match='has no pictures in class folders'):
         from_folder(tmp_path / 'hollow')

@@ -38,13 +38,13 @@ def test_wheel_carries_spaces_and_zoo(installed, tmp_path):
     done = run_installed(installed, ['-c', code], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(str(installed)) == 3
-    assert 'joint-nasbench201-w16' in done.stdout
+    assert 'joint-nasbench201-w8' in done.stdout
 
 
 def test_plug_in_example_runs_on_the_wheel(installed, tmp_path):
     done = run_installed(installed, [str(ROOT / 'examples' / 'plug_in.py')], tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "warm start from 'joint-nasbench201-w16': 100.0% of the parameters inherited" in done.stdout
+    assert "warm start from 'joint-nasbench201-w8': 100.0% of the parameters inherited" in done.stdout
     curve = re.search(r'^\[(.*)\]$', done.stdout, re.MULTILINE)
     assert float(curve[1].split(',')[-1]) > 0.9
     assert "'cell/0_1'" in done.stdout
@@ -65,6 +65,7 @@ def test_shipped_supernets():
         entry.build()
         facts = entry.history
         assert facts['seed'] == 0
+        assert facts['command'].startswith('nni-warmstart pretrain --config pretrain_shipped.yml')
         assert all(dataset['licence'] for dataset in facts['datasets'].values())
         forbidden = {'digits8x8', 'mnist', 'usps', 'kannada_digits', 'sign_digits', 'spoken_digits', 'math_symbols'}
         assert not forbidden & facts['datasets'].keys()

@@ -168,6 +168,9 @@ def test_newer_files_are_refused(monkeypatch, packed):
     [
         ({'name': 3}, 'name is not a str'),
         ({'alphas': {'x': 'no such tensor'}}, 'names tensors that are not in the file'),
+        ({'alphas': {'x': ['list']}}, 'aliases and alphas must name tensors'),
+        ({'candidates': {}}, 'alpha and candidates of .* do not fit together'),
+        ({'space': {'name': 'NasBench201'}}, 'space names neither a class nor a name with arguments'),
         ({'strategy': 'ENAS'}, "names the strategy 'ENAS'"),
         ({'surprise': 1}, 'a card that this version does not understand'),
     ],
@@ -176,6 +179,13 @@ def test_malformed_cards_are_refused(packed, change, message):
     supernet = Supernet.from_bytes(packed)
     with pytest.raises(SupernetFileError, match=message):
         Supernet.from_bytes(storage.pack(supernet.tensors, {**supernet.card, **change}))
+
+
+def test_a_diverged_run_is_remembered_too(packed):
+    supernet = Supernet.from_bytes(packed)
+    history = {'curve': [{'train_loss': float('nan'), 'default': 0.5}, {'train_loss': float('inf')}]}
+    again = Supernet.from_bytes(Supernet(**{**supernet.card, 'history': history}, tensors=supernet.tensors).to_bytes())
+    assert again.history['curve'] == [{'train_loss': None, 'default': 0.5}, {'train_loss': None}]
 
 
 def test_writing_is_atomic(tmp_path, monkeypatch, packed):

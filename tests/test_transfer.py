@@ -234,7 +234,7 @@ def test_ridge_is_scikit_learns_up_to_its_scale():
 def test_ridge_scale_minimises_the_left_out_cross_entropy():
     """Making the logits bolder or more timid by half does not help on fresh data of the same kind."""
     x, y = features(n=600)
-    head = ridge(x[:300], y[:300], 3)
+    head = ridge(x[:300], y[:300], 3, boldness=1.0)
     logits = x[300:] @ head.weight.T + head.bias
     losses = [nn.functional.cross_entropy(factor * logits, y[300:]).item() for factor in (0.5, 1.0, 2.0)]
     assert losses[1] == min(losses)
@@ -263,6 +263,59 @@ def test_the_head_is_the_layer_that_gives_the_output():
         find_head(nn.Sequential(nn.Linear(3, 3), nn.Tanh()), torch.randn(2, 3))
 
 
+def test_data_in_three_forms(source):
+    data = split(make_task(n=64, classes=4, seed=5)).train
+    x, y = (torch.stack(part) for part in zip(*(data[i] for i in range(len(data))), strict=True))
+    states = []
+    for form in (data, (x, y), [(x, y)]):
+        model = target()
+        transfer(source, model, data=form)
+        states.append(model.state_dict())
+    assert all(torch.equal(states[0][name], state[name]) for state in states[1:] for name in state)
+
+
+def test_data_of_other_forms(source):
+    with pytest.raises(TransferError, match='data is empty'):
+        transfer(source, target(), data=[])
+    with pytest.raises(TransferError, match=r'batches \(inputs, classes\) of two tensors'):
+        transfer(source, target(), data=[torch.zeros(8, 3, 8, 8)])
+
+
+def test_gumbel_is_evaluated_without_noise(source):
+    """The same accuracy before training as DARTS has, whatever the seed."""
+    accuracies = set()
+    for kind, seed in (('DARTS', 0), ('GumbelDARTS', 1), ('GumbelDARTS', 2)):
+        torch.manual_seed(seed)
+        report = transfer(source, target(kind=kind), keep=1.0, data=batches(4), val_data=batches(4, seed=9))
+        accuracies.add(report.zero_shot_accuracy)
+    assert len(accuracies) == 1
+
+
+def test_proxyless_reports_only_the_statistics_that_were_estimated(source):
+    model = target(kind='Proxyless')
+    before = {name: tensor.clone() for name, tensor in source.state_dict().items()}
+    report = transfer(source, model, keep=1.0, data=batches(4))
+    for origin in report.origins:
+        changed = not torch.equal(model.state_dict()[origin.target], before.get(origin.target, torch.zeros(())))
+        if not origin.parameter and origin.how == 're-estimated':
+            assert changed
+        if not origin.parameter and origin.how == 'copied':
+            assert not changed
+
+
+def test_a_model_without_a_linear_classifier_takes_the_other_heads(source):
+    class Logged(type(small_space())):
+        def forward(self, inputs):
+            return torch.log_softmax(super().forward(inputs), 1)
+
+    def space() -> nn.Module:
+        return introspect.mutate(Logged(stem_out_channels=4, num_modules_per_stack=1, num_labels=3), 'DARTS')
+
+    assert transfer(source, space(), head='random', data=batches(3)).share_inherited == 1.0
+    with pytest.raises(TransferError, match='no linear layer of Logged gives its output'):
+        transfer(source, space(), head='ridge', data=batches(3))
+
+
 # -- bad input ---------------------------------------------------------------------------------------------------------
 
 
@@ -270,6 +323,7 @@ def test_the_head_is_the_layer_that_gives_the_output():
     ('settings', 'message'),
     [
         ({'keep': 1.5}, 'keep = 1.5, but it must be from 0 to 1'),
+        ({'keep': None}, 'keep = None, but it must be from 0 to 1'),
         ({'keep': -0.1}, 'keep = -0.1, but it must be from 0 to 1'),
         ({'alpha': 2}, 'alpha = 2, but it must be from 0 to 1'),
         ({'alpha': 'best'}, "alpha = 'best' is unknown"),
@@ -294,9 +348,18 @@ def test_ridge_needs_data(source):
         transfer(source, target())
 
 
-def test_sources_without_anything_in_common(source):
-    with pytest.raises(TransferError, match='no weight in common'):
-        transfer(source, introspect.mutate(OwnSpace(), 'DARTS'), data=batches(3))
+def test_sources_of_another_space_or_depth(source):
+    from nni.nas.hub.pytorch import NasBench201
+
+    deeper = introspect.mutate(NasBench201(4, 2, 3), 'DARTS')
+    for model in (introspect.mutate(OwnSpace(), 'DARTS'), deeper):
+        with pytest.raises(TransferError, match=r'weights in common .* choose a source of the same space, width and depth'):
+            transfer(source, model, data=batches(3))
+
+
+def test_data_that_the_model_cannot_take(source):
+    with pytest.raises(TransferError, match='the first batch of data does not go into NasBench201 as it is'):
+        transfer(source, target(), data=[(torch.zeros(4, 1, 8, 8), torch.zeros(4, dtype=torch.long))])
 
 
 def test_sources_of_another_kind(tmp_path):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import select
 import socket
 import subprocess
 import sys
+import termios
 import time
+import tty
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -45,7 +46,7 @@ def main() -> int:
         compare(experiment)
         console.print(f'Web page: http://localhost:{port}    figures: {RESULT}')
         if not arguments.no_wait:
-            console.print('Press Enter to stop the experiment.')
+            console.print('Press any key to stop the experiment.')
             wait_for_key()
     finally:
         subprocess.run(['nnictl', 'stop', experiment_id], check=False, stdout=subprocess.DEVNULL)
@@ -89,7 +90,7 @@ def watch(experiment: Experiment) -> bool:
             if any(trial.status == 'FAILED' for trial in trials) or experiment.get_status() == 'ERROR':
                 break
             time.sleep(1)
-    failed = [trial for trial in trials if trial.status != 'SUCCEEDED']
+    failed = [trial for trial in trials if trial.status in ENDED - {'SUCCEEDED'}]
     for trial in failed:
         log = folder_of(trial) / 'stderr'
         lines = log.read_text().splitlines()[-20:] if log.is_file() else ['(no log)']
@@ -109,7 +110,7 @@ def compare(experiment: Experiment) -> None:
         run = runs[name]
         accuracies = [figures['default'] for figures in run['curve']]
         epochs = epochs_to(accuracies, target)
-        before = run['warm_start']['total_seconds'] if run['warm_start'] else 0.0
+        before = sum(run['warm_start']['seconds'].values()) if run['warm_start'] else 0.0
         seconds = None if epochs is None else before + sum(figures['epoch_seconds'] for figures in run['curve'][:epochs])
         summary[name] = {
             'epochs_to_target': epochs,
@@ -155,13 +156,17 @@ def folder_of(trial: object) -> Path:
 
 
 def wait_for_key() -> None:
-    """Return at Enter or Ctrl-C; without a terminal, stay until stopped."""
+    """Return at any key or Ctrl-C; without a terminal, stay until stopped."""
     try:
-        if sys.stdin.isatty():
-            select.select([sys.stdin], [], [])
-        else:
+        if not sys.stdin.isatty():
             while True:
                 time.sleep(60)
+        settings = termios.tcgetattr(sys.stdin)
+        try:
+            tty.setcbreak(sys.stdin)
+            sys.stdin.read(1)
+        finally:
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, settings)
     except KeyboardInterrupt:
         console.print('stopping')
 

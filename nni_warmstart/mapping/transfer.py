@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from .. import introspect
 from ..data import quiet_randomness
@@ -18,8 +20,10 @@ from . import batchnorm
 from .head import HEADS, find_head, prototype, ridge
 from .report import TensorOrigin, TransferReport
 
-Batches = Iterable[Any]
-"""Batches ``(inputs, classes)``: a loader, or a list."""
+_logger = logging.getLogger(__name__)
+
+Data = Iterable[Any] | Dataset | tuple[Tensor, Tensor]
+"""Labelled data: a loader (or list) of batches ``(inputs, classes)``, a torch dataset, or the two tensors."""
 
 
 def transfer(
@@ -30,8 +34,8 @@ def transfer(
     alpha: str | float = 'transfer',
     keep: float = 0.8,
     noise: float = 1e-3,
-    data: Batches | None = None,
-    val_data: Batches | None = None,
+    data: Data | None = None,
+    val_data: Data | None = None,
     seed: int = 0,
     max_samples: int = 4096,
     device: torch.device | str = 'cpu',
@@ -56,9 +60,10 @@ def transfer(
     noise
         Scale, relative to each tensor's, of the noise on replicated channels; equal spaces replicate none.
     data
-        Training batches of the target, for batch-norm statistics and the head.
+        Training data of the target, for batch-norm statistics and the head: a loader of batches ``(inputs, classes)``, a
+        torch dataset, or two tensors.
     val_data
-        Batches on which the accuracy before any training is measured; ``data`` when None.
+        Data on which the accuracy before any training is measured; ``data`` when None.
     seed
         Seed of that noise.
     max_samples
@@ -85,15 +90,15 @@ def transfer(
         clock = _Clock()
         batches = _take(data, max_samples)
         draft = copy.deepcopy(target).to(device)  # the whole new state first: the target is not touched before the end
-        with introspect.best_path(draft):
-            head_name = find_head(draft, batches[0][0].to(device) if batches else None)
+        head_name = _head_of(draft, head, batches, device)
         origins = _inherit(source, draft, head_name, head, alpha, keep)
         clock.stop('mapping')
         with introspect.best_path(draft):
-            if batchnorm.reestimate(draft, (x.to(device) for x, _ in batches)):
-                origins.update(_reestimated(draft, origins))
+            before = {name: buffer.clone() for name, buffer in draft.named_buffers() if name in origins}
+            batchnorm.reestimate(draft, (x.to(device) for x, _ in batches))
+            origins.update(_reestimated(draft, before, origins))
             clock.stop('batch_norm')
-            if head in ('ridge', 'prototype'):
+            if head_name is not None and head in ('ridge', 'prototype'):
                 _fit_head(draft, head_name, head, batches, device)
             clock.stop('head')
             probe = _take(val_data, max_samples) if val_data is not None else batches
@@ -103,6 +108,22 @@ def transfer(
     return TransferReport(source.name, tuple(origins.values()), head, accuracy, clock.seconds)
 
 
+def _head_of(model: nn.Module, head: str, batches: list[Any], device: torch.device | str) -> str | None:
+    """Name of the classifier; None where the model has none and the head needs none."""
+    with introspect.best_path(model):
+        try:
+            return find_head(model, batches[0][0].to(device) if batches else None)
+        except TransferError:
+            if head in ('ridge', 'prototype'):
+                raise
+            return None
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise TransferError(
+                f'the first batch of data does not go into {type(model).__name__} as it is '
+                f'({" ".join(str(error).split())}); give data= batches (inputs, classes) that the model itself takes.'
+            ) from error
+
+
 def check_settings(*, head: str, alpha: str | float, keep: float, noise: float) -> None:
     """Refuse settings out of their range, naming the argument, its value and the range."""
     if head not in HEADS:
@@ -110,7 +131,9 @@ def check_settings(*, head: str, alpha: str | float, keep: float, noise: float) 
     if isinstance(alpha, str) and alpha not in ('transfer', 'reset'):
         raise TransferError(f"alpha = {alpha!r} is unknown; give 'transfer', 'reset' or a number from 0 to 1.")
     for name, value, highest in (('alpha', alpha, 1.0), ('keep', keep, 1.0), ('noise', noise, float('inf'))):
-        if not isinstance(value, str) and not 0 <= value <= highest:
+        if name == 'alpha' and isinstance(value, str):
+            continue
+        if not isinstance(value, int | float) or not 0 <= value <= highest:
             wanted = 'from 0 to 1' if highest == 1 else '0 or more'
             raise TransferError(f'{name} = {value}, but it must be {wanted}.')
 
@@ -129,14 +152,14 @@ def accuracy_on(model: nn.Module, batches: Iterable[Any], device: torch.device |
 
 
 def _inherit(
-    source: Supernet, draft: nn.Module, head_name: str, head: str, alpha: str | float, keep: float
+    source: Supernet, draft: nn.Module, head_name: str | None, head: str, alpha: str | float, keep: float
 ) -> dict[str, TensorOrigin]:
     """Fill ``draft`` with inherited tensors; returns the origin of each."""
     tensors, _ = introspect.first_names(draft)
     parameters = dict(draft.named_parameters())
     choice_of = {id(choice.alpha): choice for choice in introspect.choices(draft).values()}
     state = source.state_dict()
-    head_tensors = {f'{head_name}.weight', f'{head_name}.bias'}
+    head_tensors = set() if head_name is None else {f'{head_name}.weight', f'{head_name}.bias'}
     strength = {'transfer': 1.0, 'reset': 0.0}[alpha] if isinstance(alpha, str) else float(alpha)
     origins: dict[str, TensorOrigin] = {}
     new: dict[str, Tensor] = {}
@@ -158,11 +181,18 @@ def _inherit(
                 f"{source.name!r} and {tuple(fresh.shape)} in the target; use head='ridge'."
             )
         origins[name] = TensorOrigin(name, how, origin if how == 'copied' else None, fresh.numel(), name in parameters)
-    if not any(origins[name].how == 'copied' and id(p) not in choice_of for name, p in parameters.items()):
+    body = [
+        name for name, p in parameters.items() if id(p) not in choice_of and name not in head_tensors and name in origins
+    ]
+    missing = [name for name in body if origins[name].how != 'copied']
+    if 2 * len(missing) >= len(body):
         raise TransferError(
-            f'supernet {source.name!r} (space {source.space.get("name") or source.space.get("class")}) and the target '
-            'have no weight in common; choose a source of the same space.'
+            f'supernet {source.name!r} (space {source.space.get("name") or source.space.get("class")}) and the target have '
+            f'{len(body) - len(missing)} of {len(body)} weights in common ({missing[0]} is missing); choose a source of '
+            'the same space, width and depth.'
         )
+    if missing:
+        _logger.warning('%d of %d weights are not in %r and stay fresh: %s', len(missing), len(body), source.name, missing)
     with torch.no_grad():
         for name, value in new.items():
             tensors[name].copy_(value)
@@ -175,10 +205,12 @@ def _blend(inherited: Tensor, fresh: Tensor, keep: float) -> Tensor:
     return keep * inherited.to(fresh.device) + (1 - keep) * fresh
 
 
-def _reestimated(model: nn.Module, origins: dict[str, TensorOrigin]) -> Iterator[tuple[str, TensorOrigin]]:
-    statistics = {id(buffer) for norm in batchnorm.batch_norms(model) for buffer in (norm.running_mean, norm.running_var)}
+def _reestimated(
+    model: nn.Module, before: dict[str, Tensor], origins: dict[str, TensorOrigin]
+) -> Iterator[tuple[str, TensorOrigin]]:
+    """Origins of the statistics that changed; a path that was not run (Proxyless) keeps its own."""
     for name, buffer in model.named_buffers():
-        if id(buffer) in statistics and name in origins:
+        if name in before and not torch.equal(buffer, before[name]):
             yield name, TensorOrigin(name, 're-estimated', origins[name].source, buffer.numel(), parameter=False)
 
 
@@ -204,38 +236,48 @@ def features_of(
     hook = model.get_submodule(head_name).register_forward_pre_hook(lambda _m, inputs: collected.append(inputs[0].detach()))
     was_training = model.training
     model.eval()
+    labels: list[Tensor] = []
     try:
         with torch.no_grad():
-            labels = [y for x, y in batches if model(x.to(device)) is not None]
+            for x, y in batches:
+                model(x.to(device))
+                labels.append(y)
     finally:
         hook.remove()
         model.train(was_training)
     return torch.cat(collected), torch.cat(labels).to(device)
 
 
-def _take(data: Batches | None, max_samples: int) -> list[Any]:
+def _take(data: Any, max_samples: int) -> list[tuple[Any, Tensor]]:
     """The first batches of ``data``, of ``max_samples`` pictures at most."""
-    taken, size = [], 0
-    for batch in data or ():
+    if data is None:
+        return []
+    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
+        data = TensorDataset(*data)
+    if isinstance(data, Dataset):
+        data = DataLoader(data, batch_size=256)
+    taken: list[tuple[Any, Tensor]] = []
+    size = 0
+    for batch in data:
         if not (isinstance(batch, list | tuple) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)):
-            raise TransferError(
-                'data must give batches (inputs, classes) of two tensors; write a loader that does, or use head=random.'
-            )
-        taken.append(batch)
+            raise TransferError('data must give batches (inputs, classes) of two tensors; wrap your loader so that it does.')
+        taken.append((batch[0], batch[1]))
         size += len(batch[1])
         if size >= max_samples:
             break
+    if not taken:
+        raise TransferError('data is empty: it gave no batch of (inputs, classes).')
     return taken
 
 
 class _Clock:
     """Seconds by step."""
 
-    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._now, self._last = now, now()
+        self._last = time.perf_counter()
 
     def stop(self, step: str) -> None:
-        now = self._now()
+        now = time.perf_counter()
         self.seconds[step] = now - self._last
         self._last = now
