@@ -1,6 +1,7 @@
 """Cold against warm on scikit-learn's digits, several seeds: the figures in the README.
 
     python benchmarks/digits.py --seeds 5
+    python benchmarks/digits.py --seeds 3 --ablation    # which part of the recipe does what
 
 Both runs use examples/digits/search.yml; the cold one is NNI's DARTS. Runs are appended to results/digits.jsonl, one line
 each, and are not repeated; table and figure are written anew.
@@ -34,11 +35,24 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / 'examples' / 'digits' / 'search.yml'
 RESULTS = ROOT / 'benchmarks' / 'results'
 
+MAIN = {
+    'cold': {'strategy.name': 'DARTS'},
+    'warm': {'strategy.name': 'WarmStartDARTS'},
+}
+ABLATION = {
+    'plain copy, random head': {'strategy.head': 'random', 'strategy.keep': 1.0},
+    'keep 0.8, random head': {'strategy.head': 'random'},
+    'plain copy, ridge head': {'strategy.keep': 1.0},
+    'keep 0.8, ridge head, alphas reset': {'strategy.alpha': 'reset'},
+}
+"""Sides of the comparison: keys of search.yml that differ from it."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--seeds', type=int, default=5, help='seeds 0 .. SEEDS - 1 (default: 5)')
-    parser.add_argument('--only', choices=('cold', 'warm'), help='run one side only, to share the work between processes')
+    parser.add_argument('--only', choices=tuple(MAIN), help='run one side only, to share the work between processes')
+    parser.add_argument('--ablation', action='store_true', help='run the variants of the recipe as well')
     parser.add_argument('--report', action='store_true', help='write table and figure from the results so far, run nothing')
     arguments = parser.parse_args()
     quiet()
@@ -46,7 +60,8 @@ def main() -> None:
     path = RESULTS / 'digits.jsonl'
     if not arguments.report:
         for seed in range(arguments.seeds):
-            for side in ('cold', 'warm') if arguments.only is None else (arguments.only,):
+            sides = [arguments.only] if arguments.only else [*MAIN, *(ABLATION if arguments.ablation else ())]
+            for side in sides:
                 if not any(row['seed'] == seed and row['side'] == side for row in rows(path, recipe())):
                     row = run(side, seed)
                     with path.open('a') as file:
@@ -57,8 +72,7 @@ def main() -> None:
 
 def run(side: str, seed: int) -> dict[str, Any]:
     """One search, as the demo runs it."""
-    name = {'cold': 'DARTS', 'warm': 'WarmStartDARTS'}[side]
-    config = parse_search(overridden(read(CONFIG), {'strategy.name': name}), CONFIG.parent)
+    config = parse_search(overridden(read(CONFIG), {**MAIN, **ABLATION}[side]), CONFIG.parent)
     with tempfile.TemporaryDirectory() as out:
         result = run_search(config, seed=seed, out=out, progress=False)
         row = {
@@ -118,7 +132,7 @@ def report(results: list[dict[str, Any]]) -> None:
     pairs = []
     for seed in sorted({row['seed'] for row in results}):
         both = {row['side']: row for row in results if row['seed'] == seed}
-        if len(both) == 2:
+        if both.keys() >= MAIN.keys():
             pairs.append((seed, both['cold'], both['warm']))
     lines = [
         '| seed | cold: final | cold: epochs | warm: final | warm: epochs | warm before training | epochs, ratio |'
@@ -150,10 +164,33 @@ def report(results: list[dict[str, Any]]) -> None:
             f'(from {min(time_ratios):.1f} to {max(time_ratios):.1f}); a run that never reaches the target counts as 0. '
             f'The warm start itself costs {statistics.median(overheads):.2f} epochs.'
         )
-    text = '\n'.join(lines) + '\n'
+    text = '\n'.join([*lines, '', *ablation(results)]) + '\n'
     (RESULTS / 'digits.md').write_text(text)
     print(text)
     draw(results)
+
+
+def ablation(results: list[dict[str, Any]]) -> list[str]:
+    """Table of the variants, over the seeds that all of them have."""
+    sides = [side for side in (*MAIN, *ABLATION) if any(row['side'] == side for row in results)]
+    seeds = set.intersection(*({row['seed'] for row in results if row['side'] == side} for side in sides))
+    if len(sides) <= len(MAIN) or not seeds:
+        return []
+    curves = {(row['side'], row['seed']): row['curve'] for row in results}
+    lines = [
+        f'Parts of the recipe, mean over seeds {", ".join(map(str, sorted(seeds)))} (not reached: the whole budget):',
+        '',
+        '| search | epoch 1 | epoch 2 | epoch 3 | final | epochs to the cold final accuracy |',
+        '|---' * 6 + '|',
+    ]
+    for side in sides:
+        mine = [curves[side, seed] for seed in sorted(seeds)]
+        reached = [epochs_to(curves[side, seed], final_accuracy(curves['cold', seed])) for seed in sorted(seeds)]
+        spent = [len(curve) if count is None else count for curve, count in zip(mine, reached, strict=True)]
+        cells = [statistics.mean(curve[epoch] for curve in mine) for epoch in range(3)]
+        cells.append(statistics.mean(final_accuracy(curve) for curve in mine))
+        lines.append(f'| {side} | ' + ' | '.join(f'{cell:.4f}' for cell in cells) + f' | {statistics.mean(spent):.1f} |')
+    return lines
 
 
 def draw(results: list[dict[str, Any]]) -> None:
@@ -163,7 +200,7 @@ def draw(results: list[dict[str, Any]]) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 4))
-    for side, colour in (('cold', 'tab:blue'), ('warm', 'tab:orange')):
+    for side, colour in zip(MAIN, ('tab:blue', 'tab:orange'), strict=True):
         curves = [row['curve'] for row in results if row['side'] == side]
         for curve in curves:
             axes.plot(range(1, len(curve) + 1), curve, color=colour, alpha=0.3, linewidth=1)

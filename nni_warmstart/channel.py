@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+import logging
+import time
+from pathlib import Path
+from typing import Any, cast
 
 import nni
 from nni.nas.execution import ExecutionEngine
@@ -13,10 +16,39 @@ from nni.runtime.trial_command_channel import TrialCommandChannel, get_default_t
 
 from . import introspect
 
+_logger = logging.getLogger(__name__)
+
+_LONGEST_TURN = 30
+"""Seconds: an earlier trial may have been cancelled before it asked, or run on another machine."""
+
 
 def in_trial() -> bool:
     """Whether this process was started by NNI as a trial."""
     return trial_env_vars.NNI_PLATFORM not in (None, 'unittest')
+
+
+def next_parameter() -> dict[str, Any]:
+    """Hyper-parameters of this trial, in the order of the trials; empty outside an experiment.
+
+    NNI 3.0 hands parameters out in the order in which trials ask (``training_service/v3/compat.js``), but shows them in the
+    order in which trials were made: of two that start together, the page may show each with the parameters of the other.
+    So a local trial waits until the one before it has asked.
+    """
+    turns = Path(trial_env_vars.NNI_OUTPUT_DIR or '.').parent
+    number = nni.get_sequence_id()
+    if in_trial() and trial_env_vars.NNI_PLATFORM == 'local' and number > 0:
+        deadline = time.monotonic() + _LONGEST_TURN
+        while not (turns / f'.asked-{number - 1}').exists():
+            if time.monotonic() > deadline:
+                _logger.warning(
+                    'Trial %d did not ask for its parameters in %d s; not waiting longer.', number - 1, _LONGEST_TURN
+                )
+                break
+            time.sleep(0.05)
+    parameters = nni.get_next_parameter() or {}
+    if in_trial() and turns.is_dir():
+        (turns / f'.asked-{number}').touch()
+    return cast(dict[str, Any], parameters)
 
 
 def forward_metrics(engine: ExecutionEngine) -> None:
@@ -44,5 +76,5 @@ def forward_metrics(engine: ExecutionEngine) -> None:
 def _own_channel() -> tuple[TrialCommandChannel, int | None]:
     """The trial's channel and parameter id, remembered: a finished search leaves its own parameters behind."""
     if nni.get_current_parameter() is None:
-        nni.get_next_parameter()
+        next_parameter()
     return get_default_trial_command_channel(), introspect.trial_parameter_id()

@@ -7,8 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-import nni
-
+from .channel import next_parameter
 from .cli import quiet
 from .config import overridden, parse_search, read
 from .errors import WarmStartError
@@ -22,8 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     quiet()
     try:
-        parameters = nni.get_next_parameter() or {}
-        document = overridden(read(arguments.config), parameters)
+        document = overridden(read(arguments.config), next_parameter())
         config = parse_search(document, arguments.config.resolve().parent)
         run_search(config, seed=config.seed, out=os.environ.get('NNI_OUTPUT_DIR', '.'), progress=False)
     except WarmStartError as error:

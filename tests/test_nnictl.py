@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -38,7 +37,7 @@ class Experiment:
             capture_output=True, text=True, env=ENVIRONMENT, timeout=120,
         )  # fmt: skip
         assert started.returncode == 0, started.stdout + started.stderr
-        self.id = re.search(r'nnictl stop (\w+)', started.stdout)[1]
+        self.id = self.get('experiment')['id']
 
     def __enter__(self) -> Experiment:
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
+import logging
 import socket
 import subprocess
 import sys
@@ -37,10 +37,10 @@ def main() -> int:
     parser.add_argument('--no-wait', action='store_true', help='stop the experiment at the end instead of waiting for a key')
     arguments = parser.parse_args()
     port = free_port(arguments.port)
-    experiment_id = create(port)
+    logging.getLogger('nni').setLevel(logging.WARNING)
+    experiment = create(port)
     try:
-        console.print(f'Web page: http://localhost:{port}  (experiment {experiment_id})')
-        experiment = Experiment.connect(port)
+        console.print(f'Web page: http://localhost:{port}  (experiment {experiment.id})')
         if not watch(experiment):
             return 1
         compare(experiment)
@@ -49,7 +49,7 @@ def main() -> int:
             console.print('Press any key to stop the experiment.')
             wait_for_key()
     finally:
-        subprocess.run(['nnictl', 'stop', experiment_id], check=False, stdout=subprocess.DEVNULL)
+        subprocess.run(['nnictl', 'stop', experiment.id], check=False, stdout=subprocess.DEVNULL)
     return 0
 
 
@@ -63,13 +63,12 @@ def free_port(port: int) -> int:
         port += 1
 
 
-def create(port: int) -> str:
+def create(port: int) -> Experiment:
     command = ['nnictl', 'create', '--config', str(HERE / 'warmstart.yml'), '--port', str(port)]
     output = subprocess.run(command, check=False, capture_output=True, text=True)
-    found = re.search(r'nnictl stop (\w+)|[Ee]xperiment id is (\w+)|Experiment ID: \S*?(\w{8})', output.stdout)
-    if output.returncode != 0 or found is None:
+    if output.returncode != 0:
         sys.exit(f'nnictl could not start the experiment:\n{output.stdout}{output.stderr}')
-    return next(group for group in found.groups() if group)
+    return Experiment.connect(port)
 
 
 def watch(experiment: Experiment) -> bool:
@@ -92,7 +91,7 @@ def watch(experiment: Experiment) -> bool:
             time.sleep(1)
     failed = [trial for trial in trials if trial.status in ENDED - {'SUCCEEDED'}]
     for trial in failed:
-        log = folder_of(trial) / 'stderr'
+        log = folder_of(trial) / 'trial.stderr'
         lines = log.read_text().splitlines()[-20:] if log.is_file() else ['(no log)']
         console.print(f'Trial {trial.trialJobId} ended as {trial.status}; the end of {log}:', *lines, sep='\n')
     return not failed and bool(trials)
@@ -133,7 +132,7 @@ def compare(experiment: Experiment) -> None:
             '-' if seconds is None else f'{seconds:.1f}',
             f'{row["final_accuracy"]:.4f}',
             f'{row["test_accuracy"]:.4f}',
-            '\n'.join(f'{label}: {op}' for label, op in row['architecture'].items()),
+            '\n'.join(f'{label}\N{NO-BREAK SPACE}{op}' for label, op in row['architecture'].items()),
         )
     console.print(table)
     write_json(RESULT, {'target': target, **summary})
