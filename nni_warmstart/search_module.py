@@ -86,9 +86,8 @@ class SearchModule(_Base):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> None:
         super().on_train_batch_end(outputs, batch, batch_idx, *args, **kwargs)
-        self._random = _random_state(
-            self._generators()
-        )  # validation starts after this hook, and its loader draws before the next one
+        # Validation may start after this hook, and its loader draws random numbers before the next one.
+        self._random = _random_state(self._generators())
 
     # -- validation --------------------------------------------------------------------------------------------------
 
@@ -135,7 +134,7 @@ class SearchModule(_Base):
             self.final['test_accuracy'] = test
 
     def on_fit_end(self) -> None:
-        if not self._is_nnis('on_fit_end'):  # NNI's own would only report a second time
+        if not (self.curve and self._is_nnis('on_fit_end')):  # NNI's own would only report a second time
             super().on_fit_end()
         if 'default' in self.final and nni.get_current_parameter() is not None:
             nni.report_final_result(self.final)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import OwnSpace, run, small_space
-from nni.nas.evaluator.pytorch import ClassificationModule, DataLoader, Lightning
+from nni.nas.evaluator.pytorch import ClassificationModule, DataLoader, Lightning, Trainer
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
@@ -146,6 +146,19 @@ def test_nnis_evaluator_with_a_data_module_by_stage(tmp_path, task):
     strategy = WarmStartDARTS()
     strategy(RawFormatModelSpace(small_space(), evaluator), SequentialExecutionEngine())
     assert 'test_accuracy' in strategy.oneshot_module.final
+
+
+def test_without_validation_nni_reports_as_before(tmp_path, task):
+    """No validation, no figures of ours: the final result is NNI's, the training accuracy."""
+    floats = replace(task, train_x=task.train_x.float() / 255)
+    trainer = Trainer(max_epochs=1, limit_val_batches=0, logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    strategy = WarmStartDARTS()
+    evaluator = Lightning(ClassificationModule(num_classes=3), trainer, datamodule=ByStage(floats))
+    engine = SequentialExecutionEngine()
+    strategy(RawFormatModelSpace(small_space(), evaluator), engine)
+    assert strategy.curve == []
+    (model,) = engine.list_models()
+    assert 0 <= model.metrics.final <= 1
 
 
 def test_loaders_with_their_own_generator_give_nnis_bits(tmp_path, task):

@@ -122,8 +122,9 @@ def compare(experiment: Experiment) -> None:
             'trial': run['trial'],
         }
     table = Table(title=f"To reach the cold search's final validation accuracy, {target:.4f}")
-    for column in ('search', 'epochs', 'seconds', 'final accuracy', 'test accuracy', 'architecture'):
+    for column in ('search', 'epochs', 'seconds', 'final accuracy', 'test accuracy'):
         table.add_column(column)
+    table.add_column('architecture', no_wrap=True)
     for name, row in summary.items():
         epochs, seconds = row['epochs_to_target'], row['seconds_to_target']
         table.add_row(
