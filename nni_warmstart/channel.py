@@ -36,7 +36,7 @@ def next_parameter() -> dict[str, Any]:
     """
     turns = Path(trial_env_vars.NNI_OUTPUT_DIR or '.').parent
     number = nni.get_sequence_id()
-    if in_trial() and trial_env_vars.NNI_PLATFORM == 'local' and number > 0:
+    if trial_env_vars.NNI_PLATFORM == 'local' and number > 0:
         deadline = time.monotonic() + _LONGEST_TURN
         while not (turns / f'.asked-{number - 1}').exists():
             if time.monotonic() > deadline:

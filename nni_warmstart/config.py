@@ -185,7 +185,7 @@ def parse_search(document: Mapping[str, Any], base: Path) -> SearchConfig:
         evaluator=_typed(EvaluatorConfig, _section(document, 'evaluator', {}), 'evaluator'),
         strategy=_strategy(_section(document, 'strategy', {'name': 'WarmStartDARTS'})),
         base=base,
-        seed=_value(document.get('seed', 0), 'seed', int, {'low': 0, 'high': 2**32 - 1}),
+        seed=_seed(document),
     )
 
 
@@ -201,8 +201,12 @@ def parse_pretrain(document: Mapping[str, Any], base: Path) -> PretrainConfig:
         evaluator=_typed(JointConfig, _section(document, 'evaluator', {}), 'evaluator'),
         strategy=_strategy(_section(document, 'strategy', {'name': 'DARTS'})),
         base=base,
-        seed=_value(document.get('seed', 0), 'seed', int, {'low': 0, 'high': 2**32 - 1}),
+        seed=_seed(document),
     )
+
+
+def _seed(document: Mapping[str, Any]) -> int:
+    return _value(document.get('seed', 0), 'seed', int, {'low': 0, 'high': 2**32 - 1})
 
 
 def make_strategy(config: NamedConfig, base: Path) -> strategies.WarmStartDARTS:

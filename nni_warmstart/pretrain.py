@@ -23,7 +23,6 @@ from .data import Images, Splits, Task, split
 from .errors import DataError
 from .evaluator import SAFE_LOADING, make_trainer, sgd_with_cosine
 from .mapping import batchnorm
-from .spaces import check_input
 from .supernet import Supernet
 
 
@@ -288,7 +287,7 @@ def pretrain(
     seed_everything(seed, workers=True, verbose=False)
     evaluator = JointClassification(tasks, make_trainer(settings.pop('max_epochs'), out, progress=progress), **settings)
     space = spaces.create(config.space.name, config.space.arguments, evaluator.num_classes, allow_import=True)
-    check_input(space, channels, side, evaluator.num_classes)
+    spaces.check_input(space, channels, side, evaluator.num_classes)
     strategy = make_strategy(config.strategy, config.base)
     strategy(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
     metrics = evaluator.trainer.callback_metrics

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import time
 from importlib.metadata import version
@@ -56,7 +55,10 @@ def run_search(
     WarmStartError
         If data, space, source or settings do not work.
     """
-    out = _folder(out)
+    out = Path(out)
+    trouble = storage.unwritable(out)
+    if trouble:
+        raise ConfigError(f'output folder {trouble}')
     start = time.perf_counter()
     cls = spaces.resolve(config.space.name, allow_import=True)
     channels, side = spaces.input_of(cls, config.space.arguments)
@@ -132,14 +134,3 @@ def _resume(strategy: WarmStartDARTS, space: ModelSpace, out: Path, max_epochs: 
     if epoch + 1 > max_epochs:
         raise ConfigError(f'checkpoint {path} has {epoch + 1} epochs and evaluator.max_epochs = {max_epochs}; raise it.')
     strategy.load_state_dict({'ckpt_path': str(path)})
-
-
-def _folder(out: str | Path) -> Path:
-    """``out`` as a folder that can be written."""
-    try:
-        Path(out).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f'output folder {out} cannot be made: {error.strerror}.') from error
-    if not os.access(out, os.W_OK):
-        raise ConfigError(f'output folder {out} cannot be written; choose another.')
-    return Path(out)

@@ -82,6 +82,15 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
         raise
 
 
+def unwritable(folder: str | os.PathLike[str]) -> str | None:
+    """Make ``folder`` if need be; why it cannot be made or written, or None if all is well."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        return f'{folder} cannot be made: {error.strerror}.'
+    return None if os.access(folder, os.W_OK) else f'{folder} cannot be written; choose another.'
+
+
 def plain(value: Any) -> Any:
     """``value`` as JSON can hold it: numbers that are not finite (a diverged run has them) become None."""
     if isinstance(value, float):

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from .errors import SupernetFileError, ZooError
+from .storage import unwritable
 from .supernet import Supernet
 
 _logger = logging.getLogger(__name__)
@@ -87,12 +88,9 @@ class SupernetZoo:
         """
         if not _NAME.fullmatch(name):
             raise ZooError(f'zoo entry name {name!r} may hold letters, digits, ".", "_" and "-" only.')
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ZooError(f'zoo folder {self.root} cannot be made: {error.strerror}.') from error
-        if not os.access(self.root, os.W_OK):
-            raise ZooError(f'zoo folder {self.root} cannot be written; choose another.')
+        trouble = unwritable(self.root)
+        if trouble:
+            raise ZooError(f'zoo folder {trouble}')
 
     def remove(self, name: str) -> None:
         """Delete an entry."""
