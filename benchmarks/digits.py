@@ -117,7 +117,7 @@ def equals_upstream(config: Any, out: Path) -> bool:
 def recipe() -> str:
     """Identity of what is measured: the search's settings and the source's file."""
     source = read(CONFIG)['strategy']['source']
-    content = CONFIG.read_bytes() + SupernetZoo.shipped().path(source).read_bytes()
+    content = CONFIG.read_bytes() + Path(SupernetZoo.shipped().path(source)).read_bytes()
     return hashlib.sha256(content).hexdigest()[:12]
 
 

@@ -1,9 +1,12 @@
 """Warm-started differentiable architecture search on Microsoft NNI."""
 
+from .distance.otdd import DatasetDistance, dataset_distance
+from .distance.sketch import DatasetSketch
 from .errors import ConfigError, DataError, SupernetFileError, TransferError, WarmStartError, ZooError
 from .mapping.report import TransferReport
 from .mapping.transfer import transfer
 from .pretrain import JointClassification
+from .ranking import Ranked
 from .strategy import WarmStartDARTS, WarmStartGumbelDARTS, WarmStartProxyless
 from .supernet import Supernet
 from .zoo import SupernetZoo
@@ -11,7 +14,10 @@ from .zoo import SupernetZoo
 __all__ = [
     'ConfigError',
     'DataError',
+    'DatasetDistance',
+    'DatasetSketch',
     'JointClassification',
+    'Ranked',
     'Supernet',
     'SupernetFileError',
     'SupernetZoo',
@@ -22,5 +28,6 @@ __all__ = [
     'WarmStartGumbelDARTS',
     'WarmStartProxyless',
     'ZooError',
+    'dataset_distance',
     'transfer',
 ]

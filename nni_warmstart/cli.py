@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from rich.bar import Bar
 from rich.console import Console
 from rich.table import Table
 
@@ -75,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         '--config', required=True, type=Path, help='pretrain.yml: a list data:, space, evaluator, strategy'
     )
     pretrain.add_argument('--name', required=True, help='name of the entry')
-    pretrain.add_argument('--zoo', required=True, type=Path, help='folder in which the supernet is kept')
+    pretrain.add_argument('--zoo', required=True, help='folder or URL in which the supernet is kept')
     pretrain.add_argument('--seed', type=int, help='seed of everything random (default: the key seed of the YAML, or 0)')
     _add_set(pretrain)
     pretrain.set_defaults(run=_pretrain)
@@ -86,13 +87,16 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, text in (
         ('list', _zoo_list, 'one line per entry'),
         ('show', _zoo_show, 'card of one entry'),
+        ('rank', _zoo_rank, 'order the entries by their promise for a new dataset'),
         ('add', _zoo_add, 'copy a supernet file into the zoo'),
         ('remove', _zoo_remove, 'delete an entry'),
     ):
         action = zoo.add_parser(name, help=text, description=text)
-        action.add_argument('--zoo', type=Path, help='folder of the zoo (default: the one shipped with the package)')
+        action.add_argument('--zoo', help='folder or URL of the zoo (default: the one shipped with the package)')
         if name in ('show', 'remove'):
             action.add_argument('name', help='entry')
+        if name == 'rank':
+            _add_rank(action)
         if name == 'add':
             action.add_argument('file', type=Path, help='supernet.safetensors')
             action.add_argument('--name', help='name of the entry (default: the one in the file)')
@@ -103,6 +107,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     listing.set_defaults(run=_spaces)
     return parser
+
+
+def _add_rank(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--data',
+        required=True,
+        help="the new dataset: 'digits', a file.npz, or a folder with one folder of pictures per class",
+    )
+    parser.add_argument(
+        '--by', default='otdd',
+        help='otdd: optimal transport between datasets; sliced: the same by projections; logme: evidence of the labels '
+        "given an entry's features; probe: accuracy after mapping and some steps; static, random: controls (default: otdd)",
+    )  # fmt: skip
+    parser.add_argument('--seed', type=int, default=0, help='of everything random (default: 0)')
+    parser.add_argument('--heatmap', type=Path, metavar='PNG', help='draw all pairwise dataset distances into this file')
 
 
 def _add_set(parser: argparse.ArgumentParser) -> None:
@@ -174,7 +193,7 @@ def _pretrain(arguments: argparse.Namespace) -> None:
     for name, facts in supernet.history['datasets'].items():
         table.add_row(name, f'{facts["accuracy"]:.4f}')
     _console.print(table)
-    _console.print(f'Kept as {path} ({path.stat().st_size / 1e6:.2f} MB)')
+    _console.print(f'Kept as {path} ({len(supernet.to_bytes()) / 1e6:.2f} MB)')
 
 
 def _zoo_list(arguments: argparse.Namespace) -> None:
@@ -204,6 +223,38 @@ def _zoo_show(arguments: argparse.Namespace) -> None:
         probability = entry.alpha(label).softmax(-1).tolist()
         table.add_row(label, ', '.join(f'{name} {p:.2f}' for name, p in zip(candidates, probability, strict=True)))
     _console.print(table)
+
+
+def _zoo_rank(arguments: argparse.Namespace) -> None:
+    from .data import digits, from_folder, from_npz
+    from .errors import ConfigError, ZooError
+    from .ranking import RANKINGS
+    from .zoo import open_zoo
+
+    if arguments.by not in RANKINGS:
+        raise ZooError(f'--by {arguments.by!r} is unknown; choose one of {", ".join(RANKINGS)}.')
+    if arguments.heatmap is not None and arguments.heatmap.suffix != '.png':
+        raise ConfigError(f'--heatmap {arguments.heatmap} must end in .png.')
+    path = Path(arguments.data).expanduser()
+    task = digits() if arguments.data == 'digits' else from_folder(path) if path.is_dir() else from_npz(path)
+    zoo = open_zoo(arguments.zoo)
+    with _console.status(f'Ranking {len(zoo)} entries by {arguments.by} ...'):
+        ranked = zoo.rank(task, by=arguments.by, seed=arguments.seed)
+    shifted = [entry.distance - min(ranked[0].distance, 0) for entry in ranked]  # scores are negative: the best has no bar
+    table = Table(title=f'{zoo.root} for {task.name}, by {arguments.by}; smaller is better')
+    for column in ('', 'name', arguments.by, '', 'seconds'):
+        table.add_column(column, justify='right' if column in (arguments.by, 'seconds') else 'left')
+    for place, (entry, length) in enumerate(zip(ranked, shifted, strict=True), 1):
+        bar = Bar(max(max(shifted), 1e-12), 0, length, width=30)
+        table.add_row(str(place), entry.name, f'{entry.distance:.4g}', bar, f'{entry.seconds:.2f}')
+    _console.print(table)
+    if arguments.heatmap is not None:
+        from .plots import heatmap
+        from .ranking import pairwise
+
+        names, distances = pairwise(list(zoo.entries()), task)
+        heatmap(names, distances, arguments.heatmap)
+        _console.print(f'Pairwise distances drawn in {arguments.heatmap}')
 
 
 def _zoo_add(arguments: argparse.Namespace) -> None:

@@ -220,7 +220,7 @@ def make_strategy(config: NamedConfig, base: Path) -> strategies.WarmStartDARTS:
     arguments = dict(config.arguments)
     for key in ('source', 'zoo', 'save_to'):
         value = arguments.get(key)
-        if isinstance(value, str) and (key != 'source' or (base / value).is_file()):
+        if isinstance(value, str) and '://' not in value and (key != 'source' or (base / value).is_file()):
             arguments[key] = str(base / Path(value).expanduser())
     try:
         return STRATEGIES[config.name](**arguments)

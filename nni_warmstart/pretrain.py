@@ -20,6 +20,8 @@ from torch.utils.data import ConcatDataset, Sampler
 from . import spaces
 from .config import PretrainConfig, make_strategy
 from .data import Images, Splits, Task, split
+from .distance.embedding import EMBEDDINGS
+from .distance.sketch import DatasetSketch, merged
 from .errors import DataError
 from .evaluator import SAFE_LOADING, make_trainer, sgd_with_cosine
 from .mapping import batchnorm
@@ -291,7 +293,7 @@ def pretrain(
     strategy = make_strategy(config.strategy, config.base)
     strategy(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
     metrics = evaluator.trainer.callback_metrics
-    return Supernet.from_strategy(
+    supernet = Supernet.from_strategy(
         strategy,
         name=name,
         class_names=[f'{task.name}/{label}' for task in tasks.values() for label in task.class_names],
@@ -310,4 +312,8 @@ def pretrain(
             'seed': seed,
             'command': command,
         },
+    )
+    embeddings = (*EMBEDDINGS, supernet.features(strategy.supernet))
+    return supernet.with_sketches(
+        merged((DatasetSketch.from_dataset(task, embedding=how) for task in tasks.values()), name) for how in embeddings
     )

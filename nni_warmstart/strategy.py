@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
 from pytorch_lightning.utilities.model_helpers import is_overridden
@@ -15,9 +15,10 @@ from torch import nn
 
 from . import channel
 from .data import quiet_randomness
-from .errors import TransferError
+from .errors import DataError, TransferError, ZooError
 from .mapping.report import TransferReport
-from .mapping.transfer import check_settings, transfer
+from .mapping.transfer import check_settings, fits, transfer
+from .ranking import Ranked, rank
 from .search_module import SearchModule, search_module
 from .supernet import Supernet
 from .zoo import SupernetZoo, open_zoo, resolve_source
@@ -34,12 +35,13 @@ class WarmStartDARTS(DARTS):
     Parameters
     ----------
     source
-        What to start from: None (a cold start), a :class:`~nni_warmstart.Supernet`, the path of a file, or the name of a
-        zoo entry.
+        What to start from: None (a cold start), a :class:`~nni_warmstart.Supernet`, the path of a file, the name of a
+        zoo entry, or 'nearest': the entry whose data are nearest to the training data by optimal transport, among those
+        that fit the model space.
     zoo
         Where names are looked up: a :class:`~nni_warmstart.SupernetZoo`, a folder, or None for the shipped zoo.
     head
-        Initial classifier: 'ridge', 'prototype', 'random' or 'copy'; see :func:`~nni_warmstart.transfer`.
+        Initial classifier: 'ridge', 'ot', 'prototype', 'random' or 'copy'; see :func:`~nni_warmstart.transfer`.
     alpha
         'transfer', 'reset', or the strength of the inherited prior in [0, 1].
     keep
@@ -98,49 +100,69 @@ class WarmStartDARTS(DARTS):
     def _initialize(self, model_space: Any, engine: Any) -> Any:
         if self.save_to is not None:
             open_zoo(self.save_to).check_can_add('name')
-        start = time.perf_counter()
-        source = None if self.source is None else resolve_source(self.source, self.zoo)
-        choosing = time.perf_counter() - start
         mutated: Any = super()._initialize(model_space, engine)
         evaluator = mutated.evaluator
-        evaluator.module.calibration = lambda: self._loader(evaluator, 'train')
-        if source is not None:
-            self.report = self._warm_start(source, mutated.model_space, evaluator)
-            self.report = replace(self.report, seconds={'choosing': choosing, **self.report.seconds})
+        evaluator.module.calibration = lambda: self._loader('train')
+        if self.source is not None:
+            self.report = self._warm_start(mutated.model_space, evaluator)
             _logger.info('%s', self.report.summary())
         if channel.in_trial():
             channel.forward_metrics(engine)
         return mutated
 
-    def _warm_start(self, source: Supernet, target: nn.Module, evaluator: Any) -> TransferReport:
+    def _warm_start(self, target: nn.Module, evaluator: Any) -> TransferReport:
         if evaluator.datamodule is not None:
             with quiet_randomness():
                 evaluator.datamodule.prepare_data()
                 evaluator.datamodule.setup('fit')
                 evaluator.datamodule.train_dataloader()  # records the loaders' factories
-        return transfer(
+        start = time.perf_counter()
+        source, ranking = self._choose(target)
+        choosing = time.perf_counter() - start
+        report = transfer(
             source,
             target,
             head=self.head,
             alpha=self.alpha,
             keep=self.keep,
             noise=self.noise,
-            data=self._loader(evaluator, 'train'),
-            val_data=self._loader(evaluator, 'val'),
+            data=self._loader('train'),
+            val_data=self._loader('val'),
             device=evaluator.trainer.strategy.root_device,
         )
+        return replace(
+            report, seconds={'choosing': choosing, **report.seconds}, ranking=tuple((r.name, r.distance) for r in ranking)
+        )
 
-    def _loader(self, evaluator: Any, part: str) -> Any:
+    def _choose(self, target: nn.Module) -> tuple[Supernet, list[Ranked]]:
+        """The source, and the candidates it was chosen from."""
+        if self.source != 'nearest':
+            return resolve_source(cast(Any, self.source), self.zoo), []
+        zoo = open_zoo(self.zoo)
+        candidates = {entry.name: entry for entry in zoo.entries() if fits(entry, target)}
+        if not candidates:
+            raise ZooError(
+                f"source 'nearest': zoo {zoo.root} has no entry that fits this model space; it has "
+                f'{", ".join(zoo.names()) or "none"}. Pretrain one on this space, width and depth.'
+            )
+        ranking = rank(list(candidates.values()), self._loader('train'))
+        return candidates[ranking[0].name], ranking
+
+    def _loader(self, part: str) -> Any:
         if part not in self._loaders:
-            raise TransferError(f'the evaluator {type(evaluator).__name__} has no {part} data loader.')
+            raise TransferError(f'the evaluator has no {part} data loader.')
         return self._loaders[part]()
 
     def _run(self) -> None:
         super()._run()
         if self.save_to is not None:
             zoo = open_zoo(self.save_to)
-            name = zoo.free_name(type(self.supernet).__name__.lower())
-            zoo.add(Supernet.from_strategy(self, name=name, history={'curve': self.curve}))
+            supernet = Supernet.from_strategy(self, name='new', history={'curve': self.curve})
+            try:
+                supernet = supernet.sketched(self._loader('train'), self.supernet)
+            except DataError as error:
+                _logger.warning('Remembered without sketches, so it cannot be ranked: %s', error)
+            name = zoo.add_numbered(supernet, type(self.supernet).__name__.lower())
             _logger.info('Remembered the supernet as %r in %s.', name, zoo)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -14,7 +16,11 @@ from nni.nas.oneshot.pytorch.strategy import OneShotStrategy, is_supernet
 from torch import Tensor, nn
 
 from . import introspect, spaces, storage
-from .errors import ConfigError, SupernetFileError, TransferError
+from .distance.embedding import EMBEDDINGS, Embedding, own_features
+from .distance.sketch import DatasetSketch
+from .errors import ConfigError, DataError, SupernetFileError, TransferError
+
+_SKETCH = 'sketch/'
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,9 @@ class Supernet:
         Names of the classes, in the order of the classifier's rows; empty when unknown.
     history
         Free-form record: datasets, licences, seed, command, curves, versions.
+    sketches
+        What it was trained on, by embedding: compact, in every one of
+        :data:`~nni_warmstart.distance.embedding.EMBEDDINGS` and in its own features (under :attr:`key`).
     """
 
     name: str
@@ -54,6 +63,7 @@ class Supernet:
     strategy: str
     class_names: list[str] = field(repr=False, default_factory=list)
     history: dict[str, Any] = field(repr=False, default_factory=dict)
+    sketches: dict[str, DatasetSketch] = field(repr=False, default_factory=dict)
 
     @classmethod
     def from_strategy(
@@ -74,7 +84,8 @@ class Supernet:
         name
             Name of the entry.
         dataset
-            What it was trained on: a :class:`~nni_warmstart.data.Task`, or its name.
+            What it was trained on: a :class:`~nni_warmstart.data.Task`, a torch dataset, a loader or two arrays, of which
+            sketches are kept; or only its name.
         class_names
             In the order of the classifier's rows; taken from ``dataset`` when it has them.
         history
@@ -112,7 +123,7 @@ class Supernet:
         }
         if dataset is not None:
             record['dataset'] = getattr(dataset, 'name', None) or str(dataset)
-        return cls(
+        supernet = cls(
             name=name,
             tensors={key: tensor.detach().cpu().clone() for key, tensor in tensors.items()},
             aliases=aliases,
@@ -123,6 +134,53 @@ class Supernet:
             class_names=list(class_names or getattr(dataset, 'class_names', None) or []),
             history={**record, **(history or {})},
         )
+        if dataset is None or isinstance(dataset, str):
+            return supernet
+        return supernet.sketched(dataset, model)
+
+    @property
+    def key(self) -> str:
+        """Identity of its weights, and the name of the embedding that its features are."""
+        digest = hashlib.sha256()
+        for name in sorted(self.tensors):
+            digest.update(name.encode())
+            digest.update(self.tensors[name].double().numpy().tobytes())
+        return f'supernet:{digest.hexdigest()[:12]}'
+
+    def features(self, model: nn.Module | None = None) -> Embedding:
+        """Its own features as an embedding.
+
+        Parameters
+        ----------
+        model
+            The mutated space that holds its weights; None rebuilds it.
+        """
+        channels = side = 0  # a space of the user's own: pictures as they come
+        if 'name' in self.space:
+            channels, side = spaces.input_of(spaces.resolve(self.space['name']), self.space['arguments'])
+        return own_features(self.build() if model is None else model, self.key, channels, side)
+
+    def sketched(self, dataset: Any, model: nn.Module | None = None) -> Supernet:
+        """The same supernet with sketches of what it was trained on.
+
+        Parameters
+        ----------
+        dataset
+            As :meth:`DatasetSketch.from_dataset` takes it.
+        model
+            The mutated space that holds its weights; None rebuilds it.
+
+        Raises
+        ------
+        DataError
+            If the dataset has no labelled pictures.
+        """
+        embeddings = (*EMBEDDINGS, self.features(model))
+        return self.with_sketches(DatasetSketch.from_dataset(dataset, embedding=how) for how in embeddings)
+
+    def with_sketches(self, sketches: Iterable[DatasetSketch]) -> Supernet:
+        """The same supernet with compact forms of these sketches added."""
+        return replace(self, sketches={**self.sketches, **{each.embedding: each.compact() for each in sketches}})
 
     def state_dict(self) -> dict[str, Tensor]:
         """State of the mutated space, aliases included: what its ``load_state_dict`` takes."""
@@ -196,11 +254,17 @@ class Supernet:
             'alphas': self.alphas,
             'candidates': self.candidates,
             'history': self.history,
+            'sketches': [{'name': sketch.name, 'embedding': key} for key, sketch in self.sketches.items()],
         }
 
     def to_bytes(self) -> bytes:
         """Content of the file that :meth:`save` writes."""
-        return storage.pack(self.tensors, storage.plain(self.card))
+        sketched = {
+            f'{_SKETCH}{index}/{part}': tensor
+            for index, sketch in enumerate(self.sketches.values())
+            for part, tensor in sketch.to_tensors().items()
+        }
+        return storage.pack({**self.tensors, **sketched}, storage.plain(self.card))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file with the card in its metadata, atomically."""
@@ -211,8 +275,12 @@ class Supernet:
         """Inverse of :meth:`to_bytes`; ``origin`` is named in errors."""
         tensors, card = storage.unpack(data, origin)
         try:
-            supernet = cls(tensors=tensors, **card)
-        except TypeError as error:
+            sketches = {
+                each['embedding']: DatasetSketch.from_tensors(_taken(tensors, f'{_SKETCH}{index}/'), **each)
+                for index, each in enumerate(card.pop('sketches', []))
+            }
+            supernet = cls(tensors=tensors, sketches=sketches, **card)
+        except (TypeError, KeyError, DataError) as error:
             raise SupernetFileError(f'{origin} has a card that this version does not understand ({error}).') from error
         supernet._check_card(origin)
         return supernet
@@ -263,3 +331,8 @@ class Supernet:
             raise SupernetFileError(
                 f'{origin} names the strategy {self.strategy!r}; known are {", ".join(introspect.STRATEGIES)}.'
             )
+
+
+def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those under ``prefix``, taken out of ``tensors``."""
+    return {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}

@@ -1,15 +1,22 @@
-"""SupernetZoo: a folder of supernet files, one per entry."""
+"""SupernetZoo: a folder of supernet files, one per entry, on a disk or behind any URL that fsspec knows."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
+import uuid
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from . import ranking
 from .errors import SupernetFileError, ZooError
+from .ranking import Ranked
 from .storage import unwritable
 from .supernet import Supernet
 
@@ -25,11 +32,22 @@ class SupernetZoo:
     Parameters
     ----------
     root
-        A folder; it is made when the first entry is added.
+        A folder, or any URL that fsspec knows ('file:///...', 'memory://...', 's3://...' with that protocol's package); it
+        is made when the first entry is added.
+
+    Raises
+    ------
+    ZooError
+        If the URL's protocol is unknown or its package is not installed.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root).expanduser()
+        self.root = os.path.expanduser(os.fspath(root))
+        try:
+            self._files, self._folder = fsspec.url_to_fs(self.root)
+        except (ValueError, ImportError) as error:
+            raise ZooError(f'zoo {self.root} cannot be opened: {error}') from error
+        self._folder = self._folder.rstrip('/')
 
     @classmethod
     def shipped(cls) -> SupernetZoo:
@@ -38,7 +56,14 @@ class SupernetZoo:
 
     def names(self) -> list[str]:
         """Names of all entries, sorted."""
-        return sorted(path.name[: -len(SUFFIX)] for path in self.root.glob(f'*{SUFFIX}') if not path.name.startswith('.'))
+        self._files.invalidate_cache()  # another process may have added some
+        try:
+            found = [path.rpartition('/')[2] for path in self._files.ls(self._folder, detail=False)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise ZooError(f'zoo {self.root} cannot be read: {error}') from error
+        return sorted(name[: -len(SUFFIX)] for name in found if name.endswith(SUFFIX) and not name.startswith('.'))
 
     def __contains__(self, name: object) -> bool:
         return name in self.names()
@@ -56,27 +81,70 @@ class SupernetZoo:
         SupernetFileError
             If its file is damaged.
         """
-        return Supernet.load(self._existing(name))
+        if name not in self:
+            raise ZooError(f'zoo {self.root} has no entry {name!r}; it has {", ".join(self.names()) or "none"}.')
+        try:
+            data = self._files.cat_file(self.path(name))
+        except OSError as error:
+            raise SupernetFileError(f'entry {name} of zoo {self.root} cannot be read: {error}') from error
+        return Supernet.from_bytes(data, self.path(name)).renamed(name)
 
     def entries(self) -> Iterator[Supernet]:
         """Every readable entry; damaged ones are skipped with a warning that names them."""
         for name in self.names():
             try:
                 yield self[name]
-            except SupernetFileError as error:
+            except (SupernetFileError, ZooError) as error:  # ZooError: removed by someone else in the meantime
                 _logger.warning('Skipping zoo entry %s: %s', name, error)
 
-    def add(self, supernet: Supernet) -> Path:
-        """Write an entry under the supernet's name, replacing one of that name.
+    def add(self, supernet: Supernet) -> str:
+        """Write an entry under the supernet's name, replacing one of that name; no reader sees half of it.
+
+        Returns
+        -------
+        str
+            Its path.
 
         Raises
         ------
         ZooError
-            If the name cannot be a file name.
+            If the name cannot be a file name, or the zoo cannot be written.
         """
         self.check_can_add(supernet.name)
-        supernet.save(self.path(supernet.name))
-        return self.path(supernet.name)
+        path = self.path(supernet.name)
+        if isinstance(self._files, LocalFileSystem):
+            supernet.save(path)
+        else:
+            part = f'{self._folder}/.{supernet.name}.{uuid.uuid4().hex}.part'
+            self._files.pipe_file(part, supernet.to_bytes())
+            self._files.mv(part, path)
+        return path
+
+    def add_numbered(self, supernet: Supernet, stem: str) -> str:
+        """Add an entry under the first free name of ``stem-1``, ``stem-2``, ...; never replaces one.
+
+        Returns
+        -------
+        str
+            The name.
+        """
+        number = 1
+        while True:
+            name = f'{stem}-{number}'
+            self.check_can_add(name)
+            reservation = f'{self._folder}/.{name}.reserved'
+            try:
+                self._files.pipe_file(reservation, b'', mode='create')  # of two processes, one gets it
+            except FileExistsError:
+                number += 1
+                continue
+            try:
+                if name not in self:
+                    self.add(supernet.renamed(name))
+                    return name
+            finally:
+                self._files.rm_file(reservation)
+            number += 1
 
     def check_can_add(self, name: str) -> None:
         """Refuse a name or a folder that :meth:`add` could not write, before hours of training.
@@ -88,37 +156,60 @@ class SupernetZoo:
         """
         if not _NAME.fullmatch(name):
             raise ZooError(f'zoo entry name {name!r} may hold letters, digits, ".", "_" and "-" only.')
-        trouble = unwritable(self.root)
-        if trouble:
-            raise ZooError(f'zoo folder {trouble}')
+        if isinstance(self._files, LocalFileSystem):
+            trouble = unwritable(self._folder)
+            if trouble:
+                raise ZooError(f'zoo folder {trouble}')
+        else:
+            try:
+                self._files.makedirs(self._folder, exist_ok=True)
+            except (OSError, NotImplementedError) as error:
+                raise ZooError(f'zoo {self.root} cannot be written: {error}') from error
 
     def remove(self, name: str) -> None:
-        """Delete an entry."""
-        self._existing(name).unlink()
+        """Delete an entry.
 
-    def path(self, name: str) -> Path:
-        """File of an entry."""
-        return self.root / f'{name}{SUFFIX}'
-
-    def _existing(self, name: str) -> Path:
+        Raises
+        ------
+        ZooError
+            If there is no such entry.
+        """
         if name not in self:
             raise ZooError(f'zoo {self.root} has no entry {name!r}; it has {", ".join(self.names()) or "none"}.')
-        return self.path(name)
+        self._files.rm_file(self.path(name))
 
-    def free_name(self, stem: str) -> str:
-        """``stem`` with the first number that no entry has: ``stem-1``, ``stem-2``, ..."""
-        taken = set(self.names())
-        number = 1
-        while f'{stem}-{number}' in taken:
-            number += 1
-        return f'{stem}-{number}'
+    def rank(self, dataset: Any, *, by: str = 'otdd', **settings: Any) -> list[Ranked]:
+        """Entries in the order of their promise for a dataset, the best first.
+
+        Parameters
+        ----------
+        dataset
+            A :class:`~nni_warmstart.DatasetSketch`, or a labelled dataset as :meth:`DatasetSketch.from_dataset` takes it.
+        by
+            'otdd', 'sliced', 'logme', 'probe', or the controls 'static' and 'random'.
+        **settings
+            Of :func:`nni_warmstart.ranking.rank`: embedding, seed, make_target.
+
+        Raises
+        ------
+        ZooError
+            If the zoo has no readable entry, or none can be ranked this way.
+        """
+        candidates = list(self.entries())
+        if not candidates:
+            raise ZooError(f'zoo {self.root} has no readable entry to rank; add supernets with `nni-warmstart zoo add`.')
+        return ranking.rank(candidates, dataset, by=by, **settings)
+
+    def path(self, name: str) -> str:
+        """Where an entry is, within the zoo's file system."""
+        return f'{self._folder}/{name}{SUFFIX}'
 
     def __repr__(self) -> str:
-        return f'SupernetZoo({str(self.root)!r})'
+        return f'SupernetZoo({self.root!r})'
 
 
 def open_zoo(zoo: SupernetZoo | str | os.PathLike[str] | None) -> SupernetZoo:
-    """The zoo meant by an argument ``zoo``: itself, a folder, or None for the shipped one."""
+    """The zoo meant by an argument ``zoo``: itself, a folder or URL, or None for the shipped one."""
     if zoo is None:
         return SupernetZoo.shipped()
     return zoo if isinstance(zoo, SupernetZoo) else SupernetZoo(zoo)

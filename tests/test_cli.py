@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from conftest import OwnSpace
+from PIL import Image
 from test_data import save_npz
 
 from nni_warmstart import Supernet
@@ -120,9 +121,40 @@ def test_pretrain_and_zoo(folder, capsys):
     assert 'CC0' in shown
     assert 'conv_3x3' in shown
     assert search(folder, '--set', 'strategy={name: WarmStartDARTS, source: both, zoo: zoo}') == 0
+    assert search(folder, '--set', 'strategy={name: WarmStartDARTS, source: nearest, zoo: zoo, head: ot}') == 0
+    assert json.loads((folder / 'out' / 'result.json').read_text())['warm_start']['ranking'][0][0] == 'both'
     assert main(['zoo', 'add', '--zoo', zoo, str(folder / 'out' / 'supernet.safetensors'), '--name', 'mine']) == 0
     assert main(['zoo', 'remove', '--zoo', zoo, 'both']) == 0
     assert [path.name for path in (folder / 'zoo').iterdir()] == ['mine.safetensors']
+
+
+def test_zoo_rank(folder, capsys):
+    assert search(folder) == 0
+    zoo = str(folder / 'zoo')
+    for name in ('first', 'second'):
+        assert main(['zoo', 'add', '--zoo', zoo, str(folder / 'out' / 'supernet.safetensors'), '--name', name]) == 0
+    command = ['zoo', 'rank', '--zoo', zoo, '--data', str(folder / 'shapes.npz')]
+    capsys.readouterr()
+    assert main([*command, '--heatmap', str(folder / 'map.png')]) == 0
+    shown = capsys.readouterr().out
+    assert 'first' in shown and 'second' in shown and '━' in shown
+    with Image.open(folder / 'map.png') as picture:
+        assert min(picture.size) > 300
+    for by in ('sliced', 'static', 'random', 'logme', 'probe'):
+        assert main([*command, '--by', by]) == 0
+    assert main(['zoo', 'rank', '--zoo', zoo, '--data', 'digits']) == 0
+
+
+def test_zoo_rank_errors(folder, capsys):
+    command = ['zoo', 'rank', '--zoo', str(folder / 'none'), '--data']
+    for extra, message in (
+        ([str(folder / 'shapes.npz')], 'has no readable entry to rank'),
+        ([str(folder / 'missing.npz')], 'does not exist'),
+        (['digits', '--by', 'best'], "--by 'best' is unknown; choose one of otdd"),
+        (['digits', '--heatmap', 'map.gif'], '--heatmap map.gif must end in .png'),
+    ):
+        assert main([*command, *extra]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_spaces_are_listed(capsys):

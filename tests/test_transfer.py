@@ -20,7 +20,7 @@ from nni_warmstart import (
 )
 from nni_warmstart.data import split
 from nni_warmstart.mapping import batchnorm
-from nni_warmstart.mapping.head import find_head, prototype, ridge
+from nni_warmstart.mapping.head import barycentric_projection, find_head, prototype, ridge
 from nni_warmstart.mapping.transfer import accuracy_on
 
 
@@ -29,7 +29,7 @@ def source(tmp_path_factory) -> Supernet:
     """A supernet trained on three classes."""
     torch.manual_seed(0)
     strategy = run(WarmStartDARTS(arc_learning_rate=0.1), tmp_path_factory.mktemp('source'), epochs=4)
-    return Supernet.from_strategy(strategy, name='three', class_names=['a', 'b', 'c'])
+    return Supernet.from_strategy(strategy, name='three', class_names=['a', 'b', 'c'], dataset=make_task())
 
 
 def batches(classes: int, seed: int = 5, n: int = 64) -> list:
@@ -168,6 +168,47 @@ def test_heads_beat_chance_and_random(source):
         accuracy[head] = report.zero_shot_accuracy
     assert accuracy['ridge'] >= 0.5 > accuracy['random'] or accuracy['ridge'] > accuracy['random'] + 0.2
     assert accuracy['prototype'] > accuracy['random']
+
+
+@pytest.mark.parametrize('classes', [2, 3, 4], ids=['fewer', 'equal', 'more'])
+def test_transported_heads_beat_random_ones(source, classes):
+    accuracy = {}
+    for head in ('ot', 'random'):
+        reports = [
+            transfer(source, target(classes, seed), head=head, data=batches(classes), val_data=batches(classes, seed=9))
+            for seed in range(4)
+        ]
+        accuracy[head] = np.mean([report.zero_shot_accuracy for report in reports])
+        origin = next(each for each in reports[0].origins if each.target.startswith('classifier'))
+        assert origin.how == {'ot': 'transported', 'random': 'fresh'}[head]
+    assert accuracy['ot'] > accuracy['random'] + 0.05
+    assert accuracy['ot'] >= 0.6
+
+
+def test_transported_head_finds_permuted_classes(source):
+    """The same pictures under other labels: rows of the classifier follow the classes."""
+    permutation = torch.tensor([2, 0, 1])
+    data = [(x, permutation[y]) for x, y in batches(3)]
+    report = transfer(source, target(3), head='ot', keep=1.0, data=data)
+    assert report.zero_shot_accuracy >= 0.9
+
+
+def test_transported_head_needs_a_sketch_and_every_class(source):
+    bare = Supernet(**{**vars(source), 'sketches': {}})
+    with pytest.raises(TransferError, match=r"head 'ot' needs .* there is no sketch; use head='ridge'"):
+        transfer(bare, target(), head='ot', data=batches(4))
+    with pytest.raises(TransferError, match=r"head 'ot' needs a training picture of every class; classes \[3\] have none"):
+        transfer(source, target(4), head='ot', data=batches(3))
+    with pytest.raises(TransferError, match="head 'ot' is fitted on the target's training data"):
+        transfer(source, target(4), head='ot')
+
+
+def test_barycentric_projection():
+    coupling = torch.tensor([[0.2, 0.0], [0.2, 0.6]])
+    rows = torch.tensor([[1.0, 0.0], [3.0, 4.0]])
+    assert torch.allclose(barycentric_projection(coupling, rows), torch.tensor([[2.0, 2.0], [3.0, 4.0]]))
+    with pytest.raises(TransferError, match=r'target points \[0\] receive no mass'):
+        barycentric_projection(torch.tensor([[0.0, 1.0]]), rows[:1])
 
 
 def test_zero_shot_accuracy_is_that_of_the_target_model(source):

@@ -1,13 +1,16 @@
-"""A zoo is a folder of files; damaged ones never stop it."""
+"""A zoo is a folder of files, near or far; damaged ones never stop it."""
 
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import uuid
 
+import fsspec
 import pytest
 from conftest import small_space
 
-from nni_warmstart import Supernet, SupernetZoo, ZooError, introspect
+from nni_warmstart import Supernet, SupernetFileError, SupernetZoo, ZooError, introspect
 
 
 @pytest.fixture
@@ -15,8 +18,13 @@ def supernet() -> Supernet:
     return Supernet.from_model(introspect.mutate(small_space(), 'DARTS'), name='one')
 
 
-def test_add_get_remove(tmp_path, supernet):
-    zoo = SupernetZoo(tmp_path / 'zoo')
+@pytest.fixture(params=['folder', 'file', 'memory'])
+def zoo(request, tmp_path) -> SupernetZoo:
+    roots = {'folder': tmp_path / 'zoo', 'file': f'file://{tmp_path}/zoo', 'memory': f'memory://{uuid.uuid4().hex}/zoo'}
+    return SupernetZoo(roots[request.param])
+
+
+def test_add_get_remove(zoo, supernet):
     assert zoo.names() == []
     zoo.add(supernet)
     zoo.add(supernet.renamed('two'))
@@ -28,13 +36,30 @@ def test_add_get_remove(tmp_path, supernet):
         zoo['one']
 
 
-def test_damaged_entries_are_skipped_with_a_warning(tmp_path, supernet, caplog):
-    zoo = SupernetZoo(tmp_path)
+@pytest.mark.parametrize('content', [b'', b'half a file', 'half'], ids=['empty', 'text', 'half'])
+def test_damaged_entries_are_skipped_with_a_warning(zoo, supernet, caplog, content):
     zoo.add(supernet)
-    (tmp_path / 'broken.safetensors').write_bytes(b'half a file')
+    files, _ = fsspec.url_to_fs(zoo.root)
+    data = supernet.to_bytes()
+    files.pipe_file(zoo.path('broken'), data[: len(data) // 2] if content == 'half' else content)
+    files.pipe_file(zoo.path('.two.123').replace('.safetensors', '.part'), data[:100])  # someone is writing
     with caplog.at_level(logging.WARNING):
         assert [entry.name for entry in zoo.entries()] == ['one']
-    assert 'broken' in caplog.text
+    assert 'Skipping zoo entry broken' in caplog.text
+    with pytest.raises(SupernetFileError):
+        zoo['broken']
+
+
+def test_replacing_an_entry_leaves_no_parts(zoo, supernet):
+    zoo.add(supernet)
+    zoo.add(supernet)
+    files, folder = fsspec.url_to_fs(zoo.root)
+    assert [path.rpartition('/')[2] for path in files.ls(folder, detail=False)] == ['one.safetensors']
+
+
+def test_unknown_urls_are_refused():
+    with pytest.raises(ZooError, match='cannot be opened: Protocol not known'):
+        SupernetZoo('nowhere://zoo')
 
 
 @pytest.mark.parametrize('name', ['../one', 'a/b', '', '.hidden', 'a b'])
@@ -43,8 +68,26 @@ def test_names_are_file_names(tmp_path, supernet, name):
         SupernetZoo(tmp_path).add(supernet.renamed(name))
 
 
-def test_numbered_names(tmp_path, supernet):
-    zoo = SupernetZoo(tmp_path)
-    assert zoo.free_name('net') == 'net-1'
-    zoo.add(supernet.renamed('net-1'))
-    assert zoo.free_name('net') == 'net-2'
+def test_numbered_names(zoo, supernet):
+    assert [zoo.add_numbered(supernet, 'net') for _ in range(2)] == ['net-1', 'net-2']
+    assert zoo.names() == ['net-1', 'net-2']
+
+
+def _add_some(root: str, data: bytes, count: int) -> None:
+    zoo = SupernetZoo(root)
+    for _ in range(count):
+        zoo.add_numbered(Supernet.from_bytes(data), 'net')
+
+
+def test_two_processes_add_at_once(tmp_path, supernet):
+    context = multiprocessing.get_context('spawn')
+    workers = [context.Process(target=_add_some, args=(str(tmp_path / 'zoo'), supernet.to_bytes(), 6)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    zoo = SupernetZoo(tmp_path / 'zoo')
+    assert sorted(zoo.names()) == sorted(f'net-{i}' for i in range(1, 13))  # none was overwritten
+    assert len(list(zoo.entries())) == 12
+    assert len(list((tmp_path / 'zoo').iterdir())) == 12

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ..distance.otdd import dataset_distance
+from ..distance.sketch import DatasetSketch
 from ..errors import TransferError
 
-HEADS = ('ridge', 'prototype', 'random', 'copy')
+HEADS = ('ridge', 'ot', 'prototype', 'random', 'copy')
 """Ways to initialise the classifier of a warm supernet."""
+
+FITTED = ('ridge', 'ot', 'prototype')
+"""Those that are computed from the target's data."""
 
 BOLDNESS = 0.3
 """Share of the calibrated logits that :func:`ridge` gives. Bold logits send large gradients into the body and undo what it
@@ -92,14 +99,102 @@ def prototype(features: Tensor, labels: Tensor, n_classes: int) -> LinearHead:
     """
     x = features.double()
     membership = torch.nn.functional.one_hot(labels, n_classes).double()
-    counts = membership.sum(0)
-    if (counts == 0).any():
-        empty = (counts == 0).nonzero().squeeze(1).tolist()
-        raise TransferError(f"head 'prototype' needs a training picture of every class; classes {empty} have none.")
-    means = (membership.T @ x) / counts[:, None]
+    _check_every_class(labels, n_classes, 'prototype')
+    means = (membership.T @ x) / membership.sum(0)[:, None]
     variance = ((x - means[labels]) ** 2).sum() / x.numel()
     weight = means / variance.clamp_min(1e-12)
     return LinearHead(weight.to(features.dtype), (-0.5 * (weight * means).sum(1)).to(features.dtype))
+
+
+def transported(
+    source: LinearHead,
+    sketch: DatasetSketch,
+    features: Tensor,
+    labels: Tensor,
+    n_classes: int,
+    *,
+    boldness: float = BOLDNESS,
+) -> LinearHead:
+    r"""A classifier for new classes, averaged from a source's class weights along the coupling of the classes.
+
+    The optimal transport dataset distance between the source's classes and the target's, both as features of the source,
+    couples the classes with masses :math:`\Gamma`; target class :math:`j` gets :math:`\sum_i \Gamma_{ij} w_i / \sum_i
+    \Gamma_{ij}`. Nothing is fitted, except one scale of all logits (see :func:`ridge`).
+
+    Parameters
+    ----------
+    source
+        The source's classifier.
+    sketch
+        The source's data in its own features; its ``classes`` are rows of ``source``.
+    features
+        Of the target, in the same space, shape ``(n, d)``.
+    labels
+        Classes, shape ``(n,)``, int64; every class needs a sample.
+    n_classes, boldness
+        As in :func:`ridge`.
+
+    Returns
+    -------
+    LinearHead
+        dtype and device of ``features``.
+
+    Raises
+    ------
+    TransferError
+        If a class has no sample, or the sketch is of other features.
+    """
+    _check_every_class(labels, n_classes, 'ot')
+    if sketch.dimension != features.shape[1] or int(sketch.classes.max()) >= len(source.weight):
+        raise TransferError(
+            f"head 'ot': the source's sketch has {sketch.dimension} dimensions and classes up to {int(sketch.classes.max())}"
+            f', but there are {features.shape[1]} features and {len(source.weight)} source classes.'
+        )
+    target = replace(DatasetSketch.from_dataset((features.cpu(), labels.cpu()), name='target'), embedding=sketch.embedding)
+    coupling = dataset_distance(sketch, target).label_coupling
+    weight, bias = (barycentric_projection(coupling, part.double().cpu()[sketch.classes]) for part in source)
+    scores = features.double().cpu() @ weight.T + bias
+    scale = boldness * _sharpness(scores, labels.cpu())
+    return LinearHead((scale * weight).to(features), (scale * bias).to(features))
+
+
+def barycentric_projection(coupling: Tensor, source: Tensor) -> Tensor:
+    r"""Average source rows at every target point, weighted by transported mass.
+
+    For target point :math:`j` the result is :math:`\sum_i \Gamma_{ij} x_i / \sum_i \Gamma_{ij}`.
+
+    Parameters
+    ----------
+    coupling
+        Transported masses, shape ``(n_source, n_target)``, non-negative.
+    source
+        Rows to carry over, shape ``(n_source, ...)``.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(n_target, ...)``, dtype of ``source``.
+
+    Raises
+    ------
+    TransferError
+        If some target point receives no mass.
+
+    References
+    ----------
+    Ferradans et al., *Regularized Discrete Optimal Transport*, SIAM J. Imaging Sci. 7(3), 2014.
+    """
+    mass = coupling.sum(0)
+    if (mass <= 0).any():
+        starved = (mass <= 0).nonzero().squeeze(1).tolist()
+        raise TransferError(f'target points {starved} receive no mass, so their projection is undefined.')
+    return torch.tensordot((coupling / mass).to(source).T, source, 1)
+
+
+def _check_every_class(labels: Tensor, n_classes: int, head: str) -> None:
+    empty = (labels.bincount(minlength=n_classes) == 0).nonzero().squeeze(1).tolist()
+    if empty:
+        raise TransferError(f'head {head!r} needs a training picture of every class; classes {empty} have none.')
 
 
 def _sharpness(scores: Tensor, labels: Tensor) -> float:
@@ -154,3 +249,23 @@ def find_head(model: nn.Module, x: Tensor | None = None) -> str:
         f'no linear layer of {type(model).__name__} gives its output, so its classifier cannot be found; '
         "end the model with nn.Linear, or use head='random'."
     )
+
+
+def features_of(
+    model: nn.Module, head_name: str, batches: Iterable[Any], device: torch.device | str
+) -> tuple[Tensor, Tensor]:
+    """Inputs of the classifier and the classes, shapes ``(n, d)`` and ``(n,)``, in evaluation mode."""
+    collected: list[Tensor] = []
+    hook = model.get_submodule(head_name).register_forward_pre_hook(lambda _m, inputs: collected.append(inputs[0].detach()))
+    was_training = model.training
+    model.eval()
+    labels: list[Tensor] = []
+    try:
+        with torch.no_grad():
+            for x, y in batches:
+                model(x.to(device))
+                labels.append(y)
+    finally:
+        hook.remove()
+        model.train(was_training)
+    return torch.cat(collected), torch.cat(labels).to(device)

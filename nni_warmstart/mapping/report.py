@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-INHERITED = frozenset({'copied', 'fitted', 're-estimated'})
+INHERITED = frozenset({'copied', 'fitted', 'transported', 're-estimated'})
 """Ways of getting a tensor that use the source (its values, its features, or its activations)."""
 
 
@@ -20,7 +20,7 @@ class TensorOrigin:
         Its name in the target supernet.
     how
         'copied' (shrunk and perturbed where ``keep < 1``), 'fitted' (a closed-form head on the source's features),
-        're-estimated' (batch-norm statistics) or 'fresh'.
+        'transported' (a head from the source's class weights), 're-estimated' (batch-norm statistics) or 'fresh'.
     source
         Name of the source tensor, or None.
     numel
@@ -51,7 +51,9 @@ class TransferReport:
     zero_shot_accuracy
         Accuracy before any training, on the validation data where given, else on the data of the head; None without data.
     seconds
-        Wall-clock by step: 'mapping', 'batch_norm', 'head', 'probe'.
+        Wall-clock by step: 'mapping', 'batch_norm', 'head', 'probe', and 'choosing' where the source was chosen.
+    ranking
+        Where the source was chosen: (name, distance) of every candidate, the best first.
     """
 
     source: str
@@ -59,6 +61,7 @@ class TransferReport:
     head: str
     zero_shot_accuracy: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    ranking: tuple[tuple[str, float], ...] = ()
 
     @property
     def share_inherited(self) -> float:
@@ -95,8 +98,9 @@ class TransferReport:
     def summary(self) -> str:
         """One line."""
         accuracy = '' if self.zero_shot_accuracy is None else f', accuracy before training {self.zero_shot_accuracy:.3f}'
+        chosen = f', the nearest of {len(self.ranking)}' if self.ranking else ''
         return (
-            f'warm start from {self.source!r}: {self.share_inherited:.1%} of the parameters inherited, '
+            f'warm start from {self.source!r}{chosen}: {self.share_inherited:.1%} of the parameters inherited, '
             f'head {self.head!r}{accuracy}, {self.total_seconds:.2f} s'
         )
 
@@ -108,6 +112,7 @@ class TransferReport:
             'share_inherited': self.share_inherited,
             'zero_shot_accuracy': self.zero_shot_accuracy,
             'seconds': self.seconds,
+            'ranking': [list(entry) for entry in self.ranking],
             'tensors': [[o.target, o.how, o.source, o.numel] for o in self.origins],
         }
 

@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from .. import introspect
 from ..data import quiet_randomness
+from ..distance.sketch import DatasetSketch
 from ..errors import TransferError
 from ..supernet import Supernet
 from . import batchnorm
-from .head import HEADS, find_head, prototype, ridge
+from .head import FITTED, HEADS, LinearHead, features_of, find_head, prototype, ridge, transported
 from .report import TensorOrigin, TransferReport
 
 _logger = logging.getLogger(__name__)
@@ -49,8 +50,9 @@ def transfer(
     target
         A mutated model space, freshly initialised; its own weights are the perturbation of ``keep``.
     head
-        Initial classifier: 'ridge' (closed form on the warm features of ``data``), 'prototype' (class means), 'random'
-        (the target's own), 'copy' (equal classes only).
+        Initial classifier: 'ridge' (closed form on the warm features of ``data``), 'ot' (averages of the source's class
+        weights along the coupling of the classes), 'prototype' (class means), 'random' (the target's own), 'copy' (equal
+        classes only).
     alpha
         'transfer', 'reset', or the strength of the inherited prior in [0, 1]: logits are
         ``alpha * inherited + (1 - alpha) * fresh``.
@@ -82,7 +84,7 @@ def transfer(
         If an argument is out of its range, the two have nothing in common, or the head needs data and there are none.
     """
     check_settings(head=head, alpha=alpha, keep=keep, noise=noise)
-    if data is None and head in ('ridge', 'prototype'):
+    if data is None and head in FITTED:
         raise TransferError(
             f"head {head!r} is fitted on the target's training data and there are none; pass data=, or head='random'."
         )
@@ -98,8 +100,8 @@ def transfer(
             batchnorm.reestimate(draft, (x.to(device) for x, _ in batches))
             origins.update(_reestimated(draft, before, origins))
             clock.stop('batch_norm')
-            if head_name is not None and head in ('ridge', 'prototype'):
-                _fit_head(draft, head_name, head, batches, device)
+            if head_name is not None and head in FITTED:
+                _fit_head(draft, head_name, head, source, batches, device)
             clock.stop('head')
             probe = _take(val_data, max_samples) if val_data is not None else batches
             accuracy = accuracy_on(draft, probe, device) if probe else None
@@ -114,7 +116,7 @@ def _head_of(model: nn.Module, head: str, batches: list[Any], device: torch.devi
         try:
             return find_head(model, batches[0][0].to(device) if batches else None)
         except TransferError:
-            if head in ('ridge', 'prototype'):
+            if head in FITTED:
                 raise
             return None
         except (RuntimeError, TypeError, AttributeError) as error:
@@ -172,7 +174,7 @@ def _inherit(
             if found is not None and strength and list(choice.candidates) == source.candidates[choice.label]:
                 new[name], how = _blend(found, fresh, strength), 'copied'
         elif name in head_tensors and head != 'copy':
-            how = 'fitted' if head in ('ridge', 'prototype') else 'fresh'
+            how = {'ridge': 'fitted', 'prototype': 'fitted', 'ot': 'transported'}.get(head, 'fresh')
         elif found is not None and found.shape == fresh.shape:
             new[name], how = _blend(found, fresh, keep if name in parameters else 1.0), 'copied'
         elif name in head_tensors:
@@ -214,12 +216,16 @@ def _reestimated(
             yield name, TensorOrigin(name, 're-estimated', origins[name].source, buffer.numel(), parameter=False)
 
 
-def _fit_head(model: nn.Module, head_name: str, head: str, batches: list[Any], device: torch.device | str) -> None:
+def _fit_head(
+    model: nn.Module, head_name: str, head: str, source: Supernet, batches: list[Any], device: torch.device | str
+) -> None:
     module = model.get_submodule(head_name)
     assert isinstance(module, nn.Linear)
     features, labels = features_of(model, head_name, batches, device)
     if head == 'ridge':
         weight, bias = ridge(features, labels, module.out_features, bias=module.bias is not None)
+    elif head == 'ot':
+        weight, bias = transported(*_source_head(source, head_name), features, labels, module.out_features)
     else:
         weight, bias = prototype(features, labels, module.out_features)
     with torch.no_grad():
@@ -228,24 +234,25 @@ def _fit_head(model: nn.Module, head_name: str, head: str, batches: list[Any], d
             module.bias.copy_(bias)
 
 
-def features_of(
-    model: nn.Module, head_name: str, batches: Iterable[Any], device: torch.device | str
-) -> tuple[Tensor, Tensor]:
-    """Inputs of the classifier and the classes, shapes ``(n, d)`` and ``(n,)``, in evaluation mode."""
-    collected: list[Tensor] = []
-    hook = model.get_submodule(head_name).register_forward_pre_hook(lambda _m, inputs: collected.append(inputs[0].detach()))
-    was_training = model.training
-    model.eval()
-    labels: list[Tensor] = []
-    try:
-        with torch.no_grad():
-            for x, y in batches:
-                model(x.to(device))
-                labels.append(y)
-    finally:
-        hook.remove()
-        model.train(was_training)
-    return torch.cat(collected), torch.cat(labels).to(device)
+def _source_head(source: Supernet, head_name: str) -> tuple[LinearHead, DatasetSketch]:
+    """A source's classifier, and its data in its own features."""
+    sketch, weight = source.sketches.get(source.key), source.state_dict().get(f'{head_name}.weight')
+    if sketch is None or weight is None:
+        raise TransferError(
+            f"head 'ot' needs the classifier of supernet {source.name!r} and a sketch of its data in its own features, and "
+            f"there is no {'sketch' if sketch is None else 'classifier'}; use head='ridge'."
+        )
+    bias = source.state_dict().get(f'{head_name}.bias')
+    return LinearHead(weight, torch.zeros(len(weight)) if bias is None else bias), sketch
+
+
+def fits(source: Supernet, target: nn.Module) -> bool:
+    """Whether :func:`transfer` can carry ``source`` over to ``target``: more than half of the weights have partners."""
+    alphas = {id(choice.alpha) for choice in introspect.choices(target).values()}
+    body = [(name, p.shape) for name, p in target.named_parameters() if id(p) not in alphas]
+    state = source.state_dict()
+    common = sum(name in state and state[name].shape == shape for name, shape in body)
+    return 2 * common > len(body)
 
 
 def _take(data: Any, max_samples: int) -> list[tuple[Any, Tensor]]:

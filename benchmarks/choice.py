@@ -1,0 +1,270 @@
+"""How good is the choice of a source? Every source is transferred to every target, and every ranking is judged in hindsight.
+
+    python benchmarks/choice.py --data DIR --seeds 1 2          # all steps; resumable, one JSON line per run
+    python benchmarks/choice.py --data DIR --seeds 1 2 --part 0 2   # half of the targets, to share the work
+    python benchmarks/choice.py --report                        # table and figure from the results so far
+
+Sources are pretrained on one dataset each (15 x 100 steps, seed 0) and kept in --zoo. A transfer is three epochs of search
+on at most 600 pictures of the target; its accuracy is that on the test pictures. A ranking loses what its first choice
+ends below the best source. The target's own dataset is never among the sources.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.space import RawFormatModelSpace
+from pytorch_lightning import seed_everything
+from torch.utils.data import DataLoader
+
+from nni_warmstart import DatasetSketch, SupernetZoo, WarmStartDARTS, data, introspect, spaces, transfer
+from nni_warmstart.cli import quiet
+from nni_warmstart.config import parse_pretrain
+from nni_warmstart.evaluator import classification, make_trainer
+from nni_warmstart.pretrain import pretrain
+from nni_warmstart.ranking import rank
+
+RESULTS = Path(__file__).resolve().parent / 'results'
+PATH = RESULTS / 'choice.jsonl'
+
+SOURCES = [
+    'braille', 'cifar10', 'clothing', 'emoji_category', 'fashion_mnist', 'flowers5', 'grocery', 'kannada_digits',
+    'mnist', 'notmnist', 'omniglot_latin', 'plant_seedlings', 'sign_digits', 'spoken_digits', 'steel_defects',
+    'tinyimagenet_animals',
+]  # fmt: skip
+DEVELOPMENT = [
+    'usps', 'fashion_mnist', 'tinyimagenet_things', 'sign_digits', 'omniglot_greek', 'plant_seedlings', 'digits8x8',
+    'cifar10',
+]  # fmt: skip
+"""Targets that were looked at while the rankings were made."""
+TARGETS = [
+    'gtsrb', 'clothing', 'math_symbols', 'spoken_digits', 'dog_cat', 'omniglot_latin', 'steel_defects', 'mnist',
+    'quickdraw3', 'emoji_category', 'flowers5', 'kannada_digits', 'tinyimagenet_animals', 'braille', 'notmnist',
+    'grocery', 'house_rooms', 'omniglot_korean',
+]  # fmt: skip
+FAMILIES = (
+    {'mnist', 'usps', 'digits8x8', 'kannada_digits', 'math_symbols'},
+    {'omniglot_latin', 'omniglot_greek', 'omniglot_korean'},
+    {'tinyimagenet_animals', 'tinyimagenet_things', 'cifar10', 'dog_cat'},
+    {'fashion_mnist', 'clothing'},
+    {'flowers5', 'plant_seedlings'},
+)
+SPACE = {'width': 8, 'depth': 1, 'image_size': 16}
+RANKINGS = [(by, None) for by in ('logme', 'probe', 'random')]
+RANKINGS += [(by, embedding) for by in ('otdd', 'sliced', 'static') for embedding in ('pixels', 'random_conv')]
+HEADS = ('ot', 'random', 'ridge', 'prototype')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', type=Path, help='folder of NAME.npz')
+    parser.add_argument('--zoo', type=Path, default=Path('.choice-zoo'), help='folder of the sources (default: .choice-zoo)')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[1, 2], help='seeds of the transfers (default: 1 2)')
+    parser.add_argument(
+        '--part', type=int, nargs=2, default=(0, 1), metavar=('I', 'N'), help='every Nth target, from the Ith'
+    )
+    parser.add_argument('--report', action='store_true', help='write table and figure, run nothing')
+    arguments = parser.parse_args()
+    quiet()
+    torch.set_num_threads(1)
+    if not arguments.report:
+        zoo = SupernetZoo(arguments.zoo)
+        part, parts = arguments.part
+        for name in SOURCES[part::parts]:
+            pretrained(zoo, name, arguments.data)
+        while not all(name in zoo for name in SOURCES):  # the other parts are still at it
+            time.sleep(10)
+        entries = {entry.name: entry for entry in zoo.entries()}
+        for seed in arguments.seeds:
+            for target in [*TARGETS, *DEVELOPMENT][part::parts]:
+                run_target(target, seed, entries, arguments.data)
+    report(rows())
+
+
+def pretrained(zoo: SupernetZoo, name: str, folder: Path) -> None:
+    """Pretrain a source if the zoo has none of that name; sketch its data if they are not sketched."""
+    task = data.from_npz(folder / f'{name}.npz')
+    if name in zoo:
+        supernet = zoo[name]
+        if not supernet.sketches:
+            zoo.add(supernet.sketched(task))
+        return
+    document = {
+        'data': [{'npz': {'path': str(folder / f'{name}.npz')}}],
+        'space': {'name': 'nasbench201', **SPACE},
+        'evaluator': {'max_epochs': 15, 'steps_per_epoch': 100, 'learning_rate': 0.1, 'weight_decay': 5e-4},
+        'strategy': {'name': 'DARTS', 'arc_learning_rate': 1e-3, 'gradient_clip_val': 5.0},
+    }
+    with tempfile.TemporaryDirectory() as log:
+        zoo.add(pretrain(parse_pretrain(document, Path()), name=name, seed=0, out=log))
+
+
+def run_target(target: str, seed: int, entries: dict[str, Any], folder: Path) -> None:
+    """Everything there is to measure on one target and is not in the results yet."""
+    done = {key(row) for row in rows()}
+    candidates = [entry for name, entry in entries.items() if name != target]
+    task = data.from_npz(folder / f'{target}.npz')
+    share = max(600, 8 * task.num_classes) / len(task.train_y)
+    if share < 1:
+        index, _ = data.stratified(task.train_y, share, 0)
+        task = data.replace(task, train_x=task.train_x[index], train_y=task.train_y[index])
+    splits = data.split(task.adapted(3, SPACE['image_size']))
+    for by, embedding in RANKINGS:
+        row = {'kind': 'rank', 'target': target, 'source': None, 'seed': seed, 'by': by, 'embedding': embedding}
+        if key(row) not in done:
+            start = time.perf_counter()
+            ranked = rank(candidates, task, by=by, seed=seed, **({'embedding': embedding} if embedding else {}))
+            append({**row, 'order': [list(entry[:2]) for entry in ranked], 'seconds': time.perf_counter() - start})
+    for source in [None, *candidates]:
+        row = {'kind': 'transfer', 'target': target, 'source': source and source.name, 'seed': seed}
+        if key(row) not in done:
+            append({**row, **search(splits, task.num_classes, source, seed)})
+    nearest = rank(candidates, DatasetSketch.from_dataset(task))[0].name
+    for head in HEADS:
+        row = {'kind': 'head', 'target': target, 'source': nearest, 'seed': seed, 'head': head}
+        if key(row) not in done:
+            torch.manual_seed(seed)
+            model = introspect.mutate(spaces.create('nasbench201', SPACE, task.num_classes), 'DARTS')
+            loaders = {'data': DataLoader(splits.train, 256), 'val_data': DataLoader(splits.val, 256)}
+            found = transfer(entries[nearest], model, head=head, **loaders)
+            append({**row, 'zero_shot': found.zero_shot_accuracy, 'chance': 1 / task.num_classes})
+
+
+def search(splits: data.Splits, num_classes: int, source: Any, seed: int) -> dict[str, Any]:
+    """Three epochs, cold or from a source."""
+    seed_everything(seed, workers=True, verbose=False)
+    space = spaces.create('nasbench201', SPACE, num_classes)
+    strategy = WarmStartDARTS(source=source, gradient_clip_val=5.0)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as out:
+        evaluator = classification(
+            splits, num_classes, make_trainer(3, out, progress=False), batch_size=32, learning_rate=0.05, weight_decay=3e-4
+        )
+        strategy(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
+    return {
+        'test_accuracy': strategy.oneshot_module.final['test_accuracy'],
+        'zero_shot': strategy.report and strategy.report.zero_shot_accuracy,
+        'curve': [figures['default'] for figures in strategy.curve],
+        'seconds': time.perf_counter() - start,
+    }
+
+
+def key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in ('kind', 'target', 'seed', 'source', 'by', 'embedding', 'head'))
+
+
+def rows() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in PATH.read_text().splitlines()] if PATH.exists() else []
+
+
+def append(row: dict[str, Any]) -> None:
+    with PATH.open('a') as file:
+        file.write(json.dumps(row) + '\n')
+    print({name: value for name, value in row.items() if name not in ('order', 'curve')}, flush=True)
+
+
+def report(results: list[dict[str, Any]]) -> None:
+    """Write results/choice.md and results/choice.png."""
+    accuracy: dict[tuple[str, int], dict[str | None, float]] = defaultdict(dict)
+    for row in results:
+        if row['kind'] == 'transfer':
+            accuracy[row['target'], row['seed']][row['source']] = row['test_accuracy']
+    complete = {each for each, found in accuracy.items() if len(found) == len(SOURCES) + 1 - (each[0] in SOURCES)}
+    losses: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in results:
+        if row['kind'] == 'rank' and (row['target'], row['seed']) in complete:
+            found = accuracy[row['target'], row['seed']]
+            name = row['by'] + (f', {row["embedding"]}' if row['embedding'] else '')
+            choice = row['order'][0][0]
+            losses[name][row['target']].append(max(v for k, v in found.items() if k) - found[choice])
+    for target, seed in complete:
+        found = accuracy[target, seed]
+        warm = [value for source, value in found.items() if source]
+        losses['(mean over sources)'][target].append(max(warm) - statistics.mean(warm))
+        losses['(worst source)'][target].append(max(warm) - min(warm))
+        losses['(cold start)'][target].append(max(warm) - found[None])
+    seconds = {name: statistics.median(row['seconds'] for row in results if row['kind'] == 'rank' and
+                                       row['by'] + (f', {row["embedding"]}' if row['embedding'] else '') == name)
+               for name in losses if not name.startswith('(')}  # fmt: skip
+    lines = [
+        f'Accuracy lost against the best of {len(SOURCES)} sources in hindsight (percentage points of test accuracy after '
+        f'three epochs, mean over targets and seeds), {len({t for t, _ in complete})} targets, '
+        f'{len({s for _, s in complete})} seeds; "new" targets were not looked at while the rankings were made.',
+        '',
+        '| ranking | new targets | all targets | worst target | seconds for a zoo of 16 |',
+        '|---|---|---|---|---|',
+    ]
+    table = []
+    for name, by_target in losses.items():
+        means = {target: 100 * statistics.mean(values) for target, values in by_target.items()}
+        new = [value for target, value in means.items() if target in TARGETS]
+        table.append((statistics.mean(new or [0]), name, statistics.mean(means.values()), max(means.values())))
+    for new_mean, name, mean, worst in sorted(table):
+        spent = f'{seconds[name]:.1f}' if name in seconds else '-'
+        lines.append(f'| {name} | {new_mean:.2f} | {mean:.2f} | {worst:.1f} | {spent} |')
+    lines += ['', *heads(results)]
+    text = '\n'.join(lines) + '\n'
+    (RESULTS / 'choice.md').write_text(text)
+    print(text)
+    draw(table)
+
+
+def heads(results: list[dict[str, Any]]) -> list[str]:
+    """Accuracy before any training from the nearest source, by head."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    chance, nearest = {}, {}
+    for row in results:
+        if row['kind'] == 'head':
+            found[row['target']][row['head']].append(row['zero_shot'])
+            chance[row['target']], nearest[row['target']] = row['chance'], row['source']
+    if not found:
+        return []
+    lines = [
+        'Accuracy before any training, from the nearest source by otdd (mean over seeds):',
+        '',
+        f'| target | nearest source | same family | chance | {" | ".join(HEADS)} |',
+        '|---' * (4 + len(HEADS)) + '|',
+    ]
+    ratios, above = [], 0
+    for target, by_head in sorted(found.items()):
+        family = any({target, nearest[target]} <= family for family in FAMILIES)
+        means = {head: statistics.mean(by_head[head]) for head in HEADS if by_head[head]}
+        if family:
+            ratios.append(means['ot'] / chance[target])
+        above += means['ot'] > means['random']
+        cells = ' | '.join(f'{means[head]:.3f}' for head in HEADS)
+        lines.append(f'| {target} | {nearest[target]} | {"yes" if family else "no"} | {chance[target]:.3f} | {cells} |')
+    lines.append(
+        f"\nhead='ot' over chance, median over the {len(ratios)} targets whose nearest source is of their family: "
+        f'{statistics.median(ratios or [0]):.1f}; above the random head on {above} of {len(found)} targets.'
+    )
+    return lines
+
+
+def draw(table: list[tuple[float, str, float, float]]) -> None:
+    import matplotlib
+
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+
+    table = sorted(table, reverse=True)
+    figure, axes = plt.subplots(figsize=(7, 4.5))
+    controls = ('random', 'static', '(')
+    colours = ['tab:grey' if name.startswith(controls) else 'tab:orange' for _, name, _, _ in table]
+    axes.barh([name for _, name, _, _ in table], [new for new, _, _, _ in table], color=colours)
+    axes.set(xlabel='accuracy lost against the best source (pp, new targets)', title='Choosing one of 16 sources')
+    figure.tight_layout()
+    figure.savefig(RESULTS / 'choice.png', dpi=120)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,1 @@
+"""Optimal transport between labelled datasets: sketches, distances, label couplings."""

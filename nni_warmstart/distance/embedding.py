@@ -1,0 +1,135 @@
+"""Embeddings by name: pictures of any size, channels and contrast become vectors of one dimension."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import DataError
+
+if TYPE_CHECKING:
+    from ..supernet import Supernet
+
+EMBEDDINGS = ('pixels', 'random_conv')
+"""Embeddings in which every supernet's data are kept."""
+
+NAMES = ('pixels', 'random_conv', 'resnet18')
+"""Embeddings that have a name; a :class:`~nni_warmstart.Supernet` or a function is one as well."""
+
+
+class Embedding(NamedTuple):
+    """How pictures become vectors.
+
+    Attributes
+    ----------
+    name
+        Two sketches can be compared if their embeddings have the same name.
+    channels, side
+        Pictures are brought to this shape before ``function`` sees them; 0 leaves them as they are.
+    function
+        Pictures to features ``(n, d)``.
+    standardised
+        Whether pictures become float32 and are standardised per channel over the dataset.
+    """
+
+    name: str
+    channels: int
+    side: int
+    function: Callable[[Tensor], Tensor]
+    standardised: bool = True
+
+
+def resolve(embedding: str | Embedding | Supernet | Callable[[Tensor], Tensor]) -> Embedding:
+    """The embedding meant by an argument: a name, itself, a supernet (its own features), or a function of pictures.
+
+    Raises
+    ------
+    DataError
+        If the name is unknown, or the weights of 'resnet18' are not on disk.
+    """
+    if isinstance(embedding, str):
+        if embedding == 'pixels':
+            return Embedding('pixels', 1, 8, lambda x: x.flatten(1))
+        if embedding == 'random_conv':
+            return Embedding('random_conv', 3, 32, _random_conv())
+        if embedding == 'resnet18':
+            return Embedding('resnet18', 3, 64, _resnet18())
+        raise DataError(
+            f'embedding {embedding!r} is unknown; choose one of {", ".join(NAMES)}, or pass a Supernet or a function.'
+        )
+    if isinstance(embedding, Embedding):
+        return embedding
+    if hasattr(embedding, 'features'):
+        return embedding.features()  # type: ignore[union-attr]
+    if callable(embedding):
+        return Embedding(getattr(embedding, '__name__', type(embedding).__name__), 0, 0, embedding, standardised=False)
+    raise DataError(f'embedding is a {type(embedding).__name__}; it must be a name, a Supernet or a function of pictures.')
+
+
+def _random_conv(width: int = 32) -> Callable[[Tensor], Tensor]:
+    """A fixed convolutional network with random weights: means and deviations of its last maps, ``(n, 2 * width)``."""
+    generator = torch.Generator().manual_seed(0)
+    weights = []
+    for source, target in ((3, width), (width, width), (width, width)):
+        weight = torch.randn(target, source * 9, generator=generator)
+        weights.append((weight * (2 / weight.shape[1]) ** 0.5).view(target, source, 3, 3))
+
+    def features(x: Tensor) -> Tensor:
+        for weight in weights:
+            x = F.max_pool2d(F.conv2d(x, weight.to(x), padding=1).relu(), 2)
+        return torch.cat([x.mean((2, 3)), x.std((2, 3), correction=0)], 1)
+
+    return features
+
+
+def _resnet18() -> Callable[[Tensor], Tensor]:
+    """Torchvision's ResNet-18 as pretrained on ImageNet, ``(n, 512)``, if its weights are in torch's cache."""
+    from torchvision.models import ResNet18_Weights, resnet18
+
+    weights = ResNet18_Weights.DEFAULT
+    path = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(weights.url))
+    if not os.path.isfile(path):
+        raise DataError(
+            f"embedding 'resnet18' needs torchvision's weights at {path}, and they are not there; fetch them with "
+            "torchvision.models.resnet18(weights='DEFAULT'), or choose another embedding."
+        )
+    model = resnet18()
+    model.load_state_dict(torch.load(path, map_location='cpu', weights_only=True))
+    model.fc = nn.Identity()  # type: ignore[assignment]
+    model.eval()
+    # ImageNet's own normalisation is a standardisation per channel, as ours is
+    return lambda x: model(F.interpolate(x, 64, mode='bilinear', antialias=True))
+
+
+def own_features(model: nn.Module, key: str, channels: int, side: int) -> Embedding:
+    """Inputs of a supernet's classifier, with batch norm re-estimated on the pictures it is given.
+
+    Parameters
+    ----------
+    model
+        A supernet; it is copied, not changed.
+    key
+        Identity of its weights.
+    channels, side
+        Of its pictures; 0 takes them in the shape in which they come.
+    """
+    from ..introspect import best_path
+    from ..mapping import batchnorm
+    from ..mapping.head import features_of, find_head
+
+    def features(x: Tensor) -> Tensor:
+        network = copy.deepcopy(model)
+        device = next(network.parameters()).device
+        batches = x.to(device).split(256)
+        with best_path(network):
+            batchnorm.reestimate(network, batches)
+            head = find_head(network, batches[0])
+            return features_of(network, head, [(part, torch.zeros(len(part))) for part in batches], device)[0].cpu()
+
+    return Embedding(key, channels, side, features)

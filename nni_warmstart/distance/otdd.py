@@ -1,0 +1,184 @@
+r"""Optimal transport dataset distance.
+
+Alvarez-Melis & Fusi, *Geometric Dataset Distances via Optimal Transport*, NeurIPS 2020. Samples are compared by their
+features and by the distributions of their classes: the ground cost between :math:`(x, y)` and :math:`(x', y')` is
+:math:`\|x - x'\|^2 + W_2^2(P(\cdot | y), P(\cdot | y'))`, and the distance is the square root of the optimal cost, so that
+the triangle inequality holds for ``reg = 0``.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from .labels import exact_label_distances, gaussian_label_distances, squared_distances
+from .sketch import DatasetSketch, as_sketch
+from .sliced import Classed, sliced_distance
+from .transport import Transport, solve
+
+_logger = logging.getLogger(__name__)
+
+METHODS = ('gaussian', 'exact', 'sliced')
+"""Ways to compare classes: Gaussians, samples, or both within a sliced distance."""
+
+LARGEST = 4000
+"""Samples on either side beyond which the linear programme gives way to the sliced distance."""
+
+
+@dataclass(frozen=True)
+class DatasetDistance:
+    """How far apart two labelled datasets are, and which classes correspond.
+
+    Attributes
+    ----------
+    value
+        The distance, in the units of the features: the square root of the optimal cost.
+    label_coupling
+        Transported masses between classes, shape ``(n_source_classes, n_target_classes)``, float64, summing to 1.
+    coupling
+        Transported masses between samples, shape ``(n_source, n_target)``; None for the sliced method, which has none.
+    marginal_error
+        Largest deviation of the solver's coupling from the given masses, relative to the largest of them.
+    converged
+        Whether every solver involved reached its tolerance.
+    seconds
+        Wall-clock.
+    method
+        What was computed; 'sliced' also where it stood in for too large a linear programme.
+    error
+        Bound on the error of ``value`` from the solver (for ``reg > 0`` before debiasing), by duality; for 'sliced' the
+        standard error over projections.
+    """
+
+    value: float
+    label_coupling: Tensor = field(repr=False)
+    coupling: Tensor | None = field(repr=False)
+    marginal_error: float
+    converged: bool
+    seconds: float
+    method: str
+    error: float
+
+
+def dataset_distance(
+    a: Any, b: Any, *, method: str = 'gaussian', reg: float = 0.0, projections: int = 512, seed: int = 0
+) -> DatasetDistance:
+    """Distance between two labelled datasets.
+
+    Parameters
+    ----------
+    a, b
+        :class:`~nni_warmstart.DatasetSketch` of one embedding, or whatever :meth:`DatasetSketch.from_dataset` takes (all
+        samples are used then).
+    method
+        'gaussian': classes are compared as Gaussians (Bures-Wasserstein); 'exact': by optimal transport between their
+        samples; 'sliced': by one-dimensional projections, near-linear in the samples.
+    reg
+        Entropic regularisation of the outer problem, in the units of the squared distance; 0 solves it exactly. Otherwise
+        ``value`` is debiased (the Sinkhorn divergence: Feydy et al., *Interpolating between Optimal Transport and MMD*,
+        AISTATS 2019), so that the distance of a dataset to itself is 0.
+    projections, seed
+        Of the sliced method.
+
+    Returns
+    -------
+    DatasetDistance
+        With more than 4,000 samples on a side and ``reg = 0``, the sliced distance; a warning says so.
+
+    Raises
+    ------
+    DataError
+        If the embeddings differ, the method is unknown, or the data have no labels or features that are not finite.
+    """
+    start = time.perf_counter()
+    if method not in METHODS:
+        raise DataError(f'method = {method!r} is unknown; choose one of {", ".join(METHODS)}.')
+    a, b = as_sketch(a), as_sketch(b)
+    check_comparable(a, b)
+    if method != 'sliced' and reg == 0 and max(len(a.samples), len(b.samples)) > LARGEST:
+        _logger.warning(
+            'The linear programme of %d x %d samples is too large (limit %d): the sliced distance is computed instead. '
+            'Sketch fewer samples (max_samples) or set reg to have a coupling.',
+            len(a.samples), len(b.samples), LARGEST,
+        )  # fmt: skip
+        method = 'sliced'
+    if method == 'sliced':
+        return _sliced(a, b, projections, seed, start)
+    transport = _transport(a, b, method, reg)
+    squared, gap = transport.cost, transport.gap
+    converged, error = transport.converged, transport.marginal_error
+    if reg > 0:
+        selves = [_transport(each, each, method, reg) for each in (a, b)]
+        squared = transport.regularised_cost - sum(each.regularised_cost for each in selves) / 2
+        converged = converged and all(each.converged for each in selves)
+        error = max(error, *(each.marginal_error for each in selves))
+    value = max(squared, 0.0) ** 0.5
+    return DatasetDistance(
+        value=value,
+        label_coupling=label_coupling(transport.coupling, a, b),
+        coupling=transport.coupling,
+        marginal_error=error,
+        converged=converged,
+        seconds=time.perf_counter() - start,
+        method=method,
+        error=value - max(squared - gap, 0.0) ** 0.5,
+    )
+
+
+def check_comparable(a: DatasetSketch, b: DatasetSketch) -> None:
+    """Refuse sketches of different embeddings or dimensions, and features that are not finite."""
+    if a.embedding != b.embedding or a.dimension != b.dimension:
+        raise DataError(
+            f'the sketches of {a.name} ({a.embedding}, {a.dimension} dimensions) and {b.name} ({b.embedding}, '
+            f'{b.dimension}) have different embeddings; sketch both with one.'
+        )
+    for sketch in (a, b):
+        if not all(torch.isfinite(part).all() for part in (sketch.samples, sketch.means, sketch.factors)):
+            raise DataError(f'the sketch of {sketch.name} has NaN or infinite features.')
+
+
+def label_coupling(coupling: Tensor, a: DatasetSketch, b: DatasetSketch) -> Tensor:
+    """Masses between classes from masses between samples, shape ``(n_source_classes, n_target_classes)``."""
+    rows = torch.zeros(a.num_classes, coupling.shape[1], dtype=coupling.dtype).index_add_(0, a.labels, coupling)
+    return torch.zeros(a.num_classes, b.num_classes, dtype=coupling.dtype).index_add_(1, b.labels, rows)
+
+
+def label_distances(a: DatasetSketch, b: DatasetSketch) -> Tensor:
+    """Squared Bures-Wasserstein distances between classes, shape ``(n_source_classes, n_target_classes)``, float64."""
+    return gaussian_label_distances(a.means, a.full_factors(), b.means, b.full_factors())
+
+
+def _transport(a: DatasetSketch, b: DatasetSketch, method: str, reg: float) -> Transport:
+    cost = squared_distances(a.samples, b.samples)
+    if method == 'exact':
+        between = exact_label_distances(cost, a.labels, b.labels, (a.num_classes, b.num_classes))
+    else:
+        between = label_distances(a, b)
+    for index in range(a.num_classes):  # in place: one n x n matrix is enough
+        cost[a.labels == index] += between[index][b.labels]
+    return solve(cost, reg=reg)
+
+
+def _sliced(a: DatasetSketch, b: DatasetSketch, projections: int, seed: int, start: float) -> DatasetDistance:
+    squared, error = sliced_distance(
+        *(Classed(each.samples, each.labels, each.means, each.covariances()) for each in (a, b)),
+        projections=projections, seed=seed,
+    )  # fmt: skip
+    value = squared**0.5
+    classes = solve(label_distances(a, b), a.counts, b.counts)  # classes as wholes: there are no samples to follow
+    return DatasetDistance(
+        value=value,
+        label_coupling=classes.coupling,
+        coupling=None,
+        marginal_error=classes.marginal_error,
+        converged=classes.converged,
+        seconds=time.perf_counter() - start,
+        method='sliced',
+        error=error / (2 * value) if value else 0.0,
+    )

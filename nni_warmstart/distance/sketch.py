@@ -1,0 +1,322 @@
+"""DatasetSketch: a labelled dataset in tens of kilobytes, enough to compare it with others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..data import Task, quiet_randomness
+from ..errors import DataError
+from .embedding import Embedding, resolve
+
+if TYPE_CHECKING:
+    from ..supernet import Supernet
+
+Labelled = Task | Dataset | Iterable[Any] | tuple[Any, Any]
+"""Labelled pictures or features: a task (its training part), a torch dataset, a loader, or two arrays ``(x, y)``."""
+
+_PARTS = ('classes', 'counts', 'means', 'factors', 'remainders', 'samples', 'labels')
+
+
+@dataclass(frozen=True)
+class DatasetSketch:
+    """Classes as Gaussians and a sample of each, in an embedding of ``d`` dimensions.
+
+    Make one with :meth:`from_dataset`.
+
+    Attributes
+    ----------
+    name
+        Of the dataset.
+    embedding
+        Name of the embedding; only sketches of one embedding can be compared.
+    classes
+        Label values, shape ``(n_classes,)``, int64, sorted; everything below is in this order.
+    counts
+        Samples per class in the whole dataset, ``(n_classes,)``, int64.
+    means
+        ``(n_classes, d)``.
+    factors
+        Factors of the unbiased covariances, ``(n_classes, d, r)``: a covariance is ``factor @ factor.T`` plus
+        ``remainder`` times the identity. A class with one sample has covariance 0.
+    remainders
+        Isotropic variance that a compact sketch's few columns leave out, ``(n_classes,)``; 0 otherwise.
+    samples
+        Embedded samples, stratified, ``(n, d)``.
+    labels
+        Positions of their classes in ``classes``, ``(n,)``, int64.
+    """
+
+    name: str
+    embedding: str
+    classes: Tensor = field(repr=False)
+    counts: Tensor = field(repr=False)
+    means: Tensor = field(repr=False)
+    factors: Tensor = field(repr=False)
+    remainders: Tensor = field(repr=False)
+    samples: Tensor = field(repr=False)
+    labels: Tensor = field(repr=False)
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: Labelled,
+        *,
+        embedding: str | Embedding | Supernet | Callable[[Tensor], Tensor] = 'random_conv',
+        max_samples: int | None = 1000,
+        seed: int = 0,
+        name: str | None = None,
+    ) -> DatasetSketch:
+        """Sketch a labelled dataset.
+
+        Parameters
+        ----------
+        dataset
+            A task (its training part), a torch dataset, a loader of batches ``(x, y)``, or two arrays. ``x`` are pictures
+            of 1 or 3 channels, or features ``(n, d)``, which are taken as they are. Labels are whole numbers.
+        embedding
+            'pixels' (8 x 8), 'random_conv' (a fixed random network), 'resnet18' (where torchvision's weights are on
+            disk), a supernet (its own features), or a function of pictures as they come. Under the first four, pictures
+            are brought to one size and to colour and standardised per channel.
+        max_samples
+            Samples kept at most, at least one of each class; None keeps all. Means, covariances and counts are of the
+            whole dataset.
+        seed
+            Of the choice of samples.
+        name
+            Of the dataset; a task's own by default.
+
+        Raises
+        ------
+        DataError
+            If there are no labels, no samples, features that are not finite, or shapes that do not fit.
+        """
+        name = str(name or getattr(dataset, 'name', None) or type(dataset).__name__)
+        how = resolve(embedding)
+        x, y = _read(dataset, how, name)
+        if x.ndim == 2:
+            how, features = Embedding(f'features{x.shape[1]}', 0, 0, lambda given: given, standardised=False), x
+        else:
+            features = _embed(x, how, name)
+        if features.ndim != 2 or len(features) != len(y):
+            raise DataError(
+                f'embedding {how.name!r} of {name} has shape {tuple(features.shape)}; needed is one row for each of its '
+                f'{len(y)} samples.'
+            )
+        finite = torch.isfinite(features).all(1)
+        if not finite.all():
+            raise DataError(f'{name} has NaN or infinite features in {int((~finite).sum())} of {len(finite)} samples.')
+        return _summary(name, how.name, features, y, max_samples, seed)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def dimension(self) -> int:
+        return self.means.shape[1]
+
+    def covariances(self) -> Tensor:
+        """Class covariances, shape ``(n_classes, d, d)``, float64."""
+        factors = self.factors.double()
+        identity = torch.eye(self.dimension, dtype=torch.float64)
+        return factors @ factors.mT + self.remainders.double()[:, None, None] * identity
+
+    def full_factors(self) -> Tensor:
+        """Factors of :meth:`covariances`, remainders included, float64, shape ``(n_classes, d, r)``."""
+        if not self.remainders.any():
+            return self.factors.double()
+        values, vectors = torch.linalg.eigh(self.covariances())
+        return vectors * values.clamp_min(0).sqrt()[:, None, :]
+
+    def compact(self, *, kilobytes: float = 40, seed: int = 0) -> DatasetSketch:
+        """A smaller sketch for a file: fewer samples, the leading directions of each covariance, half precision.
+
+        About a third of the budget goes to the covariances and the rest, after the means, to the samples. Every class
+        keeps one sample, so very many classes exceed the budget.
+        """
+        numbers = int(kilobytes * 1000 / 2)
+        d, c = self.dimension, self.num_classes
+        rank = max(1, min(d, self.factors.shape[2], numbers // (3 * c * d)))
+        keep = max(c, (numbers - c * d * (rank + 2)) // d)
+        covariances = self.covariances()
+        values, vectors = torch.linalg.eigh(covariances)
+        rest = values[:, :-rank].clamp_min(0).sum(1) / max(d - rank, 1)
+        leading = (values[:, -rank:] - rest[:, None]).clamp_min(0)
+        chosen = _stratified(self.labels, keep, seed)
+        return replace(
+            self,
+            means=self.means.float(),
+            factors=(vectors[:, :, -rank:] * leading.sqrt()[:, None, :]).half(),
+            remainders=rest.float(),
+            samples=self.samples[chosen].half(),
+            labels=self.labels[chosen],
+        )
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Its tensors by attribute, for a file."""
+        return {part: getattr(self, part) for part in _PARTS}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], *, name: str, embedding: str) -> DatasetSketch:
+        """Inverse of :meth:`to_tensors`.
+
+        Raises
+        ------
+        DataError
+            If a tensor is missing or the shapes do not fit together.
+        """
+        missing = set(_PARTS) - tensors.keys()
+        if missing:
+            raise DataError(f'the sketch of {name} has no {", ".join(sorted(missing))}.')
+        sketch = cls(name=name, embedding=embedding, **{part: tensors[part] for part in _PARTS})
+        shapes = [tuple(tensors[part].shape) for part in _PARTS]
+        (c,), (d,), (r,) = shapes[0], shapes[2][1:], shapes[3][2:]
+        n = len(sketch.samples)
+        if shapes != [(c,), (c,), (c, d), (c, d, r), (c,), (n, d), (n,)] or (n and int(sketch.labels.max()) >= c):
+            raise DataError(f'the sketch of {name} has tensors that do not fit together: {shapes}.')
+        return sketch
+
+
+def merged(sketches: Iterable[DatasetSketch], name: str) -> DatasetSketch:
+    """Several datasets of one embedding as one, their classes counted on: what a joint supernet was trained on."""
+    parts = list(sketches)
+    rank = max(part.factors.shape[2] for part in parts)
+    first_class = first_position = 0
+    classes, labels = [], []
+    for part in parts:
+        classes.append(part.classes + first_class)
+        labels.append(part.labels + first_position)
+        first_class += int(part.classes.max()) + 1
+        first_position += part.num_classes
+    return DatasetSketch(
+        name,
+        parts[0].embedding,
+        torch.cat(classes),
+        torch.cat([part.counts for part in parts]),
+        torch.cat([part.means for part in parts]),
+        torch.cat([F.pad(part.factors, (0, rank - part.factors.shape[2])) for part in parts]),
+        torch.cat([part.remainders for part in parts]),
+        torch.cat([part.samples for part in parts]),
+        torch.cat(labels),
+    )
+
+
+def pictures_of(dataset: Labelled, channels: int, side: int, name: str = 'dataset') -> tuple[Tensor, Tensor]:
+    """Pictures ``(n, channels, side, side)``, standardised per channel, and labels ``(n,)`` of a labelled dataset."""
+    how = Embedding('pictures', channels, side, lambda x: x)
+    x, y = _read(dataset, how, name)
+    return _embed(x, how, name), y
+
+
+def as_sketch(given: Any) -> DatasetSketch:
+    """``given`` itself if it is a sketch, else a sketch with all of its samples."""
+    return given if isinstance(given, DatasetSketch) else DatasetSketch.from_dataset(given, max_samples=None)
+
+
+def _summary(name: str, embedding: str, features: Tensor, y: Tensor, max_samples: int | None, seed: int) -> DatasetSketch:
+    classes, labels, counts = y.unique(return_inverse=True, return_counts=True)
+    d, largest = features.shape[1], int(counts.max())
+    rank = min(d, largest)
+    means = torch.zeros(len(classes), d, dtype=torch.float64)
+    factors = torch.zeros(len(classes), d, rank, dtype=torch.float64)
+    for index in range(len(classes)):
+        members = features[labels == index].double()
+        means[index] = members.mean(0)
+        if len(members) > 1:
+            root = (members - means[index]) / (len(members) - 1) ** 0.5
+            if len(root) > d:
+                root = torch.linalg.qr(root, mode='r').R
+            factors[index, :, : len(root)] = root.T
+    chosen = torch.arange(len(y)) if max_samples is None else _stratified(labels, max_samples, seed)
+    return DatasetSketch(
+        name, embedding, classes, counts, means, factors, torch.zeros(len(classes), dtype=torch.float64),
+        features[chosen], labels[chosen],
+    )  # fmt: skip
+
+
+def _stratified(labels: Tensor, size: int, seed: int) -> Tensor:
+    """Sorted indices of ``size`` samples, every class in proportion and at least once."""
+    if len(labels) <= size:
+        return torch.arange(len(labels))
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator)
+    order = order[labels[order].sort(stable=True).indices]  # class by class, at random within
+    counts = labels.bincount()
+    place = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[labels[order]]
+    depth = (place + 0.5) / counts[labels[order]]  # a sample's quantile within its class
+    depth[place == 0] = -1
+    return order[depth.argsort(stable=True)[: max(size, int((counts > 0).sum()))]].sort().values
+
+
+def _read(dataset: Labelled, how: Embedding, name: str) -> tuple[Tensor, Tensor]:
+    """All of ``x`` (pictures already of the embedding's size) and ``y``."""
+    if isinstance(dataset, Task):
+        batches: Iterable[Any] = [(dataset.train_x, dataset.train_y)]
+    elif isinstance(dataset, tuple) and len(dataset) == 2:
+        batches = [dataset]
+    elif isinstance(dataset, Dataset):
+        batches = DataLoader(dataset, batch_size=256)
+    elif isinstance(dataset, Iterable):
+        batches = dataset
+    else:
+        raise DataError(f'a dataset must be a torch dataset, a loader or two arrays (x, y), not {type(dataset).__name__}.')
+    xs, ys = [], []
+    with quiet_randomness():
+        for batch in batches:
+            if not isinstance(batch, list | tuple) or len(batch) != 2 or batch[1] is None:
+                raise DataError(f'{name} gives no pairs of samples and labels; distances between datasets need labels.')
+            x, y = (torch.as_tensor(np.asarray(part) if not isinstance(part, Tensor) else part) for part in batch)
+            if y.ndim != 1 or y.is_floating_point() or y.is_complex() or len(x) != len(y):
+                raise DataError(
+                    f'{name} has labels of shape {tuple(y.shape)} and type {y.dtype} for {len(x)} samples; needed is one '
+                    'whole number each.'
+                )
+            xs.append(x.detach().cpu() if x.ndim == 2 else _prepared(x.detach().cpu(), how, name))
+            ys.append(y.detach().cpu().long())
+    if not ys or not sum(len(y) for y in ys):
+        raise DataError(f'{name} is empty: there is nothing to sketch.')
+    y = torch.cat(ys)
+    if int(y.min()) < 0:
+        raise DataError(
+            f'{name} has the label {int(y.min())}; labels must be 0 or more (unlabelled samples cannot be used).'
+        )
+    return torch.cat(xs), y
+
+
+def _prepared(x: Tensor, how: Embedding, name: str) -> Tensor:
+    """Pictures of the embedding's shape, float32."""
+    if not how.side:
+        return x
+    if x.ndim == 4 and x.shape[1] not in (1, 3) and x.shape[-1] in (1, 3):
+        x = x.permute(0, 3, 1, 2)  # numpy's habit
+    if x.ndim == 3:
+        x = x[:, None]
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise DataError(
+            f'{name} has samples of shape {tuple(x.shape[1:])}; needed are pictures of 1 or 3 channels, or features (n, d).'
+        )
+    x = x.float()
+    if x.shape[1] != how.channels:
+        x = x.expand(-1, 3, -1, -1) if how.channels == 3 else x.mean(1, keepdim=True)
+    return F.interpolate(x, (how.side, how.side), mode='bilinear', antialias=True, align_corners=False)
+
+
+def _embed(x: Tensor, how: Embedding, name: str) -> Tensor:
+    if not torch.isfinite(x.float()).all():
+        raise DataError(f'{name} has NaN or infinite pixels; remove or repair those pictures.')
+    if how.standardised and x.ndim == 4:
+        x = x.float()
+        x = (x - x.mean((0, 2, 3), keepdim=True)) / x.std((0, 2, 3), keepdim=True).clamp_min(1e-6)
+    with torch.no_grad():
+        features = how.function(x)
+    if not isinstance(features, Tensor):
+        raise DataError(f'embedding {how.name!r} gave a {type(features).__name__}; it must give a tensor (n, d).')
+    return features.detach().cpu()

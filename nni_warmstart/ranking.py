@@ -1,0 +1,268 @@
+"""Ways to rank candidate sources for a new dataset, and the controls that a good one has to beat."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import introspect, spaces
+from .data import quiet_randomness, stratified
+from .distance.logme import logme
+from .distance.otdd import dataset_distance
+from .distance.sketch import DatasetSketch, pictures_of
+from .errors import DataError, ZooError
+from .mapping.transfer import accuracy_on, transfer
+from .supernet import Supernet
+
+_logger = logging.getLogger(__name__)
+
+EMBEDDING = 'random_conv'
+"""Embedding in which datasets are compared unless another is asked for."""
+
+
+class Ranked(NamedTuple):
+    """One candidate source.
+
+    Attributes
+    ----------
+    name
+        Name of the entry.
+    distance
+        Smaller is better: a dataset distance, or minus a score (LogME), or an error rate (probe), or a random number.
+    seconds
+        Wall-clock spent on this candidate.
+    """
+
+    name: str
+    distance: float
+    seconds: float
+
+
+def rank(
+    candidates: Sequence[Supernet],
+    dataset: Any,
+    *,
+    by: str = 'otdd',
+    embedding: str = EMBEDDING,
+    seed: int = 0,
+    make_target: Callable[[Supernet, int], nn.Module] | None = None,
+) -> list[Ranked]:
+    """Candidates in the order of their promise for a dataset, the best first.
+
+    Parameters
+    ----------
+    candidates
+        Supernets, with the sketches of their data.
+    dataset
+        A :class:`~nni_warmstart.DatasetSketch` (enough for 'otdd', 'sliced', 'static' and 'random'), or a labelled
+        dataset as :meth:`DatasetSketch.from_dataset` takes it.
+    by
+        A key of :data:`RANKINGS`.
+    embedding
+        In which sketches are compared.
+    seed
+        Of everything random.
+    make_target
+        For 'probe': a fresh, mutated model space for a candidate and a number of classes; the candidate's own space when
+        None.
+
+    Raises
+    ------
+    ZooError
+        If there are no candidates, ``by`` is unknown, or none can be ranked.
+    DataError
+        If the ranking needs pictures and has a sketch only.
+    """
+    if by not in RANKINGS:
+        raise ZooError(f'ranking by {by!r} is unknown; choose one of {", ".join(RANKINGS)}.')
+    if not candidates:
+        raise ZooError('there is nothing to rank: the zoo has no readable entry.')
+    if by in ('logme', 'probe') and isinstance(dataset, DatasetSketch):
+        raise DataError(f'ranking by {by!r} runs the candidates on pictures, and a sketch has none; pass the dataset.')
+    with quiet_randomness():
+        ranked = RANKINGS[by](candidates, dataset, embedding=embedding, seed=seed, make_target=make_target or own_space)
+    return sorted(ranked, key=lambda entry: (entry.distance, entry.name))
+
+
+def own_space(candidate: Supernet, num_classes: int) -> nn.Module:
+    """A fresh supernet of a candidate's own space for another number of classes."""
+    if 'name' not in candidate.space:
+        raise ZooError(
+            f'supernet {candidate.name!r} was trained on {candidate.space.get("class")}, which a file cannot choose to run; '
+            'rank by otdd, or search with that space.'
+        )
+    space = spaces.create(candidate.space['name'], candidate.space['arguments'], num_classes)
+    return introspect.mutate(space, candidate.strategy)
+
+
+def sketched(candidates: Iterable[Supernet], embedding: str) -> list[Supernet]:
+    """Those with a sketch in this embedding; others are left out with a warning.
+
+    Raises
+    ------
+    ZooError
+        If none has one.
+    """
+    candidates = list(candidates)
+    found = [each for each in candidates if embedding in each.sketches]
+    missing = [each.name for each in candidates if embedding not in each.sketches]
+    if not found:
+        raise ZooError(
+            f'no entry has a sketch in the embedding {embedding!r} ({", ".join(missing)}); pretrain again, or rank by logme '
+            'or probe.'
+        )
+    if missing:
+        _logger.warning('Entries without a sketch in the embedding %r are not ranked: %s', embedding, ', '.join(missing))
+    return found
+
+
+def _by_distance(method: str) -> Callable[..., list[Ranked]]:
+    def ranking(candidates: Sequence[Supernet], dataset: Any, *, embedding: str, **_: Any) -> list[Ranked]:
+        candidates = sketched(candidates, embedding)
+        target = sketch_like(dataset, embedding)
+        return [_timed(each.name, lambda s: dataset_distance(s, target, method=method).value, each.sketches[embedding])
+                for each in candidates]  # fmt: skip
+
+    return ranking
+
+
+def sketch_like(dataset: Any, embedding: str) -> DatasetSketch:
+    """A target's sketch, as compact as those of the candidates: like is compared with like."""
+    sketch = dataset if isinstance(dataset, DatasetSketch) else DatasetSketch.from_dataset(dataset, embedding=embedding)
+    return sketch.compact()
+
+
+def pairwise(candidates: Sequence[Supernet], dataset: Any, *, embedding: str = EMBEDDING) -> tuple[list[str], Tensor]:
+    """Distances between the data of all candidates and a dataset.
+
+    Returns
+    -------
+    names
+        Of the candidates, the dataset's last.
+    distances
+        Shape ``(n + 1, n + 1)``, float64.
+    """
+    sketches = {each.name: each.sketches[embedding] for each in sketched(candidates, embedding)}
+    target = sketch_like(dataset, embedding)
+    everything = [*sketches.values(), target]
+    distances = torch.zeros(len(everything), len(everything), dtype=torch.float64)
+    for i, a in enumerate(everything):
+        for j in range(i):
+            distances[i, j] = distances[j, i] = dataset_distance(a, everything[j]).value
+    return [*sketches, target.name], distances
+
+
+def _static(candidates: Sequence[Supernet], dataset: Any, *, embedding: str, **_: Any) -> list[Ranked]:
+    """Mean distance to the other entries: a ranking that does not look at the target."""
+    sketches = {each.name: each.sketches[embedding] for each in sketched(candidates, embedding)}
+
+    def mean_distance(name: str) -> float:
+        others = [dataset_distance(sketches[name], other).value for key, other in sketches.items() if key != name]
+        return sum(others) / max(len(others), 1)
+
+    return [_timed(name, mean_distance, name) for name in sketches]
+
+
+def _random(candidates: Sequence[Supernet], dataset: Any, *, seed: int, **_: Any) -> list[Ranked]:
+    values = torch.rand(len(candidates), generator=torch.Generator().manual_seed(seed)).tolist()
+    return [Ranked(each.name, value, 0.0) for each, value in zip(candidates, values, strict=True)]
+
+
+def _logme(candidates: Sequence[Supernet], dataset: Any, **_: Any) -> list[Ranked]:
+    """Evidence of the labels given each candidate's features."""
+
+    def score(candidate: Supernet) -> float:
+        how = candidate.features()
+        x, y = pictures_of(dataset, how.channels, how.side)
+        labels = y.unique(return_inverse=True)[1]
+        return -logme(how.function(x), labels)
+
+    return [_timed(each.name, score, each) for each in candidates]
+
+
+def _probe(
+    candidates: Sequence[Supernet],
+    dataset: Any,
+    *,
+    seed: int,
+    make_target: Callable[[Supernet, int], nn.Module],
+    steps: int = 8,
+    **_: Any,
+) -> list[Ranked]:
+    """Error rate after mapping and, for the better half each time, after twice as many steps of training."""
+    probes = [_Probe(each, dataset, make_target, seed) for each in candidates]
+    running = probes
+    while len(running) > 1:
+        running = sorted(running, key=lambda probe: probe.error)[: -(-len(running) // 2)]
+        for probe in running:
+            probe.train(steps)
+        steps *= 2
+    rounds = max(probe.rounds for probe in probes)
+    # who went further ranks first, whatever the error rates of those who were left behind
+    return [Ranked(probe.name, rounds - probe.rounds + probe.error, probe.seconds) for probe in probes]
+
+
+class _Probe:
+    """A candidate mapped onto the target's classes, on its way through successive halving.
+
+    Jamieson & Talwalkar, *Non-stochastic Best Arm Identification and Hyperparameter Optimization*, AISTATS 2016.
+    """
+
+    def __init__(
+        self, candidate: Supernet, dataset: Any, make_target: Callable[[Supernet, int], nn.Module], seed: int
+    ) -> None:
+        start = time.perf_counter()
+        how = candidate.features()
+        x, y = pictures_of(dataset, how.channels, how.side)
+        y = y.unique(return_inverse=True)[1]
+        held_out, kept = stratified(y, 0.5, seed)
+        self.name, self.rounds = candidate.name, 0
+        self.train_data, self.val_data = (
+            (x[kept], y[kept]),
+            list(zip(x[held_out].split(256), y[held_out].split(256), strict=True)),
+        )
+        torch.manual_seed(seed)
+        self.model = make_target(candidate, int(y.max()) + 1)
+        report = transfer(candidate, self.model, data=self.train_data, val_data=self.val_data, max_samples=len(x))
+        self.error = 1 - (report.zero_shot_accuracy or 0.0)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.seconds = time.perf_counter() - start
+
+    def train(self, steps: int) -> None:
+        """Train the weights for some steps, and measure the error rate again."""
+        start = time.perf_counter()
+        x, y = self.train_data
+        optimizer = torch.optim.SGD(self.model.parameters(), lr=0.02, momentum=0.9)
+        with introspect.best_path(self.model):
+            self.model.train()
+            for _ in range(steps):
+                batch = torch.randint(len(x), (min(64, len(x)),), generator=self.generator)
+                optimizer.zero_grad()
+                F.cross_entropy(self.model(x[batch]), y[batch]).backward()
+                optimizer.step()
+            self.error = 1 - accuracy_on(self.model, self.val_data, x.device)
+        self.rounds += 1
+        self.seconds += time.perf_counter() - start
+
+
+def _timed(name: str, function: Callable[[Any], float], argument: Any) -> Ranked:
+    start = time.perf_counter()
+    value = function(argument)
+    return Ranked(name, value, time.perf_counter() - start)
+
+
+RANKINGS: dict[str, Callable[..., list[Ranked]]] = {
+    'otdd': _by_distance('gaussian'),
+    'sliced': _by_distance('sliced'),
+    'logme': _logme,
+    'probe': _probe,
+    'static': _static,
+    'random': _random,
+}
+"""Rankings by name; 'static' and 'random' are controls that ignore the target."""

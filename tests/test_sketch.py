@@ -1,0 +1,152 @@
+"""Sketches: what they keep of a dataset, whatever its form; what a supernet's file keeps of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import OwnSpace, make_task, small_space
+from torch.utils.data import DataLoader, TensorDataset
+
+from nni_warmstart import DataError, DatasetSketch, Supernet, SupernetFileError, dataset_distance, introspect, storage
+from nni_warmstart.distance.embedding import EMBEDDINGS
+
+
+@pytest.mark.parametrize('embedding', ['pixels', 'random_conv'])
+def test_forms_of_one_dataset_give_one_sketch(embedding, task):
+    x, y = task.train_x, task.train_y
+    forms = [
+        task,
+        (x, y),
+        (x.numpy(), y.numpy()),
+        (x.permute(0, 2, 3, 1).numpy(), y.numpy()),  # channels last
+        TensorDataset((x.float() - 100) / 7, y),  # normalised: sketches are standardised
+        DataLoader(TensorDataset(x, y), batch_size=7),
+    ]
+    first, *others = [DatasetSketch.from_dataset(form, embedding=embedding) for form in forms]
+    for other in others:
+        assert torch.allclose(first.means, other.means, atol=1e-4)
+        assert torch.allclose(first.covariances(), other.covariances(), atol=1e-3)
+
+
+def test_sizes_channels_and_classes_share_one_dimension():
+    tasks = [make_task(classes=2, side=8), make_task(classes=4, side=20)]
+    grey = (tasks[0].train_x.float().mean(1, keepdim=True), tasks[0].train_y)
+    sketches = [DatasetSketch.from_dataset(each) for each in (*tasks, grey)]
+    assert {sketch.dimension for sketch in sketches} == {64}
+    assert dataset_distance(sketches[0], sketches[1]).label_coupling.shape == (2, 4)
+
+
+def test_statistics_are_of_the_whole_dataset_and_samples_stratified():
+    x, y = torch.randn(300, 6, dtype=torch.float64), torch.arange(300) % 3
+    y[0] = 3  # a class with one sample
+    sketch = DatasetSketch.from_dataset((x, y), max_samples=30)
+    assert sketch.counts.tolist() == [99, 100, 100, 1]
+    assert torch.allclose(sketch.covariances()[1], torch.from_numpy(np.cov(x[y == 1].numpy().T)))
+    assert len(sketch.samples) == 30
+    assert sketch.labels.bincount().tolist() == [9, 10, 10, 1] or sketch.labels.bincount().min() == 1
+    again, other = (DatasetSketch.from_dataset((x, y), max_samples=30, seed=seed) for seed in (0, 1))
+    assert torch.equal(again.samples, sketch.samples)
+    assert not torch.equal(other.samples, sketch.samples)
+
+
+def test_a_function_is_an_embedding(task):
+    def brightness(x: torch.Tensor) -> torch.Tensor:
+        return x.float().mean((2, 3))
+
+    sketch = DatasetSketch.from_dataset(task, embedding=brightness)
+    assert sketch.embedding == 'brightness' and sketch.dimension == 3
+    with pytest.raises(DataError, match="embedding 'brightness' gave a int"):
+        DatasetSketch.from_dataset(task, embedding=named(lambda x: 3))
+    with pytest.raises(DataError, match='one row for each'):
+        DatasetSketch.from_dataset(task, embedding=named(lambda x: x.float().mean((1, 2, 3))))
+
+
+def named(function):
+    function.__name__ = 'brightness'
+    return function
+
+
+def test_a_supernet_is_an_embedding(task):
+    supernet = Supernet.from_model(introspect.mutate(small_space(), 'DARTS'), name='one')
+    sketch = DatasetSketch.from_dataset(task, embedding=supernet)
+    assert sketch.embedding == supernet.key
+    assert sketch.dimension == 16  # four times the stem's width
+
+
+def test_unknown_embeddings_are_refused(task, monkeypatch, tmp_path):
+    with pytest.raises(DataError, match="embedding 'best' is unknown"):
+        DatasetSketch.from_dataset(task, embedding='best')
+    with pytest.raises(DataError, match='must be a name'):
+        DatasetSketch.from_dataset(task, embedding=3)  # type: ignore[arg-type]
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    with pytest.raises(DataError, match='fetch them with'):
+        DatasetSketch.from_dataset(task, embedding='resnet18')
+
+
+def test_resnet18_runs_when_its_weights_are_on_disk(task, monkeypatch, tmp_path):
+    from torchvision.models import ResNet18_Weights, resnet18
+
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    path = tmp_path / 'hub' / 'checkpoints' / ResNet18_Weights.DEFAULT.url.rpartition('/')[2]
+    path.parent.mkdir(parents=True)
+    torch.save(resnet18().state_dict(), path)  # random weights in the place of the pretrained ones
+    assert DatasetSketch.from_dataset(task, embedding='resnet18').dimension == 512
+
+
+def test_broken_pictures_are_refused(task):
+    x = task.train_x.float()
+    x[2, 0, 0, 0] = float('nan')
+    with pytest.raises(DataError, match='NaN or infinite pixels'):
+        DatasetSketch.from_dataset((x, task.train_y))
+
+
+def test_compact_sketches_stay_close():
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(900) % 9
+    sets = [
+        (torch.randn(900, 64, generator=generator) * torch.rand(64, generator=generator) + y[:, None] * k, y) for k in (1, 2)
+    ]
+    full = [DatasetSketch.from_dataset(each) for each in sets]
+    small = [each.compact() for each in full]
+    assert sum(t.numel() * t.element_size() for t in small[0].to_tensors().values()) < 45_000
+    assert torch.allclose(
+        small[0].covariances().diagonal(0, 1, 2).sum(1), full[0].covariances().diagonal(0, 1, 2).sum(1), rtol=1e-2
+    )
+    assert dataset_distance(*small).value == pytest.approx(dataset_distance(*full).value, rel=0.1)
+
+
+def test_supernets_keep_sketches_of_their_data(task, tmp_path):
+    model = introspect.mutate(small_space(), 'DARTS')
+    supernet = Supernet.from_model(model, name='one', dataset=task)
+    assert set(supernet.sketches) == {*EMBEDDINGS, supernet.key}
+    supernet.save(tmp_path / 'one.safetensors')
+    loaded = Supernet.load(tmp_path / 'one.safetensors')
+    for key, sketch in supernet.sketches.items():
+        for part, tensor in sketch.to_tensors().items():
+            assert torch.equal(tensor, loaded.sketches[key].to_tensors()[part])
+    assert loaded.tensors.keys() == supernet.tensors.keys()
+    assert loaded.key == supernet.key
+    loaded.build()
+
+
+def test_own_spaces_are_sketched_too(task):
+    supernet = Supernet.from_model(
+        introspect.mutate(OwnSpace(), 'DARTS'), name='own', dataset=(task.train_x.float(), task.train_y)
+    )
+    assert supernet.sketches[supernet.key].dimension == 6
+
+
+def test_files_without_sketches_load(tmp_path):
+    supernet = Supernet.from_model(introspect.mutate(small_space(), 'DARTS'), name='one')
+    card = {key: value for key, value in supernet.card.items() if key != 'sketches'}
+    assert Supernet.from_bytes(storage.pack(supernet.tensors, card)).sketches == {}
+
+
+def test_damaged_sketches_are_refused(task):
+    supernet = Supernet.from_model(introspect.mutate(small_space(), 'DARTS'), name='one', dataset=task)
+    tensors, card = storage.unpack(supernet.to_bytes(), 'file')
+    with pytest.raises(SupernetFileError, match='has no means'):
+        Supernet.from_bytes(storage.pack({k: v for k, v in tensors.items() if k != 'sketch/0/means'}, card))
+    with pytest.raises(SupernetFileError, match='do not fit together'):
+        Supernet.from_bytes(storage.pack({**tensors, 'sketch/0/means': torch.zeros(1, 3)}, card))
