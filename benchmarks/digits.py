@@ -115,10 +115,9 @@ def equals_upstream(config: Any, out: Path) -> bool:
 
 
 def recipe() -> str:
-    """Identity of what is measured: the search's settings and the source's file."""
-    source = read(CONFIG)['strategy']['source']
-    content = CONFIG.read_bytes() + Path(SupernetZoo.shipped().path(source)).read_bytes()
-    return hashlib.sha256(content).hexdigest()[:12]
+    """Identity of what is measured: the search's settings and the source's weights."""
+    source = SupernetZoo.shipped()[read(CONFIG)['strategy']['source']]
+    return hashlib.sha256(CONFIG.read_bytes() + source.key.encode()).hexdigest()[:12]
 
 
 def rows(path: Path, recipe: str) -> list[dict[str, Any]]:

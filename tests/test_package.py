@@ -64,6 +64,7 @@ def test_shipped_supernets():
         assert Path(zoo.path(name)).stat().st_size <= 2_000_000
         entry = zoo[name]
         entry.build()
+        assert entry.key in entry.sketches  # it can be ranked and its classes transported
         facts = entry.history
         assert facts['seed'] == 0
         assert facts['command'].startswith('nni-warmstart pretrain --config pretrain_shipped.yml')
