@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -66,6 +65,10 @@ def main() -> None:
                 for method in ('gaussian', 'exact'):
                     name = f'speed, {kind}, {pair[0]} to {pair[1]}, {n}, {method}'
                     measure(name, lambda kind=kind, pair=pair, n=n, method=method: speed(arguments, kind, pair, n, method))
+            for kind, pair in (('64-d', COMPONENTS[0]), ('1024-d', PIXELS[0])):
+                for method in ('gaussian', 'exact'):
+                    name = f'memory, {kind}, {pair[0]} to {pair[1]}, 2000, {method}'
+                    measure(name, lambda kind=kind, pair=pair, method=method: memory(arguments, kind, pair, method))
     report({row['name']: row for row in rows()})
 
 
@@ -191,6 +194,17 @@ def speed(arguments: argparse.Namespace, kind: str, pair: tuple[str, str], n: in
     return {'values': found, **{side: statistics.median(each['seconds'] or [0]) for side, each in found.items()}}
 
 
+def memory(arguments: argparse.Namespace, kind: str, pair: tuple[str, str], method: str) -> dict[str, Any]:
+    """Peak above the start in MB, ours and the peer's, at 2000 samples; an n x n matrix of doubles has 32 MB."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'pair.npz'
+        sets = [inputs(arguments, kind, name, 2000) for name in pair]
+        np.savez(path, x=sets[0][0], y=sets[0][1], u=sets[1][0], v=sets[1][1])
+        peer = [str(arguments.otdd_python), str(HERE.parent / 'peer_otdd.py'), str(arguments.otdd), str(path), method]
+        ours = [sys.executable, str(HERE), '--worker', str(path), method, '1']
+        return {'ours': call(ours)['peak_mb'], 'peer': call([*peer, 'single', '1'])['peak_mb']}
+
+
 def call(command: list[str]) -> dict[str, Any]:
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
@@ -213,13 +227,13 @@ def worker(pair: str, method: str, repeats: str) -> None:
     a, b = (arrays['x'], arrays['y']), (arrays['u'], arrays['v'])
     small = (a[0][:40], a[1][:40])
     dataset_distance(small, small, method=method)  # imports
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident(reset=True)
     seconds, value = [], 0.0
     for _ in range(int(repeats)):
         start = time.perf_counter()
         value = dataset_distance(a, b, method=method).value
         seconds.append(time.perf_counter() - start)
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    peak = resident('VmHWM') - before
     cost = ready_cost(a, b, method)
     bare = []
     for _ in range(int(repeats)):
@@ -227,6 +241,14 @@ def worker(pair: str, method: str, repeats: str) -> None:
         ot.emd([], [], cost, numItermax=10_000_000)
         bare.append(time.perf_counter() - start)
     print(json.dumps({'value': value**2 / 2, 'seconds': seconds, 'peak_mb': peak, 'bare_emd': bare}))
+
+
+def resident(field: str = 'VmRSS', *, reset: bool = False) -> float:
+    """Resident memory of this process in MB (VmHWM: its peak); ``reset`` starts the peak anew. Linux only."""
+    if reset:
+        Path('/proc/self/clear_refs').write_text('5')
+    status = Path('/proc/self/status').read_text()
+    return int(status.split(f'{field}:')[1].split()[0]) / 1024
 
 
 def ready_cost(a: Any, b: Any, method: str) -> np.ndarray:
@@ -289,10 +311,10 @@ def report(found: dict[str, dict[str, Any]]) -> None:
 def speed_table(found: dict[str, dict[str, Any]]) -> list[str]:
     lines = [
         'Seconds on one thread, medians; the peer in single precision, its default, and in double precision where single '
-        'fails on some pairs. Memory above the start, MB.',
+        'fails on some pairs.',
         '',
-        '| features, pair, samples, method | ours | otdd | ratio | otdd, double | ratio | ours / emd | MB: ours | otdd |',
-        '|---' * 9 + '|',
+        '| features, pair, samples, method | ours | otdd | ratio | otdd, double | ratio | ours / emd |',
+        '|---' * 7 + '|',
     ]
     for name, row in found.items():
         if not name.startswith('speed'):
@@ -306,9 +328,15 @@ def speed_table(found: dict[str, dict[str, Any]]) -> list[str]:
         lines.append(
             f'| {name.removeprefix("speed, ")} | {row["ours"]:.2f} | {peer} | {ratio} | '
             + (f'{double:.1f} | {double / row["ours"]:.0f}' if double else '- | -')
-            + f' | {bare:.2f} | {values["ours"]["peak_mb"]:.0f} | {values["peer"]["peak_mb"]:.0f} |'
+            + f' | {bare:.2f} |'
         )
-    return lines if len(lines) > 4 else []
+    if len(lines) == 4:
+        return []
+    lines += ['', '| peak memory above the start, MB | ours | otdd |', '|---|---|---|']
+    for name, row in found.items():
+        if name.startswith('memory'):
+            lines.append(f'| {name.removeprefix("memory, ")} | {row["ours"]:.0f} | {row["peer"]:.0f} |')
+    return lines
 
 
 def draw(values: dict[str, dict[str, float]]) -> None:

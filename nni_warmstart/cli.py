@@ -166,7 +166,9 @@ def _search(arguments: argparse.Namespace) -> None:
     _console.print(table)
     if result['warm_start'] is not None:
         accuracy = result['warm_start']['zero_shot_accuracy']
-        _console.print(f'Warm start from {result["source"]}: accuracy before training {accuracy:.4f}')
+        candidates = len(result['warm_start']['ranking'])
+        chosen = f', whose data are the nearest of {candidates}' if candidates else ''
+        _console.print(f'Warm start from {result["source"]}{chosen}: accuracy before training {accuracy:.4f}')
     if 'test_accuracy' in result['final']:
         _console.print(f'Test accuracy of the supernet: {result["final"]["test_accuracy"]:.4f}')
     _console.print(f'Results in {arguments.out}')

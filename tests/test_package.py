@@ -51,8 +51,17 @@ def test_plug_in_example_runs_on_the_wheel(installed, tmp_path):
     assert "'cell/0_1'" in done.stdout
 
 
-def test_readme_shows_the_example_as_it_is():
-    code = (ROOT / 'examples' / 'plug_in.py').read_text().split('"""\n\n', 1)[1]
+def test_choose_source_example_runs_on_the_wheel(installed, tmp_path):
+    done = run_installed(installed, [str(ROOT / 'examples' / 'choose_source.py')], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r'^\d+\.\d+ \+- \d', done.stdout)
+    assert 'tensor([' in done.stdout
+    assert 'joint-nasbench201-w8' in done.stdout
+
+
+@pytest.mark.parametrize('name', ['plug_in.py', 'choose_source.py'])
+def test_readme_shows_the_examples_as_they_are(name):
+    code = (ROOT / 'examples' / name).read_text().rpartition('"""\n\n')[2]
     assert f'```python\n{code}```' in (ROOT / 'README.md').read_text()
 
 

@@ -9,6 +9,7 @@ from conftest import OwnSpace, make_task, small_space
 from torch.utils.data import DataLoader, TensorDataset
 
 from nni_warmstart import DataError, DatasetSketch, Supernet, SupernetFileError, dataset_distance, introspect, storage
+from nni_warmstart.distance import sketch as sketch_module
 from nni_warmstart.distance.embedding import EMBEDDINGS
 
 
@@ -48,6 +49,19 @@ def test_statistics_are_of_the_whole_dataset_and_samples_stratified():
     again, other = (DatasetSketch.from_dataset((x, y), max_samples=30, seed=seed) for seed in (0, 1))
     assert torch.equal(again.samples, sketch.samples)
     assert not torch.equal(other.samples, sketch.samples)
+
+
+def test_of_many_pictures_some_are_embedded(task, monkeypatch):
+    monkeypatch.setattr(sketch_module, 'EMBEDDED', 20)
+    seen = []
+    sketch = DatasetSketch.from_dataset(
+        (task.train_x, task.train_y + 2),
+        embedding=named(lambda x: seen.append(len(x)) or x.float().flatten(1)),
+        max_samples=10,
+    )
+    assert seen == [20]
+    assert sketch.classes.tolist() == [2, 3, 4] and sketch.counts.tolist() == [12, 12, 12]
+    assert len(sketch.samples) == 10
 
 
 def test_a_function_is_an_embedding(task):

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 Labelled = Task | Dataset | Iterable[Any] | tuple[Any, Any]
 """Labelled pictures or features: a task (its training part), a torch dataset, a loader, or two arrays ``(x, y)``."""
 
+EMBEDDED = 5000
+"""Pictures embedded at most: enough for means and covariances, and seconds instead of minutes for a large dataset."""
+
 _PARTS = ('classes', 'counts', 'means', 'factors', 'remainders', 'samples', 'labels')
 
 
@@ -86,8 +89,8 @@ class DatasetSketch:
             disk), a supernet (its own features), or a function of pictures as they come. Under the first four, pictures
             are brought to one size and to colour and standardised per channel.
         max_samples
-            Samples kept at most, at least one of each class; None keeps all. Means, covariances and counts are of the
-            whole dataset.
+            Samples kept at most, at least one of each class; None keeps all. Counts are of the whole dataset, means and
+            covariances of all features, or of 5,000 pictures.
         seed
             Of the choice of samples.
         name
@@ -101,9 +104,14 @@ class DatasetSketch:
         name = str(name or getattr(dataset, 'name', None) or type(dataset).__name__)
         how = resolve(embedding)
         x, y = _read(dataset, how, name)
+        counts = None
         if x.ndim == 2:
             how, features = Embedding(f'features{x.shape[1]}', 0, 0, lambda given: given, standardised=False), x
         else:
+            positions, counts = y.unique(return_inverse=True, return_counts=True)[1:]
+            if max_samples is not None:
+                chosen = _stratified(positions, max(max_samples, EMBEDDED), seed)
+                x, y = x[chosen], y[chosen]
             features = _embed(x, how, name)
         if features.ndim != 2 or len(features) != len(y):
             raise DataError(
@@ -113,7 +121,8 @@ class DatasetSketch:
         finite = torch.isfinite(features).all(1)
         if not finite.all():
             raise DataError(f'{name} has NaN or infinite features in {int((~finite).sum())} of {len(finite)} samples.')
-        return _summary(name, how.name, features, y, max_samples, seed)
+        sketch = _summary(name, how.name, features, y, max_samples, seed)
+        return sketch if counts is None else replace(sketch, counts=counts)
 
     @property
     def num_classes(self) -> int:
