@@ -231,12 +231,19 @@ def _zoo_rank(arguments: argparse.Namespace) -> None:
     from .data import digits, from_folder, from_npz
     from .errors import ConfigError, ZooError
     from .ranking import RANKINGS
+    from .storage import unwritable
     from .zoo import open_zoo
 
     if arguments.by not in RANKINGS:
         raise ZooError(f'--by {arguments.by!r} is unknown; choose one of {", ".join(RANKINGS)}.')
-    if arguments.heatmap is not None and arguments.heatmap.suffix != '.png':
-        raise ConfigError(f'--heatmap {arguments.heatmap} must end in .png.')
+    if not 0 <= arguments.seed < 2**32:
+        raise ConfigError(f'--seed {arguments.seed} must be from 0 to {2**32 - 1}.')
+    if arguments.heatmap is not None:
+        if arguments.heatmap.suffix != '.png':
+            raise ConfigError(f'--heatmap {arguments.heatmap} must end in .png.')
+        trouble = unwritable(arguments.heatmap.resolve().parent)
+        if trouble:
+            raise ConfigError(f'--heatmap: folder {trouble}')
     path = Path(arguments.data).expanduser()
     task = digits() if arguments.data == 'digits' else from_folder(path) if path.is_dir() else from_npz(path)
     zoo = open_zoo(arguments.zoo)

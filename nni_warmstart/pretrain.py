@@ -21,7 +21,7 @@ from . import spaces
 from .config import PretrainConfig, make_strategy
 from .data import Images, Splits, Task, split
 from .distance.embedding import EMBEDDINGS
-from .distance.sketch import DatasetSketch, merged
+from .distance.sketch import sketches_of
 from .errors import DataError
 from .evaluator import SAFE_LOADING, make_trainer, sgd_with_cosine
 from .mapping import batchnorm
@@ -307,6 +307,7 @@ def pretrain(
                 }
                 for item, task in zip(config.data, tasks.values(), strict=True)
             },
+            'pictures': [channels, side],
             'evaluator': asdict(config.evaluator),
             'strategy': {'name': config.strategy.name, **config.strategy.arguments},
             'seed': seed,
@@ -314,6 +315,4 @@ def pretrain(
         },
     )
     embeddings = (*EMBEDDINGS, supernet.features(strategy.supernet))
-    return supernet.with_sketches(
-        merged((DatasetSketch.from_dataset(task, embedding=how) for task in tasks.values()), name) for how in embeddings
-    )
+    return supernet.with_sketches(sketches_of(tasks.values(), embeddings, name))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +18,7 @@ from .data import quiet_randomness, stratified
 from .distance.logme import logme
 from .distance.otdd import dataset_distance
 from .distance.sketch import DatasetSketch, pictures_of
-from .errors import DataError, ZooError
+from .errors import DataError, WarmStartError, ZooError
 from .mapping.transfer import accuracy_on, transfer
 from .supernet import Supernet
 
@@ -34,7 +36,8 @@ class Ranked(NamedTuple):
     name
         Name of the entry.
     distance
-        Smaller is better: a dataset distance, or minus a score (LogME), or an error rate (probe), or a random number.
+        Smaller is better: a dataset distance, or minus a score (LogME), or an error rate plus the rounds it was behind
+        (probe), or a random number.
     seconds
         Wall-clock spent on this candidate.
     """
@@ -183,7 +186,31 @@ def _logme(candidates: Sequence[Supernet], dataset: Any, **_: Any) -> list[Ranke
         labels = y.unique(return_inverse=True)[1]
         return -logme(how.function(x), labels)
 
-    return [_timed(each.name, score, each) for each in candidates]
+    return _those_that_run(candidates, lambda each: _timed(each.name, score, each))
+
+
+def _those_that_run(candidates: Sequence[Supernet], function: Callable[[Supernet], Any]) -> list[Any]:
+    """Results of ``function``; a candidate that cannot be run on these pictures is left out with a warning.
+
+    Raises
+    ------
+    ZooError
+        If none can.
+    """
+    results = []
+    for candidate in candidates:
+        try:
+            result = function(candidate)
+        except (WarmStartError, RuntimeError) as error:  # RuntimeError: torch's, from weights that diverged, for one
+            _logger.warning('Entry %s is not ranked: %s', candidate.name, error)
+            continue
+        if isinstance(result, Ranked) and not math.isfinite(result.distance):
+            _logger.warning('Entry %s is not ranked: its score is %s.', candidate.name, result.distance)
+            continue
+        results.append(result)
+    if not results:
+        raise ZooError('no entry can be run on these pictures; the warnings above say why. Rank by otdd instead.')
+    return results
 
 
 def _probe(
@@ -192,20 +219,34 @@ def _probe(
     *,
     seed: int,
     make_target: Callable[[Supernet, int], nn.Module],
-    steps: int = 8,
+    steps: int = 4,
     **_: Any,
 ) -> list[Ranked]:
-    """Error rate after mapping and, for the better half each time, after twice as many steps of training."""
-    probes = [_Probe(each, dataset, make_target, seed) for each in candidates]
+    """Error rate after mapping and some steps of training; the better half goes on with twice as many, and so forth.
+
+    Whoever was left behind has as many added to its error rate as rounds that the last ones went further.
+    """
+    data = functools.cache(lambda channels, side: _halves(dataset, channels, side, seed))
+    probes = _those_that_run(candidates, lambda each: _Probe(each, data, make_target, seed))
     running = probes
     while len(running) > 1:
-        running = sorted(running, key=lambda probe: probe.error)[: -(-len(running) // 2)]
         for probe in running:
             probe.train(steps)
+        running = sorted(running, key=lambda probe: probe.error)[: -(-len(running) // 2)]
         steps *= 2
     rounds = max(probe.rounds for probe in probes)
-    # who went further ranks first, whatever the error rates of those who were left behind
     return [Ranked(probe.name, rounds - probe.rounds + probe.error, probe.seconds) for probe in probes]
+
+
+_Halves = tuple[tuple[Tensor, Tensor], list[tuple[Tensor, Tensor]]]
+
+
+def _halves(dataset: Any, channels: int, side: int, seed: int) -> _Halves:
+    """Pictures and classes to train on, and batches of others to measure on."""
+    x, y = pictures_of(dataset, channels, side)
+    y = y.unique(return_inverse=True)[1]
+    held_out, kept = stratified(y, 0.5, seed)
+    return (x[kept], y[kept]), list(zip(x[held_out].split(256), y[held_out].split(256), strict=True))
 
 
 class _Probe:
@@ -215,21 +256,20 @@ class _Probe:
     """
 
     def __init__(
-        self, candidate: Supernet, dataset: Any, make_target: Callable[[Supernet, int], nn.Module], seed: int
+        self,
+        candidate: Supernet,
+        data: Callable[[int, int], _Halves],
+        make_target: Callable[[Supernet, int], nn.Module],
+        seed: int,
     ) -> None:
         start = time.perf_counter()
         how = candidate.features()
-        x, y = pictures_of(dataset, how.channels, how.side)
-        y = y.unique(return_inverse=True)[1]
-        held_out, kept = stratified(y, 0.5, seed)
         self.name, self.rounds = candidate.name, 0
-        self.train_data, self.val_data = (
-            (x[kept], y[kept]),
-            list(zip(x[held_out].split(256), y[held_out].split(256), strict=True)),
-        )
+        self.train_data, self.val_data = data(how.channels, how.side)
+        y = self.train_data[1]
         torch.manual_seed(seed)
         self.model = make_target(candidate, int(y.max()) + 1)
-        report = transfer(candidate, self.model, data=self.train_data, val_data=self.val_data, max_samples=len(x))
+        report = transfer(candidate, self.model, data=self.train_data, val_data=self.val_data)
         self.error = 1 - (report.zero_shot_accuracy or 0.0)
         self.generator = torch.Generator().manual_seed(seed)
         self.seconds = time.perf_counter() - start
@@ -238,7 +278,9 @@ class _Probe:
         """Train the weights for some steps, and measure the error rate again."""
         start = time.perf_counter()
         x, y = self.train_data
-        optimizer = torch.optim.SGD(self.model.parameters(), lr=0.02, momentum=0.9)
+        alphas = {id(alpha) for alpha in introspect.arch_parameters(self.model)}
+        weights = [parameter for parameter in self.model.parameters() if id(parameter) not in alphas]
+        optimizer = torch.optim.SGD(weights, lr=0.02, momentum=0.9)
         with introspect.best_path(self.model):
             self.model.train()
             for _ in range(steps):

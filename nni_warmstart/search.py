@@ -96,7 +96,7 @@ def run_search(
     }
     Supernet.from_strategy(
         strategy, name=f'{config.space.name}-{task.name}'.replace(':', '-'), dataset=task,
-        history={'seed': seed, 'curve': result['curve'], 'source': result['source']},
+        history={'seed': seed, 'curve': curve, 'source': result['source'], 'pictures': [channels, side]},
     ).save(out / 'supernet.safetensors')  # fmt: skip
     storage.write_json(out / 'architecture.json', architecture)
     storage.write_json(out / 'result.json', result)

@@ -15,7 +15,7 @@ from torch import nn
 
 from . import channel
 from .data import quiet_randomness
-from .errors import DataError, TransferError, ZooError
+from .errors import TransferError, ZooError
 from .mapping.report import TransferReport
 from .mapping.transfer import check_settings, fits, transfer
 from .ranking import Ranked, rank
@@ -139,10 +139,10 @@ class WarmStartDARTS(DARTS):
         if self.source != 'nearest':
             return resolve_source(cast(Any, self.source), self.zoo), []
         zoo = open_zoo(self.zoo)
-        candidates = {entry.name: entry for entry in zoo.entries() if fits(entry, target)}
+        candidates = {entry.name: entry for entry in zoo.entries() if fits(entry, target, self.head)}
         if not candidates:
             raise ZooError(
-                f"source 'nearest': zoo {zoo.root} has no entry that fits this model space; it has "
+                f"source 'nearest': zoo {zoo.root} has no entry that fits this model space with head {self.head!r}; it has "
                 f'{", ".join(zoo.names()) or "none"}. Pretrain one on this space, width and depth.'
             )
         ranking = rank(list(candidates.values()), self._loader('train'))
@@ -157,11 +157,7 @@ class WarmStartDARTS(DARTS):
         super()._run()
         if self.save_to is not None:
             zoo = open_zoo(self.save_to)
-            supernet = Supernet.from_strategy(self, name='new', history={'curve': self.curve})
-            try:
-                supernet = supernet.sketched(self._loader('train'), self.supernet)
-            except DataError as error:
-                _logger.warning('Remembered without sketches, so it cannot be ranked: %s', error)
+            supernet = Supernet.from_strategy(self, name='new', dataset=self._loader('train'), history={'curve': self.curve})
             name = zoo.add_numbered(supernet, type(self.supernet).__name__.lower())
             _logger.info('Remembered the supernet as %r in %s.', name, zoo)
 

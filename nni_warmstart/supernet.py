@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from . import introspect, spaces, storage
 from .distance.embedding import EMBEDDINGS, Embedding, own_features
-from .distance.sketch import DatasetSketch
+from .distance.sketch import DatasetSketch, sketches_of
 from .errors import ConfigError, DataError, SupernetFileError, TransferError
 
 _SKETCH = 'sketch/'
@@ -48,7 +48,7 @@ class Supernet:
     class_names
         Names of the classes, in the order of the classifier's rows; empty when unknown.
     history
-        Free-form record: datasets, licences, seed, command, curves, versions.
+        Free-form record: datasets, licences, seed, command, curves, versions; ``pictures`` is their (channels, side).
     sketches
         What it was trained on, by embedding: compact, in every one of
         :data:`~nni_warmstart.distance.embedding.EMBEDDINGS` and in its own features (under :attr:`key`).
@@ -122,7 +122,7 @@ class Supernet:
             'versions': {package: version(package) for package in ('nni-warmstart', 'nni', 'torch')},
         }
         if dataset is not None:
-            record['dataset'] = getattr(dataset, 'name', None) or str(dataset)
+            record['dataset'] = dataset if isinstance(dataset, str) else getattr(dataset, 'name', type(dataset).__name__)
         supernet = cls(
             name=name,
             tensors={key: tensor.detach().cpu().clone() for key, tensor in tensors.items()},
@@ -156,12 +156,17 @@ class Supernet:
             The mutated space that holds its weights; None rebuilds it.
         """
         channels = side = 0  # a space of the user's own: pictures as they come
-        if 'name' in self.space:
+        if 'pictures' in self.history:
+            channels, side = self.history['pictures']
+        elif 'name' in self.space:
             channels, side = spaces.input_of(spaces.resolve(self.space['name']), self.space['arguments'])
         return own_features(self.build() if model is None else model, self.key, channels, side)
 
     def sketched(self, dataset: Any, model: nn.Module | None = None) -> Supernet:
         """The same supernet with sketches of what it was trained on.
+
+        An embedding that these data do not allow (no pictures, say, or features that diverged) is left out with a warning:
+        a supernet without sketches is worth more than none.
 
         Parameters
         ----------
@@ -169,14 +174,8 @@ class Supernet:
             As :meth:`DatasetSketch.from_dataset` takes it.
         model
             The mutated space that holds its weights; None rebuilds it.
-
-        Raises
-        ------
-        DataError
-            If the dataset has no labelled pictures.
         """
-        embeddings = (*EMBEDDINGS, self.features(model))
-        return self.with_sketches(DatasetSketch.from_dataset(dataset, embedding=how) for how in embeddings)
+        return self.with_sketches(sketches_of([dataset], (*EMBEDDINGS, self.features(model)), self.name))
 
     def with_sketches(self, sketches: Iterable[DatasetSketch]) -> Supernet:
         """The same supernet with compact forms of these sketches added."""

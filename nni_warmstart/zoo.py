@@ -7,6 +7,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,8 @@ class SupernetZoo:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = os.path.expanduser(os.fspath(root))
-        try:
+        with self._trouble('opened'):
             self._files, self._folder = fsspec.url_to_fs(self.root)
-        except (ValueError, ImportError) as error:
-            raise ZooError(f'zoo {self.root} cannot be opened: {error}') from error
         self._folder = self._folder.rstrip('/')
 
     @classmethod
@@ -57,12 +56,11 @@ class SupernetZoo:
     def names(self) -> list[str]:
         """Names of all entries, sorted."""
         self._files.invalidate_cache()  # another process may have added some
-        try:
-            found = [path.rpartition('/')[2] for path in self._files.ls(self._folder, detail=False)]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise ZooError(f'zoo {self.root} cannot be read: {error}') from error
+        with self._trouble('read'):
+            try:
+                found = [path.rpartition('/')[2] for path in self._files.ls(self._folder, detail=False)]
+            except (FileNotFoundError, NotADirectoryError):
+                return []
         return sorted(name[: -len(SUFFIX)] for name in found if name.endswith(SUFFIX) and not name.startswith('.'))
 
     def __contains__(self, name: object) -> bool:
@@ -115,9 +113,10 @@ class SupernetZoo:
         if isinstance(self._files, LocalFileSystem):
             supernet.save(path)
         else:
-            part = f'{self._folder}/.{supernet.name}.{uuid.uuid4().hex}.part'
-            self._files.pipe_file(part, supernet.to_bytes())
-            self._files.mv(part, path)
+            with self._trouble('written'):
+                part = f'{self._folder}/.{supernet.name}.{uuid.uuid4().hex}.part'
+                self._files.pipe_file(part, supernet.to_bytes())
+                self._files.mv(part, path)
         return path
 
     def add_numbered(self, supernet: Supernet, stem: str) -> str:
@@ -133,11 +132,12 @@ class SupernetZoo:
             name = f'{stem}-{number}'
             self.check_can_add(name)
             reservation = f'{self._folder}/.{name}.reserved'
-            try:
-                self._files.pipe_file(reservation, b'', mode='create')  # of two processes, one gets it
-            except FileExistsError:
-                number += 1
-                continue
+            with self._trouble('written'):
+                try:
+                    self._files.pipe_file(reservation, b'', mode='create')  # of two processes, one gets it
+                except FileExistsError:
+                    number += 1
+                    continue
             try:
                 if name not in self:
                     self.add(supernet.renamed(name))
@@ -161,10 +161,11 @@ class SupernetZoo:
             if trouble:
                 raise ZooError(f'zoo folder {trouble}')
         else:
-            try:
+            with self._trouble('written'):
                 self._files.makedirs(self._folder, exist_ok=True)
-            except (OSError, NotImplementedError) as error:
-                raise ZooError(f'zoo {self.root} cannot be written: {error}') from error
+                trial = f'{self._folder}/.{uuid.uuid4().hex}.part'
+                self._files.pipe_file(trial, b'')
+                self._files.rm_file(trial)
 
     def remove(self, name: str) -> None:
         """Delete an entry.
@@ -176,7 +177,8 @@ class SupernetZoo:
         """
         if name not in self:
             raise ZooError(f'zoo {self.root} has no entry {name!r}; it has {", ".join(self.names()) or "none"}.')
-        self._files.rm_file(self.path(name))
+        with self._trouble('written'):
+            self._files.rm_file(self.path(name))
 
     def rank(self, dataset: Any, *, by: str = 'otdd', **settings: Any) -> list[Ranked]:
         """Entries in the order of their promise for a dataset, the best first.
@@ -203,6 +205,16 @@ class SupernetZoo:
     def path(self, name: str) -> str:
         """Where an entry is, within the zoo's file system."""
         return f'{self._folder}/{name}{SUFFIX}'
+
+    @contextmanager
+    def _trouble(self, what: str) -> Iterator[None]:
+        """Turn an error of the file system, whose kinds are its own, into one line."""
+        try:
+            yield
+        except Exception as error:
+            raise ZooError(
+                f'zoo {self.root} cannot be {what}: {" ".join(str(error).split()) or type(error).__name__}'
+            ) from error
 
     def __repr__(self) -> str:
         return f'SupernetZoo({self.root!r})'

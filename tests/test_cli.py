@@ -152,6 +152,8 @@ def test_zoo_rank_errors(folder, capsys):
         ([str(folder / 'missing.npz')], 'does not exist'),
         (['digits', '--by', 'best'], "--by 'best' is unknown; choose one of otdd"),
         (['digits', '--heatmap', 'map.gif'], '--heatmap map.gif must end in .png'),
+        (['digits', '--seed', '99999999999999999999'], 'must be from 0 to'),
+        (['digits', '--zoo', 'nowhere://zoo'], 'cannot be opened: Protocol not known'),
     ):
         assert main([*command, *extra]) == 2
         assert message in capsys.readouterr().err

@@ -198,8 +198,17 @@ def test_large_problems_fall_back_to_the_sliced_distance(caplog, monkeypatch):
     with caplog.at_level(logging.WARNING):
         result = dataset_distance(blobs(0), blobs(1))
     assert result.method == 'sliced' and result.coupling is None
-    assert 0 < result.error < 0.1 * result.value
     assert '60 x 60 samples is too large' in caplog.text
+    monkeypatch.setattr(otdd, 'LARGEST', 60)
+    gaussian = dataset_distance(blobs(0), blobs(1)).value
+    assert result.value * 0.9 <= gaussian <= result.value + result.error  # the error covers what was asked for
+
+
+def test_large_classes_fall_back_too(monkeypatch):
+    monkeypatch.setattr(otdd, 'LARGEST', 19)
+    assert dataset_distance(blobs(0), blobs(1), method='exact', reg=1.0).method == 'sliced'
+    monkeypatch.setattr(otdd, 'LARGEST', 20)
+    assert dataset_distance(blobs(0), blobs(1), method='exact', reg=50.0).method == 'exact'
 
 
 def test_sliced_is_stable_under_the_seed_and_close_to_exact():
@@ -269,6 +278,7 @@ def bad_features():
         'empty': ((x[:0], y[:0]), 'is empty'),
         'cube': ((torch.zeros(4, 2, 5, 5), torch.arange(4)), 'pictures of 1 or 3 channels'),
         'number': (3, 'must be a torch dataset'),
+        'text': ((x, list('ab' * 30)), 'number the classes'),
     }
 
 
@@ -286,5 +296,7 @@ def test_bad_settings_are_refused():
         dataset_distance(blobs(0), blobs(1), reg=-1)
     with pytest.raises(DataError, match='have different embeddings'):
         dataset_distance(blobs(0, d=4), blobs(1, d=5))
+    with pytest.raises(DataError, match='projections = 1, but it must be 2 or more'):
+        dataset_distance(blobs(0), blobs(1), method='sliced', projections=1)
     with pytest.raises(DataError, match='ground cost has NaN'):
         solve(torch.tensor([[float('nan')]]))

@@ -10,6 +10,7 @@ from conftest import make_task, run, small_space
 
 from nni_warmstart import DataError, DatasetSketch, Supernet, SupernetZoo, WarmStartDARTS, ZooError, introspect, ranking
 from nni_warmstart.data import Task
+from nni_warmstart.mapping.transfer import fits
 
 STRIPES, BLOBS = 'stripes', 'blobs'
 
@@ -78,7 +79,22 @@ def test_probe_ranks_by_accuracy_after_halving(zoo):
     broken = Supernet(**{**vars(trained), 'name': 'broken', 'tensors': ruined})
     ranked = ranking.rank([broken, trained], make_task(seed=5), by='probe')
     assert [entry.name for entry in ranked] == [BLOBS, 'broken']
-    assert ranked[0].distance < 1 <= ranked[1].distance  # the loser did not go on to the second round
+    three = ranking.rank([broken, trained.renamed('second'), trained], make_task(seed=5), by='probe')
+    assert three[-1].name == 'broken' and three[-1].distance >= 1  # it did not go on to the second round
+
+
+@pytest.mark.parametrize('by', ['logme', 'probe'])
+def test_a_candidate_that_cannot_run_is_left_out(zoo, by, caplog):
+    good = zoo[BLOBS]
+    own = Supernet(**{**vars(good), 'name': 'own', 'space': {'class': 'somewhere:Space'}})
+    diverged = {k: t * float('nan') if t.is_floating_point() else t for k, t in good.tensors.items()}
+    lost = Supernet(**{**vars(good), 'name': 'lost', 'tensors': diverged})
+    with caplog.at_level(logging.WARNING):
+        ranked = ranking.rank([own, lost, good], make_task(), by=by)
+    assert ranked[0].name == BLOBS and 'own' not in [entry.name for entry in ranked]
+    assert 'Entry own is not ranked' in caplog.text
+    with pytest.raises(ZooError, match='no entry can be run on these pictures'):
+        ranking.rank([own], make_task(), by=by)
 
 
 def test_pairwise_distances(zoo):
@@ -128,13 +144,25 @@ def test_nearest_takes_only_what_fits(zoo, tmp_path):
     def wide() -> NasBench201:
         return NasBench201(stem_out_channels=8, num_modules_per_stack=1, num_labels=3)
 
-    with pytest.raises(ZooError, match=r"source 'nearest': zoo .* has no entry that fits this model space; it has blobs"):
+    with pytest.raises(ZooError, match=r"source 'nearest': zoo .* has no entry that fits this model space .*; it has blobs"):
         run(WarmStartDARTS(source='nearest', zoo=zoo), tmp_path, space=wide())
     other = SupernetZoo(tmp_path / 'zoo')
     other.add(Supernet.from_model(introspect.mutate(wide(), 'DARTS'), name='wide', dataset=make_task()))
     other.add(zoo[STRIPES])
     strategy = run(WarmStartDARTS(source='nearest', zoo=other), tmp_path, epochs=1, space=small_space())
     assert strategy.report.source == STRIPES
+
+
+def test_nearest_takes_only_what_the_head_can_use(zoo, tmp_path):
+    bare = SupernetZoo(tmp_path / 'zoo')
+    nearest = zoo[BLOBS]
+    bare.add(Supernet(**{**vars(nearest), 'sketches': {k: v for k, v in nearest.sketches.items() if k != nearest.key}}))
+    bare.add(zoo[STRIPES])
+    for head, chosen in (('ridge', BLOBS), ('ot', STRIPES)):
+        strategy = run(WarmStartDARTS(source='nearest', zoo=bare, head=head), tmp_path, epochs=1, task=make_task(seed=5))
+        assert strategy.report.source == chosen
+    assert fits(zoo[STRIPES], introspect.mutate(small_space(2), 'DARTS'), 'copy')
+    assert not fits(zoo[STRIPES], introspect.mutate(small_space(3), 'DARTS'), 'copy')
 
 
 def test_a_remembered_search_can_be_ranked(zoo, tmp_path):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
 from conftest import OwnSpace, make_task, small_space
+from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 from nni_warmstart import DataError, DatasetSketch, Supernet, SupernetFileError, dataset_distance, introspect, storage
@@ -76,6 +79,29 @@ def test_a_function_is_an_embedding(task):
         DatasetSketch.from_dataset(task, embedding=named(lambda x: x.float().mean((1, 2, 3))))
 
 
+def test_two_functions_without_a_name_are_two_embeddings(task):
+    """Lambdas and networks: a name that says nothing is no identity."""
+    first, second = (DatasetSketch.from_dataset(task, embedding=lambda x, k=k: k * x.float().mean((2, 3))) for k in (1, 2))
+    with pytest.raises(DataError, match='have different embeddings'):
+        dataset_distance(first, second)
+    network = torch.nn.Sequential(torch.nn.Flatten())
+    network.features = torch.nn.Flatten()  # as torchvision's have: no supernet for all that
+    network.forward = lambda x: x.float().flatten(1)
+    assert DatasetSketch.from_dataset(task, embedding=network).dimension == 192
+
+
+def test_pictures_that_are_no_tensors():
+    class Pictures(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int):
+            return Image.new('RGB', (8, 8)), index % 2
+
+    with pytest.raises(DataError, match=r'Pictures does not give tensors .*; add transforms'):
+        DatasetSketch.from_dataset(Pictures())
+
+
 def named(function):
     function.__name__ = 'brightness'
     return function
@@ -128,6 +154,23 @@ def test_compact_sketches_stay_close():
         small[0].covariances().diagonal(0, 1, 2).sum(1), full[0].covariances().diagonal(0, 1, 2).sum(1), rtol=1e-2
     )
     assert dataset_distance(*small).value == pytest.approx(dataset_distance(*full).value, rel=0.1)
+
+
+def test_large_features_do_not_overflow():
+    x = 1e6 * torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    sketch = DatasetSketch.from_dataset((x, torch.arange(40) % 2))
+    assert torch.isfinite(sketch.compact().samples).all()
+    assert dataset_distance(sketch.compact(), sketch).value < 1e6
+
+
+def test_what_cannot_be_sketched_is_named_and_nothing_lost(caplog):
+    """Data of two channels: a supernet without those sketches is still a supernet."""
+    data = (torch.randn(20, 2, 8, 8), torch.arange(20) % 3)
+    with caplog.at_level(logging.WARNING):
+        supernet = Supernet.from_model(introspect.mutate(small_space(), 'DARTS'), name='one', dataset=data)
+    assert supernet.sketches == {}
+    assert 'No sketch of one by random_conv' in caplog.text
+    Supernet.from_bytes(supernet.to_bytes())
 
 
 def test_supernets_keep_sketches_of_their_data(task, tmp_path):

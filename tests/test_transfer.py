@@ -203,6 +203,22 @@ def test_transported_head_needs_a_sketch_and_every_class(source):
         transfer(source, target(4), head='ot')
 
 
+def test_labels_of_other_types_and_ranges(source):
+    x, y = next(iter(batches(3)))
+    report = transfer(source, target(3), data=[(x, y.int())])
+    assert report.zero_shot_accuracy is not None
+    with pytest.raises(TransferError, match=r'and the classifier .* has 3 classes; number them from 0'):
+        transfer(source, target(3), data=[(x, y + 1)])
+
+
+def test_a_part_of_sorted_data_has_every_class(source):
+    data = split(make_task(n=64, classes=4)).train
+    order = data.y.argsort()
+    x = torch.stack([data[i][0] for i in order.tolist()])
+    report = transfer(source, target(4), data=(x, data.y[order]), head='prototype', max_samples=len(x) - 1)
+    assert report.zero_shot_accuracy is not None
+
+
 def test_barycentric_projection():
     coupling = torch.tensor([[0.2, 0.0], [0.2, 0.6]])
     rows = torch.tensor([[1.0, 0.0], [3.0, 4.0]])

@@ -57,6 +57,21 @@ def test_replacing_an_entry_leaves_no_parts(zoo, supernet):
     assert [path.rpartition('/')[2] for path in files.ls(folder, detail=False)] == ['one.safetensors']
 
 
+def test_troubles_of_a_far_file_system_are_one_line(supernet, monkeypatch):
+    zoo = SupernetZoo('memory://trouble/zoo')
+
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise RuntimeError('no credentials')  # as cloud libraries have their own kinds of errors
+
+    with monkeypatch.context() as patch:  # fsspec gives every zoo the same instance
+        patch.setattr(zoo._files, 'pipe_file', fail)
+        with pytest.raises(ZooError, match='zoo memory://trouble/zoo cannot be written: no credentials'):
+            zoo.add(supernet)
+        patch.setattr(zoo._files, 'ls', fail)
+        with pytest.raises(ZooError, match='cannot be read: no credentials'):
+            zoo.names()
+
+
 def test_unknown_urls_are_refused():
     with pytest.raises(ZooError, match='cannot be opened: Protocol not known'):
         SupernetZoo('nowhere://zoo')

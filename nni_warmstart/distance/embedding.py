@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os
+import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +38,8 @@ class Embedding(NamedTuple):
         Pictures to features ``(n, d)``.
     standardised
         Whether pictures become float32 and are standardised per channel over the dataset.
+    whole
+        Whether ``function`` needs all pictures at once; otherwise it gets batches.
     """
 
     name: str
@@ -43,6 +47,11 @@ class Embedding(NamedTuple):
     side: int
     function: Callable[[Tensor], Tensor]
     standardised: bool = True
+    whole: bool = False
+
+
+_numbers = itertools.count(1)
+_nameless: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
 
 def resolve(embedding: str | Embedding | Supernet | Callable[[Tensor], Tensor]) -> Embedding:
@@ -65,10 +74,15 @@ def resolve(embedding: str | Embedding | Supernet | Callable[[Tensor], Tensor]) 
         )
     if isinstance(embedding, Embedding):
         return embedding
-    if hasattr(embedding, 'features'):
-        return embedding.features()  # type: ignore[union-attr]
+    from ..supernet import Supernet
+
+    if isinstance(embedding, Supernet):
+        return embedding.features()
     if callable(embedding):
-        return Embedding(getattr(embedding, '__name__', type(embedding).__name__), 0, 0, embedding, standardised=False)
+        name = getattr(embedding, '__name__', '<object>')
+        if name.startswith('<'):  # two lambdas, or two networks of one class, are not one embedding
+            name = f'{type(embedding).__name__} {_nameless.setdefault(embedding, next(_numbers))}'
+        return Embedding(name, 0, 0, embedding, standardised=False)
     raise DataError(f'embedding is a {type(embedding).__name__}; it must be a name, a Supernet or a function of pictures.')
 
 
@@ -132,4 +146,4 @@ def own_features(model: nn.Module, key: str, channels: int, side: int) -> Embedd
             head = find_head(network, batches[0])
             return features_of(network, head, [(part, torch.zeros(len(part))) for part in batches], device)[0].cpu()
 
-    return Embedding(key, channels, side, features)
+    return Embedding(key, channels, side, features, whole=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import DataError
 from .labels import exact_label_distances, gaussian_label_distances, squared_distances
 from .sketch import DatasetSketch, as_sketch
-from .sliced import Classed, sliced_distance
+from .sliced import Classed, sliced_distance, upper_bound
 from .transport import Transport, solve
 
 _logger = logging.getLogger(__name__)
@@ -52,8 +52,10 @@ class DatasetDistance:
     method
         What was computed; 'sliced' also where it stood in for too large a linear programme.
     error
-        Bound on the error of ``value`` from the solver (for ``reg > 0`` before debiasing), by duality; for 'sliced' the
-        standard error over projections.
+        Bound on the error of ``value`` from the solver (for ``reg > 0`` before debiasing), by duality. For 'sliced' the
+        standard error over projections; where it stood in for a linear programme, how far the Gaussian distance may be
+        above it, by a coupling that was found (the sliced distance is no larger than the Gaussian one, but for covariances
+        that do not commute).
     """
 
     value: float
@@ -89,7 +91,7 @@ def dataset_distance(
     Returns
     -------
     DatasetDistance
-        With more than 4,000 samples on a side and ``reg = 0``, the sliced distance; a warning says so.
+        Where a linear programme would have more than 4,000 samples on a side, the sliced distance; a warning says so.
 
     Raises
     ------
@@ -97,19 +99,21 @@ def dataset_distance(
         If the embeddings differ, the method is unknown, or the data have no labels or features that are not finite.
     """
     start = time.perf_counter()
+    if projections < 2:
+        raise DataError(f'projections = {projections}, but it must be 2 or more.')
     if method not in METHODS:
         raise DataError(f'method = {method!r} is unknown; choose one of {", ".join(METHODS)}.')
     a, b = as_sketch(a), as_sketch(b)
     check_comparable(a, b)
-    if method != 'sliced' and reg == 0 and max(len(a.samples), len(b.samples)) > LARGEST:
-        _logger.warning(
-            'The linear programme of %d x %d samples is too large (limit %d): the sliced distance is computed instead. '
-            'Sketch fewer samples (max_samples) or set reg to have a coupling.',
-            len(a.samples), len(b.samples), LARGEST,
-        )  # fmt: skip
-        method = 'sliced'
     if method == 'sliced':
         return _sliced(a, b, projections, seed, start)
+    if _too_large(a, b, method, reg):
+        _logger.warning(
+            'A linear programme of %d x %d samples is too large (limit %d): the sliced distance is computed instead, and '
+            'its error says how far the Gaussian one may be above. Sketch fewer samples (max_samples) to have a coupling.',
+            len(a.samples), len(b.samples), LARGEST,
+        )  # fmt: skip
+        return _sliced(a, b, projections, seed, start, bounded=True)
     transport = _transport(a, b, method, reg)
     squared, gap = transport.cost, transport.gap
     converged, error = transport.converged, transport.marginal_error
@@ -129,6 +133,13 @@ def dataset_distance(
         method=method,
         error=value - max(squared - gap, 0.0) ** 0.5,
     )
+
+
+def _too_large(a: DatasetSketch, b: DatasetSketch, method: str, reg: float) -> bool:
+    """Whether some linear programme, between all samples or those of two classes, exceeds the limit."""
+    if reg == 0 and max(len(a.samples), len(b.samples)) > LARGEST:
+        return True
+    return method == 'exact' and max(int(each.labels.bincount().max()) for each in (a, b)) > LARGEST
 
 
 def check_comparable(a: DatasetSketch, b: DatasetSketch) -> None:
@@ -165,13 +176,17 @@ def _transport(a: DatasetSketch, b: DatasetSketch, method: str, reg: float) -> T
     return solve(cost, reg=reg)
 
 
-def _sliced(a: DatasetSketch, b: DatasetSketch, projections: int, seed: int, start: float) -> DatasetDistance:
-    squared, error = sliced_distance(
-        *(Classed(each.samples, each.labels, each.means, each.covariances()) for each in (a, b)),
-        projections=projections, seed=seed,
-    )  # fmt: skip
+def _sliced(
+    a: DatasetSketch, b: DatasetSketch, projections: int, seed: int, start: float, *, bounded: bool = False
+) -> DatasetDistance:
+    source, target = (Classed(each.samples, each.labels, each.means, each.covariances()) for each in (a, b))
+    squared, spread = sliced_distance(source, target, projections=projections, seed=seed)
     value = squared**0.5
-    classes = solve(label_distances(a, b), a.counts, b.counts)  # classes as wholes: there are no samples to follow
+    error = spread / (2 * value) if value else 0.0
+    between = label_distances(a, b)
+    if bounded:
+        error = max(error, upper_bound(source, target, between, seed=seed) ** 0.5 - value)
+    classes = solve(between, a.counts, b.counts)  # classes as wholes: there are no samples to follow
     return DatasetDistance(
         value=value,
         label_coupling=classes.coupling,
@@ -180,5 +195,5 @@ def _sliced(a: DatasetSketch, b: DatasetSketch, projections: int, seed: int, sta
         converged=classes.converged,
         seconds=time.perf_counter() - start,
         method='sliced',
-        error=error / (2 * value) if value else 0.0,
+        error=error,
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +15,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..data import Task, quiet_randomness
-from ..errors import DataError
+from ..errors import DataError, WarmStartError
 from .embedding import Embedding, resolve
 
 if TYPE_CHECKING:
     from ..supernet import Supernet
+
+_logger = logging.getLogger(__name__)
 
 Labelled = Task | Dataset | Iterable[Any] | tuple[Any, Any]
 """Labelled pictures or features: a task (its training part), a torch dataset, a loader, or two arrays ``(x, y)``."""
@@ -163,9 +167,9 @@ class DatasetSketch:
         return replace(
             self,
             means=self.means.float(),
-            factors=(vectors[:, :, -rank:] * leading.sqrt()[:, None, :]).half(),
+            factors=_half(vectors[:, :, -rank:] * leading.sqrt()[:, None, :]),
             remainders=rest.float(),
-            samples=self.samples[chosen].half(),
+            samples=_half(self.samples[chosen]),
             labels=self.labels[chosen],
         )
 
@@ -218,16 +222,34 @@ def merged(sketches: Iterable[DatasetSketch], name: str) -> DatasetSketch:
     )
 
 
+def sketches_of(datasets: Iterable[Labelled], embeddings: Iterable[str | Embedding], name: str) -> Iterator[DatasetSketch]:
+    """Sketches of some datasets taken together, one for each embedding that works; a warning names the others."""
+    datasets = list(datasets)
+    for embedding in embeddings:
+        try:
+            parts = [DatasetSketch.from_dataset(dataset, embedding=embedding) for dataset in datasets]
+        except (WarmStartError, RuntimeError, TypeError, ValueError) as error:  # whatever a user's model raises
+            _logger.warning('No sketch of %s by %s: %s', name, getattr(embedding, 'name', embedding), error)
+        else:
+            yield parts[0] if len(parts) == 1 else merged(parts, name)
+
+
 def pictures_of(dataset: Labelled, channels: int, side: int, name: str = 'dataset') -> tuple[Tensor, Tensor]:
-    """Pictures ``(n, channels, side, side)``, standardised per channel, and labels ``(n,)`` of a labelled dataset."""
+    """Pictures ``(n, channels, side, side)``, standardised per channel, and labels ``(n,)``; at most 5,000, stratified."""
     how = Embedding('pictures', channels, side, lambda x: x)
     x, y = _read(dataset, how, name)
-    return _embed(x, how, name), y
+    chosen = _stratified(y.unique(return_inverse=True)[1], EMBEDDED, seed=0)
+    return _embed(x[chosen], how, name), y[chosen]
 
 
 def as_sketch(given: Any) -> DatasetSketch:
     """``given`` itself if it is a sketch, else a sketch with all of its samples."""
     return given if isinstance(given, DatasetSketch) else DatasetSketch.from_dataset(given, max_samples=None)
+
+
+def _half(tensor: Tensor) -> Tensor:
+    """In half precision, or in single where half would overflow."""
+    return tensor.half() if float(tensor.abs().max()) < 6e4 else tensor.float()
 
 
 def _summary(name: str, embedding: str, features: Tensor, y: Tensor, max_samples: int | None, seed: int) -> DatasetSketch:
@@ -278,7 +300,7 @@ def _read(dataset: Labelled, how: Embedding, name: str) -> tuple[Tensor, Tensor]
     else:
         raise DataError(f'a dataset must be a torch dataset, a loader or two arrays (x, y), not {type(dataset).__name__}.')
     xs, ys = [], []
-    with quiet_randomness():
+    with quiet_randomness(), _readable(name):
         for batch in batches:
             if not isinstance(batch, list | tuple) or len(batch) != 2 or batch[1] is None:
                 raise DataError(f'{name} gives no pairs of samples and labels; distances between datasets need labels.')
@@ -298,6 +320,20 @@ def _read(dataset: Labelled, how: Embedding, name: str) -> tuple[Tensor, Tensor]
             f'{name} has the label {int(y.min())}; labels must be 0 or more (unlabelled samples cannot be used).'
         )
     return torch.cat(xs), y
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Say in one line what a dataset gives that no tensor can hold: PIL pictures, pictures of several sizes, text."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise DataError(
+            f'{name} does not give tensors of one shape and whole numbers ({" ".join(str(error).split())[:200]}); add '
+            'transforms (Resize, ToTensor), and number the classes.'
+        ) from error
 
 
 def _prepared(x: Tensor, how: Embedding, name: str) -> Tensor:
@@ -324,8 +360,11 @@ def _embed(x: Tensor, how: Embedding, name: str) -> Tensor:
     if how.standardised and x.ndim == 4:
         x = x.float()
         x = (x - x.mean((0, 2, 3), keepdim=True)) / x.std((0, 2, 3), keepdim=True).clamp_min(1e-6)
+    parts = []
     with torch.no_grad():
-        features = how.function(x)
-    if not isinstance(features, Tensor):
-        raise DataError(f'embedding {how.name!r} gave a {type(features).__name__}; it must give a tensor (n, d).')
-    return features.detach().cpu()
+        for batch in [x] if how.whole else x.split(256):
+            part = how.function(batch)
+            if not isinstance(part, Tensor):
+                raise DataError(f'embedding {how.name!r} gave a {type(part).__name__}; it must give a tensor (n, d).')
+            parts.append(part.detach().cpu())
+    return torch.cat(parts)

@@ -50,6 +50,30 @@ def sliced_distance(source: Classed, target: Classed, *, projections: int = 512,
     return float(values.mean()), float(values.std() / projections**0.5)
 
 
+def upper_bound(source: Classed, target: Classed, label_distances: Tensor, *, projections: int = 16, seed: int = 0) -> float:
+    """An upper bound of the squared dataset distance: the cheapest of some couplings that sort along a line.
+
+    Parameters
+    ----------
+    source, target
+        The datasets.
+    label_distances
+        Squared distances between classes, shape ``(n_source_classes, n_target_classes)``.
+    projections, seed
+        Of the lines.
+    """
+    directions = _directions(source.samples.shape[1], projections, seed)
+    orders = [_projected(each, directions).argsort(0) for each in (source, target)]
+    n, m = len(source.samples), len(target.samples)
+    starts, widths = _quantiles(n, m)
+    costs = []
+    for column in range(projections):
+        i, j = orders[0][starts // m, column], orders[1][starts // n, column]
+        moved = (source.samples[i].double() - target.samples[j].double()).square().sum(1)
+        costs.append(float(widths @ (moved + label_distances[source.labels[i], target.labels[j]])))
+    return min(costs)
+
+
 def _directions(d: int, projections: int, seed: int) -> Tensor:
     """Directions ``(4, d, projections)`` that vary less than independent ones: orthogonal within blocks of ``d``, and
     every combination of signs between features, means and covariances."""
@@ -80,7 +104,12 @@ def _projected(data: Classed, directions: Tensor) -> Tensor:
 def _squared_distance_1d(p: Tensor, q: Tensor) -> Tensor:
     """Squared 2-Wasserstein distances between the columns of ``(n, k)`` and ``(m, k)``, shape ``(k,)``."""
     n, m = len(p), len(q)
-    ends = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()  # of quantiles, in units of 1 / nm
-    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
-    widths = (ends - starts).double() / (n * m)
+    starts, widths = _quantiles(n, m)
     return widths @ (p.sort(0).values[starts // m] - q.sort(0).values[starts // n]).square()
+
+
+def _quantiles(n: int, m: int) -> tuple[Tensor, Tensor]:
+    """Where the pieces start that two sorted sets have in common, in units of 1 / nm, and their masses."""
+    ends = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()
+    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+    return starts, (ends - starts).double() / (n * m)

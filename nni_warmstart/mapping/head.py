@@ -117,9 +117,10 @@ def transported(
 ) -> LinearHead:
     r"""A classifier for new classes, averaged from a source's class weights along the coupling of the classes.
 
-    The optimal transport dataset distance between the source's classes and the target's, both as features of the source,
-    couples the classes with masses :math:`\Gamma`; target class :math:`j` gets :math:`\sum_i \Gamma_{ij} w_i / \sum_i
-    \Gamma_{ij}`. Nothing is fitted, except one scale of all logits (see :func:`ridge`).
+    The optimal transport dataset distance between the source's classes and the target's, both as features (the target's of
+    the warm network, which differs from the source by ``keep``), couples the classes with masses :math:`\Gamma`; target
+    class :math:`j` gets :math:`\sum_i \Gamma_{ij} w_i / \sum_i \Gamma_{ij}`. Nothing is fitted, except one scale of all
+    logits (see :func:`ridge`).
 
     Parameters
     ----------

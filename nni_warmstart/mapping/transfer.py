@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
 import torch
@@ -183,10 +183,7 @@ def _inherit(
                 f"{source.name!r} and {tuple(fresh.shape)} in the target; use head='ridge'."
             )
         origins[name] = TensorOrigin(name, how, origin if how == 'copied' else None, fresh.numel(), name in parameters)
-    body = [
-        name for name, p in parameters.items() if id(p) not in choice_of and name not in head_tensors and name in origins
-    ]
-    missing = [name for name in body if origins[name].how != 'copied']
+    body, missing = _in_common(source, draft, head_name)
     if 2 * len(missing) >= len(body):
         raise TransferError(
             f'supernet {source.name!r} (space {source.space.get("name") or source.space.get("class")}) and the target have '
@@ -222,6 +219,11 @@ def _fit_head(
     module = model.get_submodule(head_name)
     assert isinstance(module, nn.Linear)
     features, labels = features_of(model, head_name, batches, device)
+    if int(labels.min()) < 0 or int(labels.max()) >= module.out_features:
+        raise TransferError(
+            f'data has labels from {int(labels.min())} to {int(labels.max())}, and the classifier {head_name!r} has '
+            f'{module.out_features} classes; number them from 0.'
+        )
     if head == 'ridge':
         weight, bias = ridge(features, labels, module.out_features, bias=module.bias is not None)
     elif head == 'ot':
@@ -246,13 +248,31 @@ def _source_head(source: Supernet, head_name: str) -> tuple[LinearHead, DatasetS
     return LinearHead(weight, torch.zeros(len(weight)) if bias is None else bias), sketch
 
 
-def fits(source: Supernet, target: nn.Module) -> bool:
-    """Whether :func:`transfer` can carry ``source`` over to ``target``: more than half of the weights have partners."""
+def fits(source: Supernet, target: nn.Module, head: str = 'random') -> bool:
+    """Whether :func:`transfer` can carry ``source`` over to ``target`` with this head."""
+    try:
+        head_name = find_head(target)
+    except TransferError:
+        head_name = None
+    body, missing = _in_common(source, target, head_name)
+    if 2 * len(missing) >= len(body):
+        return False
+    if head == 'copy':
+        state, mine = target.state_dict(), source.state_dict()
+        return all(name in mine and mine[name].shape == state[name].shape for name in state if _of_head(name, head_name))
+    return head != 'ot' or source.key in source.sketches
+
+
+def _in_common(source: Supernet, target: nn.Module, head_name: str | None) -> tuple[list[str], list[str]]:
+    """Names of the target's weights (no alphas, no classifier), and of those without a partner in the source."""
     alphas = {id(choice.alpha) for choice in introspect.choices(target).values()}
-    body = [(name, p.shape) for name, p in target.named_parameters() if id(p) not in alphas]
+    body = {name: p for name, p in target.named_parameters() if id(p) not in alphas and not _of_head(name, head_name)}
     state = source.state_dict()
-    common = sum(name in state and state[name].shape == shape for name, shape in body)
-    return 2 * common > len(body)
+    return list(body), [name for name, p in body.items() if name not in state or state[name].shape != p.shape]
+
+
+def _of_head(name: str, head_name: str | None) -> bool:
+    return head_name is not None and name.rpartition('.')[0] == head_name
 
 
 def _take(data: Any, max_samples: int) -> list[tuple[Any, Tensor]]:
@@ -262,13 +282,14 @@ def _take(data: Any, max_samples: int) -> list[tuple[Any, Tensor]]:
     if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
         data = TensorDataset(*data)
     if isinstance(data, Dataset):
-        data = DataLoader(data, batch_size=256)
+        large = isinstance(data, Sized) and len(data) > max_samples  # a part of it must not be its first classes
+        data = DataLoader(data, batch_size=256, shuffle=large, generator=torch.Generator().manual_seed(0))
     taken: list[tuple[Any, Tensor]] = []
     size = 0
     for batch in data:
         if not (isinstance(batch, list | tuple) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)):
             raise TransferError('data must give batches (inputs, classes) of two tensors; wrap your loader so that it does.')
-        taken.append((batch[0], batch[1]))
+        taken.append((batch[0], batch[1].cpu().long()))
         size += len(batch[1])
         if size >= max_samples:
             break
