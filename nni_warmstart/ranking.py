@@ -17,7 +17,8 @@ from . import introspect, spaces
 from .data import quiet_randomness, stratified
 from .distance.logme import logme
 from .distance.otdd import dataset_distance
-from .distance.sketch import DatasetSketch, pictures_of
+from .distance.pictures import pictures_of
+from .distance.sketch import DatasetSketch
 from .errors import DataError, WarmStartError, ZooError
 from .mapping.transfer import accuracy_on, transfer
 from .supernet import Supernet
@@ -68,7 +69,7 @@ def rank(
     by
         A key of :data:`RANKINGS`.
     embedding
-        In which sketches are compared.
+        In which sketches are compared; that of ``dataset`` if it is a sketch.
     seed
         Of everything random.
     make_target
@@ -88,6 +89,8 @@ def rank(
         raise ZooError('there is nothing to rank: the zoo has no readable entry.')
     if by in ('logme', 'probe') and isinstance(dataset, DatasetSketch):
         raise DataError(f'ranking by {by!r} runs the candidates on pictures, and a sketch has none; pass the dataset.')
+    if isinstance(dataset, DatasetSketch):
+        embedding = dataset.embedding
     with quiet_randomness():
         ranked = RANKINGS[by](candidates, dataset, embedding=embedding, seed=seed, make_target=make_target or own_space)
     return sorted(ranked, key=lambda entry: (entry.distance, entry.name))

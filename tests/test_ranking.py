@@ -50,6 +50,8 @@ def test_the_nearest_dataset_ranks_first(zoo, by):
 def test_a_sketch_is_enough(zoo):
     sketch = DatasetSketch.from_dataset(make_task(seed=5))
     assert [r.name for r in zoo.rank(sketch)] == [BLOBS, STRIPES]
+    pixels = DatasetSketch.from_dataset(make_task(seed=5), embedding='pixels')
+    assert [r.name for r in zoo.rank(pixels)] == [BLOBS, STRIPES]  # compared in the sketch's own embedding
     for by in ('logme', 'probe'):
         with pytest.raises(DataError, match='a sketch has none'):
             zoo.rank(sketch, by=by)
