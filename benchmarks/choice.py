@@ -198,7 +198,7 @@ def report(results: list[dict[str, Any]]) -> None:
     lines = [
         f'Accuracy lost against the best of {len(SOURCES)} sources in hindsight (percentage points of test accuracy after '
         f'three epochs, mean over targets and seeds), {len({t for t, _ in complete})} targets, '
-        f'{len({s for _, s in complete})} seeds; "new" targets were not looked at while the rankings were made.',
+        f'seed {", ".join(map(str, sorted({s for _, s in complete})))}; "new" targets were not looked at while the rankings were made.',
         '',
         '| ranking | new targets | all targets | worst target | seconds for a zoo of 16 |',
         '|---|---|---|---|---|',

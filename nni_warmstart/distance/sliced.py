@@ -44,9 +44,13 @@ def sliced_distance(source: Classed, target: Classed, *, projections: int = 512,
         Of the directions.
     """
     directions = _directions(source.samples.shape[1], projections, seed)
-    lines = [_projected(each, directions) for each in (source, target)]
-    parts = zip(*(line.split(64, dim=1) for line in lines), strict=True)
-    values = torch.cat([_squared_distance_1d(p, q) for p, q in parts])
+    roots = [_root(each.covariances) for each in (source, target)]
+    values = torch.cat(
+        [
+            _squared_distance_1d(_projected(source, roots[0], some), _projected(target, roots[1], some))
+            for some in directions.split(32, dim=2)  # the lines of so many samples at once would not fit a cache
+        ]
+    )
     return float(values.mean()), float(values.std() / projections**0.5)
 
 
@@ -63,7 +67,7 @@ def upper_bound(source: Classed, target: Classed, label_distances: Tensor, *, pr
         Of the lines.
     """
     directions = _directions(source.samples.shape[1], projections, seed)
-    orders = [_projected(each, directions).argsort(0) for each in (source, target)]
+    orders = [_projected(each, _root(each.covariances), directions).argsort(0) for each in (source, target)]
     n, m = len(source.samples), len(target.samples)
     starts, widths = _quantiles(n, m)
     costs = []
@@ -92,11 +96,15 @@ def _directions(d: int, projections: int, seed: int) -> Tensor:
     )[:, :, :projections]
 
 
-def _projected(data: Classed, directions: Tensor) -> Tensor:
+def _root(covariances: Tensor) -> Tensor:
+    """Symmetric square roots, shape ``(n_classes, d, d)``, float64."""
+    values, vectors = torch.linalg.eigh(covariances.double())
+    return (vectors * values.clamp_min(0).sqrt()[:, None, :]) @ vectors.mT
+
+
+def _projected(data: Classed, roots: Tensor, directions: Tensor) -> Tensor:
     """Samples on the lines, shape ``(n, projections)``."""
     theta, eta, phi, psi = directions
-    values, vectors = torch.linalg.eigh(data.covariances.double())
-    roots = (vectors * values.clamp_min(0).sqrt()[:, None, :]) @ vectors.mT
     classes = data.means.double() @ eta + ((roots @ psi) * phi).sum(1)
     return data.samples.double() @ theta + classes[data.labels]
 
@@ -105,7 +113,8 @@ def _squared_distance_1d(p: Tensor, q: Tensor) -> Tensor:
     """Squared 2-Wasserstein distances between the columns of ``(n, k)`` and ``(m, k)``, shape ``(k,)``."""
     n, m = len(p), len(q)
     starts, widths = _quantiles(n, m)
-    return widths @ (p.sort(0).values[starts // m] - q.sort(0).values[starts // n]).square()
+    p, q = (values.T.contiguous().sort(1).values for values in (p, q))  # sorting along memory is twice as fast
+    return (p[:, starts // m] - q[:, starts // n]).square() @ widths
 
 
 def _quantiles(n: int, m: int) -> tuple[Tensor, Tensor]:
