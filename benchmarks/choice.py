@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,8 @@ FAMILIES = (
 SPACE = {'width': 8, 'depth': 1, 'image_size': 16}
 RANKINGS = [(by, None) for by in ('logme', 'probe', 'random')]
 RANKINGS += [(by, embedding) for by in ('otdd', 'sliced', 'static') for embedding in ('pixels', 'random_conv')]
+SEEDED = ('probe', 'random')
+"""Rankings that depend on the seed; the others are made once for a target."""
 HEADS = ('ot', 'random', 'ridge', 'prototype')
 
 
@@ -119,7 +122,8 @@ def run_target(target: str, seed: int, entries: dict[str, Any], folder: Path) ->
         task = data.replace(task, train_x=task.train_x[index], train_y=task.train_y[index])
     splits = data.split(task.adapted(3, SPACE['image_size']))
     for by, embedding in RANKINGS:
-        row = {'kind': 'rank', 'target': target, 'source': None, 'seed': seed, 'by': by, 'embedding': embedding}
+        chance = seed if by in SEEDED else None
+        row = {'kind': 'rank', 'target': target, 'source': None, 'seed': chance, 'by': by, 'embedding': embedding}
         if key(row) not in done:
             start = time.perf_counter()
             ranked = rank(candidates, task, by=by, seed=seed, **({'embedding': embedding} if embedding else {}))
@@ -179,43 +183,46 @@ def report(results: list[dict[str, Any]]) -> None:
         if row['kind'] == 'transfer':
             accuracy[row['target'], row['seed']][row['source']] = row['test_accuracy']
     complete = {each for each, found in accuracy.items() if len(found) == len(SOURCES) + 1 - (each[0] in SOURCES)}
-    losses: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in results:
-        if row['kind'] == 'rank' and (row['target'], row['seed']) in complete:
-            found = accuracy[row['target'], row['seed']]
-            name = row['by'] + (f', {row["embedding"]}' if row['embedding'] else '')
-            choice = row['order'][0][0]
-            losses[name][row['target']].append(max(v for k, v in found.items() if k) - found[choice])
-    for target, seed in complete:
-        found = accuracy[target, seed]
-        warm = [value for source, value in found.items() if source]
-        losses['(mean over sources)'][target].append(max(warm) - statistics.mean(warm))
-        losses['(worst source)'][target].append(max(warm) - min(warm))
-        losses['(cold start)'][target].append(max(warm) - found[None])
-    seconds = {name: statistics.median(row['seconds'] for row in results if row['kind'] == 'rank' and
-                                       row['by'] + (f', {row["embedding"]}' if row['embedding'] else '') == name)
-               for name in losses if not name.startswith('(')}  # fmt: skip
+    losses: dict[str, dict[tuple[str, int], float]] = defaultdict(dict)
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for row in (row for row in results if row['kind'] == 'rank'):
+        name = row['by'] + (f', {row["embedding"]}' if row['embedding'] else '')
+        seconds[name].append(row['seconds'])
+        for target, seed in complete:
+            if target == row['target'] and row['seed'] in (None, seed):
+                found = accuracy[target, seed]
+                losses[name][target, seed] = max(v for k, v in found.items() if k) - found[row['order'][0][0]]
+    for case in complete:
+        warm = [value for source, value in accuracy[case].items() if source]
+        losses['(mean over sources)'][case] = max(warm) - statistics.mean(warm)
+        losses['(worst source)'][case] = max(warm) - min(warm)
+        losses['(cold start)'][case] = max(warm) - accuracy[case][None]
     lines = [
-        f'Accuracy lost against the best of {len(SOURCES)} sources in hindsight (percentage points of test accuracy after '
-        f'three epochs, mean over targets and seeds), {len({t for t, _ in complete})} targets, '
-        f'seed {", ".join(map(str, sorted({s for _, s in complete})))}; "new" targets were not looked at while the rankings were made.',
+        f'Accuracy lost against the best of {len(SOURCES)} sources in hindsight: percentage points of test accuracy after '
+        f'three epochs, mean over {len({t for t, _ in complete})} targets. "New" ones were not looked at while the rankings '
+        'were made; in brackets the mean of each seed of the transfers.',
         '',
-        '| ranking | new targets | all targets | worst target | seconds for a zoo of 16 |',
-        '|---|---|---|---|---|',
+        '| ranking | new targets | (by seed) | all targets | worst target | seconds for a zoo of 16 |',
+        '|---' * 6 + '|',
     ]
     table = []
-    for name, by_target in losses.items():
-        means = {target: 100 * statistics.mean(values) for target, values in by_target.items()}
-        new = [value for target, value in means.items() if target in TARGETS]
-        table.append((statistics.mean(new or [0]), name, statistics.mean(means.values()), max(means.values())))
-    for new_mean, name, mean, worst in sorted(table):
-        spent = f'{seconds[name]:.1f}' if name in seconds else '-'
-        lines.append(f'| {name} | {new_mean:.2f} | {mean:.2f} | {worst:.1f} | {spent} |')
+    for name, by_case in losses.items():
+        new = {case: 100 * value for case, value in by_case.items() if case[0] in TARGETS}
+        seeds = sorted({seed for _, seed in new})
+        by_seed = ', '.join(f'{seed}: {mean([v for (_, s), v in new.items() if s == seed]):.2f}' for seed in seeds)
+        everything = [100 * value for value in by_case.values()]
+        spent = f'{statistics.median(seconds[name]):.1f}' if name in seconds else '-'
+        table.append((mean(new.values()), name, f'{by_seed} | {mean(everything):.2f} | {max(everything):.1f} | {spent}'))
+    lines += [f'| {name} | {lost:.2f} | {rest} |' for lost, name, rest in sorted(table)]
     lines += ['', *heads(results)]
     text = '\n'.join(lines) + '\n'
     (RESULTS / 'choice.md').write_text(text)
     print(text)
     draw(table)
+
+
+def mean(values: Iterable[float]) -> float:
+    return statistics.mean(list(values) or [0.0])
 
 
 def heads(results: list[dict[str, Any]]) -> list[str]:
@@ -250,7 +257,7 @@ def heads(results: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def draw(table: list[tuple[float, str, float, float]]) -> None:
+def draw(table: list[tuple[float, str, str]]) -> None:
     import matplotlib
 
     matplotlib.use('Agg')
@@ -259,8 +266,8 @@ def draw(table: list[tuple[float, str, float, float]]) -> None:
     table = sorted(table, reverse=True)
     figure, axes = plt.subplots(figsize=(7, 4.5))
     controls = ('random', 'static', '(')
-    colours = ['tab:grey' if name.startswith(controls) else 'tab:orange' for _, name, _, _ in table]
-    axes.barh([name for _, name, _, _ in table], [new for new, _, _, _ in table], color=colours)
+    colours = ['tab:grey' if name.startswith(controls) else 'tab:orange' for _, name, _ in table]
+    axes.barh([name for _, name, _ in table], [new for new, _, _, _ in table], color=colours)
     axes.set(xlabel='accuracy lost against the best source (pp, new targets)', title='Choosing one of 16 sources')
     figure.tight_layout()
     figure.savefig(RESULTS / 'choice.png', dpi=120)
