@@ -200,19 +200,24 @@ def report(results: list[dict[str, Any]]) -> None:
     lines = [
         f'Accuracy lost against the best of {len(SOURCES)} sources in hindsight: percentage points of test accuracy after '
         f'three epochs, mean over {len({t for t, _ in complete})} targets. "New" ones were not looked at while the rankings '
-        'were made; in brackets the mean of each seed of the transfers.',
+        'were made; by seed: the mean and the number of new targets.',
         '',
-        '| ranking | new targets | (by seed) | all targets | worst target | seconds for a zoo of 16 |',
+        '| ranking | new targets | by seed | all targets | worst target | seconds for a zoo of 16 |',
         '|---' * 6 + '|',
     ]
     table = []
     for name, by_case in losses.items():
-        new = {case: 100 * value for case, value in by_case.items() if case[0] in TARGETS}
-        seeds = sorted({seed for _, seed in new})
-        by_seed = ', '.join(f'{seed}: {mean([v for (_, s), v in new.items() if s == seed]):.2f}' for seed in seeds)
-        everything = [100 * value for value in by_case.values()]
+        by_target: dict[str, list[float]] = defaultdict(list)
+        by_seed: dict[int, list[float]] = defaultdict(list)
+        for (target, seed), value in by_case.items():
+            by_target[target].append(100 * value)
+            if target in TARGETS:
+                by_seed[seed].append(100 * value)
+        means = {target: mean(values) for target, values in by_target.items()}
+        new = mean(value for target, value in means.items() if target in TARGETS)
+        seeds = ', '.join(f'{seed}: {mean(values):.2f} ({len(values)})' for seed, values in sorted(by_seed.items()))
         spent = f'{statistics.median(seconds[name]):.1f}' if name in seconds else '-'
-        table.append((mean(new.values()), name, f'{by_seed} | {mean(everything):.2f} | {max(everything):.1f} | {spent}'))
+        table.append((new, name, f'{seeds} | {mean(means.values()):.2f} | {max(means.values()):.1f} | {spent}'))
     lines += [f'| {name} | {lost:.2f} | {rest} |' for lost, name, rest in sorted(table)]
     lines += ['', *heads(results)]
     text = '\n'.join(lines) + '\n'
