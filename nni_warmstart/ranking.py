@@ -182,12 +182,11 @@ def _random(candidates: Sequence[Supernet], dataset: Any, *, seed: int, **_: Any
 
 def _logme(candidates: Sequence[Supernet], dataset: Any, **_: Any) -> list[Ranked]:
     """Evidence of the labels given each candidate's features."""
+    data = functools.cache(lambda channels, side: pictures_of(dataset, channels, side))
 
     def score(candidate: Supernet) -> float:
-        how = candidate.features()
-        x, y = pictures_of(dataset, how.channels, how.side)
-        labels = y.unique(return_inverse=True)[1]
-        return -logme(how.function(x), labels)
+        x, y = data(*candidate.pictures)
+        return -logme(candidate.features().function(x), y)
 
     return _those_that_run(candidates, lambda each: _timed(each.name, score, each))
 
@@ -247,7 +246,6 @@ _Halves = tuple[tuple[Tensor, Tensor], list[tuple[Tensor, Tensor]]]
 def _halves(dataset: Any, channels: int, side: int, seed: int) -> _Halves:
     """Pictures and classes to train on, and batches of others to measure on."""
     x, y = pictures_of(dataset, channels, side)
-    y = y.unique(return_inverse=True)[1]
     held_out, kept = stratified(y, 0.5, seed)
     return (x[kept], y[kept]), list(zip(x[held_out].split(256), y[held_out].split(256), strict=True))
 
@@ -266,9 +264,8 @@ class _Probe:
         seed: int,
     ) -> None:
         start = time.perf_counter()
-        how = candidate.features()
         self.name, self.rounds = candidate.name, 0
-        self.train_data, self.val_data = data(how.channels, how.side)
+        self.train_data, self.val_data = data(*candidate.pictures)
         y = self.train_data[1]
         torch.manual_seed(seed)
         self.model = make_target(candidate, int(y.max()) + 1)

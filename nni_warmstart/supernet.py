@@ -147,6 +147,16 @@ class Supernet:
             digest.update(self.tensors[name].double().numpy().tobytes())
         return f'supernet:{digest.hexdigest()[:12]}'
 
+    @property
+    def pictures(self) -> tuple[int, int]:
+        """Channels and side (pixels) of its pictures; (0, 0), as they come, where a space of the user's own says nothing."""
+        if 'pictures' in self.history:
+            channels, side = self.history['pictures']
+            return channels, side
+        if 'name' in self.space:
+            return spaces.input_of(spaces.resolve(self.space['name']), self.space['arguments'])
+        return 0, 0
+
     def features(self, model: nn.Module | None = None) -> Embedding:
         """Its own features as an embedding.
 
@@ -155,12 +165,7 @@ class Supernet:
         model
             The mutated space that holds its weights; None rebuilds it.
         """
-        channels = side = 0  # a space of the user's own: pictures as they come
-        if 'pictures' in self.history:
-            channels, side = self.history['pictures']
-        elif 'name' in self.space:
-            channels, side = spaces.input_of(spaces.resolve(self.space['name']), self.space['arguments'])
-        return own_features(self.build() if model is None else model, self.key, channels, side)
+        return own_features(self.build() if model is None else model, self.key, *self.pictures)
 
     def sketched(self, dataset: Any, model: nn.Module | None = None) -> Supernet:
         """The same supernet with sketches of what it was trained on.

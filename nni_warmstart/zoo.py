@@ -79,13 +79,12 @@ class SupernetZoo:
         SupernetFileError
             If its file is damaged.
         """
-        if name not in self:
-            raise ZooError(f'zoo {self.root} has no entry {name!r}; it has {", ".join(self.names()) or "none"}.')
+        path = self._existing(name)
         try:
-            data = self._files.cat_file(self.path(name))
+            data = self._files.cat_file(path)
         except OSError as error:
             raise SupernetFileError(f'entry {name} of zoo {self.root} cannot be read: {error}') from error
-        return Supernet.from_bytes(data, self.path(name)).renamed(name)
+        return Supernet.from_bytes(data, path).renamed(name)
 
     def entries(self) -> Iterator[Supernet]:
         """Every readable entry; damaged ones are skipped with a warning that names them."""
@@ -175,10 +174,9 @@ class SupernetZoo:
         ZooError
             If there is no such entry.
         """
-        if name not in self:
-            raise ZooError(f'zoo {self.root} has no entry {name!r}; it has {", ".join(self.names()) or "none"}.')
+        path = self._existing(name)
         with self._trouble('written'):
-            self._files.rm_file(self.path(name))
+            self._files.rm_file(path)
 
     def rank(self, dataset: Any, *, by: str = 'otdd', **settings: Any) -> list[Ranked]:
         """Entries in the order of their promise for a dataset, the best first.
@@ -205,6 +203,11 @@ class SupernetZoo:
     def path(self, name: str) -> str:
         """Where an entry is, within the zoo's file system."""
         return f'{self._folder}/{name}{SUFFIX}'
+
+    def _existing(self, name: str) -> str:
+        if name not in self:
+            raise ZooError(f'zoo {self.root} has no entry {name!r}; it has {", ".join(self.names()) or "none"}.')
+        return self.path(name)
 
     @contextmanager
     def _trouble(self, what: str) -> Iterator[None]:

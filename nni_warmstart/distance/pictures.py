@@ -24,11 +24,13 @@ EMBEDDED = 5000
 
 
 def pictures_of(dataset: Labelled, channels: int, side: int, name: str = 'dataset') -> tuple[Tensor, Tensor]:
-    """Pictures ``(n, channels, side, side)``, standardised per channel, and labels ``(n,)``; at most 5,000, stratified."""
+    """Pictures ``(n, channels, side, side)``, standardised per channel, and classes ``(n,)``, numbered from 0 without gaps;
+    at most 5,000, stratified."""
     how = Embedding('pictures', channels, side, lambda x: x)
     x, y = read(dataset, how, name)
-    chosen = stratified_part(y.unique(return_inverse=True)[1], EMBEDDED, seed=0)
-    return embed(x[chosen], how, name), y[chosen]
+    classes = y.unique(return_inverse=True)[1]
+    chosen = stratified_part(classes, EMBEDDED, seed=0)
+    return embed(x[chosen], how, name), classes[chosen]
 
 
 def stratified_part(labels: Tensor, size: int, seed: int) -> Tensor:
