@@ -156,23 +156,25 @@ def pairwise(candidates: Sequence[Supernet], dataset: Any, *, embedding: str = E
     """
     sketches = {each.name: each.sketches[embedding] for each in sketched(candidates, embedding)}
     target = sketch_like(dataset, embedding)
-    everything = [*sketches.values(), target]
-    distances = torch.zeros(len(everything), len(everything), dtype=torch.float64)
-    for i, a in enumerate(everything):
+    return [*sketches, target.name], _distances([*sketches.values(), target])
+
+
+def _distances(sketches: Sequence[DatasetSketch]) -> Tensor:
+    """Distances between all pairs, each computed once, shape ``(n, n)``."""
+    distances = torch.zeros(len(sketches), len(sketches), dtype=torch.float64)
+    for i, a in enumerate(sketches):
         for j in range(i):
-            distances[i, j] = distances[j, i] = dataset_distance(a, everything[j]).value
-    return [*sketches, target.name], distances
+            distances[i, j] = distances[j, i] = dataset_distance(a, sketches[j]).value
+    return distances
 
 
 def _static(candidates: Sequence[Supernet], dataset: Any, *, embedding: str, **_: Any) -> list[Ranked]:
     """Mean distance to the other entries: a ranking that does not look at the target."""
-    sketches = {each.name: each.sketches[embedding] for each in sketched(candidates, embedding)}
-
-    def mean_distance(name: str) -> float:
-        others = [dataset_distance(sketches[name], other).value for key, other in sketches.items() if key != name]
-        return sum(others) / max(len(others), 1)
-
-    return [_timed(name, mean_distance, name) for name in sketches]
+    start = time.perf_counter()
+    found = sketched(candidates, embedding)
+    means = _distances([each.sketches[embedding] for each in found]).sum(1) / max(len(found) - 1, 1)
+    seconds = (time.perf_counter() - start) / len(found)
+    return [Ranked(each.name, float(value), seconds) for each, value in zip(found, means, strict=True)]
 
 
 def _random(candidates: Sequence[Supernet], dataset: Any, *, seed: int, **_: Any) -> list[Ranked]:
