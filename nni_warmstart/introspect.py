@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import nni.trial
@@ -14,7 +15,7 @@ import torch
 
 with warnings.catch_warnings():  # NNI 3.0 wraps all of torch.nn, and says at length what newer torch has in it
     warnings.filterwarnings('ignore', message='.*is found to be not a nn.Module.*')
-    from nni.nas.nn.pytorch import ModelSpace
+    from nni.nas.nn.pytorch import ModelSpace, Repeat
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from nni.nas.oneshot.pytorch.supermodule.differentiable import (
     DifferentiableMixedCell,
@@ -22,6 +23,7 @@ from nni.nas.oneshot.pytorch.supermodule.differentiable import (
     DifferentiableMixedLayer,
     GumbelSoftmax,
 )
+from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation
 from nni.nas.oneshot.pytorch.supermodule.proxyless import ProxylessMixedInput, ProxylessMixedLayer, ProxylessMixedRepeat
 from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
 from torch import Tensor, nn
@@ -86,6 +88,46 @@ def _choices_of(module: BaseSuperNetModule) -> Iterator[Choice]:
         mutables = cast(Any, module).depth_choice.simplify() if hasattr(module, 'depth_choice') else module.simplify()
         for label, alpha in alphas.items():
             yield Choice(label, alpha, tuple(str(value) for value in cast(Any, mutables[label]).values))
+
+
+def sites(model: nn.Module) -> tuple[dict[str, tuple[str, dict[str, str]]], dict[str, list[str]]]:
+    """Where the choices of a supernet are.
+
+    Returns
+    -------
+    sites
+        Path of a choice among modules -> its label and, by candidate, the name of the child. A cell has one per edge.
+    values
+        Path of a module with choices among numbers (widths, kernels, depths, inputs) -> their labels.
+    """
+    found: dict[str, tuple[str, dict[str, str]]] = {}
+    values: dict[str, list[str]] = {}
+    for path, module in model.named_modules():
+        if not isinstance(module, BaseSuperNetModule) or getattr(module, '_arch_alpha', None) is None:
+            continue
+        if isinstance(module, DifferentiableMixedCell):
+            names = {name: name for name in module.op_names}
+            for node, edges in enumerate(cast(Any, module.ops)):
+                for edge in range(len(edges)):
+                    label = f'{module.label}/{node + module.num_predecessors}_{edge}'
+                    found[f'{path}.ops.{node}.{edge}'] = (label, names)
+        elif isinstance(module, DifferentiableMixedLayer):
+            found[path] = (str(module.label), {str(name): str(name) for name in module.names})
+        elif labels := [choice.label for choice in _choices_of(module)]:
+            values[path] = labels
+    return found, values
+
+
+def kind_of(module: nn.Module) -> str:
+    """What a module is: the name of its class, NNI's by what they stand for; '' for parts without a function of their own."""
+    if isinstance(module, nn.ParameterDict | nn.Softmax):
+        return ''
+    for cls, kind in ((DifferentiableMixedCell, 'Cell'), (DifferentiableMixedLayer, 'LayerChoice'), (Repeat, 'Repeat')):
+        if isinstance(module, cls):
+            return kind
+    if isinstance(module, MixedOperation):
+        return module.bound_type.__name__.removeprefix('Mutable')
+    return type(module).__name__.removeprefix('Mutable')
 
 
 def arch_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -161,6 +203,25 @@ def best_path(model: nn.Module) -> Iterator[None]:
         for module, values in zip(paths, saved, strict=True):
             for key, value in values.items():
                 setattr(module, key, value)
+        for module, softmax in noisy:
+            module._softmax = softmax
+
+
+@contextmanager
+def every_path(model: nn.Module) -> Iterator[None]:
+    """Run every candidate of every choice, weighted without noise: Proxyless as DARTS would."""
+    plain = {ProxylessMixedLayer: DifferentiableMixedLayer, ProxylessMixedInput: DifferentiableMixedInput}
+    changed = [m for m in model.modules() if type(m) in plain]
+    noisy = [(m, m._softmax) for m in model.modules() if isinstance(getattr(m, '_softmax', None), GumbelSoftmax)]
+    try:
+        for module, _ in noisy:
+            module._softmax = nn.Softmax(-1)
+        for module in changed:
+            module.forward = partial(plain[type(module)].forward, module)
+        yield
+    finally:
+        for module in changed:
+            del module.forward
         for module, softmax in noisy:
             module._softmax = softmax
 

@@ -1,0 +1,154 @@
+"""Which tensor, block, op and choice of a source each one of a target corresponds to, by walking both trees of modules."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from .ops import plan
+from .structure import Structure
+
+
+@dataclass
+class Correspondence:
+    """What corresponds to what; keys are the target's.
+
+    Attributes
+    ----------
+    tensors
+        Tensor -> tensor of the source.
+    blocks
+        Path of a block of a sequence -> path of the source's block, wherever the sequences differ.
+    added
+        Blocks that repeat a source block which another target block carries already: they may start as the identity.
+    choices
+        Label -> label of the source and, by candidate, the source's candidate.
+    values
+        Label of a choice among numbers -> label of the source.
+    renamed
+        Path of a candidate -> path of the source's candidate, where their names differ.
+    """
+
+    tensors: dict[str, str] = field(default_factory=dict)
+    blocks: dict[str, str] = field(default_factory=dict)
+    added: list[str] = field(default_factory=list)
+    choices: dict[str, tuple[str, dict[str, str]]] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
+
+
+def correspond(target: Structure, source: Structure) -> Correspondence:
+    """Walk both trees from the root: children by name, candidates by an optimal-transport plan, blocks by kind and depth."""
+    found = Correspondence()
+    _walk(target, source, '', '', found)
+    return found
+
+
+def _walk(target: Structure, source: Structure, mine: str, theirs: str, found: Correspondence) -> None:
+    for local in target.locals.get(mine, ()):
+        if local in source.locals.get(theirs, ()):
+            found.tensors[_join(mine, local)] = _join(theirs, local)
+    for label, other in zip(target.values.get(mine, ()), source.values.get(theirs, ()), strict=False):
+        found.values.setdefault(label, other)
+    if mine in target.sites and theirs in source.sites:
+        pairs = _candidates(target, source, mine, theirs, found)
+    else:
+        pairs = _children(target, source, mine, theirs, found)
+    for child, other in pairs:
+        _walk(target, source, _join(mine, child), _join(theirs, other), found)
+
+
+def _candidates(
+    target: Structure, source: Structure, mine: str, theirs: str, found: Correspondence
+) -> list[tuple[str, str]]:
+    (label, here), (other, there) = target.sites[mine], source.sites[theirs]
+    if label in found.choices and found.choices[label][0] == other:
+        partners = found.choices[label][1]  # a label that is shared by all cells is decided once
+    else:
+        partners = plan(
+            {name: target.ops.get(_join(mine, child), []) for name, child in here.items()},
+            {name: source.ops.get(_join(theirs, child), []) for name, child in there.items()},
+        )
+        found.choices.setdefault(label, (other, partners))
+    for name, partner in partners.items():
+        if name != partner and name in here and partner in there:
+            found.renamed[_join(mine, here[name])] = _join(theirs, there[partner])
+    return [(here[name], there[partner]) for name, partner in partners.items() if name in here and partner in there]
+
+
+def _children(target: Structure, source: Structure, mine: str, theirs: str, found: Correspondence) -> list[tuple[str, str]]:
+    here, there = target.children.get(mine, []), source.children.get(theirs, [])
+    if not (here and there and all(name.isdigit() for name in (*here, *there))):
+        return [(name, name) for name in here if name in there]
+    kinds = [_kind(target, _join(mine, name)) for name in here]
+    others = [_kind(source, _join(theirs, name)) for name in there]
+    if kinds == others:
+        return list(zip(here, there, strict=True))
+    if mine.rpartition('.')[0] in target.values and theirs.rpartition('.')[0] in source.values:
+        pairs = _prefixes(here, there)  # a mutable depth takes prefixes: new blocks come last
+    else:
+        pairs = _by_depth(target, source, mine, theirs, here, there)
+    carried: set[str] = set()
+    for child, other in pairs:
+        found.blocks[_join(mine, child)] = _join(theirs, other)
+        if other in carried:
+            found.added.append(_join(mine, child))
+        carried.add(other)
+    return pairs
+
+
+def _kind(structure: Structure, path: str) -> tuple[str, bool]:
+    """Class of a block, and whether it reduces the sides of its pictures."""
+    return structure.kinds[path], structure.channels.scales.get(path, 1.0) < 1
+
+
+def _prefixes(here: list[str], there: list[str]) -> list[tuple[str, str]]:
+    return [(name, there[min(index, len(there) - 1)]) for index, name in enumerate(here)]
+
+
+def _by_depth(
+    target: Structure, source: Structure, mine: str, theirs: str, here: list[str], there: list[str]
+) -> list[tuple[str, str]]:
+    """Each block takes the block of its kind at the nearest relative depth of the corresponding run, or of the sequence."""
+    mine_runs = _runs([_kind(target, _join(mine, name)) for name in here])
+    their_runs = _runs([_kind(source, _join(theirs, name)) for name in there])
+    if [kind for kind, _ in mine_runs] == [kind for kind, _ in their_runs]:
+        groups = [(left, right) for (_, left), (_, right) in zip(mine_runs, their_runs, strict=True)]
+    else:
+        by_kind: dict[tuple[str, bool], list[int]] = defaultdict(list)
+        for kind, indices in their_runs:
+            by_kind[kind] += indices
+        ours: dict[tuple[str, bool], list[int]] = defaultdict(list)
+        for kind, indices in mine_runs:
+            ours[kind] += indices
+        groups = [(indices, by_kind[kind]) for kind, indices in ours.items() if kind in by_kind]
+    pairs = []
+    for left, right in groups:
+        inside = [source.inside.get(_join(theirs, there[j]), frozenset()) for j in right]
+        for rank, i in enumerate(left):
+            own = target.inside.get(_join(mine, here[i]), frozenset())
+            depth = (rank + 0.5) / len(left)
+            best = min(
+                range(len(right)),
+                key=lambda k: (round(10 * (1 - _overlap(own, inside[k]))), abs((k + 0.5) / len(right) - depth)),
+            )
+            pairs.append((i, right[best]))
+    return [(here[i], there[j]) for i, j in sorted(pairs)]
+
+
+def _overlap(left: frozenset[str], right: frozenset[str]) -> float:
+    return len(left & right) / max(len(left | right), 1)
+
+
+def _runs(kinds: list[tuple[str, bool]]) -> list[tuple[tuple[str, bool], list[int]]]:
+    runs: list[tuple[tuple[str, bool], list[int]]] = []
+    for index, kind in enumerate(kinds):
+        if runs and runs[-1][0] == kind:
+            runs[-1][1].append(index)
+        else:
+            runs.append((kind, [index]))
+    return runs
+
+
+def _join(path: str, name: str) -> str:
+    return f'{path}.{name}' if path else name

@@ -1,0 +1,52 @@
+"""Couplings of two channel spaces: the identity, replication, and optimal transport. Pure tensors, shape (n_source, n_target)."""
+
+from __future__ import annotations
+
+import numpy as np
+import ot
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+
+def replicated(n_source: int, n_target: int) -> Tensor:
+    """Each target channel copies one source channel, and each source channel has nearly as many copies as any other.
+
+    The identity for equal numbers.
+    """
+    coupling = torch.zeros(n_source, n_target, dtype=torch.float64)
+    coupling[torch.arange(n_target) % n_source, torch.arange(n_target)] = 1.0
+    return coupling
+
+
+def aligned(cost: Tensor) -> Tensor:
+    """Optimal transport with one source channel per target channel, every source channel used as evenly as possible.
+
+    For equal numbers it is the optimal permutation; for a wider target each source channel has at least one copy, so that a
+    network's function is kept; for a narrower one (``n_target < n_source``) every source channel goes to one target channel.
+
+    Parameters
+    ----------
+    cost
+        Of moving each source channel to each target channel, shape ``(n_source, n_target)``.
+    """
+    n_source, n_target = cost.shape
+    if n_target < n_source:
+        return aligned(cost.T).T.contiguous()
+    copies, extra = divmod(n_target, n_source)
+    values = cost.double().numpy()
+    rows = np.repeat(values, copies, 0)
+    if extra:  # some channels have one copy more: those rows may stay empty, at a price that fills the others first
+        spread = 1 + n_target * (values.max() - values.min())
+        rows = np.concatenate([rows, values + spread])
+    row, column = linear_sum_assignment(rows)
+    coupling = torch.zeros(n_source, n_target, dtype=torch.float64)
+    coupling[torch.from_numpy(np.where(row < n_source * copies, row // copies, row - n_source * copies)), column] = 1.0
+    return coupling
+
+
+def transported(cost: Tensor, mass: Tensor | None = None) -> Tensor:
+    """Exact optimal-transport plan from source channels (of a mass each) to target channels of equal mass."""
+    n_source, n_target = cost.shape
+    weights = torch.full((n_source,), 1 / n_source, dtype=torch.float64) if mass is None else mass.double() / mass.sum()
+    return ot.emd(weights, torch.full((n_target,), 1 / n_target, dtype=torch.float64), cost.double())

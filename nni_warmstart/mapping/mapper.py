@@ -1,0 +1,153 @@
+"""The weight mapper: tensors of one network in the channels, kernels, ops and depth of another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .channels import IN, OUT, Axes
+from .correspond import Correspondence, correspond
+from .coupling import replicated
+from .projection import averaging, project, project_groups, resize_kernel, sharing
+from .spaces import Couple, Couplings, Space
+from .structure import Structure, ancestors
+
+Share = Callable[[str, Tensor], Tensor]
+
+
+@dataclass
+class Mapping:
+    """Weights of a source in a target's shapes; keys are names in the target.
+
+    Attributes
+    ----------
+    correspondence
+        What corresponds to what.
+    couplings
+        Of the channel spaces.
+    tensors
+        The mapped ones; those that the source has nothing for are missing.
+    how
+        'copied', 'widened', 'merged', 'kernel-resized', 'op-mapped' or 'block-mapped'.
+    repeated
+        Tensors in which channels are repeated: their symmetry is to be broken.
+    unmapped
+        Why a tensor that has a partner is not mapped.
+    """
+
+    correspondence: Correspondence
+    couplings: Couplings
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    how: dict[str, str] = field(default_factory=dict)
+    repeated: set[str] = field(default_factory=set)
+    unmapped: dict[str, str] = field(default_factory=dict)
+
+
+def map_tensors(
+    state: dict[str, Tensor],
+    source: Structure,
+    target: Structure,
+    *,
+    couple: Couple | None = None,
+    share: Share | None = None,
+    skip: frozenset[str] = frozenset(),
+    correspondence: Correspondence | None = None,
+) -> Mapping:
+    """Express the weights of ``source`` in the shapes of ``target``.
+
+    Parameters
+    ----------
+    state
+        The source's tensors by name.
+    source, target
+        Structures of both.
+    couple
+        Gives the coupling of two channel spaces; :func:`evenly` when None.
+    share
+        Gives R, how what a layer reads is shared out: from the name of the source's weight and the coupling of the axis that it
+        reads, both of shape ``(n_source, n_target)``; :func:`~nni_warmstart.mapping.projection.sharing` when None.
+    skip
+        Target tensors that are left out (the classifier).
+    correspondence
+        What corresponds to what; found when None.
+    """
+    found = correspond(target, source) if correspondence is None else correspondence
+    pairs = {mine: theirs for mine, theirs in found.tensors.items() if mine not in skip and theirs in state}
+    if couple is None:
+        couple = evenly(source)
+    mapping = Mapping(found, Couplings(target.channels, source.channels, pairs, couple))
+    for mine, theirs in pairs.items():
+        axes = target.channels.tensors[mine], source.channels.tensors[theirs]
+        mapped = _tensor(mapping, mine, theirs, state[theirs], *axes, share or _share)
+        if mapped is not None:
+            mapping.tensors[mine] = mapped
+            mapping.how[mine] = _how(found, mine, theirs, state[theirs].shape, mapped.shape)
+    return mapping
+
+
+def evenly(source: Structure) -> Couple:
+    """Couplings without data: the identity, replication, and sums or means of the pictures' channels."""
+
+    def couple(theirs: Space, mine: Space) -> Tensor:
+        if len(theirs) != len(mine) and np.isin(theirs.channels, source.channels.inputs).any():
+            return torch.ones(len(theirs), len(mine), dtype=torch.float64)
+        return replicated(len(theirs), len(mine))
+
+    return couple
+
+
+def _share(name: str, coupling: Tensor) -> Tensor:
+    return sharing(coupling)
+
+
+def _tensor(
+    mapping: Mapping, name: str, source_name: str, tensor: Tensor, mine: Axes, theirs: Axes, share: Share
+) -> Tensor | None:
+    if mine.roles != theirs.roles:
+        mapping.unmapped[name] = f'its dimensions mean {mine.roles}, the source\'s {theirs.roles}'
+        return None
+    couplings: dict[str, tuple[int, Tensor | None]] = {}
+    grouped: list[Tensor | None] = []
+    for axis, role in enumerate(mine.roles):
+        here, there = mine.channels[axis], theirs.channels[axis]
+        if here is None or there is None:
+            continue
+        if here.ndim == 2 or there.ndim == 2:
+            if here.ndim != there.ndim or len(here) != len(there):
+                mapping.unmapped[name] = f'it has {mine.groups} groups, the source\'s {theirs.groups}'
+                return None
+            blocks = [mapping.couplings.axis(a, b) for a, b in zip(here, there, strict=True)]
+            grouped = [None if block is None else sharing(block) for block in blocks]
+        else:
+            couplings[role] = (axis, mapping.couplings.axis(here, there))
+    made_axis, made = couplings.get(OUT, (0, None))
+    read_axis, read = couplings.get(IN, (1, None))
+    if any(matrix is not None and bool(((matrix != 0).sum(1) > 1).any()) for matrix in (made, read)):
+        mapping.repeated.add(name)
+    made, read = (None if made is None else averaging(made)), (None if read is None else share(source_name, read))
+    if grouped:
+        out = project_groups(tensor, made, grouped, mine.groups)
+    else:
+        out = project(tensor, made, read, (made_axis, read_axis))
+    if mine.dilation:
+        size = len(mine.dilation)
+        out = resize_kernel(out, mine.shape[-size:], mine.dilation, theirs.dilation)
+    if tuple(out.shape) != mine.shape:
+        mapping.unmapped[name] = f'its shape {mine.shape} cannot be made of {theirs.shape}'
+        return None
+    return out
+
+
+def _how(found: Correspondence, mine: str, theirs: str, before: torch.Size, after: torch.Size) -> str:
+    if before != after:
+        if len(before) > 2 and before[2:] != after[2:]:
+            return 'kernel-resized'
+        return 'widened' if any(a > b for a, b in zip(after, before, strict=True)) else 'merged'
+    paths = ancestors(mine.rpartition('.')[0])
+    if any(path in found.renamed for path in paths):
+        return 'op-mapped'
+    return 'block-mapped' if any(path != found.blocks.get(path, path) for path in paths) else 'copied'

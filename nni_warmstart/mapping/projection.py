@@ -1,0 +1,108 @@
+"""One formula for every layer: W' = Q_out^T W R_in, with couplings of what it makes and of what it reads."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def averaging(coupling: Tensor) -> Tensor:
+    """Q: the coupling with columns that sum to one. A target channel is an average of source channels."""
+    return coupling / coupling.sum(0, keepdim=True).clamp_min(1e-300)
+
+
+def sharing(coupling: Tensor) -> Tensor:
+    """R: the coupling with rows that sum to one. What reads a source channel is shared out among the target's."""
+    return coupling / coupling.sum(1, keepdim=True).clamp_min(1e-300)
+
+
+def project(weight: Tensor, made: Tensor | None, read: Tensor | None, axes: tuple[int, int] = (0, 1)) -> Tensor:
+    """Weights of a layer in other channels: ``W' = Q_out^T W R_in``.
+
+    Net2Net (Chen, Goodfellow & Shlens, ICLR 2016) where the columns of both couplings have one entry each, OTFusion (Singh &
+    Jaggi, NeurIPS 2020) where they are transport plans.
+
+    Parameters
+    ----------
+    weight
+        Any dimensions.
+    made
+        Q of the channels that the layer makes, shape ``(n_source, n_target)``; None for the identity.
+    read
+        R of the channels that it reads, shape ``(n_source, n_target)``; None for the identity, or where it reads none.
+    axes
+        Which dimensions of ``weight`` they are.
+    """
+    out = weight
+    for matrix, axis in ((made, axes[0]), (read, axes[1])):
+        if matrix is not None:
+            out = _along(out, matrix.to(weight.device), axis)
+    return out.contiguous()
+
+
+def _along(weight: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    single = (matrix != 0).sum(0).max() <= 1  # every column has one entry: a copy, exact, and quicker than a product
+    if single:
+        value, index = matrix.max(0)
+        taken = weight.index_select(axis, index)
+        if (value == 1).all():
+            return taken
+        shape = [1] * weight.dim()
+        shape[axis] = -1
+        return (taken.double() * value.view(shape)).to(weight.dtype)
+    product = torch.tensordot(matrix.to(torch.promote_types(weight.dtype, torch.float32)).T, weight, dims=([1], [axis]))
+    return product.movedim(0, axis).to(weight.dtype)
+
+
+def project_groups(weight: Tensor, made: Tensor | None, read: list[Tensor | None], groups: int) -> Tensor:
+    """The same for a grouped convolution with as many groups on both sides: each group reads channels of its own.
+
+    Parameters
+    ----------
+    weight
+        Shape ``(n_out, n_in / groups, ...)``.
+    made
+        Q of all channels made.
+    read
+        R of the channels that each group reads, shape ``(n_source / groups, n_target / groups)``.
+    """
+    blocks = weight.chunk(groups, 0)
+    mixed = torch.cat([project(block, None, matrix) for block, matrix in zip(blocks, read, strict=True)])
+    return project(mixed, made, None)
+
+
+def resize_kernel(weight: Tensor, size: tuple[int, ...], dilation: tuple[int, ...], source_dilation: tuple[int, ...]) -> Tensor:
+    """Kernels of another size: taps keep their distance from the centre where the target has a tap there.
+
+    Growing pads with zeros and keeps the function (with padding that grows along), shrinking crops. Where no tap but the
+    centre coincides (another dilation), taps keep their order instead.
+
+    Parameters
+    ----------
+    weight
+        Shape ``(..., *kernel)``.
+    size
+        Of the target's kernel.
+    dilation, source_dilation
+        Distances of the taps, in pixels.
+    """
+    for index, length in enumerate(size):
+        axis = weight.dim() - len(size) + index
+        step, other = dilation[index], source_dilation[index]
+        if weight.size(axis) != length or step != other:
+            weight = _resize(weight, axis, length, step, other)
+    return weight
+
+
+def _resize(weight: Tensor, axis: int, length: int, step: int, other: int) -> Tensor:
+    mine = [step * (i - (length - 1) // 2) for i in range(length)]
+    theirs = [other * (i - (weight.size(axis) - 1) // 2) for i in range(weight.size(axis))]
+    if len(set(mine) & set(theirs)) <= 1 < min(len(mine), len(theirs)):
+        mine, theirs = [offset // step for offset in mine], [offset // other for offset in theirs]
+    shape = list(weight.shape)
+    shape[axis] = length
+    result = weight.new_zeros(shape)
+    for i, offset in enumerate(mine):
+        if offset in theirs:
+            result.select(axis, i).copy_(weight.select(axis, theirs.index(offset)))
+    return result

@@ -1,0 +1,200 @@
+"""Channel spaces: channels that occur in the same places, and which space of a source each one of a target corresponds to.
+
+Two channels of a network belong to one space when they occur in the same axes of the same tensors, so that any of them could
+stand for any other. A coupling between two spaces then says which source channels a target channel is made of, and one coupling
+per space, applied wherever its channels occur, keeps a network consistent.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .channels import IN, OUT, Axes, Channels
+
+Place = tuple[str, int, int]
+"""Source tensor, axis, and segment of the axis (of a mutable width) or group (of a grouped convolution)."""
+
+Couple = Callable[['Space', 'Space'], Tensor]
+"""Gives the coupling, shape ``(n_source, n_target)``, of a source's space and a target's."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """Interchangeable channels.
+
+    Attributes
+    ----------
+    index
+        Its number in its network.
+    channels
+        Numbers of its channels.
+    places
+        Where they occur, by the names of the source's tensors.
+    """
+
+    index: int
+    channels: np.ndarray
+    places: frozenset[Place]
+
+    def __len__(self) -> int:
+        return len(self.channels)
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """All spaces of one network: by number, and per channel the number and the rank in it."""
+
+    spaces: list[Space]
+    of: np.ndarray
+    rank: np.ndarray
+
+
+def pair_spaces(target: Channels, source: Channels, tensors: dict[str, str]) -> tuple[Spaces, Spaces]:
+    """Spaces of a target and of a source, by the places in which corresponding tensors hold their channels.
+
+    Parameters
+    ----------
+    tensors
+        Target tensor -> source tensor.
+    """
+    targets: dict[str, list[str]] = defaultdict(list)
+    for mine, theirs in tensors.items():
+        targets[theirs].append(mine)
+    places: tuple[dict[Place, list[np.ndarray]], ...] = (defaultdict(list), defaultdict(list))
+    for theirs, names in targets.items():
+        there = source.tensors[theirs]
+        for axis, role in enumerate(there.roles):
+            if not role:
+                continue
+            parts = [(0, [there])] + [(1, [target.tensors[name]]) for name in names]
+            if all(axis < len(axes.roles) and axes.roles[axis] == role for _, (axes,) in parts):
+                split = len({len(axes.bounds[axis]) for _, (axes,) in parts}) == 1 and len({a.groups for _, (a,) in parts}) == 1
+                for side, (axes,) in parts:
+                    for part, channels in _parts(axes, axis, split):
+                        places[side][theirs, axis, part].append(channels)
+    return _spaces(places[1], target), _spaces(places[0], source)
+
+
+def _parts(axes: Axes, axis: int, split: bool) -> list[tuple[int, np.ndarray]]:
+    """Segments of an axis whose channels are not interchangeable: between the bounds of a mutable width, or by group."""
+    channels = axes.channels[axis]
+    assert channels is not None
+    if channels.ndim == 2:
+        return list(enumerate(channels))
+    if not split:
+        return [(0, channels)]
+    if axes.groups > 1 and axes.roles.count(OUT) and IN in axes.roles:
+        return list(enumerate(channels.reshape(axes.groups, -1)))
+    cuts = np.split(channels, axes.bounds[axis])
+    return list(enumerate(cuts))
+
+
+def _spaces(places: dict[Place, list[np.ndarray]], network: Channels) -> Spaces:
+    count = 1 + max((int(c.max()) for axes in network.tensors.values() for c in axes.channels if c is not None), default=-1)
+    signature = np.zeros(count, dtype=np.uint64)
+    random = np.random.default_rng(0)
+    present: dict[Place, np.ndarray] = {}
+    for place in sorted(places):
+        channels = np.unique(np.concatenate(places[place]))
+        signature[channels] ^= random.integers(1, 2**63, dtype=np.uint64)
+        present[place] = channels
+    _, first, label = np.unique(signature, return_index=True, return_inverse=True)
+    order = np.empty(len(first), int)
+    order[np.argsort(first)] = np.arange(len(first))  # numbered in the order of execution
+    of = order[label]
+    held: dict[int, set[Place]] = defaultdict(set)
+    for place, channels in present.items():
+        for index in np.unique(of[channels]):
+            held[int(index)].add(place)
+    members = np.split(np.argsort(of, kind='stable'), np.cumsum(np.bincount(of, minlength=len(first)))[:-1])
+    rank = np.empty(count, int)
+    spaces = []
+    for index, channels in enumerate(members):
+        rank[channels] = np.arange(len(channels))
+        spaces.append(Space(index, channels, frozenset(held[index])))
+    return Spaces(spaces, of, rank)
+
+
+class Couplings:
+    """Couplings of whole axes, put together from those of their spaces.
+
+    Parameters
+    ----------
+    target, source
+        The two networks.
+    tensors
+        Target tensor -> source tensor.
+    couple
+        Gives the coupling of two spaces; asked once per pair, in the order of execution.
+    """
+
+    def __init__(self, target: Channels, source: Channels, tensors: dict[str, str], couple: Couple) -> None:
+        self.target, self.source = target, source
+        self.spaces, self.source_spaces = pair_spaces(target, source, tensors)
+        self.couple = couple
+        self.found: dict[tuple[int, int], Tensor] = {}
+        self._axes: dict[tuple[bytes, bytes], Tensor | None] = {}
+        self._same = {space.places: space.index for space in self.source_spaces.spaces if space.places}
+
+    def partner(self, space: int, candidates: np.ndarray) -> int:
+        """The source's space, of those in an axis, that a target's corresponds to: equal places, else the largest overlap."""
+        places = self.spaces.spaces[space].places
+        same = self._same.get(places)
+        if same is not None and same in candidates:
+            return same
+
+        def overlap(index: int) -> float:
+            other = self.source_spaces.spaces[index].places
+            return len(places & other) / max(len(places | other), 1)
+
+        return max((int(index) for index in candidates), key=overlap)
+
+    def of(self, space: int, other: int) -> Tensor:
+        """Coupling of a target's space and a source's, shape ``(n_source, n_target)``."""
+        if (space, other) not in self.found:
+            self.found[space, other] = self.couple(self.source_spaces.spaces[other], self.spaces.spaces[space])
+        return self.found[space, other]
+
+    def axis(self, mine: np.ndarray, theirs: np.ndarray) -> Tensor | None:
+        """Coupling of two axes given by their channels, shape ``(len(theirs), len(mine))``; None for the identity.
+
+        A space that occurs several times in an axis (concatenated, flattened) is coupled occurrence by occurrence.
+        """
+        key = (mine.tobytes(), theirs.tobytes())
+        if key not in self._axes:
+            self._axes[key] = self._axis(mine, theirs)
+        return self._axes[key]
+
+    def _axis(self, mine: np.ndarray, theirs: np.ndarray) -> Tensor | None:
+        coupling = torch.zeros(len(theirs), len(mine), dtype=torch.float64)
+        here, there = self.spaces.of[mine], self.source_spaces.of[theirs]
+        candidates = np.unique(there)
+        for space in np.unique(here):
+            other = self.partner(int(space), candidates)
+            block = self.of(int(space), other)
+            at_mine = _occurrences(mine, here == space, self.spaces.rank)
+            at_theirs = _occurrences(theirs, there == other, self.source_spaces.rank)
+            for turn, (positions, ranks) in enumerate(at_mine):
+                where, theirs_ranks = at_theirs[turn * len(at_theirs) // len(at_mine)]
+                part = block[torch.from_numpy(theirs_ranks)][:, torch.from_numpy(ranks)]
+                coupling[torch.from_numpy(where)[:, None], torch.from_numpy(positions)[None, :]] = part
+        if coupling.shape[0] == coupling.shape[1] and torch.equal(coupling, torch.eye(len(mine), dtype=coupling.dtype)):
+            return None
+        return coupling
+
+
+def _occurrences(channels: np.ndarray, here: np.ndarray, rank: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Positions of a space in an axis and the ranks of its channels there: first occurrences, second ones, and so on."""
+    positions = np.flatnonzero(here)
+    held = channels[positions]
+    order = np.argsort(held, kind='stable')
+    counts = np.unique(held, return_counts=True)[1]
+    turn = np.empty(len(held), int)
+    turn[order] = np.concatenate([np.arange(count) for count in counts])
+    return [(positions[turn == k], rank[held[turn == k]]) for k in range(int(counts.max()))]

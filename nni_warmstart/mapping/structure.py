@@ -1,0 +1,180 @@
+"""Structure: what the mapper has to know of a supernet, without its weights and without the code that made it."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from .. import introspect
+from ..errors import SupernetFileError, TransferError
+from .channels import Axes, Channels, Op, trace
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Channels, modules and choices of a network.
+
+    Attributes
+    ----------
+    channels
+        Which tensors share their channels, and what ran in each module.
+    kinds
+        Path of a module -> its kind (the name of its class, NNI's mixed ones by what they mix), in the order of definition.
+    sites
+        Path of a choice among modules -> its label and, by candidate, the name of the child.
+    values
+        Path of a module with choices among numbers (widths, kernels, depths, inputs) -> their labels.
+    """
+
+    channels: Channels
+    kinds: dict[str, str]
+    sites: dict[str, tuple[str, dict[str, str]]]
+    values: dict[str, list[str]]
+
+    @cached_property
+    def children(self) -> dict[str, list[str]]:
+        """Path -> names of the children, in the order of definition."""
+        children: dict[str, list[str]] = defaultdict(list)
+        for path in self.kinds:
+            if path:
+                parent, _, name = path.rpartition('.')
+                children[parent].append(name)
+        return children
+
+    @cached_property
+    def locals(self) -> dict[str, list[str]]:
+        """Path -> local names of the tensors that a module itself has."""
+        names: dict[str, list[str]] = defaultdict(list)
+        for name in self.channels.tensors:
+            parent, _, local = name.rpartition('.')
+            names[parent].append(local)
+        return names
+
+    @cached_property
+    def ops(self) -> dict[str, list[Op]]:
+        """Path -> everything that ran in it, children included."""
+        found: dict[str, list[Op]] = defaultdict(list)
+        for path, ops in self.channels.ops.items():
+            for ancestor in ancestors(path):
+                found[ancestor].extend(ops)
+        return found
+
+    @cached_property
+    def inside(self) -> dict[str, frozenset[str]]:
+        """Path -> names of the tensors in it, relative to it."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for name in self.channels.tensors:
+            for ancestor in ancestors(name.rpartition('.')[0]):
+                found[ancestor].add(name[len(ancestor) + 1 :] if ancestor else name)
+        return {path: frozenset(names) for path, names in found.items()}
+
+    def to_bytes(self) -> bytes:
+        """Compressed JSON."""
+        channels = self.channels
+        plain = {
+            'tensors': {
+                name: [axes.shape, axes.roles, [_runs(c) for c in axes.channels], axes.bounds, axes.dilation, axes.groups]
+                for name, axes in channels.tensors.items()
+            },
+            'inputs': _runs(channels.inputs),
+            'outputs': _runs(channels.outputs),
+            'ops': {path: [[op.kind, op.kernel, op.stride, op.dilation] for op in ops] for path, ops in channels.ops.items()},
+            'scales': channels.scales,
+            'kinds': self.kinds,
+            'sites': self.sites,
+            'values': self.values,
+        }
+        return zlib.compress(json.dumps(plain, separators=(',', ':')).encode(), 9)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, origin: str = 'structure') -> Structure:
+        """Inverse of :meth:`to_bytes`; ``origin`` is named in errors."""
+        try:
+            plain = json.loads(zlib.decompress(data))
+            tensors = {name: _axes(*entry) for name, entry in plain['tensors'].items()}
+            channels = Channels(
+                tensors,
+                _array(plain['inputs']),
+                _array(plain['outputs']),
+                {path: [Op(*op) for op in ops] for path, ops in plain['ops'].items()},
+                plain['scales'],
+            )
+            sites = {path: (label, dict(names)) for path, (label, names) in plain['sites'].items()}
+            return cls(channels, plain['kinds'], sites, plain['values'])
+        except (zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SupernetFileError(f'{origin} has a structure that this version does not understand ({error}).') from error
+
+
+def structure_of(model: nn.Module, shape: tuple[int, ...]) -> Structure:
+    """Structure of a network, found by one run without data.
+
+    Parameters
+    ----------
+    model
+        A mutated model space, or any network.
+    shape
+        Of its input, batch first.
+
+    Raises
+    ------
+    TransferError
+        If it does not run on such an input, or a module's channels are not known; the module is named.
+    """
+    alphas = {id(choice.alpha) for choice in introspect.choices(model).values()}
+    skip = frozenset(name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in alphas)
+    with introspect.every_path(model):
+        channels = trace(model, shape, skip)
+    kinds = {path: kind for path, module in model.named_modules() if (kind := introspect.kind_of(module))}
+    sites, values = introspect.sites(model)
+    return Structure(channels, kinds, sites, values)
+
+
+def guess_shape(model: nn.Module, pictures: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
+    """Shape of an input that ``model`` takes: ``pictures`` (channels, side) where known, else what its first layer reads."""
+    channels, side = pictures
+    first = next((p for p in model.parameters() if p.dim() in (2, 4)), None)
+    if first is None:
+        raise TransferError(f'{type(model).__name__} has no convolution and no linear layer; there is nothing to map.')
+    if first.dim() == 2 and not side:
+        return (2, first.shape[1])
+    return (2, channels or first.shape[1], side or 32, side or 32)
+
+
+def ancestors(path: str) -> list[str]:
+    """The path, its parent, and so on to the root ''."""
+    found = [path]
+    while path:
+        path = path.rpartition('.')[0]
+        found.append(path)
+    return found
+
+
+def _runs(channels: np.ndarray | None) -> Any:
+    """Plain form: None, the start of a run, or every number; two dimensions as a list of those."""
+    if channels is None:
+        return None
+    if channels.ndim == 2:
+        return [_runs(row) for row in channels]
+    if len(channels) and np.array_equal(channels, np.arange(channels[0], channels[0] + len(channels))):
+        return {'start': int(channels[0]), 'length': len(channels)}
+    return {'channels': channels.tolist()}
+
+
+def _array(plain: Any) -> np.ndarray:
+    if isinstance(plain, list):
+        return np.stack([_array(row) for row in plain])
+    if 'start' in plain:
+        return np.arange(plain['start'], plain['start'] + plain['length'])
+    return np.array(plain['channels'], dtype=int)
+
+
+def _axes(shape: Any, roles: Any, channels: Any, bounds: Any, dilation: Any, groups: int) -> Axes:
+    arrays = tuple(None if each is None else _array(each) for each in channels)
+    return Axes(tuple(shape), tuple(roles), arrays, tuple(map(tuple, bounds)), tuple(dilation), groups)
