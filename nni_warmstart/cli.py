@@ -95,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument('--zoo', help='folder or URL of the zoo (default: the one shipped with the package)')
         if name in ('show', 'remove'):
             action.add_argument('name', help='entry')
+        if name == 'show':
+            _add_onto(action)
         if name == 'rank':
             _add_rank(action)
         if name == 'add':
@@ -107,6 +109,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     listing.set_defaults(run=_spaces)
     return parser
+
+
+def _add_onto(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--onto', type=Path, metavar='YAML', help='say instead what the search of this file would inherit from the entry'
+    )
+    parser.add_argument('--tensors', action='store_true', help='with --onto: one line per tensor')
+    parser.add_argument(
+        '--picture', type=Path, metavar='PNG', help='with --onto: draw source cells against target cells, and the ops'
+    )
 
 
 def _add_rank(parser: argparse.ArgumentParser) -> None:
@@ -216,6 +228,9 @@ def _zoo_show(arguments: argparse.Namespace) -> None:
     from .zoo import open_zoo
 
     entry = open_zoo(arguments.zoo)[arguments.name]
+    if arguments.onto is not None:
+        _show_onto(arguments, entry)
+        return
     card = {key: value for key, value in entry.card.items() if key not in ('aliases', 'alphas', 'candidates')}
     _console.print_json(data=card)
     table = Table(title='choices')
@@ -227,11 +242,37 @@ def _zoo_show(arguments: argparse.Namespace) -> None:
     _console.print(table)
 
 
+def _show_onto(arguments: argparse.Namespace, entry: Any) -> None:
+    from .config import parse_search, read
+    from .search import preview
+
+    if arguments.picture is not None:
+        _check_png('--picture', arguments.picture)
+    report = preview(parse_search(read(arguments.onto), arguments.onto.resolve().parent), entry)
+    _console.print(report.to_text(every_tensor=arguments.tensors), soft_wrap=True, highlight=False)
+    shares = report.shares('op')
+    if shares:
+        _console.print('by op: ' + ', '.join(f'{op} {share:.0%}' for op, share in shares.items()))
+    if arguments.picture is not None:
+        report.plot(arguments.picture)
+        _console.print(f'Drawn in {arguments.picture}')
+
+
+def _check_png(option: str, path: Path) -> None:
+    from .errors import ConfigError
+    from .storage import unwritable
+
+    if path.suffix != '.png':
+        raise ConfigError(f'{option} {path} must end in .png.')
+    trouble = unwritable(path.resolve().parent)
+    if trouble:
+        raise ConfigError(f'{option}: folder {trouble}')
+
+
 def _zoo_rank(arguments: argparse.Namespace) -> None:
     from .data import digits, from_folder, from_npz
     from .errors import ConfigError, ZooError
     from .ranking import RANKINGS
-    from .storage import unwritable
     from .zoo import open_zoo
 
     if arguments.by not in RANKINGS:
@@ -239,11 +280,7 @@ def _zoo_rank(arguments: argparse.Namespace) -> None:
     if not 0 <= arguments.seed < 2**32:
         raise ConfigError(f'--seed {arguments.seed} must be from 0 to {2**32 - 1}.')
     if arguments.heatmap is not None:
-        if arguments.heatmap.suffix != '.png':
-            raise ConfigError(f'--heatmap {arguments.heatmap} must end in .png.')
-        trouble = unwritable(arguments.heatmap.resolve().parent)
-        if trouble:
-            raise ConfigError(f'--heatmap: folder {trouble}')
+        _check_png('--heatmap', arguments.heatmap)
     path = Path(arguments.data).expanduser()
     task = digits() if arguments.data == 'digits' else from_folder(path) if path.is_dir() else from_npz(path)
     zoo = open_zoo(arguments.zoo)

@@ -118,8 +118,27 @@ def sites(model: nn.Module) -> tuple[dict[str, tuple[str, dict[str, str]]], dict
     return found, values
 
 
+def places(model: nn.Module) -> dict[str, tuple[str, str]]:
+    """State by name -> path of its cell or block, and name of the candidate op that it is part of ('' for none).
+
+    A cell or block is the outermost member of a sequence that is no sequence itself; what is in none goes by its first name.
+    """
+    found, _ = sites(model)
+    candidate = {f'{path}.{child}': name for path, (_, names) in found.items() for name, child in names.items()}
+    modules = dict(model.named_modules())
+    sequences = ('Repeat', 'Sequential', 'ModuleList', 'ModuleDict')
+    result: dict[str, tuple[str, str]] = {}
+    for name in model.state_dict():
+        parts = name.split('.')
+        paths = ['.'.join(parts[:length]) for length in range(1, len(parts))]
+        blocks = [p for p in paths if p.rpartition('.')[2].isdigit() and kind_of(modules[p]) not in sequences]
+        inner = [p for p in blocks if next(modules[p].children(), None) is not None]
+        result[name] = (inner[0] if inner else parts[0], next((candidate[p] for p in paths if p in candidate), ''))
+    return result
+
+
 def kind_of(module: nn.Module) -> str:
-    """What a module is: the name of its class, NNI's by what they stand for; '' for parts without a function of their own."""
+    """What a module is: the name of its class, NNI's by what they stand for; '' for parts that do nothing."""
     if isinstance(module, nn.ParameterDict | nn.Softmax):
         return ''
     for cls, kind in ((DifferentiableMixedCell, 'Cell'), (DifferentiableMixedLayer, 'LayerChoice'), (Repeat, 'Repeat')):

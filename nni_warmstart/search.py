@@ -21,6 +21,8 @@ from .config import SearchConfig, make_strategy
 from .data import split
 from .errors import ConfigError
 from .evaluator import classification, make_trainer
+from .mapping.report import TransferReport
+from .mapping.transfer import transfer
 from .strategy import WarmStartDARTS
 from .supernet import Supernet
 
@@ -101,6 +103,23 @@ def run_search(
     storage.write_json(out / 'architecture.json', architecture)
     storage.write_json(out / 'result.json', result)
     return result
+
+
+def preview(config: SearchConfig, source: Supernet) -> TransferReport:
+    """What a search would inherit from ``source``, without training; the classifier counts as fresh.
+
+    Raises
+    ------
+    WarmStartError
+        If the space does not work, or has nothing in common with the source.
+    """
+    cls = spaces.resolve(config.space.name, allow_import=True)
+    channels, side = spaces.input_of(cls, config.space.arguments)
+    task = config.data.load(config.base, side).adapted(channels, side)
+    space = spaces.create(config.space.name, config.space.arguments, task.num_classes, allow_import=True)
+    spaces.check_input(space, channels, side, task.num_classes)
+    target = make_strategy(config.strategy, config.base).mutate_model(space)
+    return transfer(source, target, head='random')
 
 
 def _checkpoints(out: Path) -> ModelCheckpoint:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from .errors import SupernetFileError
 
-FORMAT = 2
-"""Version of the file format (2: with sketches of the datasets); files of a higher version are refused."""
+FORMAT = 3
+"""Version of the file format (2: sketches of the datasets, 3: structure); files of a higher version are refused."""
 
 _CARD, _CHECKSUM, _FORMAT = 'nni_warmstart.card', 'nni_warmstart.sha256', 'nni_warmstart.format'
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy, is_supernet
 from torch import Tensor, nn
@@ -19,8 +21,11 @@ from . import introspect, spaces, storage
 from .distance.embedding import EMBEDDINGS, Embedding, own_features
 from .distance.sketch import DatasetSketch, sketches_of
 from .errors import ConfigError, DataError, SupernetFileError, TransferError
+from .mapping.structure import Structure, guess_shape, structure_of
 
+_logger = logging.getLogger(__name__)
 _SKETCH = 'sketch/'
+_STRUCTURE = 'structure/zlib'
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class Supernet:
     sketches
         What it was trained on, by embedding: compact, in every one of
         :data:`~nni_warmstart.distance.embedding.EMBEDDINGS` and in its own features (under :attr:`key`).
+    structure
+        Its channels, modules and choices, by which it is mapped onto other spaces; None in files of older versions.
     """
 
     name: str
@@ -64,6 +71,7 @@ class Supernet:
     class_names: list[str] = field(repr=False, default_factory=list)
     history: dict[str, Any] = field(repr=False, default_factory=dict)
     sketches: dict[str, DatasetSketch] = field(repr=False, default_factory=dict)
+    structure: Structure | None = field(repr=False, default=None)
 
     @classmethod
     def from_strategy(
@@ -134,6 +142,10 @@ class Supernet:
             class_names=list(class_names or getattr(dataset, 'class_names', None) or []),
             history={**record, **(history or {})},
         )
+        try:
+            supernet = replace(supernet, structure=structure_of(model, guess_shape(model, supernet.pictures)))
+        except TransferError as error:
+            _logger.warning('Supernet %r can be mapped onto its own space only: %s', name, error)
         if dataset is None or isinstance(dataset, str):
             return supernet
         return supernet.sketched(dataset, model)
@@ -166,6 +178,19 @@ class Supernet:
             The mutated space that holds its weights; None rebuilds it.
         """
         return own_features(self.build() if model is None else model, self.key, *self.pictures)
+
+    def traced(self) -> Structure:
+        """Its structure; found by rebuilding the space where the file has none.
+
+        Raises
+        ------
+        TransferError
+            If the space cannot be rebuilt or run.
+        """
+        if self.structure is not None:
+            return self.structure
+        model = self.build()
+        return structure_of(model, guess_shape(model, self.pictures))
 
     def sketched(self, dataset: Any, model: nn.Module | None = None) -> Supernet:
         """The same supernet with sketches of what it was trained on.
@@ -268,7 +293,10 @@ class Supernet:
             for index, sketch in enumerate(self.sketches.values())
             for part, tensor in sketch.to_tensors().items()
         }
-        return storage.pack({**self.tensors, **sketched}, storage.plain(self.card))
+        structure = {}
+        if self.structure is not None:
+            structure[_STRUCTURE] = torch.frombuffer(bytearray(self.structure.to_bytes()), dtype=torch.uint8)
+        return storage.pack({**self.tensors, **sketched, **structure}, storage.plain(self.card))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file with the card in its metadata, atomically."""
@@ -283,7 +311,9 @@ class Supernet:
                 each['embedding']: DatasetSketch.from_tensors(_taken(tensors, f'{_SKETCH}{index}/'), **each)
                 for index, each in enumerate(card.pop('sketches', []))
             }
-            supernet = cls(tensors=tensors, sketches=sketches, **card)
+            packed = tensors.pop(_STRUCTURE, None)
+            structure = None if packed is None else Structure.from_bytes(packed.numpy().tobytes(), origin)
+            supernet = cls(tensors=tensors, sketches=sketches, structure=structure, **card)
         except (TypeError, KeyError, DataError) as error:
             raise SupernetFileError(f'{origin} has a card that this version does not understand ({error}).') from error
         supernet._check_card(origin)

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 import torch
-from conftest import make_task, run, small_space
+from conftest import OwnSpace, make_task, run, small_space
 
 from nni_warmstart import DataError, DatasetSketch, Supernet, SupernetZoo, WarmStartDARTS, ZooError, introspect, ranking
 from nni_warmstart.data import Task
@@ -141,15 +141,10 @@ def test_search_from_the_nearest(zoo, tmp_path, caplog):
 
 
 def test_nearest_takes_only_what_fits(zoo, tmp_path):
-    from nni.nas.hub.pytorch import NasBench201
-
-    def wide() -> NasBench201:
-        return NasBench201(stem_out_channels=8, num_modules_per_stack=1, num_labels=3)
-
     with pytest.raises(ZooError, match=r"source 'nearest': zoo .* has no entry that fits this model space .*; it has blobs"):
-        run(WarmStartDARTS(source='nearest', zoo=zoo), tmp_path, space=wide())
+        run(WarmStartDARTS(source='nearest', zoo=zoo), tmp_path, space=OwnSpace())
     other = SupernetZoo(tmp_path / 'zoo')
-    other.add(Supernet.from_model(introspect.mutate(wide(), 'DARTS'), name='wide', dataset=make_task()))
+    other.add(Supernet.from_model(introspect.mutate(OwnSpace(), 'DARTS'), name='own', dataset=make_task()))
     other.add(zoo[STRIPES])
     strategy = run(WarmStartDARTS(source='nearest', zoo=other), tmp_path, epochs=1, space=small_space())
     assert strategy.report.source == STRIPES

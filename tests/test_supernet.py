@@ -157,10 +157,10 @@ def test_foreign_files_are_refused(tmp_path):
 
 def test_newer_files_are_refused(monkeypatch, packed):
     supernet = Supernet.from_bytes(packed)
-    monkeypatch.setattr(storage, 'FORMAT', 3)
+    monkeypatch.setattr(storage, 'FORMAT', 4)
     newer = supernet.to_bytes()
     monkeypatch.undo()
-    with pytest.raises(SupernetFileError, match='file format 3, and this version reads up to 2; upgrade'):
+    with pytest.raises(SupernetFileError, match='file format 4, and this version reads up to 3; upgrade'):
         Supernet.from_bytes(newer)
 
 

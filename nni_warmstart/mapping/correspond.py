@@ -82,7 +82,7 @@ def _children(target: Structure, source: Structure, mine: str, theirs: str, foun
         return [(name, name) for name in here if name in there]
     kinds = [_kind(target, _join(mine, name)) for name in here]
     others = [_kind(source, _join(theirs, name)) for name in there]
-    if kinds == others:
+    if [kind for kind, _ in kinds] == [kind for kind, _ in others]:
         return list(zip(here, there, strict=True))
     if mine.rpartition('.')[0] in target.values and theirs.rpartition('.')[0] in source.values:
         pairs = _prefixes(here, there)  # a mutable depth takes prefixes: new blocks come last

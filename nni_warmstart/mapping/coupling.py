@@ -1,4 +1,4 @@
-"""Couplings of two channel spaces: the identity, replication, and optimal transport. Pure tensors, shape (n_source, n_target)."""
+"""Couplings of two channel spaces, shape (n_source, n_target): identity, replication, optimal transport."""
 
 from __future__ import annotations
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .channels import IN, OUT, Axes
+from .axes import IN, OUT, Axes
 from .correspond import Correspondence, correspond
 from .coupling import replicated
 from .projection import averaging, project, project_groups, resize_kernel, sharing
@@ -19,45 +19,8 @@ from .structure import Structure, ancestors
 Share = Callable[[str, Tensor], Tensor]
 
 
-@dataclass
 class Mapping:
-    """Weights of a source in a target's shapes; keys are names in the target.
-
-    Attributes
-    ----------
-    correspondence
-        What corresponds to what.
-    couplings
-        Of the channel spaces.
-    tensors
-        The mapped ones; those that the source has nothing for are missing.
-    how
-        'copied', 'widened', 'merged', 'kernel-resized', 'op-mapped' or 'block-mapped'.
-    repeated
-        Tensors in which channels are repeated: their symmetry is to be broken.
-    unmapped
-        Why a tensor that has a partner is not mapped.
-    """
-
-    correspondence: Correspondence
-    couplings: Couplings
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    how: dict[str, str] = field(default_factory=dict)
-    repeated: set[str] = field(default_factory=set)
-    unmapped: dict[str, str] = field(default_factory=dict)
-
-
-def map_tensors(
-    state: dict[str, Tensor],
-    source: Structure,
-    target: Structure,
-    *,
-    couple: Couple | None = None,
-    share: Share | None = None,
-    skip: frozenset[str] = frozenset(),
-    correspondence: Correspondence | None = None,
-) -> Mapping:
-    """Express the weights of ``source`` in the shapes of ``target``.
+    """Weights of a source in a target's shapes; iterating gives each with its name in the target.
 
     Parameters
     ----------
@@ -68,24 +31,63 @@ def map_tensors(
     couple
         Gives the coupling of two channel spaces; :func:`evenly` when None.
     share
-        Gives R, how what a layer reads is shared out: from the name of the source's weight and the coupling of the axis that it
-        reads, both of shape ``(n_source, n_target)``; :func:`~nni_warmstart.mapping.projection.sharing` when None.
+        Gives R, how what a layer reads is shared out: from the name of the source's weight and the coupling of the axis that
+        it reads, both of shape ``(n_source, n_target)``; :func:`~nni_warmstart.mapping.projection.sharing` when None.
     skip
         Target tensors that are left out (the classifier).
     correspondence
         What corresponds to what; found when None.
+
+    Attributes
+    ----------
+    pairs
+        Target tensor -> source tensor.
+    couplings
+        Of the channel spaces.
+    how
+        By target tensor, once it was given: 'copied', 'widened', 'merged', 'kernel-resized', 'op-mapped' or 'block-mapped'.
+    repeated
+        Target tensors in which channels are repeated: their symmetry is to be broken.
+    unmapped
+        By target tensor, why one that has a partner is not mapped.
     """
-    found = correspond(target, source) if correspondence is None else correspondence
-    pairs = {mine: theirs for mine, theirs in found.tensors.items() if mine not in skip and theirs in state}
-    if couple is None:
-        couple = evenly(source)
-    mapping = Mapping(found, Couplings(target.channels, source.channels, pairs, couple))
-    for mine, theirs in pairs.items():
-        axes = target.channels.tensors[mine], source.channels.tensors[theirs]
-        mapped = _tensor(mapping, mine, theirs, state[theirs], *axes, share or _share)
-        if mapped is not None:
-            mapping.tensors[mine] = mapped
-            mapping.how[mine] = _how(found, mine, theirs, state[theirs].shape, mapped.shape)
+
+    def __init__(
+        self,
+        state: dict[str, Tensor],
+        source: Structure,
+        target: Structure,
+        *,
+        couple: Couple | None = None,
+        share: Share | None = None,
+        skip: frozenset[str] = frozenset(),
+        correspondence: Correspondence | None = None,
+    ) -> None:
+        self.state, self.source, self.target = state, source, target
+        self.share = share or _share
+        self.correspondence = correspond(target, source) if correspondence is None else correspondence
+        self.pairs = {
+            mine: theirs for mine, theirs in self.correspondence.tensors.items() if mine not in skip and theirs in state
+        }
+        self.couplings = Couplings(target.channels, source.channels, self.pairs, couple or evenly(source))
+        self.tensors: dict[str, Tensor] = {}
+        self.how: dict[str, str] = {}
+        self.repeated: set[str] = set()
+        self.unmapped: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        for mine, theirs in self.pairs.items():
+            axes = self.target.channels.tensors[mine], self.source.channels.tensors[theirs]
+            mapped = _tensor(self, mine, theirs, self.state[theirs], *axes)
+            if mapped is not None:
+                self.how[mine] = _how(self.correspondence, mine, theirs, self.state[theirs].shape, mapped.shape)
+                yield mine, mapped
+
+
+def map_tensors(state: dict[str, Tensor], source: Structure, target: Structure, **options: Any) -> Mapping:
+    """A :class:`Mapping` that was gone through, with all its results in :attr:`Mapping.tensors`."""
+    mapping = Mapping(state, source, target, **options)
+    mapping.tensors = dict(mapping)
     return mapping
 
 
@@ -104,11 +106,9 @@ def _share(name: str, coupling: Tensor) -> Tensor:
     return sharing(coupling)
 
 
-def _tensor(
-    mapping: Mapping, name: str, source_name: str, tensor: Tensor, mine: Axes, theirs: Axes, share: Share
-) -> Tensor | None:
+def _tensor(mapping: Mapping, name: str, source_name: str, tensor: Tensor, mine: Axes, theirs: Axes) -> Tensor | None:
     if mine.roles != theirs.roles:
-        mapping.unmapped[name] = f'its dimensions mean {mine.roles}, the source\'s {theirs.roles}'
+        mapping.unmapped[name] = f"its dimensions mean {mine.roles}, the source's {theirs.roles}"
         return None
     couplings: dict[str, tuple[int, Tensor | None]] = {}
     grouped: list[Tensor | None] = []
@@ -118,7 +118,7 @@ def _tensor(
             continue
         if here.ndim == 2 or there.ndim == 2:
             if here.ndim != there.ndim or len(here) != len(there):
-                mapping.unmapped[name] = f'it has {mine.groups} groups, the source\'s {theirs.groups}'
+                mapping.unmapped[name] = f"it has {mine.groups} groups, the source's {theirs.groups}"
                 return None
             blocks = [mapping.couplings.axis(a, b) for a, b in zip(here, there, strict=True)]
             grouped = [None if block is None else sharing(block) for block in blocks]
@@ -128,7 +128,7 @@ def _tensor(
     read_axis, read = couplings.get(IN, (1, None))
     if any(matrix is not None and bool(((matrix != 0).sum(1) > 1).any()) for matrix in (made, read)):
         mapping.repeated.add(name)
-    made, read = (None if made is None else averaging(made)), (None if read is None else share(source_name, read))
+    made, read = (None if made is None else averaging(made)), (None if read is None else mapping.share(source_name, read))
     if grouped:
         out = project_groups(tensor, made, grouped, mine.groups)
     else:

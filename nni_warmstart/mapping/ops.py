@@ -7,7 +7,7 @@ import math
 import numpy as np
 import ot
 
-from .channels import Op
+from .axes import Op
 
 ALONE = 1.0
 """Cost of leaving a candidate without a partner; those of different families cost more."""

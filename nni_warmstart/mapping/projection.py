@@ -50,8 +50,8 @@ def _along(weight: Tensor, matrix: Tensor, axis: int) -> Tensor:
         shape = [1] * weight.dim()
         shape[axis] = -1
         return (taken.double() * value.view(shape)).to(weight.dtype)
-    product = torch.tensordot(matrix.to(torch.promote_types(weight.dtype, torch.float32)).T, weight, dims=([1], [axis]))
-    return product.movedim(0, axis).to(weight.dtype)
+    product = matrix.to(weight.dtype).T @ weight.movedim(axis, 0).flatten(1)
+    return product.view(-1, *weight.movedim(axis, 0).shape[1:]).movedim(0, axis)
 
 
 def project_groups(weight: Tensor, made: Tensor | None, read: list[Tensor | None], groups: int) -> Tensor:
@@ -71,7 +71,9 @@ def project_groups(weight: Tensor, made: Tensor | None, read: list[Tensor | None
     return project(mixed, made, None)
 
 
-def resize_kernel(weight: Tensor, size: tuple[int, ...], dilation: tuple[int, ...], source_dilation: tuple[int, ...]) -> Tensor:
+def resize_kernel(
+    weight: Tensor, size: tuple[int, ...], dilation: tuple[int, ...], source_dilation: tuple[int, ...]
+) -> Tensor:
     """Kernels of another size: taps keep their distance from the centre where the target has a tap there.
 
     Growing pads with zeros and keeps the function (with padding that grows along), shrinking crops. Where no tap but the

@@ -1,8 +1,8 @@
 """Channel spaces: channels that occur in the same places, and which space of a source each one of a target corresponds to.
 
 Two channels of a network belong to one space when they occur in the same axes of the same tensors, so that any of them could
-stand for any other. A coupling between two spaces then says which source channels a target channel is made of, and one coupling
-per space, applied wherever its channels occur, keeps a network consistent.
+stand for any other. A coupling between two spaces then says which source channels a target channel is made of, and one
+coupling per space, applied wherever its channels occur, keeps a network consistent.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .channels import IN, OUT, Axes, Channels
+from .axes import IN, OUT, Axes, Channels
 
 Place = tuple[str, int, int]
 """Source tensor, axis, and segment of the axis (of a mutable width) or group (of a grouped convolution)."""
@@ -74,7 +74,9 @@ def pair_spaces(target: Channels, source: Channels, tensors: dict[str, str]) -> 
                 continue
             parts = [(0, [there])] + [(1, [target.tensors[name]]) for name in names]
             if all(axis < len(axes.roles) and axes.roles[axis] == role for _, (axes,) in parts):
-                split = len({len(axes.bounds[axis]) for _, (axes,) in parts}) == 1 and len({a.groups for _, (a,) in parts}) == 1
+                split = (
+                    len({len(axes.bounds[axis]) for _, (axes,) in parts}) == 1 and len({a.groups for _, (a,) in parts}) == 1
+                )
                 for side, (axes,) in parts:
                     for part, channels in _parts(axes, axis, split):
                         places[side][theirs, axis, part].append(channels)
@@ -143,7 +145,7 @@ class Couplings:
         self._same = {space.places: space.index for space in self.source_spaces.spaces if space.places}
 
     def partner(self, space: int, candidates: np.ndarray) -> int:
-        """The source's space, of those in an axis, that a target's corresponds to: equal places, else the largest overlap."""
+        """The source's space, of those in an axis, that a target's corresponds to: equal places, or the largest overlap."""
         places = self.spaces.spaces[space].places
         same = self._same.get(places)
         if same is not None and same in candidates:

@@ -14,7 +14,8 @@ from torch import nn
 
 from .. import introspect
 from ..errors import SupernetFileError, TransferError
-from .channels import Axes, Channels, Op, trace
+from .axes import Axes, Channels, Op
+from .channels import trace
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,9 @@ class Structure:
             },
             'inputs': _runs(channels.inputs),
             'outputs': _runs(channels.outputs),
-            'ops': {path: [[op.kind, op.kernel, op.stride, op.dilation] for op in ops] for path, ops in channels.ops.items()},
+            'ops': {path: [[o.kind, o.kernel, o.stride, o.dilation] for o in ops] for path, ops in channels.ops.items()},
             'scales': channels.scales,
+            'opaque': channels.opaque,
             'kinds': self.kinds,
             'sites': self.sites,
             'values': self.values,
@@ -105,6 +107,7 @@ class Structure:
                 _array(plain['outputs']),
                 {path: [Op(*op) for op in ops] for path, ops in plain['ops'].items()},
                 plain['scales'],
+                plain['opaque'],
             )
             sites = {path: (label, dict(names)) for path, (label, names) in plain['sites'].items()}
             return cls(channels, plain['kinds'], sites, plain['values'])
@@ -125,7 +128,7 @@ def structure_of(model: nn.Module, shape: tuple[int, ...]) -> Structure:
     Raises
     ------
     TransferError
-        If it does not run on such an input, or a module's channels are not known; the module is named.
+        If it does not run on such an input; the module is named.
     """
     alphas = {id(choice.alpha) for choice in introspect.choices(model).values()}
     skip = frozenset(name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in alphas)
@@ -137,14 +140,12 @@ def structure_of(model: nn.Module, shape: tuple[int, ...]) -> Structure:
 
 
 def guess_shape(model: nn.Module, pictures: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
-    """Shape of an input that ``model`` takes: ``pictures`` (channels, side) where known, else what its first layer reads."""
-    channels, side = pictures
+    """Shape of an input that ``model`` takes: channels as its first layer reads, side as in ``pictures`` (channels, side)."""
     first = next((p for p in model.parameters() if p.dim() in (2, 4)), None)
     if first is None:
         raise TransferError(f'{type(model).__name__} has no convolution and no linear layer; there is nothing to map.')
-    if first.dim() == 2 and not side:
-        return (2, first.shape[1])
-    return (2, channels or first.shape[1], side or 32, side or 32)
+    side = pictures[1] or 32
+    return (2, first.shape[1]) if first.dim() == 2 and not pictures[1] else (2, first.shape[1], side, side)
 
 
 def ancestors(path: str) -> list[str]:

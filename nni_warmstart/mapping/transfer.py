@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import copy
-import logging
 import time
 from collections.abc import Iterable, Iterator, Sized
+from dataclasses import replace
 from typing import Any
 
 import torch
+from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from .. import introspect
+from .. import introspect, spaces
 from ..data import quiet_randomness
 from ..distance.sketch import DatasetSketch
 from ..errors import TransferError
 from ..supernet import Supernet
 from . import batchnorm
 from .head import FITTED, HEADS, LinearHead, features_of, find_head, prototype, ridge, transported
+from .inherit import Settings, head_tensors, inherit, same_space, share_in_common
 from .report import TensorOrigin, TransferReport
-
-_logger = logging.getLogger(__name__)
+from .structure import guess_shape
 
 Data = Iterable[Any] | Dataset | tuple[Tensor, Tensor]
 """Labelled data: a loader (or list) of batches ``(inputs, classes)``, a torch dataset, or the two tensors."""
@@ -40,8 +41,12 @@ def transfer(
     seed: int = 0,
     max_samples: int = 4096,
     device: torch.device | str = 'cpu',
+    untraceable: str = 'error',
 ) -> TransferReport:
     """Give ``target`` the weights and alphas of ``source``, in place and in one step.
+
+    A source of the same space is copied. Any other is mapped onto the target's widths, kernels, ops and depth, by couplings of
+    the channel spaces, of the candidates of each choice, and of the blocks (:mod:`nni_warmstart.mapping.mapper`).
 
     Parameters
     ----------
@@ -72,6 +77,9 @@ def transfer(
         Pictures of ``data`` and of ``val_data`` used at most.
     device
         Where features are computed.
+    untraceable
+        Modules whose channels are not known (attention, say), where the spaces differ: 'error', or 'fresh' to leave them as they
+        are and report that.
 
     Returns
     -------
@@ -83,7 +91,7 @@ def transfer(
     TransferError
         If an argument is out of its range, the two have nothing in common, or the head needs data and there are none.
     """
-    check_settings(head=head, alpha=alpha, keep=keep, noise=noise)
+    check_settings(head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable)
     if data is None and head in FITTED:
         raise TransferError(
             f"head {head!r} is fitted on the target's training data and there are none; pass data=, or head='random'."
@@ -93,7 +101,10 @@ def transfer(
         batches = _take(data, max_samples)
         draft = copy.deepcopy(target).to(device)  # the whole new state first: the target is not touched before the end
         head_name = _head_of(draft, head, batches, device)
-        origins = _inherit(source, draft, head_name, head, alpha, keep)
+        strength = {'transfer': 1.0, 'reset': 0.0}[alpha] if isinstance(alpha, str) else float(alpha)
+        settings = Settings(head, strength, keep, noise, seed, untraceable)
+        inherited = inherit(source, draft, head_name, _input_shape(draft, batches, source), settings)
+        origins = inherited.origins
         clock.stop('mapping')
         with introspect.best_path(draft):
             before = {name: buffer.clone() for name, buffer in draft.named_buffers() if name in origins}
@@ -102,12 +113,32 @@ def transfer(
             clock.stop('batch_norm')
             if head_name is not None and head in FITTED:
                 _fit_head(draft, head_name, head, source, batches, device)
+                how = 'transported' if head == 'ot' else 'fitted'
+                origins.update({n: replace(origins[n], how=how) for n in head_tensors(head_name) if n in origins})
             clock.stop('head')
             probe = _take(val_data, max_samples) if val_data is not None else batches
             accuracy = accuracy_on(draft, probe, device) if probe else None
             clock.stop('probe')
         target.load_state_dict(draft.state_dict())
-    return TransferReport(source.name, tuple(origins.values()), head, accuracy, clock.seconds)
+    return TransferReport(
+        source.name,
+        tuple(origins.values()),
+        head,
+        accuracy,
+        clock.seconds,
+        blocks=inherited.correspondence.blocks,
+        choices={label: pair[1] for label, pair in inherited.correspondence.choices.items()},
+        candidates=inherited.candidates,
+        couplings=inherited.couplings,
+    )
+
+
+def _input_shape(target: nn.Module, batches: list[Any], source: Supernet) -> tuple[int, ...]:
+    if batches and isinstance(batches[0][0], Tensor):
+        return (2, *batches[0][0].shape[1:])
+    space = spaces.describe(target) if isinstance(target, ModelSpace) else {}
+    pictures = spaces.input_of(spaces.resolve(space['name']), space['arguments']) if 'name' in space else source.pictures
+    return guess_shape(target, pictures)
 
 
 def _head_of(model: nn.Module, head: str, batches: list[Any], device: torch.device | str) -> str | None:
@@ -126,10 +157,12 @@ def _head_of(model: nn.Module, head: str, batches: list[Any], device: torch.devi
             ) from error
 
 
-def check_settings(*, head: str, alpha: str | float, keep: float, noise: float) -> None:
+def check_settings(*, head: str, alpha: str | float, keep: float, noise: float, untraceable: str = 'error') -> None:
     """Refuse settings out of their range, naming the argument, its value and the range."""
     if head not in HEADS:
         raise TransferError(f'head = {head!r} is unknown; choose one of {", ".join(HEADS)}.')
+    if untraceable not in ('error', 'fresh'):
+        raise TransferError(f"untraceable = {untraceable!r} is unknown; choose 'error' or 'fresh'.")
     if isinstance(alpha, str) and alpha not in ('transfer', 'reset'):
         raise TransferError(f"alpha = {alpha!r} is unknown; give 'transfer', 'reset' or a number from 0 to 1.")
     for name, value, highest in (('alpha', alpha, 1.0), ('keep', keep, 1.0), ('noise', noise, float('inf'))):
@@ -153,64 +186,13 @@ def accuracy_on(model: nn.Module, batches: Iterable[Any], device: torch.device |
     return right / max(total, 1)
 
 
-def _inherit(
-    source: Supernet, draft: nn.Module, head_name: str | None, head: str, alpha: str | float, keep: float
-) -> dict[str, TensorOrigin]:
-    """Fill ``draft`` with inherited tensors; returns the origin of each."""
-    tensors, _ = introspect.first_names(draft)
-    parameters = dict(draft.named_parameters())
-    choice_of = {id(choice.alpha): choice for choice in introspect.choices(draft).values()}
-    state = source.state_dict()
-    head_tensors = set() if head_name is None else {f'{head_name}.weight', f'{head_name}.bias'}
-    strength = {'transfer': 1.0, 'reset': 0.0}[alpha] if isinstance(alpha, str) else float(alpha)
-    origins: dict[str, TensorOrigin] = {}
-    new: dict[str, Tensor] = {}
-    for name, fresh in tensors.items():
-        choice = choice_of.get(id(parameters.get(name)))
-        origin = name if choice is None else source.alphas.get(choice.label, '')
-        found = state.get(origin)
-        how = 'fresh'
-        if choice is not None:
-            if found is not None and strength and list(choice.candidates) == source.candidates[choice.label]:
-                new[name], how = _blend(found, fresh, strength), 'copied'
-        elif name in head_tensors and head != 'copy':
-            how = {'ridge': 'fitted', 'prototype': 'fitted', 'ot': 'transported'}.get(head, 'fresh')
-        elif found is not None and found.shape == fresh.shape:
-            new[name], how = _blend(found, fresh, keep if name in parameters else 1.0), 'copied'
-        elif name in head_tensors:
-            raise TransferError(
-                f"head 'copy' needs equal classifiers: {name} has shape {None if found is None else tuple(found.shape)} in "
-                f"{source.name!r} and {tuple(fresh.shape)} in the target; use head='ridge'."
-            )
-        origins[name] = TensorOrigin(name, how, origin if how == 'copied' else None, fresh.numel(), name in parameters)
-    body, missing = _in_common(source, draft, head_name)
-    if 2 * len(missing) >= len(body):
-        raise TransferError(
-            f'supernet {source.name!r} (space {source.space.get("name") or source.space.get("class")}) and the target have '
-            f'{len(body) - len(missing)} of {len(body)} weights in common ({missing[0]} is missing); choose a source of '
-            'the same space, width and depth.'
-        )
-    if missing:
-        _logger.warning('%d of %d weights are not in %r and stay fresh: %s', len(missing), len(body), source.name, missing)
-    with torch.no_grad():
-        for name, value in new.items():
-            tensors[name].copy_(value)
-    return origins
-
-
-def _blend(inherited: Tensor, fresh: Tensor, keep: float) -> Tensor:
-    if keep == 1 or not fresh.is_floating_point():
-        return inherited
-    return keep * inherited.to(fresh.device) + (1 - keep) * fresh
-
-
 def _reestimated(
     model: nn.Module, before: dict[str, Tensor], origins: dict[str, TensorOrigin]
 ) -> Iterator[tuple[str, TensorOrigin]]:
     """Origins of the statistics that changed; a path that was not run (Proxyless) keeps its own."""
     for name, buffer in model.named_buffers():
         if name in before and not torch.equal(buffer, before[name]):
-            yield name, TensorOrigin(name, 're-estimated', origins[name].source, buffer.numel(), parameter=False)
+            yield name, replace(origins[name], how='re-estimated')
 
 
 def _fit_head(
@@ -227,7 +209,9 @@ def _fit_head(
     if head == 'ridge':
         weight, bias = ridge(features, labels, module.out_features, bias=module.bias is not None)
     elif head == 'ot':
-        weight, bias = transported(*_source_head(source, head_name), features, labels, module.out_features)
+        weight, bias = transported(
+            *_source_head(source, head_name, module.in_features), features, labels, module.out_features
+        )
     else:
         weight, bias = prototype(features, labels, module.out_features)
     with torch.no_grad():
@@ -236,7 +220,7 @@ def _fit_head(
             module.bias.copy_(bias)
 
 
-def _source_head(source: Supernet, head_name: str) -> tuple[LinearHead, DatasetSketch]:
+def _source_head(source: Supernet, head_name: str, width: int) -> tuple[LinearHead, DatasetSketch]:
     """A source's classifier, and its data in its own features."""
     sketch, weight = source.sketches.get(source.key), source.state_dict().get(f'{head_name}.weight')
     if sketch is None or weight is None:
@@ -244,35 +228,38 @@ def _source_head(source: Supernet, head_name: str) -> tuple[LinearHead, DatasetS
             f"head 'ot' needs the classifier of supernet {source.name!r} and a sketch of its data in its own features, and "
             f"there is no {'sketch' if sketch is None else 'classifier'}; use head='ridge'."
         )
+    if weight.shape[1] != width:
+        raise TransferError(
+            f"head 'ot' needs features of equal width, and {source.name!r} has {weight.shape[1]} of them, the target {width}; "
+            "use head='ridge'."
+        )
     bias = source.state_dict().get(f'{head_name}.bias')
     return LinearHead(weight, torch.zeros(len(weight)) if bias is None else bias), sketch
 
 
-def fits(source: Supernet, target: nn.Module, head: str = 'random') -> bool:
-    """Whether :func:`transfer` can carry ``source`` over to ``target`` with this head."""
+def fits(source: Supernet, target: nn.Module, head: str = 'random', shape: tuple[int, ...] | None = None) -> bool:
+    """Whether at least half of the target's weights have a partner in ``source``, and the source has what this head needs.
+
+    Parameters
+    ----------
+    source, target, head
+        As :func:`transfer` takes them.
+    shape
+        Of the target's input, batch first; guessed when None.
+    """
     try:
         head_name = find_head(target)
     except TransferError:
         head_name = None
-    body, missing = _in_common(source, target, head_name)
-    if 2 * len(missing) >= len(body):
+    try:
+        if share_in_common(source, target, head_name, shape or _input_shape(target, [], source)) < 0.5:
+            return False
+    except TransferError:
         return False
     if head == 'copy':
         state, mine = target.state_dict(), source.state_dict()
-        return all(name in mine and mine[name].shape == state[name].shape for name in state if _of_head(name, head_name))
-    return head != 'ot' or source.key in source.sketches
-
-
-def _in_common(source: Supernet, target: nn.Module, head_name: str | None) -> tuple[list[str], list[str]]:
-    """Names of the target's weights (no alphas, no classifier), and of those without a partner in the source."""
-    alphas = {id(choice.alpha) for choice in introspect.choices(target).values()}
-    body = {name: p for name, p in target.named_parameters() if id(p) not in alphas and not _of_head(name, head_name)}
-    state = source.state_dict()
-    return list(body), [name for name, p in body.items() if name not in state or state[name].shape != p.shape]
-
-
-def _of_head(name: str, head_name: str | None) -> bool:
-    return head_name is not None and name.rpartition('.')[0] == head_name
+        return all(name in mine and len(mine[name]) == len(state[name]) for name in head_tensors(head_name) if name in state)
+    return head != 'ot' or (source.key in source.sketches and same_space(source, target, head_name))
 
 
 def _take(data: Any, max_samples: int) -> list[tuple[Any, Tensor]]:

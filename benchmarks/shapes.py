@@ -1,0 +1,180 @@
+"""Warm starts across shapes: half and double width, half and double depth, a third of the ops exchanged.
+
+    python benchmarks/shapes.py --data DIR                 # all runs; resumable, one JSON line per run
+    python benchmarks/shapes.py --data DIR --part 0 2      # half of the tasks, to share the work
+    python benchmarks/shapes.py --report                   # the table from the results so far
+
+The source is the shipped joint supernet (width 8, depth 1); for half the depth one with depth 2, pretrained on the same
+datasets for 24 epochs and kept in --zoo. A cold run searches for 20 epochs on at most 1000 pictures, a warm one for 10, with
+all arguments of the strategy at their defaults. Epochs are those to the cold run's final validation accuracy, reached and held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.hub.pytorch.modules import NasBench201Cell
+from nni.nas.hub.pytorch.nasbench201 import OPS_WITH_STRIDE, SepConv
+from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.space import RawFormatModelSpace
+from pytorch_lightning import seed_everything
+
+from nni_warmstart import Supernet, SupernetZoo, WarmStartDARTS, data
+from nni_warmstart.cli import quiet
+from nni_warmstart.config import parse_pretrain
+from nni_warmstart.evaluator import classification, make_trainer
+from nni_warmstart.measure import epochs_to, final_accuracy
+from nni_warmstart.pretrain import pretrain
+from nni_warmstart.search_spaces import NasBench201Space
+
+HERE = Path(__file__).resolve().parent
+PATH = HERE / 'results' / 'shapes.jsonl'
+TARGETS = ['mnist', 'gtsrb', 'flowers5', 'spoken_digits', 'steel_defects', 'quickdraw3']
+COLD, WARM = 20, 10
+DEEP = 'joint-nasbench201-w8-d2'
+
+
+class OtherOps(NasBench201Space):
+    """NAS-Bench-201 with a third of its ops exchanged: a separable convolution and max pooling for the 1x1 convolution."""
+
+    OPS = ('max_pool_3x3', 'conv_3x3', 'none', 'sep_conv_3x3', 'skip_connect', 'avg_pool_3x3')
+
+    def __init__(self, width: int, num_classes: int, image_size: int = 16) -> None:
+        super().__init__(width=width, num_classes=num_classes, image_size=image_size)
+        for index, cell in enumerate(self.cells):
+            if isinstance(cell, NasBench201Cell):
+                channels = width * 2 ** (index // 2)
+                self.cells[index] = NasBench201Cell({op: maker(op) for op in self.OPS}, channels, channels, label='cell')
+
+
+def maker(op: str) -> Any:
+    if op == 'sep_conv_3x3':
+        return lambda c_in, c_out: SepConv(c_in, c_out, (3, 3), (1, 1), (1, 1), (1, 1))
+    return lambda c_in, c_out: OPS_WITH_STRIDE[op](c_in, c_out, 1)
+
+
+SHAPES = {
+    'half width': lambda classes: NasBench201Space(width=4, num_classes=classes, image_size=16),
+    'double width': lambda classes: NasBench201Space(width=16, num_classes=classes, image_size=16),
+    'half depth': lambda classes: NasBench201Space(width=8, num_classes=classes, image_size=16),
+    'double depth': lambda classes: NasBench201Space(width=8, depth=2, num_classes=classes, image_size=16),
+    'other ops': lambda classes: OtherOps(width=8, num_classes=classes),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', type=Path, help='folder of NAME.npz')
+    parser.add_argument('--zoo', type=Path, default=Path('.shapes-zoo'), help='folder of the deep source')
+    parser.add_argument('--shapes', nargs='+', default=list(SHAPES), choices=list(SHAPES), help='which (default: all)')
+    parser.add_argument('--targets', nargs='+', default=TARGETS, help='which tasks (default: the six that are reported)')
+    parser.add_argument('--part', type=int, nargs=2, default=(0, 1), metavar=('I', 'N'), help='every Nth task, from the Ith')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[1], help='seeds (default: 1)')
+    parser.add_argument('--report', action='store_true', help='write the table, run nothing')
+    arguments = parser.parse_args()
+    quiet()
+    torch.set_num_threads(1)
+    if not arguments.report:
+        part, parts = arguments.part
+        for seed in arguments.seeds:
+            for shape in arguments.shapes:
+                source = deep_source(arguments) if shape == 'half depth' else SupernetZoo.shipped()['joint-nasbench201-w8']
+                for target in arguments.targets[part::parts]:
+                    run(target, shape, source, seed, arguments.data)
+    report()
+
+
+def deep_source(arguments: argparse.Namespace) -> Supernet:
+    zoo = SupernetZoo(arguments.zoo)
+    if DEEP not in zoo:
+        document = yaml.safe_load((HERE / 'pretrain_shipped.yml').read_text())
+        document['space']['depth'], document['evaluator']['max_epochs'] = 2, 24
+        with tempfile.TemporaryDirectory() as log:
+            zoo.add(pretrain(parse_pretrain(document, arguments.data), name=DEEP, seed=0, out=log))
+    return zoo[DEEP]
+
+
+def run(target: str, shape: str, source: Supernet, seed: int, folder: Path) -> None:
+    done = {(row['target'], row['shape'], row['warm'], row['seed']) for row in rows()}
+    if all((target, shape, warm, seed) in done for warm in (False, True)):
+        return
+    task = data.from_npz(folder / f'{target}.npz')
+    share = max(1000, 8 * task.num_classes) / len(task.train_y)
+    if share < 1:
+        index, _ = data.stratified(task.train_y, share, 0)
+        task = data.replace(task, train_x=task.train_x[index], train_y=task.train_y[index])
+    splits = data.split(task.adapted(3, 16))
+    for warm in (False, True):
+        if (target, shape, warm, seed) not in done:
+            found = search(SHAPES[shape](task.num_classes), splits, task.num_classes, source if warm else None, seed)
+            append({'target': target, 'shape': shape, 'warm': warm, 'seed': seed, **found})
+
+
+def search(space: ModelSpace, splits: data.Splits, classes: int, source: Supernet | None, seed: int) -> dict[str, Any]:
+    seed_everything(seed, workers=True, verbose=False)
+    strategy = WarmStartDARTS(source=source, gradient_clip_val=5.0)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as out:
+        trainer = make_trainer(WARM if source else COLD, out, progress=False)
+        evaluator = classification(splits, classes, trainer, batch_size=32, learning_rate=0.05, weight_decay=3e-4)
+        strategy(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
+    return {
+        'curve': [figures['default'] for figures in strategy.curve],
+        'test_accuracy': strategy.oneshot_module.final['test_accuracy'],
+        'zero_shot': strategy.report and strategy.report.zero_shot_accuracy,
+        'inherited': strategy.report and strategy.report.share_inherited,
+        'mapping_seconds': strategy.report and strategy.report.seconds['mapping'],
+        'seconds': time.perf_counter() - start,
+    }
+
+
+def rows() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in PATH.read_text().splitlines()] if PATH.exists() else []
+
+
+def append(row: dict[str, Any]) -> None:
+    with PATH.open('a') as file:
+        file.write(json.dumps(row) + '\n')
+    print({name: value for name, value in row.items() if name != 'curve'}, flush=True)
+
+
+def report() -> None:
+    """Write results/shapes.md."""
+    found = {(row['shape'], row['target'], row['seed'], row['warm']): row for row in rows()}
+    lines = [
+        "Warm starts across shapes (`python benchmarks/shapes.py --data DIR`). Cold: 20 epochs. Epochs: to the cold run's",
+        'final validation accuracy, reached and held; "not" where ten warm epochs did not reach it, counted as 20.',
+        '',
+        '| shape | task | inherited | before training | cold | warm, 10 epochs | cold epochs | warm epochs | ratio |',
+        '|---|---|---|---|---|---|---|---|---|',
+    ]
+    ratios: dict[str, list[float]] = {}
+    for shape, target, seed, warm in sorted(found, key=lambda k: (list(SHAPES).index(k[0]), k[1], k[2])):
+        if warm or (shape, target, seed, True) not in found:
+            continue
+        cold_row, warm_row = found[shape, target, seed, False], found[shape, target, seed, True]
+        goal = final_accuracy(cold_row['curve'])
+        cold, hot = epochs_to(cold_row['curve'], goal), epochs_to(warm_row['curve'], goal)
+        ratio = (cold or COLD) / (hot or COLD)
+        ratios.setdefault(shape, []).append(ratio)
+        lines.append(
+            f'| {shape} | {target} | {warm_row["inherited"]:.0%} | {warm_row["zero_shot"]:.3f} | {goal:.3f} | '
+            f'{final_accuracy(warm_row["curve"]):.3f} | {cold} | {hot or "not"} | {ratio:.1f} |'
+        )
+    lines += ['', '| shape | tasks | median ratio of epochs | smallest |', '|---|---|---|---|']
+    for shape, values in ratios.items():
+        lines.append(f'| {shape} | {len(values)} | {statistics.median(values):.1f} | {min(values):.1f} |')
+    (HERE / 'results' / 'shapes.md').write_text('\n'.join(lines) + '\n')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,57 @@
+"""Alphas of one choice from those of another: they follow their ops, and numbers share out what they stand for."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def by_candidate(alpha: Tensor, candidates: list[str], target: list[str], partners: dict[str, str]) -> Tensor:
+    """Logits of a target's candidates: each takes its partner's, one without a partner the mean of those that have one.
+
+    Parameters
+    ----------
+    alpha, candidates
+        Logits of the source's choice, and their candidates.
+    target
+        Candidates of the target's choice.
+    partners
+        Target candidate -> source candidate.
+    """
+    logits = [alpha[candidates.index(partners[name])] if partners.get(name) in candidates else None for name in target]
+    known = [logit for logit in logits if logit is not None]
+    mean = torch.stack(known).mean() if known else alpha.mean()
+    return torch.stack([mean if logit is None else logit for logit in logits])
+
+
+def by_value(alpha: Tensor, candidates: list[str], target: list[str]) -> Tensor:
+    """Logits of numbers (widths, kernel sizes, depths), of which a larger one holds the smaller ones.
+
+    A number stands for the largest number of the source that is not above it, else for the smallest; those that stand for
+    the same one share its probability. So a choice that only gains numbers computes what it did: a larger kernel starts
+    with zeros around it, a deeper stage with identities behind it.
+
+    Parameters
+    ----------
+    alpha, candidates
+        Logits of the source's choice, and its numbers as text.
+    target
+        Numbers of the target's choice as text.
+    """
+    theirs = [float(value) for value in candidates]
+    order = sorted(range(len(theirs)), key=lambda index: theirs[index])
+    stands: list[int] = []
+    for value in map(float, target):
+        below = [index for index in order if theirs[index] <= value]
+        stands.append(below[-1] if below else order[0])
+    return torch.stack([alpha[index] - math.log(stands.count(index)) for index in stands])
+
+
+def is_number(candidates: list[str]) -> bool:
+    """Whether all candidates are numbers."""
+    try:
+        return all(math.isfinite(float(value)) for value in candidates)
+    except ValueError:
+        return False

@@ -1,0 +1,116 @@
+"""Blocks that a deeper target adds start as the identity where their form allows it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .axes import OUT
+from .structure import Structure
+
+
+def start_as_identity(
+    model: nn.Module, paths: list[str], structure: Structure, shape: tuple[int, ...]
+) -> dict[str, list[str]]:
+    """Make blocks hand on their input, by setting to zero what their branches add to it.
+
+    Zeroed are the affine parameters of the norms that end in the channels the block shares with the rest of the network,
+    else the layers that end there (cf. zero-initialised residual branches, Goyal et al., arXiv 1706.02677). Each block is
+    then run; one that still changes its input is left as it was.
+
+    Parameters
+    ----------
+    model
+        Changed in place.
+    paths
+        Blocks to try.
+    structure
+        Of ``model``.
+    shape
+        Of its input.
+
+    Returns
+    -------
+    dict
+        Path of a block that is the identity now -> names of the tensors that were zeroed.
+    """
+    if not paths:
+        return {}
+    inputs = _inputs(model, paths, shape)
+    parameters = dict(model.named_parameters())
+    identities: dict[str, list[str]] = {}
+    for path in paths:
+        if path not in inputs:
+            continue
+        for names in _endings(structure, path):
+            saved = {name: parameters[name].detach().clone() for name in names if name in parameters}
+            with torch.no_grad():
+                for name in saved:
+                    parameters[name].zero_()
+                same = _is_identity(model.get_submodule(path), inputs[path])
+                for name, value in () if same else saved.items():
+                    parameters[name].copy_(value)
+            if saved and same:
+                identities[path] = list(saved)
+                break
+    return identities
+
+
+def _endings(structure: Structure, path: str) -> list[list[str]]:
+    """Tensors of a block that make channels which occur outside it as well: the norms' (one dimension), and the layers'."""
+    tensors = structure.channels.tensors
+    outside = {
+        int(channel)
+        for name, axes in tensors.items()
+        if not name.startswith(f'{path}.')
+        for channels in axes.channels
+        if channels is not None
+        for channel in channels.ravel()
+    }
+    norms, layers = [], []
+    for name, axes in tensors.items():
+        if name.startswith(f'{path}.') and OUT in axes.roles:
+            made = axes.channels[axes.roles.index(OUT)]
+            if made is not None and all(int(channel) in outside for channel in made.ravel()):
+                (norms if len(axes.shape) == 1 else layers).append(name)
+    return [norms, layers + norms]
+
+
+def _inputs(model: nn.Module, paths: list[str], shape: tuple[int, ...]) -> dict[str, tuple[Any, ...]]:
+    """What each block reads when the model runs on noise."""
+    found: dict[str, tuple[Any, ...]] = {}
+
+    def keeper(path: str) -> Any:
+        def keep(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            found.setdefault(path, inputs)
+
+        return keep
+
+    handles = [model.get_submodule(path).register_forward_pre_hook(keeper(path)) for path in paths]
+    device = next(model.parameters()).device
+    try:
+        _run(model, (torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device),))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _run(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+    modes = [(each, each.training) for each in module.modules()]
+    try:
+        module.eval()
+        with torch.no_grad():
+            return module(*inputs)
+    finally:
+        for each, training in modes:
+            each.training = training
+
+
+def _is_identity(block: nn.Module, inputs: tuple[Any, ...]) -> bool:
+    output = _run(block, inputs)
+    if len(inputs) != 1 or not isinstance(output, Tensor) or output.shape != inputs[0].shape:
+        return False
+    return bool(torch.allclose(output, inputs[0], rtol=1e-5, atol=1e-6 * float(inputs[0].abs().max())))

@@ -1,0 +1,240 @@
+"""A dispatch mode that follows channels through every operator of one run; what each operator does to them is in .rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .axes import NEITHER, OUT, Axes, Channels, Op
+
+aten: Any = torch.ops.aten
+
+
+class Untraceable(Exception):
+    """An operator whose channels are not known."""
+
+
+@dataclass
+class Parameter:
+    """A parameter, or what was cut from it: the units of each of its axes."""
+
+    name: str
+    axes: tuple[int, ...]  # axis of the parameter that each axis here is
+    units: tuple[Tensor, ...]
+    mask: bool = False  # zeros and ones of the same shape, by which NNI mixes widths and kernels
+
+
+class Follow(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        self.joined: list[tuple[Tensor, Tensor]] = []
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.roles: dict[str, dict[int, str]] = {}
+        self.own: dict[str, tuple[Tensor, ...]] = {}
+        self.bounds: dict[str, dict[int, set[int]]] = {}
+        self.convolutions: dict[str, tuple[tuple[int, ...], int]] = {}
+        self.reads: dict[str, Tensor] = {}
+        self.stack: list[str] = []
+        self.sides: list[int] = []
+        self.ops: dict[str, list[Op]] = {}
+        self.scales: dict[str, float] = {}
+        self.opaque: dict[str, str] = {}
+
+    # units
+
+    def new(self, count: int) -> Tensor:
+        self.count += count
+        return torch.arange(self.count - count, self.count)
+
+    def parameter(self, name: str, shape: tuple[int, ...]) -> Parameter:
+        self.shapes[name] = shape
+        self.own[name] = tuple(self.new(size) for size in shape)
+        return Parameter(name, tuple(range(len(shape))), self.own[name])
+
+    def join(self, left: Tensor, right: Tensor) -> None:
+        left, right = torch.broadcast_tensors(left, right)
+        for dim in range(left.dim()):  # what is constant in both is looked at once
+            if left.size(dim) > 1 and left.stride(dim) == 0 and right.stride(dim) == 0:
+                left, right = left.narrow(dim, 0, 1), right.narrow(dim, 0, 1)
+        left, right = left.reshape(-1), right.reshape(-1)
+        known = (left >= 0) & (right >= 0) & (left != right)
+        if known.any():
+            self.joined.append((left[known], right[known]))
+
+    def along(self, ids: Tensor, dim: int) -> Tensor:
+        """Units along one dimension; whatever varies over the others is joined."""
+        dim %= ids.dim()
+        moved = ids.movedim(dim, 0)
+        base = moved[(slice(None), *[0] * (ids.dim() - 1))]
+        self.join(base.view(-1, *[1] * (ids.dim() - 1)), moved)
+        return base
+
+    def use(self, parameter: Parameter, dim: int, role: str, ids: Tensor | None = None) -> Tensor:
+        """Mark an axis of a parameter as made of channels, joined with ``ids``; returns its units."""
+        units = parameter.units[dim]
+        self.roles.setdefault(parameter.name, {})[parameter.axes[dim]] = role
+        if ids is not None:
+            if len(ids) != len(units):
+                raise Untraceable(f'{parameter.name} has {len(units)} channels where {len(ids)} are read')
+            self.join(units, ids)
+        return units
+
+    # operators
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        packet = func.overloadpacket
+        if packet in _SAME_SHAPE and isinstance(args[0], Tensor) and args[0].is_meta:  # torch's own shapes take long
+            output = torch.empty(_shape(args), dtype=args[0].dtype, device='meta')
+        elif packet in _BATCH_NORMS and args[0].is_meta:
+            output = (torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0))
+        else:
+            output = func(*args, **(kwargs or {}))
+        self.follow(func, args, kwargs or {}, output)
+        return output
+
+    def follow(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if not any(units_of(each) is not None for arg in args for each in (arg if isinstance(arg, list | tuple) else [arg])):
+            return
+        try:
+            units = self.rule(func)(self, func, args, kwargs, output)
+        except Untraceable as error:
+            self.opaque.setdefault(self.stack[-1] if self.stack else '', str(error))
+            units = self.unknown(output)
+        outputs = output if isinstance(output, list | tuple) else [output]
+        for tensor, each in zip(outputs, units if isinstance(units, list) else [units], strict=False):
+            if isinstance(tensor, Tensor) and each is not None:
+                tensor._units = flattened(each) if isinstance(each, Tensor) else each  # type: ignore[attr-defined]
+
+    def rule(self, func: Any) -> Rule:
+        if func.overloadpacket in RULES:
+            return RULES[func.overloadpacket]
+        if torch.Tag.pointwise in func.tags:
+            return Follow.pointwise
+        raise Untraceable(f'the channels of operator {func} are not known')
+
+    def unknown(self, output: Any) -> Any:
+        """Channels of their own for what an unknown operator makes."""
+        if isinstance(output, list | tuple):
+            return [self.unknown(each) for each in output]
+        if not isinstance(output, Tensor) or output.dim() < 2:
+            return None
+        dim = output.dim() - 1 if output.dim() == 3 else 1
+        shape = [1] * output.dim()
+        shape[dim] = -1
+        return self.new(output.shape[dim]).view(shape).expand(output.shape)
+
+    def ran(self, op: Op) -> None:
+        self.ops.setdefault(self.stack[-1] if self.stack else '', []).append(op)
+
+    def pointwise(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Any:
+        if func.overloadpacket is aten.mul and len(args) == 2 and isinstance(args[1], int | float) and args[1] == 0:
+            self.ran(Op('zero'))
+        found = [units for units in map(units_of, args) if units is not None]
+        pictures = [units for units in found if isinstance(units, Tensor)]
+        parameters = [units for units in found if isinstance(units, Parameter)]
+        if not pictures:
+            weights = [each for each in parameters if not each.mask] or parameters[:1]
+            if len({each.name for each in weights}) > 1:
+                raise Untraceable(f'{" and ".join(each.name for each in weights)} are combined to one weight')
+            return weights[0]
+        result = pictures[0].expand(output.shape)
+        for other in pictures[1:]:
+            other = other.expand(output.shape)
+            self.join(result, other)
+            if (result < 0).any():
+                result = torch.where(result < 0, other, result)
+        for parameter in parameters:
+            offset = output.dim() - len(parameter.units)
+            for dim, units in enumerate(parameter.units):
+                if len(units) > 1 and not is_constant(result, dim + offset):
+                    self.use(parameter, dim, OUT, self.along(result, dim + offset))
+        return result
+
+    # the result
+
+    def result(self, inputs: Tensor, output: Any) -> Channels:
+        while isinstance(output, list | tuple) and output:
+            output = output[0]
+        ids = units_of(output)
+        outputs = self.along(ids, -1) if isinstance(ids, Tensor) and ids.dim() else torch.zeros(0, dtype=torch.long)
+        number = self.numbers()
+        tensors = {}
+        for name, roles in self.roles.items():
+            dims = range(len(self.shapes[name]))
+            dilation, groups = self.convolutions.get(name, ((), 1))
+            units = {dim: self.own[name][dim] for dim in roles}
+            if name in self.reads:
+                units[1] = self.reads[name].view(groups, -1)
+            tensors[name] = Axes(
+                self.shapes[name],
+                tuple(roles.get(dim, NEITHER) for dim in dims),
+                tuple(number[units[dim].numpy()] if dim in roles else None for dim in dims),
+                tuple(tuple(sorted(self.bounds.get(name, {}).get(dim, ()))) for dim in dims),
+                dilation,
+                groups,
+            )
+        logits = number[outputs[outputs >= 0].numpy()]
+        return Channels(tensors, number[inputs.numpy()], logits, self.ops, self.scales, self.opaque)
+
+    def numbers(self) -> np.ndarray:
+        """Unit -> channel; channels are numbered in the order of execution."""
+        left = torch.cat([a for a, _ in self.joined]).numpy() if self.joined else np.zeros(0, int)
+        right = torch.cat([b for _, b in self.joined]).numpy() if self.joined else np.zeros(0, int)
+        graph = coo_matrix((np.ones(len(left), bool), (left, right)), shape=(self.count, self.count))
+        _, label = connected_components(graph, directed=False)
+        order = [self.own[name][dim].numpy() for name, roles in self.roles.items() for dim in roles]
+        everything = label[np.concatenate([*order, np.arange(self.count)])]
+        _, where = np.unique(everything, return_index=True)
+        rank = np.empty(len(where), int)
+        rank[np.argsort(where)] = np.arange(len(where))
+        return rank[label]
+
+
+_SAME_SHAPE = frozenset({aten.relu, aten.add, aten.mul})
+_BATCH_NORMS = frozenset({aten.native_batch_norm, aten._native_batch_norm_legit_no_training})
+
+
+def _shape(args: tuple[Any, ...]) -> torch.Size:
+    shapes = [arg.shape for arg in args[:2] if isinstance(arg, Tensor)]
+    return shapes[0] if len(shapes) == 1 or shapes[0] == shapes[1] else torch.broadcast_shapes(*shapes)
+
+
+def units_of(value: Any) -> Any:
+    return getattr(value, '_units', None) if isinstance(value, Tensor) else None
+
+
+def is_constant(ids: Tensor, dim: int) -> bool:
+    return ids.size(dim) == 1 or ids.stride(dim) == 0 or bool((ids == ids.narrow(dim, 0, 1)).all())
+
+
+def flattened(ids: Tensor) -> Tensor:
+    """The same units, with every dimension along which they are constant expanded from one."""
+    shape = ids.shape
+    for dim in range(ids.dim()):
+        if ids.size(dim) > 1 and is_constant(ids, dim):
+            ids = ids.narrow(dim, 0, 1)
+    return ids.expand(shape)
+
+
+Rule = Callable[[Follow, Any, tuple[Any, ...], dict[str, Any], Any], Any]
+RULES: dict[Any, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    def register(rule: Rule) -> Rule:
+        for name in names:
+            packet = getattr(aten, name, None)
+            if packet is not None:
+                RULES[packet] = rule
+        return rule
+
+    return register

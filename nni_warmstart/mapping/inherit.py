@@ -1,0 +1,270 @@
+"""What a target takes over from one source: weights and alphas in its own shapes, written into a draft of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from .. import introspect
+from ..errors import TransferError
+from ..supernet import Supernet
+from . import alphas
+from .axes import Axes
+from .correspond import Correspondence, correspond
+from .depth import start_as_identity
+from .mapper import Mapping
+from .report import TensorOrigin
+from .spaces import Couple
+from .structure import Structure, structure_of
+
+LEAST = 0.1
+"""Share of a target's weights that must have a partner in the source; with less the two have nothing in common."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a target inherits; the arguments of :func:`~nni_warmstart.transfer`, ``alpha`` as a strength in [0, 1]."""
+
+    head: str = 'ridge'
+    alpha: float = 1.0
+    keep: float = 0.8
+    noise: float = 1e-3
+    seed: int = 0
+    untraceable: str = 'error'
+
+
+@dataclass
+class Inheritance:
+    """What was inherited.
+
+    Attributes
+    ----------
+    origins
+        By target tensor.
+    correspondence
+        Of blocks, choices and candidates.
+    couplings
+        By the first source tensor in which a channel space occurs: its coupling, shape ``(n_source, n_target)``.
+    candidates
+        By target label: candidates of the target and of the source.
+    """
+
+    origins: dict[str, TensorOrigin] = field(default_factory=dict)
+    correspondence: Correspondence = field(default_factory=Correspondence)
+    couplings: dict[str, Tensor] = field(default_factory=dict)
+    candidates: dict[str, tuple[list[str], list[str]]] = field(default_factory=dict)
+
+
+def inherit(
+    source: Supernet,
+    draft: nn.Module,
+    head_name: str | None,
+    shape: tuple[int, ...],
+    settings: Settings,
+    couple: Couple | None = None,
+) -> Inheritance:
+    """Fill ``draft`` with what ``source`` has for it. A source of the same space is copied to the bit, any other is mapped.
+
+    Parameters
+    ----------
+    source
+        The supernet to start from.
+    draft
+        A copy of the target, freshly initialised; changed in place.
+    head_name
+        Path of its classifier, which is left alone unless ``settings.head`` is 'copy'.
+    shape
+        Of its input, batch first.
+    settings
+        How.
+    couple
+        Gives the couplings of channel spaces; see :class:`~nni_warmstart.mapping.mapper.Mapping`.
+
+    Raises
+    ------
+    TransferError
+        If the two have (nearly) nothing in common, or one of them cannot be traced.
+    """
+    result = Inheritance()
+    writer = _Writer(draft, settings, result.origins)
+    skip = frozenset(head_tensors(head_name)) if settings.head != 'copy' else frozenset()
+    if same_space(source, draft, head_name):
+        state = source.state_dict()
+        for name in writer.tensors:
+            if name not in skip and name in state and state[name].shape == writer.tensors[name].shape:
+                writer.write(name, state[name], 'copied', name)
+        for label, choice in writer.choices.items():
+            result.correspondence.choices[label] = (label, {name: name for name in choice.candidates})
+    else:
+        _map(source, draft, skip, shape, settings, couple, writer, result)
+    if settings.head == 'copy':
+        _check_head(source, draft, head_name, result.origins)
+    for label, choice in writer.choices.items():
+        _inherit_alpha(source, label, choice, result, writer)
+    return result
+
+
+def head_tensors(head_name: str | None) -> tuple[str, ...]:
+    """Names of the classifier's tensors."""
+    return () if head_name is None else (f'{head_name}.weight', f'{head_name}.bias')
+
+
+def body_of(target: nn.Module, head_name: str | None) -> dict[str, nn.Parameter]:
+    """The target's weights: no alphas, no classifier."""
+    alpha = {id(choice.alpha) for choice in introspect.choices(target).values()}
+    head = head_tensors(head_name)
+    return {name: p for name, p in target.named_parameters() if id(p) not in alpha and name not in head}
+
+
+def same_space(source: Supernet, target: nn.Module, head_name: str | None) -> bool:
+    """Whether all of the target's weights and choices are in the source, in the same shapes and order."""
+    state = source.state_dict()
+    weights = all(name in state and state[name].shape == p.shape for name, p in body_of(target, head_name).items())
+    choices = introspect.choices(target).items()
+    return weights and all(source.candidates.get(label) == list(choice.candidates) for label, choice in choices)
+
+
+def share_in_common(source: Supernet, target: nn.Module, head_name: str | None, shape: tuple[int, ...]) -> float:
+    """Share of the target's weights (tensors) that have a partner in the source."""
+    if same_space(source, target, head_name):
+        return 1.0
+    partners = correspond(structure_of(target, shape), source.traced()).tensors
+    body = body_of(target, head_name)
+    return sum(name in partners for name in body) / max(len(body), 1)
+
+
+class _Writer:
+    """Writes into a draft: shrinks, perturbs, breaks symmetry, and keeps account."""
+
+    def __init__(self, draft: nn.Module, settings: Settings, origins: dict[str, TensorOrigin]) -> None:
+        self.tensors, _ = introspect.first_names(draft)
+        self.parameters = {name for name, _ in draft.named_parameters()}
+        self.choices = introspect.choices(draft)
+        names = {id(p): name for name, p in draft.named_parameters()}
+        self.alpha_names = {label: names[id(choice.alpha)] for label, choice in self.choices.items()}
+        self.settings, self.origins = settings, origins
+        self.places = introspect.places(draft)
+        self.noise = torch.Generator().manual_seed(settings.seed)
+        for name, tensor in self.tensors.items():
+            self._account(name, 'fresh', None, '', tensor)
+        for name in self.alpha_names.values():
+            self.tensors.pop(name)  # in the account, and written by :meth:`write_alpha`
+
+    def write(self, name: str, value: Tensor, how: str, origin: str, by: str = '', *, repeated: bool = False) -> None:
+        fresh = self.tensors[name]
+        keep = self.settings.keep
+        if fresh.is_floating_point() and name in self.parameters:
+            if repeated and self.settings.noise:
+                scale = self.settings.noise * value.pow(2).mean().sqrt()
+                value = value + scale * torch.randn(value.shape, generator=self.noise).to(value)
+            if keep < 1:
+                value = keep * value.to(fresh.device) + (1 - keep) * fresh
+        with torch.no_grad():
+            fresh.copy_(value)
+        self._account(name, how, origin, by, fresh)
+
+    def zeroed(self, name: str, origin: str) -> None:
+        self._account(name, 'identity', origin, 'an added block', self.tensors[name])
+
+    def write_alpha(self, label: str, value: Tensor, how: str, origin: str, by: str = '') -> None:
+        alpha, strength = self.choices[label].alpha, self.settings.alpha
+        with torch.no_grad():
+            alpha.copy_(value.to(alpha) if strength == 1 else strength * value.to(alpha) + (1 - strength) * alpha)
+        self._account(self.alpha_names[label], how, origin, by, alpha)
+
+    def _account(self, name: str, how: str, origin: str | None, by: str, tensor: Tensor) -> None:
+        self.origins[name] = TensorOrigin(name, how, origin, tensor.numel(), name in self.parameters, by, *self.places[name])
+
+
+def _map(
+    source: Supernet,
+    draft: nn.Module,
+    skip: frozenset[str],
+    shape: tuple[int, ...],
+    settings: Settings,
+    couple: Couple | None,
+    writer: _Writer,
+    result: Inheritance,
+) -> None:
+    theirs, mine = source.traced(), structure_of(draft, shape)
+    if settings.untraceable == 'error':
+        _check_opaque(theirs, f'supernet {source.name!r}')
+        _check_opaque(mine, 'the target')
+    found = result.correspondence = correspond(mine, theirs)
+    state = source.state_dict()
+    body = [name for name in writer.tensors if name in writer.parameters and name not in skip]
+    partners = [name for name in body if found.tensors.get(name) in state]
+    if len(partners) < max(LEAST * len(body), 1):
+        raise TransferError(
+            f'supernet {source.name!r} (space {source.space.get("name") or source.space.get("class")}) and the target have '
+            f'{len(partners)} of {len(body)} weights in common; choose a source of a similar space.'
+        )
+    zeroed = set()
+    for names in start_as_identity(draft, found.added, mine, shape).values():
+        for name in names:
+            writer.zeroed(name, found.tensors.get(name, ''))
+        zeroed.update(names)
+    mapping = Mapping(state, theirs, mine, couple=couple, skip=skip | zeroed, correspondence=found)
+    for name, tensor in mapping:
+        origin = mapping.pairs[name]
+        by = _by(mine.channels.tensors[name], theirs.channels.tensors[origin])
+        writer.write(name, tensor, mapping.how[name], origin, by, repeated=name in mapping.repeated)
+    for name, tensor in writer.tensors.items():
+        if not tensor.is_floating_point():  # counts of batches go with their batch norm
+            path, _, local = name.rpartition('.')
+            origin = f'{mapping.pairs.get(f"{path}.running_mean", "").rpartition(".")[0]}.{local}'
+            if origin in state and state[origin].shape == tensor.shape:
+                writer.write(name, state[origin], 'copied', origin)
+    spaces = mapping.couplings.source_spaces.spaces
+    for (_, other), coupling in mapping.couplings.found.items():
+        result.couplings[min(spaces[other].places)[0]] = coupling
+
+
+def _check_opaque(structure: Structure, owner: str) -> None:
+    for path, reason in structure.channels.opaque.items():
+        raise TransferError(
+            f'module {path!r} ({structure.kinds.get(path, "?")}) of {owner} cannot be mapped: {reason}; pass '
+            "untraceable='fresh' to start such modules afresh."
+        )
+
+
+def _by(mine: Axes, theirs: Axes) -> str:
+    """The couplings of a tensor in words: 'out 8 -> 16, in 8 -> 16, kernel 3 -> 5'."""
+    parts = []
+    for axis, (role, after) in enumerate(zip(mine.roles, mine.shape, strict=True)):
+        before = theirs.shape[axis]
+        if before != after:
+            parts.append(f'{role or "kernel"} {before} -> {after}')
+    return ', '.join(dict.fromkeys(parts))
+
+
+def _inherit_alpha(source: Supernet, label: str, choice: introspect.Choice, result: Inheritance, writer: _Writer) -> None:
+    found = result.correspondence
+    other, partners = found.choices.get(label, (found.values.get(label, ''), {}))
+    if other not in source.alphas:
+        return
+    theirs, mine = source.candidates[other], list(choice.candidates)
+    result.candidates[label] = (mine, theirs)
+    if not writer.settings.alpha:
+        return
+    origin = source.alphas[other]
+    if theirs == mine:
+        writer.write_alpha(label, source.alpha(other), 'copied', origin)
+    elif label in found.choices:
+        both = {**partners, introspect.NOT_CHOSEN: introspect.NOT_CHOSEN}
+        writer.write_alpha(label, alphas.by_candidate(source.alpha(other), theirs, mine, both), 'op-mapped', origin, 'ops')
+    elif alphas.is_number(theirs) and alphas.is_number(mine):
+        writer.write_alpha(label, alphas.by_value(source.alpha(other), theirs, mine), 'op-mapped', origin, 'values')
+
+
+def _check_head(source: Supernet, draft: nn.Module, head_name: str | None, origins: dict[str, TensorOrigin]) -> None:
+    state, mine = source.state_dict(), draft.state_dict()
+    for name in head_tensors(head_name):
+        if name in mine and origins[name].how == 'fresh':
+            raise TransferError(
+                f"head 'copy' needs equal classifiers: {name} has shape "
+                f'{tuple(state[name].shape) if name in state else None} in {source.name!r} and {tuple(mine[name].shape)} in '
+                "the target; use head='ridge'."
+            )

@@ -1,0 +1,226 @@
+"""Weights of a changed network fitted, layer by layer, to what the source's layers make of the same pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .axes import OUT
+from .batchnorm import reestimate
+from .mapper import Mapping
+from .projection import averaging
+from .structure import Structure
+
+RIDGE = 1e-2
+"""Penalty of the refitted weights, in units of the mean variance of their inputs. Nearly indifferent: 1e-3, 1e-2 and 1e-1
+kept 0.83, 0.83 and 0.82 of the accuracy of NAS-Bench-201 supernets at half their width (median of five tasks)."""
+
+
+@dataclass
+class Seen:
+    """What a network shows of its layers on some pictures.
+
+    Attributes
+    ----------
+    covariances
+        Name of a weight -> covariance of the channels that it reads, shape ``(n_in, n_in)``.
+    made
+        Name of a weight -> outputs of its layer at sampled positions, shape ``(rows, n_out)``.
+    spread
+        Name of a batch norm's weight -> standard deviation of each of its inputs, shape ``(n,)``.
+    outputs
+        Logits, shape ``(n_pictures, n_classes)``.
+    """
+
+    covariances: dict[str, Tensor] = field(default_factory=dict)
+    made: dict[str, Tensor] = field(default_factory=dict)
+    spread: dict[str, Tensor] = field(default_factory=dict)
+    outputs: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+
+def observe(model: nn.Module, pictures: Tensor, *, rows: int = 8192) -> Seen:
+    """Run a network in evaluation mode and keep what narrowing needs of every linear layer and convolution.
+
+    Parameters
+    ----------
+    model
+        The source; choices that are made by chance have to be fixed by the caller.
+    pictures
+        As ``model`` takes them, batch first.
+    rows
+        Outputs that are kept per layer: the memory is ``4 * rows * n_out`` bytes for each of them.
+    """
+    seen = Seen()
+
+    def reader(module: Any, inputs: Any, output: Tensor, name: str) -> None:
+        if name not in seen.covariances:  # a layer that runs several times is seen in its first place
+            x = _sampled(module, inputs[0], rows).double()
+            x = x - x.mean(0)
+            seen.covariances[name] = x.T @ x / len(x)
+            seen.made[name] = _sampled(module, output, rows).clone()
+
+    def norm(module: Any, inputs: Any, output: Tensor, name: str) -> None:
+        seen.spread.setdefault(name, _spread(inputs[0]))
+
+    training = [(module, module.training) for module in model.modules()]
+    try:
+        with torch.no_grad(), _hooked(model, reader, norm):
+            seen.outputs = model.eval()(pictures)
+    finally:
+        for module, mode in training:
+            module.training = mode
+    return seen
+
+
+def refit(
+    model: nn.Module,
+    mapping: Mapping,
+    target: Structure,
+    source: Structure,
+    seen: Seen,
+    pictures: Tensor,
+    *,
+    rows: int = 8192,
+) -> Tensor:
+    r"""Fit each layer of the narrow network, in the order of execution, to the source's output on what it really reads.
+
+    A convolution or linear layer gets the ridge regression of :math:`Q^\top y`, the source's outputs at the kept channels,
+    on its own input patches, penalised by the distance to its mapped weights; a batch norm's scale is multiplied by the
+    share of the standard deviation that was recovered, which makes its output the least-squares prediction too.
+
+    Parameters
+    ----------
+    model
+        Holds the mapped weights; changed in place, batch-norm statistics included.
+    mapping, target, source, seen
+        From :func:`~nni_warmstart.mapping.mapper.map_tensors` and :func:`observe`.
+    pictures, rows
+        Those of :func:`observe`.
+
+    Returns
+    -------
+    Tensor
+        Outputs of ``model``, shape ``(n_pictures, n_classes)``.
+
+    References
+    ----------
+    He, Zhang & Sun, *Channel Pruning for Accelerating Very Deep Neural Networks*, ICCV 2017 (sequential reconstruction).
+    """
+    done: set[str] = set()
+    outputs: list[Tensor] = []
+
+    def kept(name: str, known: dict[str, Tensor]) -> Tensor | None:
+        """What is known of the source's tensor at the kept channels, if it is to be used."""
+        theirs = mapping.correspondence.tensors.get(name)
+        if theirs not in known or name not in mapping.tensors or name in done:
+            return None
+        done.add(name)
+        here, there = (net.channels.tensors[each] for net, each in ((target, name), (source, theirs)))
+        if any(here.bounds) or here.groups > 1 or OUT not in here.roles or here.roles != there.roles:
+            return None
+        axis = here.roles.index(OUT)
+        mine, other = here.channels[axis], there.channels[axis]
+        coupling = None if mine is None or other is None else mapping.couplings.axis(mine, other)
+        value = known[theirs]
+        return value if coupling is None else value @ averaging(coupling).to(value)
+
+    def reader(module: Any, inputs: Any, name: str) -> None:
+        y = kept(name, seen.made)
+        x = None if y is None else _patches(module, inputs[0], rows)
+        if y is None or x is None or len(x) != len(y):
+            return
+        weight = module.weight.flatten(1)
+        mean = x.mean(0)
+        x, missing = x - mean, y - y.mean(0)
+        missing = missing - x @ weight.T
+        change = ridge(x.T @ x, x.T @ missing, RIDGE).T
+        module.weight += change.view_as(module.weight)
+        if module.bias is not None:
+            module.bias.copy_(y.mean(0) - module.weight.flatten(1) @ mean)
+
+    def norm(module: Any, inputs: Any, name: str) -> None:
+        before = kept(name, seen.spread)
+        if before is not None:
+            module.weight *= (_spread(inputs[0]) / before.clamp_min(1e-12)).clamp(max=1).to(module.weight)
+
+    hook = model.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    try:
+        with torch.no_grad(), _hooked(model, reader, norm, before=True):
+            if not reestimate(model, [pictures]):
+                model.eval()(pictures)
+    finally:
+        hook.remove()
+    return outputs[-1]
+
+
+def ridge(gram: Tensor, product: Tensor, penalty: float) -> Tensor:
+    """Coefficients of a ridge regression, ``(gram + penalty * mean(diag(gram)))^-1 product``, solved in float64.
+
+    Parameters
+    ----------
+    gram
+        Of the regressors, shape ``(n, n)``.
+    product
+        Of regressors and targets, shape ``(n, k)``.
+    penalty
+        In units of the mean square of the regressors.
+    """
+    gram = gram.double()
+    weight = penalty * gram.diagonal().mean().clamp_min(1e-30)
+    return torch.linalg.solve(gram + weight * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), product.double())
+
+
+def _positions(count: int, pictures: int, rows: int) -> Tensor:
+    """The same positions of every picture, drawn at random: a stride would only see one column."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[: max(rows // pictures, 1)]
+
+
+def _sampled(module: nn.Module, x: Tensor, rows: int) -> Tensor:
+    """Channels at some positions, shape ``(rows, channels)``."""
+    if isinstance(module, nn.Linear):
+        return x.flatten(0, -2)[:: max(x[..., 0].numel() // rows, 1)]
+    return x.flatten(2)[:, :, _positions(x[0, 0].numel(), len(x), rows)].permute(0, 2, 1).flatten(0, 1)
+
+
+def _patches(module: Any, x: Tensor, rows: int) -> Tensor | None:
+    """What a layer reads for the same outputs, shape ``(rows, n_in * taps)``; None where that is not known."""
+    if isinstance(module, nn.Linear):
+        return _sampled(module, x, rows)
+    if isinstance(module.padding, str) or module.padding_mode != 'zeros':
+        return None
+    parts = []
+    for part in x.split(64):  # all patches of all pictures would not fit
+        patches = F.unfold(part, module.kernel_size, module.dilation, module.padding, module.stride)
+        parts.append(patches[:, :, _positions(patches.shape[2], len(x), rows)].permute(0, 2, 1).flatten(0, 1))
+    return torch.cat(parts)
+
+
+def _spread(x: Tensor) -> Tensor:
+    dims = [dim for dim in range(x.dim()) if dim != 1]
+    return (x - x.mean(dims, keepdim=True)).square().mean(dims).sqrt().double()
+
+
+@contextmanager
+def _hooked(
+    model: nn.Module, reader: Callable[..., None], norm: Callable[..., None], *, before: bool = False
+) -> Iterator[None]:
+    """Call ``reader`` at every linear layer and convolution and ``norm`` at every batch norm, with the weight's name."""
+    handles = []
+    for path, module in model.named_modules():
+        call = reader if isinstance(module, nn.Linear | nn.Conv2d) else norm if isinstance(module, _BatchNorm) else None
+        if call is not None:
+            hook = partial(call, name=f'{path}.weight' if path else 'weight')
+            handles.append(module.register_forward_pre_hook(hook) if before else module.register_forward_hook(hook))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,419 @@
+"""Mapping a supernet onto spaces of other shapes: functions are kept where they can be, and all is accounted for."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from conftest import OwnSpace, make_task, run, small_space
+from nni.nas.hub.pytorch import MobileNetV3Space, NasBench201, ProxylessNAS, ShuffleNetSpace
+from nni.nas.hub.pytorch.nasnet import NDS
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, Repeat
+from torch import nn
+
+from nni_warmstart import Supernet, TransferError, WarmStartDARTS, introspect, transfer
+from nni_warmstart.cli import main
+from nni_warmstart.mapping.alphas import by_candidate, by_value
+from nni_warmstart.mapping.axes import Op
+from nni_warmstart.mapping.channels import trace
+from nni_warmstart.mapping.coupling import aligned, replicated
+from nni_warmstart.mapping.ops import plan
+from nni_warmstart.mapping.projection import resize_kernel
+from nni_warmstart.mapping.structure import Structure, structure_of
+from nni_warmstart.search_spaces import NasBench201Space
+
+
+def trained(space: ModelSpace, seed: int = 0, kind: str = 'DARTS') -> ModelSpace:
+    """A supernet whose every parameter, statistic and alpha counts."""
+    torch.manual_seed(seed)
+    model = introspect.mutate(space, kind)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, 0, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            if module.affine:
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias, 0, 0.2)
+    for choice in introspect.choices(model).values():
+        nn.init.normal_(choice.alpha)
+    return model
+
+
+def difference(source: ModelSpace, target: ModelSpace, side: int, channels: int = 3, **options) -> tuple[float, object]:
+    """Largest difference of the logits, relative to the largest logit, after a transfer that perturbs nothing."""
+    supernet = Supernet.from_bytes(
+        Supernet.from_model(source, name='source', history={'pictures': [channels, side]}).to_bytes()
+    )
+    report = transfer(supernet, target, head='copy', keep=1, noise=0, **options)
+    source, target = copy.deepcopy(source).double(), copy.deepcopy(target).double()
+    x = torch.randn(2, channels, side, side, dtype=torch.double)
+    with torch.no_grad(), introspect.every_path(source), introspect.every_path(target):
+        mine, theirs = target.eval()(x), source.eval()(x)
+    return float((mine - theirs).abs().max() / theirs.abs().max()), report
+
+
+class Wide(ShuffleNetSpace):
+    """NNI's ShuffleNet, whose widths are fixed, at other widths and with two blocks a stage."""
+
+    factor = 1.0
+
+    @property
+    def stage_out_channels(self):
+        return self.__dict__['widths']
+
+    @stage_out_channels.setter
+    def stage_out_channels(self, widths):
+        self.__dict__['widths'] = [width if width < 0 else int(width * self.factor) for width in widths]
+
+    @property
+    def stage_repeats(self):
+        return [3, 2, 2, 2]
+
+    @stage_repeats.setter
+    def stage_repeats(self, repeats):
+        pass
+
+
+class HalfWide(Wide):
+    factor = 0.5
+
+
+def mobile(widths: int, depth: tuple[int, int] = (1, 2)) -> ModelSpace:
+    """Two widths, two expansions, three kernels, mutable depth; numbers that rounding to multiples of 8 leaves in proportion."""
+    widths_of_stages = tuple(widths * factor for factor in (1, 1, 1, 2, 2, 2, 2, 2, 2))
+    return MobileNetV3Space(3, widths_of_stages, (0.5, 1.0), (4.0, 8.0), depth_range=depth)
+
+
+def darts(width: int, ops: tuple[str, ...] = ('skip_connect', 'max_pool_3x3', 'sep_conv_3x3', 'conv_1x1')) -> ModelSpace:
+    return NDS(list(ops), width=width, num_cells=3, num_nodes_per_cell=2, dataset='cifar')
+
+
+@pytest.mark.parametrize(
+    ('make', 'narrow', 'wide', 'side'),
+    [
+        (lambda width: NasBench201(width, 1, 3), 4, 6, 8),
+        (darts, 4, 6, 8),
+        (darts, 4, 16, 8),
+        (mobile, 16, 32, 32),
+        (lambda width: ProxylessNAS(3, (width,) * 9), 8, 16, 32),
+        (lambda width: (HalfWide if width == 1 else Wide)(3), 1, 2, 32),
+    ],
+    ids=['nasbench201', 'darts', 'darts-x4', 'mobilenet', 'proxyless', 'shufflenet'],
+)
+def test_widening_keeps_the_function(make, narrow, wide, side):
+    error, report = difference(trained(make(narrow)), trained(make(wide), 1), side)
+    assert error < 1e-5
+    assert report.share_inherited == 1.0
+    assert {'widened'} <= {origin.how for origin in report.origins}
+
+
+def test_the_same_space_is_copied_to_the_bit():
+    error, report = difference(trained(small_space()), trained(small_space(), 1), 8)
+    assert error == 0.0
+    assert {origin.how for origin in report.origins} == {'copied'}
+
+
+def test_proxyless_supernets_are_mapped_too():
+    def space(width: int) -> ModelSpace:
+        return ProxylessNAS(3, (width,) * 9)
+
+    error, _ = difference(trained(space(8), kind='Proxyless'), trained(space(16), 1, 'Proxyless'), 32)
+    assert error < 1e-5
+
+
+def test_the_order_of_candidates_is_irrelevant():
+    ops = ('skip_connect', 'max_pool_3x3', 'sep_conv_3x3', 'conv_1x1')
+    error, report = difference(trained(darts(4, ops)), trained(darts(4, ops[::-1]), 1), 8)
+    assert error < 1e-5
+    assert report.share_inherited == 1.0
+
+
+def test_growing_kernels_keeps_the_function():
+    source = trained(darts(4, ('skip_connect', 'conv_1x1', 'sep_conv_3x3')))
+    error, report = difference(source, trained(darts(4, ('sep_conv_5x5', 'skip_connect', 'conv_3x3')), 1), 8)
+    assert error < 1e-5
+    assert report.choices['normal/2_0'] == {
+        'sep_conv_5x5': 'sep_conv_3x3', 'skip_connect': 'skip_connect', 'conv_3x3': 'conv_1x1',
+    }  # fmt: skip
+    assert any(origin.how == 'kernel-resized' and 'kernel 3 -> 5' in origin.by for origin in report.origins)
+
+
+def test_new_ops_start_fresh_with_the_mean_logit():
+    source = trained(darts(4, ('skip_connect', 'conv_3x3')))
+    target = trained(darts(4, ('conv_3x3', 'max_pool_3x3', 'skip_connect', 'dil_conv_3x3')), 1)
+    _, report = difference(source, target, 8)
+    theirs, mine = (introspect.choices(model)['normal/2_0'].alpha.detach() for model in (source, target))
+    mean = theirs.mean()  # of its two ops and of the edge that is not chosen
+    assert torch.allclose(mine, torch.stack([theirs[1], mean, theirs[0], mean, theirs[2]]))
+    assert all(o.how == 'fresh' for o in report.origins if o.op == 'dil_conv_3x3' and o.parameter)
+    assert report.shares('op')['conv_3x3'] == 1.0
+    assert report.shares('op')['dil_conv_3x3'] == 0.0
+
+
+def test_deepening_starts_as_the_identity():
+    error, report = difference(trained(mobile(16, (1, 2))), trained(mobile(16, (1, 4)), 1), 32)
+    assert error < 1e-5
+    assert any(origin.how == 'identity' for origin in report.origins)
+    assert all(origin.how != 'fresh' for origin in report.origins if origin.parameter)
+
+
+def test_added_cells_without_an_identity_repeat_their_neighbour():
+    source, target = trained(NasBench201(4, 1, 3)), trained(NasBench201(4, 2, 3), 1)
+    _, report = difference(source, target, 8)
+    assert report.blocks['cells.0'] == report.blocks['cells.1'] == 'cells.0'
+    assert report.blocks['cells.2'] == 'cells.1'
+    assert report.blocks['cells.7'] == 'cells.4'
+    assert report.share_inherited == 1.0
+    with torch.no_grad():
+        assert torch.equal(
+            target.cells[1].layers[0][0]['conv_3x3'].op[1].weight, source.cells[0].layers[0][0]['conv_3x3'].op[1].weight
+        )
+
+
+def test_shallower_targets_take_cells_of_the_relative_depth():
+    _, report = difference(trained(NasBench201(4, 3, 3)), trained(NasBench201(4, 1, 3), 1), 8)
+    assert report.blocks == {
+        'cells.0': 'cells.1',
+        'cells.1': 'cells.3',
+        'cells.2': 'cells.5',
+        'cells.3': 'cells.7',
+        'cells.4': 'cells.9',
+    }
+
+
+class Plain(ModelSpace):
+    """Everything else: bias, grouped convolution, layer norm, concatenation, flattening, a stem of any stride."""
+
+    def __init__(self, width: int = 8, channels: int = 3, stride: int = 1, side: int = 8, shared: bool = False) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(channels, width, 3, stride, 1)
+        self.choice = LayerChoice(
+            {'grouped': nn.Conv2d(width, width, 3, padding=1, groups=2), 'skip': nn.Identity()}, label='c'
+        )
+        self.blocks = Repeat(lambda index: Residual(width), (1, 2), label='depth')
+        self.left, self.right = nn.Conv2d(width, width, 1), nn.Conv2d(width, width // 2, 1)
+        if shared:
+            self.again = self.left
+        self.norm = nn.LayerNorm(width + width // 2)
+        self.wide = nn.Linear((width + width // 2) * (side // stride) ** 2, 2 * width)
+        self.head = nn.Linear(2 * width, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.blocks(self.choice(torch.relu(self.stem(x)))))
+        x = torch.cat([self.left(x), self.right(x)], 1)
+        x = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.head(torch.tanh(self.wide(x.flatten(1))))
+
+
+class Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.convolution, self.norm = nn.Conv2d(width, 2 * width, 3, padding=1), nn.BatchNorm2d(2 * width)
+        self.back = nn.Conv2d(2 * width, width, 1)
+
+    def forward(self, x):
+        return x + self.back(torch.relu(self.norm(self.convolution(x))))
+
+
+def test_every_kind_of_layer_is_widened():
+    error, report = difference(trained(Plain(8)), trained(Plain(16), 1), 8)
+    assert error < 1e-5
+    assert report.share_inherited == 1.0
+
+
+def test_pictures_of_other_channels():
+    source, target = trained(NasBench201(4, 1, 3)), trained(NasBench201(4, 1, 3), 1)
+    grey = introspect.mutate(NasBench201Space(4, in_channels=1, num_classes=3), 'DARTS')
+    transfer(Supernet.from_model(source, name='source'), grey, head='copy', keep=1, noise=0)
+    x = torch.randn(2, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.allclose(grey.eval()(x), source.eval()(x.expand(-1, 3, -1, -1)), atol=1e-5)
+    transfer(Supernet.from_model(grey, name='grey'), target, head='copy', keep=1, noise=0)
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        assert torch.allclose(target.eval()(x), grey.eval()(x.mean(1, keepdim=True)), atol=1e-5)
+
+
+def test_stems_of_other_strides():
+    source = trained(NasBench201Space(4, image_size=8))
+    _, report = difference(source, trained(NasBench201Space(8, image_size=16, stem_stride=2), 1), 16)
+    assert report.share_inherited == 1.0
+
+
+def test_noise_breaks_the_symmetry_of_copies_only_and_follows_the_seed():
+    source = Supernet.from_model(trained(small_space()), name='source')
+    first, again, other = (trained(NasBench201(8, 1, 3), 1) for _ in range(3))
+    for model, seed in ((first, 0), (again, 0), (other, 1)):
+        transfer(source, model, head='random', keep=1, noise=1e-2, seed=seed)
+    kernels = [model.stem[0].weight.detach() for model in (first, again, other)]
+    assert torch.equal(kernels[0], kernels[1])
+    assert not torch.equal(kernels[0], kernels[2])
+    copies = (kernels[0][:4] - kernels[0][4:]).abs().max() / kernels[0].pow(2).mean().sqrt()
+    assert 0 < copies < 0.1
+
+
+def test_shared_modules_and_alphas():
+    class Shared(ModelSpace):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, width, 3, padding=1)
+            self.body = LayerChoice({'conv': nn.Conv2d(width, width, 3, padding=1), 'skip': nn.Identity()}, label='body')
+            self.same = self.body
+            self.head = nn.Linear(width, 3)
+
+        def forward(self, x):
+            return self.head(self.same(torch.relu(self.body(self.stem(x)))).mean((2, 3)))
+
+    error, report = difference(trained(Shared(4)), trained(Shared(8), 1), 8)
+    assert error < 1e-5
+    assert report.share_inherited == 1.0
+
+
+class Attention(ModelSpace):
+    """Has a module whose channels are not known."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 1)
+        self.mixer = Mixer(width)
+        self.body = LayerChoice({'conv': nn.Conv2d(width, width, 3, padding=1), 'skip': nn.Identity()}, label='body')
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x):
+        return self.head(self.body(self.mixer(self.stem(x))).mean((2, 3)))
+
+
+class Mixer(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(width, width))
+
+    def forward(self, x):
+        return torch.einsum('ij,njhw->nihw', self.scale @ self.scale.T, x)
+
+
+def test_what_cannot_be_traced_is_named_or_starts_fresh():
+    source, target = trained(Attention(4)), trained(Attention(8), 1)
+    supernet = Supernet.from_model(source, name='source')
+    with pytest.raises(
+        TransferError, match=r"module 'mixer' \(Mixer\) of supernet 'source' cannot be mapped: .*untraceable='fresh'"
+    ):
+        transfer(supernet, target, head='random')
+    report = transfer(supernet, target, head='random', untraceable='fresh')
+    how = {origin.target: origin.how for origin in report.origins}
+    assert how['mixer.scale'] == 'fresh'
+    assert how['stem.weight'] == how['body.conv.weight'] == 'widened'
+    with pytest.raises(TransferError, match="untraceable = 'maybe' is unknown"):
+        transfer(supernet, target, head='random', untraceable='maybe')
+
+
+def test_spaces_that_fail_to_run_are_named():
+    class Broken(OwnSpace):
+        def forward(self, x):
+            return self.head(self.norm(self.stem(x)).flatten(1))
+
+    model = introspect.mutate(Broken(), 'DARTS')
+    with pytest.raises(
+        TransferError, match=r"module 'head' .* does not run on an input of shape \(2, 3, 8, 8\) without data"
+    ):
+        structure_of(model, (2, 3, 8, 8))
+    source = Supernet.from_model(trained(OwnSpace()), name='source')
+    wide = Broken()
+    wide.stem[0] = nn.Conv2d(3, 6, 5, padding=2)
+    with pytest.raises(TransferError, match='does not run'):
+        transfer(source, introspect.mutate(wide, 'DARTS'), head='random')
+
+
+def test_tracing_leaves_the_network_alone():
+    model = trained(small_space())
+    model.train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    random = torch.random.get_rng_state()
+    structure = structure_of(model, (2, 3, 8, 8))
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert model.training
+    assert model.stem.training
+    assert torch.equal(random, torch.random.get_rng_state())
+    again = Structure.from_bytes(structure.to_bytes())
+    assert again.to_bytes() == structure.to_bytes()
+    assert again.kinds == structure.kinds
+
+
+def test_channels_of_a_plain_network():
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=4), nn.Flatten(), nn.Linear(16, 2)
+    )
+    tensors = trace(net, (2, 3, 6, 6)).tensors
+    stream = tensors['0.weight'].channels[0]
+    for name in ('0.bias', '1.weight', '1.running_var', '3.weight', '3.bias'):
+        assert (tensors[name].channels[0] == stream).all()
+    assert (tensors['5.weight'].channels[1].reshape(4, 4) == stream[:, None]).all()
+    assert tensors['3.weight'].groups == 4
+    assert tensors['3.weight'].roles == ('out', '', '', '')
+
+
+def test_ops_are_matched_by_what_they_compute():
+    mine = {
+        'pool': [Op('max_pool', 3)],
+        'big': [Op('depthwise', 5), Op('conv')],
+        'none': [Op('zero')],
+        'odd': [Op('linear')],
+    }
+    theirs = {'a': [Op('zero')], 'b': [Op('depthwise', 3), Op('conv')], 'c': [Op('max_pool', 3)], 'd': [Op('conv', 3)]}
+    assert plan(mine, theirs) == {'pool': 'c', 'big': 'b', 'none': 'a'}
+    assert plan(dict(reversed(mine.items())), dict(reversed(theirs.items()))) == {'pool': 'c', 'big': 'b', 'none': 'a'}
+    assert plan({}, theirs) == {}
+
+
+def test_alphas_of_ops_and_of_numbers():
+    alpha = torch.tensor([1.0, 3.0])
+    assert by_candidate(alpha, ['a', 'b'], ['b', 'new', 'a'], {'b': 'b', 'a': 'a'}).tolist() == [3.0, 2.0, 1.0]
+    kernel = torch.randn(3, dtype=torch.double)
+    grown = by_value(kernel, ['3', '5', '7'], ['3', '5', '7', '9', '11'])
+    probability, before = grown.softmax(0), kernel.softmax(0)
+    assert torch.allclose(probability[:2], before[:2])
+    assert torch.allclose(probability[2:], before[2] / 3)
+
+
+def test_kernels_of_other_sizes_and_dilations():
+    weight = torch.arange(1.0, 10).view(1, 1, 3, 3)
+    grown = resize_kernel(weight, (5, 5), (1, 1), (1, 1))
+    assert torch.equal(grown[..., 1:4, 1:4], weight)
+    assert grown.sum() == weight.sum()
+    assert torch.equal(resize_kernel(grown, (3, 3), (1, 1), (1, 1)), weight)
+    assert torch.equal(resize_kernel(weight, (5, 5), (1, 1), (2, 2))[..., ::2, ::2], weight)
+    assert torch.equal(resize_kernel(weight, (3, 3), (2, 2), (1, 1)), weight)
+
+
+def test_couplings_use_every_channel():
+    cost = torch.rand(5, 8, generator=torch.Generator().manual_seed(0))
+    for coupling in (replicated(5, 8), aligned(cost)):
+        assert (coupling.sum(0) == 1).all()
+        assert ((coupling.sum(1) >= 1) & (coupling.sum(1) <= 2)).all()
+    permutation = torch.tensor([2, 0, 3, 1])
+    assert torch.equal(aligned(1 - torch.eye(4)[permutation]), torch.eye(4, dtype=torch.double)[permutation])
+
+
+def test_strategies_start_from_sources_of_other_shapes(tmp_path):
+    first = run(WarmStartDARTS(save_to=tmp_path / 'zoo'), tmp_path, epochs=1)
+    wide = NasBench201(stem_out_channels=8, num_modules_per_stack=2, num_labels=3)
+    second = run(
+        WarmStartDARTS(source='nearest', zoo=tmp_path / 'zoo'), tmp_path, epochs=1, space=wide, task=make_task(seed=1)
+    )
+    assert first.report is None
+    assert second.report.source == 'nasbench201-1'
+    assert second.report.share_inherited == 1.0
+
+
+def test_show_onto(tmp_path, capsys):
+    (tmp_path / 'search.yml').write_text('data: {name: digits}\nspace: {name: nasbench201, width: 12, image_size: 8}\n')
+    command = ['zoo', 'show', 'joint-nasbench201-w8', '--onto', str(tmp_path / 'search.yml')]
+    assert main([*command, '--picture', str(tmp_path / 'map.png')]) == 0
+    printed = capsys.readouterr().out
+    assert '% of the parameters inherited' in printed
+    assert 'conv_3x3 100%' in printed
+    assert (tmp_path / 'map.png').read_bytes().startswith(b'\x89PNG')
+    assert main([*command, '--tensors']) == 0
+    assert 'out 8 -> 12, in 3' not in capsys.readouterr().out
+    assert main([*command, '--picture', str(tmp_path / 'map.gif')]) == 2
