@@ -6,7 +6,8 @@
 
 The source is the shipped joint supernet (width 8, depth 1); for half the depth one with depth 2, pretrained on the same
 datasets for 24 epochs and kept in --zoo. A cold run searches for 20 epochs on at most 1000 pictures, a warm one for 10, with
-all arguments of the strategy at their defaults. Epochs are those to the cold run's final validation accuracy, reached and held.
+all arguments of the strategy at their defaults. Epochs are those to the cold run's final validation accuracy, reached and
+held.
 """
 
 from __future__ import annotations

@@ -220,14 +220,22 @@ def make_strategy(config: NamedConfig, base: Path) -> strategies.WarmStartDARTS:
     arguments = dict(config.arguments)
     for key in ('source', 'zoo', 'save_to'):
         value = arguments.get(key)
-        if isinstance(value, str) and '://' not in value and (key != 'source' or (base / value).is_file()):
-            arguments[key] = str(base / Path(value).expanduser())
+        if isinstance(value, list):
+            arguments[key] = [_beside(base, item, key) for item in value]
+        elif isinstance(value, str):
+            arguments[key] = _beside(base, value, key)
     try:
         return STRATEGIES[config.name](**arguments)
     except WarmStartError:
         raise
     except (TypeError, ValueError, KeyError) as error:
         raise ConfigError(f'strategy {config.name} cannot be made with {arguments}: {error}') from error
+
+
+def _beside(base: Path, value: str, key: str) -> str:
+    if '://' not in value and (key != 'source' or (base / value).is_file()):
+        return str(base / Path(value).expanduser())
+    return value
 
 
 def strategy_arguments(name: str) -> list[str]:
@@ -248,6 +256,10 @@ def _strategy(section: Mapping[str, Any]) -> NamedConfig:
     _known(named.arguments, 'strategy', strategy_arguments(named.name))
     for key, value in named.arguments.items():
         kind, low, optional = _STRATEGY_TYPES.get(key, (None, None, True))
+        if key == 'source' and isinstance(value, list):
+            for index, item in enumerate(value):
+                _value(item, f'strategy.source[{index}]', str, {})
+            continue
         if kind is not None and not (optional and value is None):
             _value(value, f'strategy.{key}', kind, {'low': low})
     if isinstance(named.arguments.get('source'), str) and named.arguments['source'] in ('none', 'None', ''):

@@ -48,6 +48,12 @@ class Ranked(NamedTuple):
     seconds: float
 
 
+def by_distance(distances: Sequence[float]) -> list[float]:
+    """Weights of sources for a fusion: inverse squares of their distances, summing to one (Shepard, *ACM* 1968)."""
+    inverse = [1 / max(distance, 1e-6) ** 2 for distance in distances]
+    return [value / sum(inverse) for value in inverse]
+
+
 def rank(
     candidates: Sequence[Supernet],
     dataset: Any,

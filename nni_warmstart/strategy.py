@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+import torch
 from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
@@ -18,12 +19,17 @@ from .data import quiet_randomness
 from .errors import TransferError, ZooError
 from .mapping.report import TransferReport
 from .mapping.transfer import check_settings, fits, transfer
-from .ranking import Ranked, rank
+from .ranking import EMBEDDING, Ranked, by_distance, rank
 from .search_module import SearchModule, search_module
 from .supernet import Supernet
 from .zoo import SupernetZoo, open_zoo, resolve_source
 
 _logger = logging.getLogger(__name__)
+
+Source = Supernet | str | os.PathLike[str]
+
+FUSED = 2
+"""Supernets that 'fused' takes."""
 
 
 class WarmStartDARTS(DARTS):
@@ -36,8 +42,9 @@ class WarmStartDARTS(DARTS):
     ----------
     source
         What to start from: None (a cold start), a :class:`~nni_warmstart.Supernet`, the path of a file, the name of a
-        zoo entry, or 'nearest': the entry whose data are nearest to the training data by optimal transport, among those
-        that fit the model space.
+        zoo entry, 'nearest': the entry whose data are nearest to the training data by optimal transport, among those
+        that fit the model space (of any width, depth and ops), 'fused': the two nearest, or a list of any of these, which
+        are fused: aligned by optimal transport and averaged, each the more the nearer its data are.
     zoo
         Where names are looked up: a :class:`~nni_warmstart.SupernetZoo`, a folder, or None for the shipped zoo.
     head
@@ -62,7 +69,7 @@ class WarmStartDARTS(DARTS):
     def __init__(
         self,
         *,
-        source: Supernet | str | os.PathLike[str] | None = None,
+        source: Source | Sequence[Source] | None = None,
         zoo: SupernetZoo | str | os.PathLike[str] | None = None,
         head: str = 'ridge',
         alpha: str | float = 'transfer',
@@ -117,10 +124,10 @@ class WarmStartDARTS(DARTS):
                 evaluator.datamodule.setup('fit')
                 evaluator.datamodule.train_dataloader()  # records the loaders' factories
         start = time.perf_counter()
-        source, ranking = self._choose(target)
+        sources, ranking = self._choose(target)
         choosing = time.perf_counter() - start
         report = transfer(
-            source,
+            sources,
             target,
             head=self.head,
             alpha=self.alpha,
@@ -128,25 +135,47 @@ class WarmStartDARTS(DARTS):
             noise=self.noise,
             data=self._loader('train'),
             val_data=self._loader('val'),
+            seed=torch.initial_seed() % 2**32,
             device=evaluator.trainer.strategy.root_device,
         )
         return replace(
             report, seconds={'choosing': choosing, **report.seconds}, ranking=tuple((r.name, r.distance) for r in ranking)
         )
 
-    def _choose(self, target: nn.Module) -> tuple[Supernet, list[Ranked]]:
-        """The source, and the candidates it was chosen from."""
-        if self.source != 'nearest':
-            return resolve_source(cast(Any, self.source), self.zoo), []
+    def _choose(self, target: nn.Module) -> tuple[list[tuple[Supernet, float]], list[Ranked]]:
+        """The sources with their weights, and the candidates that they were chosen from."""
+        if isinstance(self.source, str) and self.source in ('nearest', 'fused'):
+            candidates, ranking = self._nearest(target)
+            chosen = ranking[: 1 if self.source == 'nearest' else FUSED]
+            weights = by_distance([each.distance for each in chosen])
+            return [(candidates[each.name], weight) for each, weight in zip(chosen, weights, strict=True)], ranking
+        if not isinstance(self.source, list | tuple):
+            return [(resolve_source(cast(Any, self.source), self.zoo), 1.0)], []
+        if not self.source:
+            raise ZooError('source is an empty list; name at least one supernet.')
+        found = [self._choose_one(item, target) for item in self.source]
+        if len(found) == 1 or not all(EMBEDDING in each.sketches for each in found):
+            return [(each, 1 / len(found)) for each in found], []
+        numbered = {f'{index}': each.renamed(f'{index}') for index, each in enumerate(found)}
+        distances = {each.name: each.distance for each in rank(list(numbered.values()), self._loader('train'))}
+        return list(zip(found, by_distance([distances[name] for name in numbered]), strict=True)), []
+
+    def _choose_one(self, source: Any, target: nn.Module) -> Supernet:
+        if source == 'nearest':
+            candidates, ranking = self._nearest(target)
+            return candidates[ranking[0].name]
+        return resolve_source(source, self.zoo)
+
+    def _nearest(self, target: nn.Module) -> tuple[dict[str, Supernet], list[Ranked]]:
+        """The zoo's entries that fit the target, and their ranking, the nearest first."""
         zoo = open_zoo(self.zoo)
         candidates = {entry.name: entry for entry in zoo.entries() if fits(entry, target, self.head)}
         if not candidates:
             raise ZooError(
-                f"source 'nearest': zoo {zoo.root} has no entry that fits this model space with head {self.head!r}; it has "
-                f'{", ".join(zoo.names()) or "none"}. Pretrain one on this space, width and depth.'
+                f'source {self.source!r}: zoo {zoo.root} has no entry that fits this model space with head {self.head!r}; '
+                f'it has {", ".join(zoo.names()) or "none"}. Pretrain one on a similar space.'
             )
-        ranking = rank(list(candidates.values()), self._loader('train'))
-        return candidates[ranking[0].name], ranking
+        return candidates, rank(list(candidates.values()), self._loader('train'))
 
     def _loader(self, part: str) -> Any:
         if part not in self._loaders:

@@ -15,12 +15,16 @@ from .axes import Axes
 from .correspond import Correspondence, correspond
 from .depth import start_as_identity
 from .mapper import Mapping
+from .narrowing import narrow, regressing, selecting, weight_covariances
 from .report import TensorOrigin
 from .spaces import Couple
 from .structure import Structure, structure_of
 
 LEAST = 0.1
 """Share of a target's weights that must have a partner in the source; with less the two have nothing in common."""
+
+_FITTED = 512  # pictures on which fewer channels are fitted
+_FITTED_BYTES = 2**29  # memory for what the source's layers make of them
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ def inherit(
     head_name: str | None,
     shape: tuple[int, ...],
     settings: Settings,
+    pictures: Tensor | None = None,
     couple: Couple | None = None,
 ) -> Inheritance:
     """Fill ``draft`` with what ``source`` has for it. A source of the same space is copied to the bit, any other is mapped.
@@ -79,8 +84,11 @@ def inherit(
         Of its input, batch first.
     settings
         How.
+    pictures
+        Some of the target's pictures, on which fewer channels are fitted; by the weights alone when None.
     couple
-        Gives the couplings of channel spaces; see :class:`~nni_warmstart.mapping.mapper.Mapping`.
+        Gives the couplings of channel spaces, and has even the same space mapped; see
+        :class:`~nni_warmstart.mapping.mapper.Mapping`.
 
     Raises
     ------
@@ -88,21 +96,20 @@ def inherit(
         If the two have (nearly) nothing in common, or one of them cannot be traced.
     """
     result = Inheritance()
-    writer = _Writer(draft, settings, result.origins)
+    writer = Writer(draft, settings, result.origins)
     skip = frozenset(head_tensors(head_name)) if settings.head != 'copy' else frozenset()
-    if same_space(source, draft, head_name):
+    if couple is None and same_space(source, draft, head_name):
         state = source.state_dict()
         for name in writer.tensors:
             if name not in skip and name in state and state[name].shape == writer.tensors[name].shape:
                 writer.write(name, state[name], 'copied', name)
         for label, choice in writer.choices.items():
             result.correspondence.choices[label] = (label, {name: name for name in choice.candidates})
+        _inherit_alphas(source, result, writer)
     else:
-        _map(source, draft, skip, shape, settings, couple, writer, result)
+        _map(source, draft, skip, shape, settings, pictures, couple, writer, result)
     if settings.head == 'copy':
         _check_head(source, draft, head_name, result.origins)
-    for label, choice in writer.choices.items():
-        _inherit_alpha(source, label, choice, result, writer)
     return result
 
 
@@ -135,7 +142,7 @@ def share_in_common(source: Supernet, target: nn.Module, head_name: str | None, 
     return sum(name in partners for name in body) / max(len(body), 1)
 
 
-class _Writer:
+class Writer:
     """Writes into a draft: shrinks, perturbs, breaks symmetry, and keeps account."""
 
     def __init__(self, draft: nn.Module, settings: Settings, origins: dict[str, TensorOrigin]) -> None:
@@ -184,8 +191,9 @@ def _map(
     skip: frozenset[str],
     shape: tuple[int, ...],
     settings: Settings,
+    pictures: Tensor | None,
     couple: Couple | None,
-    writer: _Writer,
+    writer: Writer,
     result: Inheritance,
 ) -> None:
     theirs, mine = source.traced(), structure_of(draft, shape)
@@ -201,13 +209,17 @@ def _map(
             f'supernet {source.name!r} (space {source.space.get("name") or source.space.get("class")}) and the target have '
             f'{len(partners)} of {len(body)} weights in common; choose a source of a similar space.'
         )
+    _inherit_alphas(source, result, writer)
     zeroed = set()
     for names in start_as_identity(draft, found.added, mine, shape).values():
         for name in names:
             writer.zeroed(name, found.tensors.get(name, ''))
         zeroed.update(names)
-    mapping = Mapping(state, theirs, mine, couple=couple, skip=skip | zeroed, correspondence=found)
-    for name, tensor in mapping:
+    skip |= zeroed
+    mapping = Mapping(state, theirs, mine, couple=couple, skip=skip, correspondence=found)
+    if couple is None and any(len(b) > len(a) for a, b in mapping.couplings.pairs()):
+        mapping = _narrower(source, theirs, draft, mine, skip, pictures, found)
+    for name, tensor in mapping.tensors.items() or mapping:
         origin = mapping.pairs[name]
         by = _by(mine.channels.tensors[name], theirs.channels.tensors[origin])
         writer.write(name, tensor, mapping.how[name], origin, by, repeated=name in mapping.repeated)
@@ -220,6 +232,28 @@ def _map(
     spaces = mapping.couplings.source_spaces.spaces
     for (_, other), coupling in mapping.couplings.found.items():
         result.couplings[min(spaces[other].places)[0]] = coupling
+
+
+def _narrower(
+    source: Supernet,
+    theirs: Structure,
+    draft: nn.Module,
+    mine: Structure,
+    skip: frozenset[str],
+    pictures: Tensor | None,
+    found: Correspondence,
+) -> Mapping:
+    """Fewer channels: fitted on pictures where the source can be rebuilt and takes them, else by its weights alone."""
+    if pictures is not None and 'name' in source.space and tuple(pictures.shape[1:3]) == source.pictures:
+        model = source.build().to(pictures.device)
+        made = sum(axes.shape[0] for axes in theirs.channels.tensors.values() if len(axes.shape) > 1)
+        rows = max(256, min(8192, _FITTED_BYTES // (4 * max(made, 1))))
+        with introspect.every_path(model), introspect.every_path(draft):
+            return narrow(model, theirs, draft, mine, pictures[:_FITTED], rows=rows, skip=skip)
+    state = source.state_dict()
+    covariances = weight_covariances(state, theirs)
+    couple, share = selecting(state, theirs, covariances), regressing(covariances)
+    return Mapping(state, theirs, mine, couple=couple, share=share, skip=skip, correspondence=found)
 
 
 def _check_opaque(structure: Structure, owner: str) -> None:
@@ -240,7 +274,12 @@ def _by(mine: Axes, theirs: Axes) -> str:
     return ', '.join(dict.fromkeys(parts))
 
 
-def _inherit_alpha(source: Supernet, label: str, choice: introspect.Choice, result: Inheritance, writer: _Writer) -> None:
+def _inherit_alphas(source: Supernet, result: Inheritance, writer: Writer) -> None:
+    for label, choice in writer.choices.items():
+        _inherit_alpha(source, label, choice, result, writer)
+
+
+def _inherit_alpha(source: Supernet, label: str, choice: introspect.Choice, result: Inheritance, writer: Writer) -> None:
     found = result.correspondence
     other, partners = found.choices.get(label, (found.values.get(label, ''), {}))
     if other not in source.alphas:

@@ -1,4 +1,4 @@
-"""Which candidate of one choice corresponds to which of another: an optimal-transport plan on what the candidates compute."""
+"""Which candidate of one choice corresponds to which of another: an optimal-transport plan on what they compute."""
 
 from __future__ import annotations
 

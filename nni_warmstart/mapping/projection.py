@@ -50,7 +50,7 @@ def _along(weight: Tensor, matrix: Tensor, axis: int) -> Tensor:
         shape = [1] * weight.dim()
         shape[axis] = -1
         return (taken.double() * value.view(shape)).to(weight.dtype)
-    product = matrix.to(weight.dtype).T @ weight.movedim(axis, 0).flatten(1)
+    product = matrix.to(weight.dtype).T @ weight.movedim(axis, 0).reshape(weight.size(axis), -1)
     return product.view(-1, *weight.movedim(axis, 0).shape[1:]).movedim(0, axis)
 
 

@@ -151,7 +151,10 @@ def refit(
         if before is not None:
             module.weight *= (_spread(inputs[0]) / before.clamp_min(1e-12)).clamp(max=1).to(module.weight)
 
-    hook = model.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    def result(module: nn.Module, inputs: Any, output: Any) -> None:
+        outputs.append(output)
+
+    hook = model.register_forward_hook(result)
     try:
         with torch.no_grad(), _hooked(model, reader, norm, before=True):
             if not reestimate(model, [pictures]):

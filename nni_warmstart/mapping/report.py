@@ -25,10 +25,11 @@ class TensorOrigin:
     target
         Its name in the target supernet.
     how
-        'copied', 'widened', 'merged' (narrower), 'kernel-resized', 'op-mapped' (from another candidate), 'block-mapped' (from
-        a block at another depth), 'identity' (zeroed, so that an added block hands on its input), 'fused' (an average of
-        several sources); all of these shrunk and perturbed where ``keep < 1``. 'fitted' (a closed-form head on the source's
-        features), 'transported' (a head from the source's class weights), 're-estimated' (batch-norm statistics), 'fresh'.
+        'copied', 'widened', 'merged' (narrower), 'kernel-resized', 'op-mapped' (from another candidate), 'block-mapped'
+        (from a block at another depth), 'identity' (zeroed, so that an added block hands on its input), 'fused' (an average
+        of several sources); all of these shrunk and perturbed where ``keep < 1``. 'fitted' (a closed-form head on the
+        source's features), 'transported' (a head from the source's class weights), 're-estimated' (batch-norm statistics),
+        'fresh'.
     source
         Name of the source tensor, or None.
     numel
@@ -78,8 +79,8 @@ class TransferReport:
     candidates
         Label of a choice -> all candidates of the target, and of the source.
     couplings
-        Source tensor -> coupling of the channel space that it is the first to have, shape ``(n_source, n_target)``; empty where
-        the spaces are the same.
+        Source tensor -> coupling of the channel space that it is the first to have, shape ``(n_source, n_target)``; empty
+        where the spaces are the same.
     """
 
     source: str

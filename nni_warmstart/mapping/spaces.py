@@ -157,6 +157,11 @@ class Couplings:
 
         return max((int(index) for index in candidates), key=overlap)
 
+    def pairs(self) -> list[tuple[Space, Space]]:
+        """Every target's space with the source's space of equal places, where there is one."""
+        found = [(space, self._same.get(space.places)) for space in self.spaces.spaces if space.places]
+        return [(space, self.source_spaces.spaces[other]) for space, other in found if other is not None]
+
     def of(self, space: int, other: int) -> Tensor:
         """Coupling of a target's space and a source's, shape ``(n_source, n_target)``."""
         if (space, other) not in self.found:
@@ -180,8 +185,8 @@ class Couplings:
         for space in np.unique(here):
             other = self.partner(int(space), candidates)
             block = self.of(int(space), other)
-            at_mine = _occurrences(mine, here == space, self.spaces.rank)
-            at_theirs = _occurrences(theirs, there == other, self.source_spaces.rank)
+            at_mine = occurrences(mine, here == space, self.spaces.rank)
+            at_theirs = occurrences(theirs, there == other, self.source_spaces.rank)
             for turn, (positions, ranks) in enumerate(at_mine):
                 where, theirs_ranks = at_theirs[turn * len(at_theirs) // len(at_mine)]
                 part = block[torch.from_numpy(theirs_ranks)][:, torch.from_numpy(ranks)]
@@ -191,7 +196,7 @@ class Couplings:
         return coupling
 
 
-def _occurrences(channels: np.ndarray, here: np.ndarray, rank: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+def occurrences(channels: np.ndarray, here: np.ndarray, rank: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """Positions of a space in an axis and the ranks of its channels there: first occurrences, second ones, and so on."""
     positions = np.flatnonzero(here)
     held = channels[positions]

@@ -140,7 +140,7 @@ def structure_of(model: nn.Module, shape: tuple[int, ...]) -> Structure:
 
 
 def guess_shape(model: nn.Module, pictures: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
-    """Shape of an input that ``model`` takes: channels as its first layer reads, side as in ``pictures`` (channels, side)."""
+    """Shape of an input of ``model``: channels as its first layer reads, side as in ``pictures`` (channels, side)."""
     first = next((p for p in model.parameters() if p.dim() in (2, 4)), None)
     if first is None:
         raise TransferError(f'{type(model).__name__} has no convolution and no linear layer; there is nothing to map.')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..distance.sketch import DatasetSketch
 from ..errors import TransferError
 from ..supernet import Supernet
 from . import batchnorm
+from .fused import inherit_fused
 from .head import FITTED, HEADS, LinearHead, features_of, find_head, prototype, ridge, transported
 from .inherit import Settings, head_tensors, inherit, same_space, share_in_common
 from .report import TensorOrigin, TransferReport
@@ -29,7 +30,7 @@ Data = Iterable[Any] | Dataset | tuple[Tensor, Tensor]
 
 
 def transfer(
-    source: Supernet,
+    source: Supernet | Sequence[Supernet | tuple[Supernet, float]],
     target: nn.Module,
     *,
     head: str = 'ridge',
@@ -45,13 +46,13 @@ def transfer(
 ) -> TransferReport:
     """Give ``target`` the weights and alphas of ``source``, in place and in one step.
 
-    A source of the same space is copied. Any other is mapped onto the target's widths, kernels, ops and depth, by couplings of
-    the channel spaces, of the candidates of each choice, and of the blocks (:mod:`nni_warmstart.mapping.mapper`).
+    A source of the same space is copied. Any other is mapped onto the target's widths, kernels, ops and depth, by couplings
+    of the channel spaces, of the candidates of each choice, and of the blocks (:mod:`nni_warmstart.mapping.mapper`).
 
     Parameters
     ----------
     source
-        The supernet to start from.
+        The supernet to start from; or several, to be fused, with weights that sum to one (equal ones when there are none).
     target
         A mutated model space, freshly initialised; its own weights are the perturbation of ``keep``.
     head
@@ -78,8 +79,8 @@ def transfer(
     device
         Where features are computed.
     untraceable
-        Modules whose channels are not known (attention, say), where the spaces differ: 'error', or 'fresh' to leave them as they
-        are and report that.
+        Modules whose channels are not known (attention, say), where the spaces differ: 'error', or 'fresh' to leave them as
+        they are and report that.
 
     Returns
     -------
@@ -96,6 +97,8 @@ def transfer(
         raise TransferError(
             f"head {head!r} is fitted on the target's training data and there are none; pass data=, or head='random'."
         )
+    sources = _sources(source)
+    source = sources[0][0]
     with quiet_randomness():
         clock = _Clock()
         batches = _take(data, max_samples)
@@ -103,7 +106,11 @@ def transfer(
         head_name = _head_of(draft, head, batches, device)
         strength = {'transfer': 1.0, 'reset': 0.0}[alpha] if isinstance(alpha, str) else float(alpha)
         settings = Settings(head, strength, keep, noise, seed, untraceable)
-        inherited = inherit(source, draft, head_name, _input_shape(draft, batches, source), settings)
+        shape = _input_shape(draft, batches, source)
+        if len(sources) == 1:
+            inherited = inherit(source, draft, head_name, shape, settings, _pictures(batches, device))
+        else:
+            inherited = inherit_fused(sources, draft, head_name, shape, settings, _pictures(batches, device))
         origins = inherited.origins
         clock.stop('mapping')
         with introspect.best_path(draft):
@@ -121,7 +128,7 @@ def transfer(
             clock.stop('probe')
         target.load_state_dict(draft.state_dict())
     return TransferReport(
-        source.name,
+        ' + '.join(each.name for each, _ in sources),
         tuple(origins.values()),
         head,
         accuracy,
@@ -131,6 +138,20 @@ def transfer(
         candidates=inherited.candidates,
         couplings=inherited.couplings,
     )
+
+
+def _sources(source: Supernet | Sequence[Supernet | tuple[Supernet, float]]) -> list[tuple[Supernet, float]]:
+    if isinstance(source, Supernet):
+        return [(source, 1.0)]
+    each = [item if isinstance(item, tuple) else (item, 1 / len(source)) for item in source]
+    if not each or not all(isinstance(item, Supernet) for item, _ in each):
+        raise TransferError('source must be a Supernet, or a list of supernets or of (supernet, weight), with at least one.')
+    return each
+
+
+def _pictures(batches: list[Any], device: torch.device | str) -> Tensor | None:
+    pictures = [x for x, _ in batches if isinstance(x, Tensor) and x.dim() == 4]
+    return torch.cat(pictures).to(device) if pictures else None
 
 
 def _input_shape(target: nn.Module, batches: list[Any], source: Supernet) -> tuple[int, ...]:
@@ -230,7 +251,7 @@ def _source_head(source: Supernet, head_name: str, width: int) -> tuple[LinearHe
         )
     if weight.shape[1] != width:
         raise TransferError(
-            f"head 'ot' needs features of equal width, and {source.name!r} has {weight.shape[1]} of them, the target {width}; "
+            f"head 'ot' needs features of equal width, and {source.name!r} has {weight.shape[1]}, the target {width}; "
             "use head='ridge'."
         )
     bias = source.state_dict().get(f'{head_name}.bias')

@@ -1,0 +1,244 @@
+"""Fewer channels: which ones to keep, and what readers make of the rest.
+
+A kept channel is one channel of the source (a one-hot column of the coupling), which commutes with ReLU, max pooling and
+batch norm. What is dropped is predicted linearly from what is kept. Both follow from the covariances of what each layer
+reads: seen on a few hundred pictures without labels, or guessed from the weights. With pictures, the narrow network is
+refitted as well.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .axes import IN, OUT
+from .mapper import Mapping, Share, evenly, map_tensors
+from .projection import averaging, sharing
+from .refit import Seen, observe, refit, ridge
+from .spaces import Couple, Space
+from .structure import Structure
+
+_EXACT = 1e-6  # penalty that leaves exact predictions exact to single precision
+
+
+def weight_covariances(state: dict[str, Tensor], source: Structure) -> dict[str, Tensor]:
+    r"""Covariances of what each layer reads, without data: :math:`\sum_p W_p W_p^\top` over the weights that make it.
+
+    That is the covariance of the sum of several linear layers whose inputs are white and independent of each other.
+
+    Returns
+    -------
+    dict
+        Name of a weight -> shape ``(n_in, n_in)``, as :attr:`Seen.covariances`.
+    """
+    tensors = {name: axes for name, axes in source.channels.tensors.items() if name in state and IN in axes.roles}
+    made: dict[bytes, tuple[np.ndarray, Tensor]] = {}
+    for name, axes in tensors.items():
+        channels = axes.channels[axes.roles.index(OUT)] if OUT in axes.roles else None
+        if channels is not None:
+            weight = state[name].detach().double().movedim(axes.roles.index(OUT), 0).flatten(1)
+            _, before = made.get(channels.tobytes(), (channels, torch.zeros(1, dtype=torch.float64)))
+            made[channels.tobytes()] = channels, before + weight @ weight.T
+    found: dict[bytes, Tensor] = {}
+    for axes in tensors.values():
+        read = axes.channels[axes.roles.index(IN)]
+        if read is None or read.ndim != 1 or read.tobytes() in found:
+            continue
+        covariance = torch.zeros(len(read), len(read), dtype=torch.float64)
+        for channels, gram in made.values():
+            _, here, there = np.intersect1d(read, channels, return_indices=True)
+            covariance[np.ix_(here, here)] += gram[np.ix_(there, there)]
+        found[read.tobytes()] = covariance
+    reads = {name: axes.channels[axes.roles.index(IN)] for name, axes in tensors.items()}
+    return {name: found[read.tobytes()] for name, read in reads.items() if read is not None and read.tobytes() in found}
+
+
+def select_channels(covariances: Tensor, demands: Tensor, count: int) -> list[int]:
+    r"""Channels from which the readers of all channels lose least: greedy column subset selection.
+
+    With the covariance :math:`C_r` of what reader :math:`r` reads and :math:`A_r = \sum_t W_{rt}^\top W_{rt}` over the taps
+    of its kernel, a kept set :math:`S` explains
+    :math:`\sum_r \operatorname{tr}(A_r C_{r,:S} C_{r,SS}^{-1} C_{r,S:}) / \operatorname{tr}(A_r C_r)`.
+
+    Parameters
+    ----------
+    covariances, demands
+        C and A of each reader, shape ``(n_readers, n, n)``.
+    count
+        Channels to keep.
+
+    Returns
+    -------
+    list of int
+        In increasing order; ties go to the first.
+
+    References
+    ----------
+    Farahat, Ghodsi & Kamel, *Efficient greedy feature selection for unsupervised learning*, KAIS 35(2), 2013 (the
+    recursion); Luo, Wu & Lin, *ThiNet*, ICCV 2017 (channels chosen for what the next layer loses).
+    """
+    left = covariances.clone()  # what the chosen channels do not explain
+    total = (covariances * demands).sum((1, 2)).clamp_min(1e-30)
+    floor = 1e-6 * covariances.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-30)
+    chosen: list[int] = []
+    for _ in range(count):
+        variance = left.diagonal(dim1=1, dim2=2)
+        gain = ((demands @ left) * left).sum(1) / (variance.clamp_min(0) + floor[:, None]) / total[:, None]
+        score = gain.sum(0)
+        score[chosen] = -1.0
+        best = int(score.argmax())
+        chosen.append(best)
+        column = left[:, :, best]
+        left = left - column[:, :, None] * column[:, None, :] / (column[:, best].clamp_min(0) + floor)[:, None, None]
+    return sorted(chosen)
+
+
+def selecting(state: dict[str, Tensor], source: Structure, covariances: dict[str, Tensor]) -> Couple:
+    """Couplings that keep the channels of :func:`select_channels`; spaces that do not shrink are coupled evenly.
+
+    Parameters
+    ----------
+    state, source
+        The source's tensors and structure.
+    covariances
+        Of what its layers read, from :func:`observe` or :func:`weight_covariances`.
+    """
+    even = evenly(source)
+
+    def couple(theirs: Space, mine: Space) -> Tensor:
+        if len(mine) >= len(theirs) or np.isin(theirs.channels, source.channels.inputs).any():
+            return even(theirs, mine)
+        readers = []
+        for name, axis, _ in sorted(theirs.places):
+            axes = source.channels.tensors[name]
+            read = axes.channels[axis]
+            if axes.roles[axis] != IN or name not in covariances or read is None or read.ndim != 1:
+                continue
+            _, at, _ = np.intersect1d(read, theirs.channels, return_indices=True)
+            if len(at) == len(theirs):
+                weight = state[name].detach().double().movedim(axis, 0)[torch.from_numpy(at)].flatten(1)
+                readers.append((covariances[name].cpu()[np.ix_(at, at)], (weight @ weight.T).cpu()))
+        if readers:
+            c, a = (torch.stack(each) for each in zip(*readers, strict=True))
+            chosen = torch.tensor(select_channels(c, a, len(mine)))
+        else:  # nobody reads them
+            chosen = torch.linspace(0, len(theirs) - 1, len(mine)).round().long()
+        return F.one_hot(chosen, len(theirs)).T.double()
+
+    return couple
+
+
+def regressing(covariances: dict[str, Tensor], penalty: float = _EXACT) -> Share:
+    r"""R as the linear prediction of all channels from the kept ones, :math:`C Q (Q^\top C Q + \lambda)^{-1}`.
+
+    Parameters
+    ----------
+    covariances
+        Name of a source's weight -> covariance C of what it reads; weights without one share their channels out.
+    penalty
+        Penalty :math:`\lambda` in units of the mean variance of the kept channels.
+    """
+
+    def share(name: str, coupling: Tensor) -> Tensor:
+        if name not in covariances or coupling.shape[0] <= coupling.shape[1]:
+            return sharing(coupling)
+        made = averaging(coupling)
+        covariance = covariances[name].to(made.device)
+        return ridge(made.T @ covariance @ made, (covariance @ made).T, penalty).T
+
+    return share
+
+
+def narrow(
+    model: nn.Module,
+    source: Structure,
+    target_model: nn.Module,
+    target: Structure,
+    pictures: Tensor,
+    *,
+    tries: int = 4,
+    seed: int = 0,
+    rows: int = 8192,
+    skip: frozenset[str] = frozenset(),
+) -> Mapping:
+    """Express a trained network in fewer channels, with unlabelled pictures and without training.
+
+    Channels are chosen by the covariances seen, then by those of the weights, then the better choice with some channels of
+    some spaces exchanged; of all these the one is kept whose outputs are nearest to the source's (Kullback-Leibler
+    divergence).
+
+    Parameters
+    ----------
+    model, source
+        The trained network and its structure; choices that are made by chance have to be fixed by the caller.
+    target_model, target
+        The narrow network, alphas set, and its structure; it is left as it is.
+    pictures
+        As both take them, batch first; a few hundred.
+    tries
+        Choices of channels that are compared. Where the outputs cannot be compared (other classes) only the first is made.
+    seed
+        Of the exchanges.
+    rows
+        Outputs kept per layer, see :func:`~nni_warmstart.mapping.refit.observe`.
+    skip
+        Target tensors that are left out (the classifier).
+
+    Returns
+    -------
+    Mapping
+        Its tensors are the refitted ones, batch-norm statistics included.
+    """
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    seen = observe(model, pictures, rows=rows)
+    share = regressing(seen.covariances)
+    generator = torch.Generator().manual_seed(seed)
+    best: Mapping | None = None
+    nearest = float('inf')
+    for turn in range(max(tries, 1)):
+        if turn < 2 or best is None:
+            couple = selecting(state, source, weight_covariances(state, source) if turn else seen.covariances)
+        else:
+            couple = _exchanged(best, generator)
+        mapping = map_tensors(state, source, target, couple=couple, share=share, skip=skip)
+        fitted, distance = _refitted(mapping, target_model, target, source, seen, pictures, rows)
+        if distance < nearest or best is None:
+            mapping.tensors = {name: fitted[name] for name in mapping.tensors}
+            best, nearest = mapping, distance
+        if distance == float('inf'):
+            break
+    assert best is not None
+    return best
+
+
+def _refitted(
+    mapping: Mapping, target_model: nn.Module, target: Structure, source: Structure, seen: Seen, pictures: Tensor, rows: int
+) -> tuple[dict[str, Tensor], float]:
+    """State of the refitted network, and how far its outputs are from the source's."""
+    narrow = copy.deepcopy(target_model)
+    narrow.load_state_dict(mapping.tensors, strict=False)
+    outputs = refit(narrow, mapping, target, source, seen, pictures, rows=rows)
+    if outputs.shape != seen.outputs.shape:
+        return narrow.state_dict(), float('inf')
+    mine, theirs = (each.double().log_softmax(1) for each in (outputs, seen.outputs))
+    return narrow.state_dict(), float(F.kl_div(mine, theirs, reduction='batchmean', log_target=True))
+
+
+def _exchanged(mapping: Mapping, generator: torch.Generator) -> Couple:
+    """The couplings of a mapping, with a quarter of the channels exchanged in every other space that shrinks."""
+
+    def couple(theirs: Space, mine: Space) -> Tensor:
+        coupling = mapping.couplings.found[mine.index, theirs.index].clone()
+        spare = (coupling.sum(1) == 0).nonzero().squeeze(1)
+        if len(spare) and torch.rand((), generator=generator) < 0.5:
+            count = min(max(coupling.shape[1] // 4, 1), len(spare))
+            columns = torch.randperm(coupling.shape[1], generator=generator)[:count]
+            coupling[:, columns] = 0.0
+            coupling[spare[torch.randperm(len(spare), generator=generator)[:count]], columns] = 1.0
+        return coupling
+
+    return couple

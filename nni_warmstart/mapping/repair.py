@@ -1,0 +1,214 @@
+"""What the layers of networks make of the same pictures, and the correction of averaged weights by it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from copy import deepcopy
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .axes import OUT
+from .fusion import fuse
+from .mapper import Mapping
+from .projection import averaging, project
+from .structure import Structure
+
+Activations = dict[str, Tensor]
+"""Path of a module -> what it makes of some pictures, shape ``(rows, channels)``."""
+
+ROWS = 8192  # of activations kept per module
+RIDGE = 1e-2  # of the regression, in units of the mean square of what is read, times the number of rows
+
+
+@torch.no_grad()
+def activations(model: nn.Module, inputs: Tensor) -> Activations:
+    """What linear layers, convolutions and batch norms make of some pictures (a few hundred), in evaluation mode.
+
+    Of each picture equally many places are kept, the same in every network, in all about 8192 rows per module. Of a module
+    that runs several times it is the first run; one that doesn't run is missing.
+    """
+    made: Activations = {}
+
+    def keep(path: str, module: nn.Module, args: Any, output: Any) -> None:
+        if path not in made and isinstance(output, Tensor):
+            made[path] = _rows(output)
+
+    model = deepcopy(model).eval()
+    for path, module in _layers(model).items():
+        module.register_forward_hook(partial(keep, path))
+    model(inputs)
+    return made
+
+
+def noise(shape: tuple[int, ...], seed: int = 0) -> Tensor:
+    """Pictures for :func:`activations` where there are none: noise with photographs' amplitudes 1/f.
+
+    Mean 0, deviation 1; white noise for vectors.
+
+    Field, *Relations between the statistics of natural images and the response properties of cortical cells*, JOSA A, 1987.
+    """
+    white = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    if len(shape) < 4:
+        return white
+    rows, columns = (torch.fft.fftfreq(side) for side in shape[-2:])
+    frequency = (rows[:, None].square() + columns.square()).sqrt().clamp_min(1 / max(shape[-2:]))
+    pictures = torch.fft.ifft2(torch.fft.fft2(white) / frequency).real
+    return (pictures - pictures.mean()) / pictures.std()
+
+
+def carried(theirs: Activations, mapping: Mapping, source: Structure, target: Structure) -> Activations:
+    """A source's activations in the channels of a target: what the target's modules would make if nothing were lost."""
+    result: Activations = {}
+    for mine, other in mapping.correspondence.tensors.items():
+        a, b = target.channels.tensors[mine], source.channels.tensors[other]
+        path, origin = mine.rpartition('.')[0], other.rpartition('.')[0]
+        if path in result or origin not in theirs or mine not in mapping.tensors or a.roles.count(OUT) != 1:
+            continue
+        here, there = a.channels[a.roles.index(OUT)], b.channels[b.roles.index(OUT)]
+        if here is not None and there is not None and len(there) == theirs[origin].shape[1]:
+            coupling = mapping.couplings.axis(here, there)
+            y = theirs[origin]
+            result[path] = y if coupling is None else project(y, None, averaging(coupling), (0, 1))
+    return result
+
+
+@torch.no_grad()
+def repair(
+    model: nn.Module,
+    state: dict[str, Tensor],
+    inputs: Tensor,
+    parents: Sequence[Activations],
+    weights: Sequence[float],
+    *,
+    regress: bool = True,
+) -> dict[str, Tensor]:
+    r"""Correct averaged weights layer by layer, so that each layer makes what its parents make on average; needs no labels.
+
+    A linear layer or convolution reads :math:`X` in the network corrected so far and should make :math:`Y`; its weights
+    become :math:`W + (X^T X + \lambda I)^{-1} X^T (Y - X W)` (the regression of RegMean, on what the fused network makes).
+    Other layers, grouped convolutions and batch norms among them, are only rescaled channel by channel to the parents' mean
+    and deviation (REPAIR); without a bias, to their root mean square. All of it folds into the weights.
+
+    Parameters
+    ----------
+    model, state
+        A network of the right shapes, left as it is, and the tensors to correct.
+    inputs
+        Pictures, a few hundred.
+    parents, weights
+        Of each parent: :func:`activations` on these pictures, in the channels of ``model`` (:func:`carried`); its weight.
+    regress
+        False only rescales.
+
+    Returns
+    -------
+    dict
+        The new state.
+
+    References
+    ----------
+    Jin et al., *Dataless Knowledge Fusion by Merging Weights of Language Models*, ICLR 2023. Jordan et al., *REPAIR:
+    REnormalizing Permuted Activations for Interpolation Repair*, ICLR 2023.
+    """
+    model = deepcopy(model).eval()
+    model.load_state_dict(state)
+    goals = fuse(parents, weights)
+    moments = {path: fuse([_moments(each[path]) for each in parents], weights) for path in goals}
+    done: set[str] = set()
+
+    def correct(path: str, module: Any, args: tuple[Tensor, ...]) -> None:
+        if path in done:
+            return
+        done.add(path)
+        x = args[0]
+        if regress and _solvable(module, x):
+            _regress(module, _read(module, x), goals[path])
+        else:
+            _rescale(module, _moments(_rows(module.forward(x))), moments[path])
+
+    for path in goals:
+        model.get_submodule(path).register_forward_pre_hook(partial(correct, path))
+    model(inputs)
+    return {name: tensor.detach() for name, tensor in model.state_dict().items()}
+
+
+def _layers(model: nn.Module) -> dict[str, nn.Module]:
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, _BatchNorm)
+    return {path: each for path, each in model.named_modules() if isinstance(each, kinds) and each.weight is not None}
+
+
+def _solvable(module: Any, x: Tensor) -> bool:
+    if type(module).forward is nn.Linear.forward:
+        return True
+    plain = type(module).forward is nn.Conv2d.forward and x.dim() == 4
+    return plain and module.groups == 1 and module.padding_mode == 'zeros' and not isinstance(module.padding, str)
+
+
+def _moments(y: Tensor) -> dict[str, Tensor]:
+    return {'mean': y.mean(0), 'deviation': y.std(0), 'size': y.square().mean(0).sqrt()}
+
+
+def _rescale(module: Any, now: dict[str, Tensor], goal: dict[str, Tensor]) -> None:
+    kind = 'size' if module.bias is None else 'deviation'
+    scale = torch.where(now[kind] > 1e-8, goal[kind] / now[kind].clamp_min(1e-8), 1.0)
+    module.weight.mul_(scale.view(-1, *[1] * (module.weight.dim() - 1)))
+    if module.bias is not None:
+        module.bias.copy_(goal['mean'] + scale * (module.bias - now['mean']))
+
+
+def _regress(module: Any, x: Tensor, goal: Tensor) -> None:
+    left = goal - x @ module.weight.flatten(1).T
+    if module.bias is not None:
+        left, x = left - module.bias, F.pad(x, (0, 1), value=1.0)
+    few = len(x) < x.shape[1]  # then the same solution costs less by way of the rows
+    gram = (x @ x.T if few else x.T @ x).double()
+    strength = RIDGE * len(x) * x.square().mean().double().clamp_min(1e-12)
+    factor = torch.linalg.cholesky(gram + strength * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
+    if few:
+        change = x.T.double() @ torch.cholesky_solve(left.double(), factor)
+    else:
+        change = torch.cholesky_solve((x.T @ left).double(), factor)
+    change = change.T.to(module.weight.dtype)
+    if module.bias is not None:
+        module.bias.add_(change[:, -1])
+        change = change[:, :-1]
+    module.weight.add_(change.reshape(module.weight.shape))
+
+
+@lru_cache(maxsize=64)
+def _chosen(pictures: int, places: int) -> Tensor:
+    """Places that are kept of each picture, shape ``(pictures, kept)``."""
+    kept = min(places, max(1, math.ceil(ROWS / pictures)))
+    random = torch.rand(pictures, places, generator=torch.Generator().manual_seed(0))
+    return random.topk(kept, 1).indices.sort(1).values
+
+
+def _rows(y: Tensor) -> Tensor:
+    """Shape ``(rows, channels)`` of activations: channels are the second dimension, the last one of three."""
+    if y.dim() < 4:
+        return y.flatten(0, -2) if y.dim() == 3 else y
+    where = _chosen(len(y), y.shape[2:].numel()).to(y.device)
+    taken = y.flatten(2).gather(2, where[:, None].expand(-1, y.shape[1], -1))
+    return taken.transpose(1, 2).flatten(0, 1)
+
+
+def _read(module: Any, x: Tensor) -> Tensor:
+    """What a layer multiplies with its weights in order to make :func:`_rows`, shape ``(rows, features)``."""
+    if isinstance(module, nn.Linear):
+        return x.flatten(0, -2)
+    (high, wide), (down, right), (apart, beside) = module.kernel_size, module.stride, module.dilation
+    x = F.pad(x, (module.padding[1], module.padding[1], module.padding[0], module.padding[0]))
+    columns = (x.shape[3] - beside * (wide - 1) - 1) // right + 1
+    places = ((x.shape[2] - apart * (high - 1) - 1) // down + 1) * columns
+    where = _chosen(len(x), places).to(x.device)
+    corner = where // columns * down * x.shape[3] + where % columns * right
+    taps = (torch.arange(high)[:, None] * apart * x.shape[3] + torch.arange(wide) * beside).flatten().to(x.device)
+    index = (corner[:, :, None] + taps).flatten(1)
+    taken = x.flatten(2).gather(2, index[:, None].expand(-1, x.shape[1], -1))
+    return taken.unflatten(2, (-1, len(taps))).permute(0, 2, 1, 3).reshape(where.numel(), -1)
