@@ -74,7 +74,9 @@ def choices(model: nn.Module) -> dict[str, Choice]:
 
 def _choices_of(module: BaseSuperNetModule) -> Iterator[Choice]:
     alphas = getattr(module, '_arch_alpha', None)
-    if alphas is None:
+    if alphas is None or (
+        isinstance(alphas, nn.ParameterDict) and not alphas
+    ):  # most mixed operations have nothing to choose
         return
     if isinstance(module, DifferentiableMixedCell):
         for label, alpha in module._arch_alpha.items():
@@ -125,15 +127,19 @@ def places(model: nn.Module) -> dict[str, tuple[str, str]]:
     """
     found, _ = sites(model)
     candidate = {f'{path}.{child}': name for path, (_, names) in found.items() for name, child in names.items()}
-    modules = dict(model.named_modules())
     sequences = ('Repeat', 'Sequential', 'ModuleList', 'ModuleDict')
+    place: dict[str, tuple[str, str]] = {'': ('', '')}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if path:
+            cell, op = place[path.rpartition('.')[0]]
+            member = path.rpartition('.')[2].isdigit() and kind_of(module) not in sequences
+            if not cell and member and next(module.children(), None) is not None:
+                cell = path
+            place[path] = cell, op or candidate.get(path, '')
     result: dict[str, tuple[str, str]] = {}
     for name in model.state_dict():
-        parts = name.split('.')
-        paths = ['.'.join(parts[:length]) for length in range(1, len(parts))]
-        blocks = [p for p in paths if p.rpartition('.')[2].isdigit() and kind_of(modules[p]) not in sequences]
-        inner = [p for p in blocks if next(modules[p].children(), None) is not None]
-        result[name] = (inner[0] if inner else parts[0], next((candidate[p] for p in paths if p in candidate), ''))
+        cell, op = place[name.rpartition('.')[0]]
+        result[name] = cell or name.partition('.')[0], op
     return result
 
 

@@ -59,7 +59,15 @@ def test_choose_source_example_runs_on_the_wheel(installed, tmp_path):
     assert 'joint-nasbench201-w8' in done.stdout
 
 
-@pytest.mark.parametrize('name', ['plug_in.py', 'choose_source.py'])
+def test_other_shapes_example_runs_on_the_wheel(installed, tmp_path):
+    done = run_installed(installed, [str(ROOT / 'examples' / 'other_shapes.py')], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "warm start from 'joint-nasbench201-w8': 100.0% of the parameters inherited" in done.stdout
+    assert 'cells.0 {' in done.stdout
+    assert (tmp_path / 'mapping.png').is_file()
+
+
+@pytest.mark.parametrize('name', ['plug_in.py', 'choose_source.py', 'other_shapes.py'])
 def test_readme_shows_the_examples_as_they_are(name):
     code = (ROOT / 'examples' / name).read_text().rpartition('"""\n\n')[2]
     assert f'```python\n{code}```' in (ROOT / 'README.md').read_text()

@@ -63,6 +63,8 @@ class Channels:
         Path of a module -> what ran in it and not in one of its children.
     scales
         Path of a module -> side of its output divided by the side of its input; 1 where it has no sides.
+    keeps
+        Paths of modules that make one tensor of one of the same shape; of a network that was run, not of a file.
     opaque
         Path of a module that ran an operator whose channels are not known -> why; its parameters are not in ``tensors``, and
         what it makes counts as new channels.
@@ -74,3 +76,4 @@ class Channels:
     ops: dict[str, list[Op]]
     scales: dict[str, float]
     opaque: dict[str, str] = field(default_factory=dict)
+    keeps: frozenset[str] = frozenset()

@@ -90,6 +90,8 @@ def _watching(names: dict[int, str], mode: Follow) -> Iterator[None]:
     def after(module: nn.Module, inputs: Any, output: Any) -> None:
         if id(module) in names:
             path, side, made = mode.stack.pop(), mode.sides.pop(), _side(output)
+            if isinstance(output, Tensor) and [getattr(x, 'shape', None) for x in inputs] == [output.shape]:
+                mode.keeps.add(path)
             if side and made:
                 mode.scales.setdefault(path, made / side)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -36,6 +37,7 @@ def start_as_identity(
     dict
         Path of a block that is the identity now -> names of the tensors that were zeroed.
     """
+    paths = [path for path in paths if path in structure.channels.keeps]
     if not paths:
         return {}
     inputs = _inputs(model, paths, shape)
@@ -61,19 +63,19 @@ def start_as_identity(
 def _endings(structure: Structure, path: str) -> list[list[str]]:
     """Tensors of a block that make channels which occur outside it as well: the norms' (one dimension), and the layers'."""
     tensors = structure.channels.tensors
-    outside = {
-        int(channel)
+    parts = [
+        c.ravel()
         for name, axes in tensors.items()
         if not name.startswith(f'{path}.')
-        for channels in axes.channels
-        if channels is not None
-        for channel in channels.ravel()
-    }
+        for c in axes.channels
+        if c is not None
+    ]
+    outside = np.unique(np.concatenate(parts))
     norms, layers = [], []
     for name, axes in tensors.items():
         if name.startswith(f'{path}.') and OUT in axes.roles:
             made = axes.channels[axes.roles.index(OUT)]
-            if made is not None and all(int(channel) in outside for channel in made.ravel()):
+            if made is not None and np.isin(made, outside).all():
                 (norms if len(axes.shape) == 1 else layers).append(name)
     return [norms, layers + norms]
 

@@ -28,7 +28,7 @@ class Parameter:
 
     name: str
     axes: tuple[int, ...]  # axis of the parameter that each axis here is
-    units: tuple[Tensor, ...]
+    units: tuple[range, ...]
     mask: bool = False  # zeros and ones of the same shape, by which NNI mixes widths and kernels
 
 
@@ -39,7 +39,7 @@ class Follow(TorchDispatchMode):
         self.joined: list[tuple[Tensor, Tensor]] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.roles: dict[str, dict[int, str]] = {}
-        self.own: dict[str, tuple[Tensor, ...]] = {}
+        self.own: dict[str, tuple[range, ...]] = {}
         self.bounds: dict[str, dict[int, set[int]]] = {}
         self.convolutions: dict[str, tuple[tuple[int, ...], int]] = {}
         self.reads: dict[str, Tensor] = {}
@@ -48,39 +48,47 @@ class Follow(TorchDispatchMode):
         self.ops: dict[str, list[Op]] = {}
         self.scales: dict[str, float] = {}
         self.opaque: dict[str, str] = {}
+        self.keeps: set[str] = set()
 
     # units
 
     def new(self, count: int) -> Tensor:
+        return _tensor(self.reserve(count))
+
+    def reserve(self, count: int) -> range:
         self.count += count
-        return torch.arange(self.count - count, self.count)
+        return range(self.count - count, self.count)
 
     def parameter(self, name: str, shape: tuple[int, ...]) -> Parameter:
         self.shapes[name] = shape
-        self.own[name] = tuple(self.new(size) for size in shape)
+        self.own[name] = tuple(self.reserve(size) for size in shape)
         return Parameter(name, tuple(range(len(shape))), self.own[name])
 
     def join(self, left: Tensor, right: Tensor) -> None:
+        if left.dim() == right.dim() == 1:
+            self.joined.append((left, right))
+            return
         left, right = torch.broadcast_tensors(left, right)
         for dim in range(left.dim()):  # what is constant in both is looked at once
             if left.size(dim) > 1 and left.stride(dim) == 0 and right.stride(dim) == 0:
                 left, right = left.narrow(dim, 0, 1), right.narrow(dim, 0, 1)
         left, right = left.reshape(-1), right.reshape(-1)
-        known = (left >= 0) & (right >= 0) & (left != right)
-        if known.any():
-            self.joined.append((left[known], right[known]))
+        different = left != right
+        if different.any():
+            self.joined.append((left[different], right[different]))
 
     def along(self, ids: Tensor, dim: int) -> Tensor:
         """Units along one dimension; whatever varies over the others is joined."""
         dim %= ids.dim()
         moved = ids.movedim(dim, 0)
         base = moved[(slice(None), *[0] * (ids.dim() - 1))]
-        self.join(base.view(-1, *[1] * (ids.dim() - 1)), moved)
+        if any(size > 1 and step for size, step in zip(moved.shape[1:], moved.stride()[1:], strict=True)):
+            self.join(base.view(-1, *[1] * (ids.dim() - 1)), moved)
         return base
 
     def use(self, parameter: Parameter, dim: int, role: str, ids: Tensor | None = None) -> Tensor:
         """Mark an axis of a parameter as made of channels, joined with ``ids``; returns its units."""
-        units = parameter.units[dim]
+        units = _tensor(parameter.units[dim])
         self.roles.setdefault(parameter.name, {})[parameter.axes[dim]] = role
         if ids is not None:
             if len(ids) != len(units):
@@ -171,7 +179,7 @@ class Follow(TorchDispatchMode):
         for name, roles in self.roles.items():
             dims = range(len(self.shapes[name]))
             dilation, groups = self.convolutions.get(name, ((), 1))
-            units = {dim: self.own[name][dim] for dim in roles}
+            units = {dim: _tensor(self.own[name][dim]) for dim in roles}
             if name in self.reads:
                 units[1] = self.reads[name].view(groups, -1)
             tensors[name] = Axes(
@@ -183,20 +191,27 @@ class Follow(TorchDispatchMode):
                 groups,
             )
         logits = number[outputs[outputs >= 0].numpy()]
-        return Channels(tensors, number[inputs.numpy()], logits, self.ops, self.scales, self.opaque)
+        return Channels(tensors, number[inputs.numpy()], logits, self.ops, self.scales, self.opaque, frozenset(self.keeps))
 
     def numbers(self) -> np.ndarray:
         """Unit -> channel; channels are numbered in the order of execution."""
-        left = torch.cat([a for a, _ in self.joined]).numpy() if self.joined else np.zeros(0, int)
-        right = torch.cat([b for _, b in self.joined]).numpy() if self.joined else np.zeros(0, int)
+        pairs = [torch.stack(pair).int() for pair in self.joined]
+        left, right = torch.cat(pairs, 1).numpy() if pairs else np.zeros((2, 0), np.int32)
+        known = (left >= 0) & (right >= 0) & (left != right)
+        left, right = left[known], right[known]
         graph = coo_matrix((np.ones(len(left), bool), (left, right)), shape=(self.count, self.count))
-        _, label = connected_components(graph, directed=False)
-        order = [self.own[name][dim].numpy() for name, roles in self.roles.items() for dim in roles]
-        everything = label[np.concatenate([*order, np.arange(self.count)])]
-        _, where = np.unique(everything, return_index=True)
-        rank = np.empty(len(where), int)
-        rank[np.argsort(where)] = np.arange(len(where))
+        number, label = connected_components(graph, directed=False)
+        order = [np.asarray(self.own[name][dim], np.int32) for name, roles in self.roles.items() for dim in roles]
+        seen = label[np.concatenate([*order, np.zeros(0, np.int32)])]
+        first = np.full(number, len(seen))
+        first[seen[::-1]] = np.arange(len(seen))[::-1]  # of several, the last assignment holds: the first place
+        rank = np.empty(number, int)
+        rank[np.argsort(first, kind='stable')] = np.arange(number)
         return rank[label]
+
+
+def _tensor(units: range) -> Tensor:
+    return torch.arange(units.start, units.stop, units.step)
 
 
 _SAME_SHAPE = frozenset({aten.relu, aten.add, aten.mul})

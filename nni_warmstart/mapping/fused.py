@@ -13,7 +13,7 @@ from .. import introspect
 from ..supernet import Supernet
 from .fusion import align, check_weights
 from .inherit import Inheritance, Settings, Writer, head_tensors, inherit
-from .repair import activations, repair
+from .repair import activations, noise, repair
 from .spaces import Couple
 from .structure import structure_of
 
@@ -31,7 +31,8 @@ def inherit_fused(
     """Fill ``draft`` with the weighted average of several sources.
 
     The first is mapped onto the target's shapes; the channels of every other one are coupled to it, by their weights and,
-    where the source can be rebuilt and takes the target's pictures, by what its layers make of them. A tensor that some
+    where the source can be rebuilt and takes pictures of the target's size, by what its layers make of them (of noise, if
+    there are none). A tensor that some
     sources have nothing for is averaged over the others. Alphas are averaged as logits. With pictures, the layers of the
     average are then fitted to what the sources' layers make on average (:func:`~nni_warmstart.mapping.repair.repair`).
 
@@ -79,7 +80,9 @@ def _aligned(
     """Couplings of a further source's channels to those of the first in the target's shapes."""
     model = source.build() if 'name' in source.space else None
     both = None
-    if pictures is not None and model is not None and tuple(pictures.shape[1:3]) == source.pictures:
+    if pictures is None:
+        pictures = noise((_SEEN, *shape[1:])).to(next(reference.parameters()).device)
+    if model is not None and tuple(pictures.shape[1:3]) == source.pictures:
         with introspect.every_path(model), introspect.every_path(reference), torch.no_grad():
             both = activations(model.to(pictures.device), pictures), activations(reference, pictures)
     state = reference.state_dict()

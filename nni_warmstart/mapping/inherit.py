@@ -128,9 +128,10 @@ def body_of(target: nn.Module, head_name: str | None) -> dict[str, nn.Parameter]
 def same_space(source: Supernet, target: nn.Module, head_name: str | None) -> bool:
     """Whether all of the target's weights and choices are in the source, in the same shapes and order."""
     state = source.state_dict()
-    weights = all(name in state and state[name].shape == p.shape for name, p in body_of(target, head_name).items())
+    if not all(name in state and state[name].shape == p.shape for name, p in body_of(target, head_name).items()):
+        return False
     choices = introspect.choices(target).items()
-    return weights and all(source.candidates.get(label) == list(choice.candidates) for label, choice in choices)
+    return all(source.candidates.get(label) == list(choice.candidates) for label, choice in choices)
 
 
 def share_in_common(source: Supernet, target: nn.Module, head_name: str | None, shape: tuple[int, ...]) -> float:

@@ -49,7 +49,7 @@ def _view(mode: Follow, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
     if [len(units.units[dim]) for dim in kept] != [output.shape[dim] for dim in wide]:
         raise Untraceable(f'{units.name} is reshaped from {tuple(args[0].shape)} to {tuple(output.shape)}')
     at = dict(zip(wide, kept, strict=True))
-    unit = [units.units[at[dim]] if dim in at else torch.full((1,), -1) for dim in range(output.dim())]
+    unit = [units.units[at[dim]] if dim in at else range(-1, 0) for dim in range(output.dim())]
     return Parameter(units.name, tuple(at.get(dim, -1) for dim in range(output.dim())), tuple(unit), units.mask)
 
 
@@ -220,9 +220,10 @@ def _linear(mode: Follow, func: Any, args: Any, kwargs: Any, output: Any) -> Any
        '_batch_norm_with_update', '_batch_norm_no_update', 'batch_norm', 'native_group_norm', 'instance_norm')  # fmt: skip
 def _normalised(mode: Follow, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
     units = units_of(args[0])
+    channels = mode.along(units, 1)
     for parameter in map(units_of, args[1:5]):
         if isinstance(parameter, Parameter):
-            mode.use(parameter, 0, OUT, mode.along(units, 1))
+            mode.use(parameter, 0, OUT, channels)
     return [units]
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -99,10 +99,10 @@ def transfer(
         )
     sources = _sources(source)
     source = sources[0][0]
-    with quiet_randomness():
+    with quiet_randomness(), ExitStack() as stack:
         clock = _Clock()
         batches = _take(data, max_samples)
-        draft = copy.deepcopy(target).to(device)  # the whole new state first: the target is not touched before the end
+        draft = stack.enter_context(_all_or_nothing(target, device))
         head_name = _head_of(draft, head, batches, device)
         strength = {'transfer': 1.0, 'reset': 0.0}[alpha] if isinstance(alpha, str) else float(alpha)
         settings = Settings(head, strength, keep, noise, seed, untraceable)
@@ -126,7 +126,6 @@ def transfer(
             probe = _take(val_data, max_samples) if val_data is not None else batches
             accuracy = accuracy_on(draft, probe, device) if probe else None
             clock.stop('probe')
-        target.load_state_dict(draft.state_dict())
     return TransferReport(
         ' + '.join(each.name for each, _ in sources),
         tuple(origins.values()),
@@ -138,6 +137,20 @@ def transfer(
         candidates=inherited.candidates,
         couplings=inherited.couplings,
     )
+
+
+@contextmanager
+def _all_or_nothing(target: nn.Module, device: torch.device | str) -> Iterator[nn.Module]:
+    """The target on ``device``, to be changed in place; if anything fails it is put back as it was."""
+    home = next(target.parameters()).device
+    before = {name: tensor.detach().clone() for name, tensor in target.state_dict().items()}
+    try:
+        yield target.to(device)
+    except BaseException:
+        target.load_state_dict(before)
+        raise
+    finally:
+        target.to(home)
 
 
 def _sources(source: Supernet | Sequence[Supernet | tuple[Supernet, float]]) -> list[tuple[Supernet, float]]:
