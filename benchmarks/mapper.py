@@ -196,7 +196,7 @@ def report(rows: list[dict[str, Any]]) -> None:
     lines += [
         '',
         f"The hub's DARTS space, 8 cells of width 16 onto 20 cells of width 32: {last['seconds']:.1f} s of processor time, "
-        f'peak memory {last["peak_mb"]:.0f} MB, the two models included, which take {last["models_mb"]:.0f} MB (their tensors '
+        f'peak memory {last["peak_mb"]:.0f} MB, the two models included, which take {last["models_mb"]:.0f} MB (tensors '
         f'{last["tensors_mb"]:.0f} MB, the rest are Python objects); {last["inherited"]:.1%} of the parameters inherited.',
     ]
     (RESULTS / 'mapper.md').write_text('\n'.join(lines) + '\n')
