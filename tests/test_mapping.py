@@ -229,6 +229,9 @@ def test_pictures_of_other_channels():
     x = torch.randn(2, 1, 8, 8)
     with torch.no_grad():
         assert torch.allclose(grey.eval()(x), source.eval()(x.expand(-1, 3, -1, -1)), atol=1e-5)
+    grey_narrow = introspect.mutate(NasBench201Space(2, in_channels=1, num_classes=3), 'DARTS')
+    assert transfer(Supernet.from_model(source, name='source'), grey_narrow, head='random').share_inherited > 0.9
+    assert grey_narrow.stem[0].weight.isfinite().all()
     transfer(Supernet.from_model(grey, name='grey'), target, head='copy', keep=1, noise=0)
     x = torch.randn(2, 3, 8, 8)
     with torch.no_grad():

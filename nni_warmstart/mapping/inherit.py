@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -218,7 +219,8 @@ def _map(
         zeroed.update(names)
     skip |= zeroed
     mapping = Mapping(state, theirs, mine, couple=couple, skip=skip, correspondence=found)
-    if couple is None and any(len(b) > len(a) for a, b in mapping.couplings.pairs()):
+    narrower = [b for a, b in mapping.couplings.pairs() if len(b) > len(a)]
+    if couple is None and any(not np.isin(space.channels, theirs.channels.inputs).any() for space in narrower):
         mapping = _narrower(source, theirs, draft, mine, skip, pictures, found)
     for name, tensor in mapping.tensors.items() or mapping:
         origin = mapping.pairs[name]

@@ -144,7 +144,8 @@ def regressing(covariances: dict[str, Tensor], penalty: float = _EXACT) -> Share
     """
 
     def share(name: str, coupling: Tensor) -> Tensor:
-        if name not in covariances or coupling.shape[0] <= coupling.shape[1]:
+        selects = bool(((coupling != 0).sum(0) == 1).all())  # pictures' channels are summed instead
+        if name not in covariances or coupling.shape[0] <= coupling.shape[1] or not selects:
             return sharing(coupling)
         made = averaging(coupling)
         covariance = covariances[name].to(made.device)
