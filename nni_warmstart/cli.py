@@ -225,12 +225,15 @@ def _zoo_list(arguments: argparse.Namespace) -> None:
 
 
 def _zoo_show(arguments: argparse.Namespace) -> None:
+    from .errors import ConfigError
     from .zoo import open_zoo
 
     entry = open_zoo(arguments.zoo)[arguments.name]
     if arguments.onto is not None:
         _show_onto(arguments, entry)
         return
+    if arguments.picture is not None or arguments.tensors:
+        raise ConfigError('--picture and --tensors need --onto search.yml: they show what its search would inherit.')
     card = {key: value for key, value in entry.card.items() if key not in ('aliases', 'alphas', 'candidates')}
     _console.print_json(data=card)
     table = Table(title='choices')

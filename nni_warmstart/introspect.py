@@ -120,6 +120,11 @@ def sites(model: nn.Module) -> tuple[dict[str, tuple[str, dict[str, str]]], dict
     return found, values
 
 
+def input_choices(model: nn.Module) -> frozenset[str]:
+    """Labels of the choices among inputs, whose candidates are numbered and not nested."""
+    return frozenset(str(m.label) for m in model.modules() if isinstance(m, DifferentiableMixedInput))
+
+
 def places(model: nn.Module) -> dict[str, tuple[str, str]]:
     """State by name -> path of its cell or block, and name of the candidate op that it is part of ('' for none).
 

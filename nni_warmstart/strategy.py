@@ -43,8 +43,8 @@ class WarmStartDARTS(DARTS):
     source
         What to start from: None (a cold start), a :class:`~nni_warmstart.Supernet`, the path of a file, the name of a
         zoo entry, 'nearest': the entry whose data are nearest to the training data by optimal transport, among those
-        that fit the model space (of any width, depth and ops), 'fused': the two nearest, or a list of any of these, which
-        are fused: aligned by optimal transport and averaged, each the more the nearer its data are.
+        that fit the model space (of any width, depth and ops), 'fused': the two nearest, or a list of supernets, files,
+        names and 'nearest', which are fused: aligned by optimal transport and averaged, the nearer the data the more.
     zoo
         Where names are looked up: a :class:`~nni_warmstart.SupernetZoo`, a folder, or None for the shipped zoo.
     head

@@ -335,6 +335,13 @@ class Supernet:
         return cls.from_bytes(data, str(path))
 
     def _check_card(self, origin: str) -> None:
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+        for name, axes in ({} if self.structure is None else self.structure.channels.tensors).items():
+            held = [None if c is None else c.shape[-1] if c.ndim == 2 else len(c) for c in axes.channels]
+            if axes.shape != shapes.get(name) or any(
+                n not in (None, size) for n, size in zip(held, axes.shape, strict=True)
+            ):
+                raise SupernetFileError(f'{origin} has a structure that does not fit its tensors: {name!r} differs.')
         fields: dict[str, type] = {
             'name': str, 'space': dict, 'strategy': str, 'class_names': list,
             'aliases': dict, 'alphas': dict, 'candidates': dict, 'history': dict,

@@ -479,3 +479,83 @@ def test_halving_the_width_is_fitted_on_pictures():
             errors.append(float((target.eval()(x) - theirs).norm() / theirs.norm()))
     assert errors[1] < errors[0]
     assert errors[1] < 0.9
+
+
+def test_proxyless_targets_may_be_deeper():
+    source = Supernet.from_model(trained(small_space(), kind='Proxyless'), name='source')
+    report = transfer(source, trained(NasBench201(4, 2, 3), 1, 'Proxyless'), head='random')
+    assert report.share_inherited > 0.9
+
+
+def test_channels_lost_on_the_way_cost_only_their_module(caplog):
+    class Spatial(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(1)
+
+        def forward(self, x):
+            return x * torch.sigmoid(self.norm(x.mean(1, keepdim=True)))
+
+    class Space(OwnSpace):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.Sequential(self.norm, Spatial())
+
+    supernet = Supernet.from_model(trained(Space()), name='source')
+    assert supernet.structure is not None
+    assert list(supernet.structure.channels.opaque) == ['norm.1.norm']
+
+
+def test_copied_heads_need_equal_classes_in_other_shapes_too():
+    source = Supernet.from_model(trained(NasBench201(4, 1, 3)), name='source')
+    target = trained(NasBench201(8, 1, 5), 1)
+    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
+    with pytest.raises(TransferError, match="head 'copy' needs equal classifiers"):
+        transfer(source, target, head='copy')
+    assert all(torch.equal(before[name], tensor) for name, tensor in target.state_dict().items())
+
+
+@pytest.mark.parametrize('weights', [(float('nan'), 0.5), (1.5, -0.5), (0.5,)])
+def test_weights_of_a_fusion_are_checked(weights):
+    source = Supernet.from_model(trained(small_space()), name='source')
+    with pytest.raises(TransferError, match='give one per network, 1 in all'):
+        transfer([(source, weight) for weight in weights], trained(small_space(), 1), head='random')
+
+
+@pytest.mark.parametrize('source', [None, 'name', [1], [(1, 2, 3)]])
+def test_sources_of_another_type_are_refused(source):
+    with pytest.raises(TransferError, match='source must be a Supernet'):
+        transfer(source, trained(small_space()), head='random')
+
+
+def test_nothing_of_the_source_is_nothing_inherited():
+    source = Supernet.from_model(trained(small_space()), name='source')
+    report = transfer(source, trained(NasBench201(8, 1, 3), 1), head='random', keep=0, alpha='reset')
+    assert report.share_inherited == 0.0
+
+
+def test_frozen_modules_stay_frozen():
+    target = trained(small_space(), 1)
+    target.train()
+    target.stem[1].eval()
+    data = (torch.randn(16, 3, 8, 8), torch.arange(16) % 3)
+    transfer(Supernet.from_model(trained(small_space()), name='source'), target, data=data)
+    assert target.training
+    assert not target.stem[1].training
+
+
+def test_structures_that_do_not_fit_their_tensors_are_refused():
+    from dataclasses import replace
+
+    from nni_warmstart import SupernetFileError
+
+    narrow, wide = (Supernet.from_model(trained(NasBench201(width, 1, 3)), name='source') for width in (4, 8))
+    with pytest.raises(SupernetFileError, match='has a structure that does not fit its tensors'):
+        Supernet.from_bytes(replace(narrow, structure=wide.structure).to_bytes())
+    with pytest.raises(SupernetFileError, match='has a structure that this version does not understand'):
+        Structure.from_bytes(b'nonsense')
+
+
+def test_pictures_need_a_search(capsys):
+    assert main(['zoo', 'show', 'joint-nasbench201-w8', '--picture', 'map.png']) == 2
+    assert '--picture and --tensors need --onto' in capsys.readouterr().err

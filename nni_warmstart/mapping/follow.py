@@ -114,8 +114,9 @@ class Follow(TorchDispatchMode):
             return
         try:
             units = self.rule(func)(self, func, args, kwargs, output)
-        except Untraceable as error:
-            self.opaque.setdefault(self.stack[-1] if self.stack else '', str(error))
+        except (Untraceable, AttributeError, TypeError, IndexError, ValueError, RuntimeError) as error:
+            reason = str(error) if isinstance(error, Untraceable) else f'the channels of operator {func} are not known here'
+            self.opaque.setdefault(self.stack[-1] if self.stack else '', reason)
             units = self.unknown(output)
         outputs = output if isinstance(output, list | tuple) else [output]
         for tensor, each in zip(outputs, units if isinstance(units, list) else [units], strict=False):

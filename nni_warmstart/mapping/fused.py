@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .. import introspect
 from ..supernet import Supernet
-from .fusion import align, check_weights
+from .fusion import align
 from .inherit import Inheritance, Settings, Writer, head_tensors, inherit
 from .repair import activations, noise, repair
 from .spaces import Couple
@@ -49,7 +49,6 @@ def inherit_fused(
         If the weights do not sum to one, or a source and the target have nothing in common.
     """
     shares = [weight for _, weight in sources]
-    check_weights(shares, len(sources))
     plain = replace(settings, keep=1.0, noise=0.0)
     pictures = None if pictures is None else pictures[:_SEEN]
     mapped: list[nn.Module] = []
@@ -109,7 +108,9 @@ def _repaired(
     draft: nn.Module, average: dict[str, Tensor], mapped: list[nn.Module], shares: list[float], pictures: Tensor
 ) -> dict[str, Tensor]:
     model = copy.deepcopy(draft)
-    state = {**model.state_dict(), **average}
+    _, aliases = introspect.first_names(model)
+    shared = {alias: average[first] for alias, first in aliases.items() if first in average}
+    state = {**model.state_dict(), **average, **shared}
     parents = []
     for each in mapped:
         with introspect.every_path(each):

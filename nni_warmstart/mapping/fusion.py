@@ -253,7 +253,7 @@ def fuse(states: Sequence[dict[str, Tensor]], weights: Sequence[float]) -> dict[
 
 def check_weights(weights: Sequence[float], count: int) -> None:
     """Refuse weights of a fusion that are not one per network, negative, or don't sum to one."""
-    if len(weights) != count or any(weight < 0 for weight in weights) or abs(sum(weights) - 1) > 1e-6:
+    if len(weights) != count or not all(0 <= weight <= 1 for weight in weights) or abs(sum(weights) - 1) > 1e-6:
         raise TransferError(
             f'weights = {list(weights)} for {count} networks sum to {sum(weights):g}; give one per network, 1 in all.'
         )

@@ -155,13 +155,14 @@ class Writer:
         self.alpha_names = {label: names[id(choice.alpha)] for label, choice in self.choices.items()}
         self.settings, self.origins = settings, origins
         self.places = introspect.places(draft)
+        self.inputs = introspect.input_choices(draft)
         self.noise = torch.Generator().manual_seed(settings.seed)
         for name, tensor in self.tensors.items():
             self._account(name, 'fresh', None, '', tensor)
         for name in self.alpha_names.values():
             self.tensors.pop(name)  # in the account, and written by :meth:`write_alpha`
 
-    def write(self, name: str, value: Tensor, how: str, origin: str, by: str = '', *, repeated: bool = False) -> None:
+    def write(self, name: str, value: Tensor, how: str, origin: str | None, by: str = '', *, repeated: bool = False) -> None:
         fresh = self.tensors[name]
         keep = self.settings.keep
         if fresh.is_floating_point() and name in self.parameters:
@@ -172,6 +173,8 @@ class Writer:
                 value = keep * value.to(fresh.device) + (1 - keep) * fresh
         with torch.no_grad():
             fresh.copy_(value)
+        if keep == 0 and name in self.parameters:
+            how, origin, by = 'fresh', None, ''
         self._account(name, how, origin, by, fresh)
 
     def zeroed(self, name: str, origin: str) -> None:
@@ -213,7 +216,9 @@ def _map(
         )
     _inherit_alphas(source, result, writer)
     zeroed = set()
-    for names in start_as_identity(draft, found.added, mine, shape).values():
+    with introspect.every_path(draft):
+        identities = start_as_identity(draft, found.added, mine, shape)
+    for names in identities.values():
         for name in names:
             writer.zeroed(name, found.tensors.get(name, ''))
         zeroed.update(names)
@@ -221,7 +226,7 @@ def _map(
     mapping = Mapping(state, theirs, mine, couple=couple, skip=skip, correspondence=found)
     narrower = [b for a, b in mapping.couplings.pairs() if len(b) > len(a)]
     if couple is None and any(not np.isin(space.channels, theirs.channels.inputs).any() for space in narrower):
-        mapping = _narrower(source, theirs, draft, mine, skip, pictures, found)
+        mapping = _narrower(source, theirs, draft, mine, skip, skip - zeroed, pictures, found)
     for name, tensor in mapping.tensors.items() or mapping:
         origin = mapping.pairs[name]
         by = _by(mine.channels.tensors[name], theirs.channels.tensors[origin])
@@ -243,6 +248,7 @@ def _narrower(
     draft: nn.Module,
     mine: Structure,
     skip: frozenset[str],
+    head: frozenset[str],
     pictures: Tensor | None,
     found: Correspondence,
 ) -> Mapping:
@@ -252,7 +258,7 @@ def _narrower(
         made = sum(axes.shape[0] for axes in theirs.channels.tensors.values() if len(axes.shape) > 1)
         rows = max(256, min(8192, _FITTED_BYTES // (4 * max(made, 1))))
         with introspect.every_path(model), introspect.every_path(draft):
-            return narrow(model, theirs, draft, mine, pictures[:_FITTED], rows=rows, skip=skip)
+            return narrow(model, theirs, draft, mine, pictures[:_FITTED], rows=rows, skip=skip - head, head=head)
     state = source.state_dict()
     covariances = weight_covariances(state, theirs)
     couple, share = selecting(state, theirs, covariances), regressing(covariances)
@@ -292,10 +298,11 @@ def _inherit_alpha(source: Supernet, label: str, choice: introspect.Choice, resu
     if not writer.settings.alpha:
         return
     origin = source.alphas[other]
+    inputs = label in writer.inputs
     if theirs == mine:
         writer.write_alpha(label, source.alpha(other), 'copied', origin)
-    elif label in found.choices:
-        both = {**partners, introspect.NOT_CHOSEN: introspect.NOT_CHOSEN}
+    elif label in found.choices or inputs:
+        both = {**(dict(zip(mine, mine, strict=True)) if inputs else partners), introspect.NOT_CHOSEN: introspect.NOT_CHOSEN}
         writer.write_alpha(label, alphas.by_candidate(source.alpha(other), theirs, mine, both), 'op-mapped', origin, 'ops')
     elif alphas.is_number(theirs) and alphas.is_number(mine):
         writer.write_alpha(label, alphas.by_value(source.alpha(other), theirs, mine), 'op-mapped', origin, 'values')
@@ -304,7 +311,7 @@ def _inherit_alpha(source: Supernet, label: str, choice: introspect.Choice, resu
 def _check_head(source: Supernet, draft: nn.Module, head_name: str | None, origins: dict[str, TensorOrigin]) -> None:
     state, mine = source.state_dict(), draft.state_dict()
     for name in head_tensors(head_name):
-        if name in mine and origins[name].how == 'fresh':
+        if name in mine and (origins[name].how == 'fresh' or len(state[origins[name].source or name]) != len(mine[name])):
             raise TransferError(
                 f"head 'copy' needs equal classifiers: {name} has shape "
                 f'{tuple(state[name].shape) if name in state else None} in {source.name!r} and {tuple(mine[name].shape)} in '

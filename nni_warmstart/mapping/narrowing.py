@@ -165,6 +165,7 @@ def narrow(
     seed: int = 0,
     rows: int = 8192,
     skip: frozenset[str] = frozenset(),
+    head: frozenset[str] = frozenset(),
 ) -> Mapping:
     """Express a trained network in fewer channels, with unlabelled pictures and without training.
 
@@ -187,7 +188,9 @@ def narrow(
     rows
         Outputs kept per layer, see :func:`~nni_warmstart.mapping.refit.observe`.
     skip
-        Target tensors that are left out (the classifier).
+        Target tensors that are left out.
+    head
+        Tensors of a classifier that is to be left out, and still takes part in the comparison.
 
     Returns
     -------
@@ -208,7 +211,7 @@ def narrow(
         mapping = map_tensors(state, source, target, couple=couple, share=share, skip=skip)
         fitted, distance = _refitted(mapping, target_model, target, source, seen, pictures, rows)
         if distance < nearest or best is None:
-            mapping.tensors = {name: fitted[name] for name in mapping.tensors}
+            mapping.tensors = {name: fitted[name] for name in mapping.tensors if name not in head}
             best, nearest = mapping, distance
         if distance == float('inf'):
             break

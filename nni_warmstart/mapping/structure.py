@@ -17,6 +17,8 @@ from ..errors import SupernetFileError, TransferError
 from .axes import Axes, Channels, Op
 from .channels import trace
 
+_MOST = 2**24  # channels of a network in a file
+
 
 @dataclass(frozen=True)
 class Structure:
@@ -109,9 +111,13 @@ class Structure:
                 plain['scales'],
                 plain['opaque'],
             )
+            for axes in tensors.values():
+                sizes = [c.shape[-1] * len(c) if c.ndim == 2 else len(c) for c in axes.channels if c is not None]
+                if len(axes.roles) != len(axes.shape) or any(size < 1 for size in sizes):
+                    raise ValueError('channels that do not fit their tensors')
             sites = {path: (label, dict(names)) for path, (label, names) in plain['sites'].items()}
             return cls(channels, plain['kinds'], sites, plain['values'])
-        except (zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (zlib.error, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
             raise SupernetFileError(f'{origin} has a structure that this version does not understand ({error}).') from error
 
 
@@ -140,12 +146,14 @@ def structure_of(model: nn.Module, shape: tuple[int, ...]) -> Structure:
 
 
 def guess_shape(model: nn.Module, pictures: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
-    """Shape of an input of ``model``: channels as its first layer reads, side as in ``pictures`` (channels, side)."""
+    """Shape of an input of ``model``: ``pictures`` (channels, side) where known, else what its first layer reads."""
     first = next((p for p in model.parameters() if p.dim() in (2, 4)), None)
     if first is None:
         raise TransferError(f'{type(model).__name__} has no convolution and no linear layer; there is nothing to map.')
     side = pictures[1] or 32
-    return (2, first.shape[1]) if first.dim() == 2 and not pictures[1] else (2, first.shape[1], side, side)
+    if first.dim() == 2 and not pictures[1]:
+        return (2, first.shape[1])
+    return (2, pictures[0] or first.shape[1], side, side)
 
 
 def ancestors(path: str) -> list[str]:
@@ -172,8 +180,13 @@ def _array(plain: Any) -> np.ndarray:
     if isinstance(plain, list):
         return np.stack([_array(row) for row in plain])
     if 'start' in plain:
+        if not 0 <= plain['start'] < _MOST or not 0 <= plain['length'] < _MOST:
+            raise ValueError(f'channels {plain}')
         return np.arange(plain['start'], plain['start'] + plain['length'])
-    return np.array(plain['channels'], dtype=int)
+    channels = np.array(plain['channels'], dtype=int)
+    if channels.ndim != 1 or (channels.size and not 0 <= channels.min() <= channels.max() < _MOST):
+        raise ValueError('channels out of their range')
+    return channels
 
 
 def _axes(shape: Any, roles: Any, channels: Any, bounds: Any, dilation: Any, groups: int) -> Axes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import ExitStack, contextmanager
@@ -20,6 +21,7 @@ from ..errors import TransferError
 from ..supernet import Supernet
 from . import batchnorm
 from .fused import inherit_fused
+from .fusion import check_weights
 from .head import FITTED, HEADS, LinearHead, features_of, find_head, prototype, ridge, transported
 from .inherit import Settings, head_tensors, inherit, same_space, share_in_common
 from .report import TensorOrigin, TransferReport
@@ -142,24 +144,37 @@ def transfer(
 @contextmanager
 def _all_or_nothing(target: nn.Module, device: torch.device | str) -> Iterator[nn.Module]:
     """The target on ``device``, to be changed in place; if anything fails it is put back as it was."""
-    home = next(target.parameters()).device
-    before = {name: tensor.detach().clone() for name, tensor in target.state_dict().items()}
+    home = next((p.device for p in target.parameters()), None)
+    if home is None:
+        raise TransferError(f'{type(target).__name__} has no parameters; there is nothing to start warm.')
+    tensors = [*target.parameters(), *target.buffers()]
+    before = [tensor.detach().clone() for tensor in tensors]
+    modes = [(module, module.training) for module in target.modules()]
     try:
         yield target.to(device)
     except BaseException:
-        target.load_state_dict(before)
+        with torch.no_grad():
+            for tensor, value in zip([*target.parameters(), *target.buffers()], before, strict=True):
+                tensor.copy_(value)
         raise
     finally:
         target.to(home)
+        for module, training in modes:
+            module.training = training
 
 
 def _sources(source: Supernet | Sequence[Supernet | tuple[Supernet, float]]) -> list[tuple[Supernet, float]]:
     if isinstance(source, Supernet):
         return [(source, 1.0)]
+    wrong = TransferError('source must be a Supernet, or a list of supernets or of (supernet, weight), with at least one.')
+    if not isinstance(source, list | tuple) or not source:
+        raise wrong
     each = [item if isinstance(item, tuple) else (item, 1 / len(source)) for item in source]
-    if not each or not all(isinstance(item, Supernet) for item, _ in each):
-        raise TransferError('source must be a Supernet, or a list of supernets or of (supernet, weight), with at least one.')
-    return each
+    for item in each:
+        if len(item) != 2 or not isinstance(item[0], Supernet) or not isinstance(item[1], int | float):
+            raise wrong
+    check_weights([weight for _, weight in each], len(each))
+    return [item for item in each if item[1] > 0]
 
 
 def _pictures(batches: list[Any], device: torch.device | str) -> Tensor | None:
@@ -171,7 +186,9 @@ def _input_shape(target: nn.Module, batches: list[Any], source: Supernet) -> tup
     if batches and isinstance(batches[0][0], Tensor):
         return (2, *batches[0][0].shape[1:])
     space = spaces.describe(target) if isinstance(target, ModelSpace) else {}
-    pictures = spaces.input_of(spaces.resolve(space['name']), space['arguments']) if 'name' in space else source.pictures
+    pictures = (
+        spaces.input_of(spaces.resolve(space['name']), space['arguments']) if 'name' in space else (0, source.pictures[1])
+    )
     return guess_shape(target, pictures)
 
 
@@ -202,7 +219,7 @@ def check_settings(*, head: str, alpha: str | float, keep: float, noise: float, 
     for name, value, highest in (('alpha', alpha, 1.0), ('keep', keep, 1.0), ('noise', noise, float('inf'))):
         if name == 'alpha' and isinstance(value, str):
             continue
-        if not isinstance(value, int | float) or not 0 <= value <= highest:
+        if not isinstance(value, int | float) or not 0 <= value <= highest or math.isinf(value):
             wanted = 'from 0 to 1' if highest == 1 else '0 or more'
             raise TransferError(f'{name} = {value}, but it must be {wanted}.')
 
