@@ -36,7 +36,7 @@ class Follow(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
-        self.joined: list[tuple[Tensor, Tensor]] = []
+        self.joined: list[np.ndarray] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.roles: dict[str, dict[int, str]] = {}
         self.own: dict[str, tuple[range, ...]] = {}
@@ -66,7 +66,7 @@ class Follow(TorchDispatchMode):
 
     def join(self, left: Tensor, right: Tensor) -> None:
         if left.dim() == right.dim() == 1:
-            self.joined.append((left, right))
+            self.joined.append(_pair(left, right))
             return
         left, right = torch.broadcast_tensors(left, right)
         for dim in range(left.dim()):  # what is constant in both is looked at once
@@ -75,7 +75,7 @@ class Follow(TorchDispatchMode):
         left, right = left.reshape(-1), right.reshape(-1)
         different = left != right
         if different.any():
-            self.joined.append((left[different], right[different]))
+            self.joined.append(_pair(left[different], right[different]))
 
     def along(self, ids: Tensor, dim: int) -> Tensor:
         """Units along one dimension; whatever varies over the others is joined."""
@@ -196,8 +196,7 @@ class Follow(TorchDispatchMode):
 
     def numbers(self) -> np.ndarray:
         """Unit -> channel; channels are numbered in the order of execution."""
-        pairs = [torch.stack(pair).int() for pair in self.joined]
-        left, right = torch.cat(pairs, 1).numpy() if pairs else np.zeros((2, 0), np.int32)
+        left, right = np.concatenate([*self.joined, np.zeros((2, 0), np.int32)], 1)
         known = (left >= 0) & (right >= 0) & (left != right)
         left, right = left[known], right[known]
         graph = coo_matrix((np.ones(len(left), bool), (left, right)), shape=(self.count, self.count))
@@ -209,6 +208,10 @@ class Follow(TorchDispatchMode):
         rank = np.empty(number, int)
         rank[np.argsort(first, kind='stable')] = np.arange(number)
         return rank[label]
+
+
+def _pair(left: Tensor, right: Tensor) -> np.ndarray:
+    return np.array([left.numpy(), right.numpy()], np.int32)  # a copy: small tensors are large
 
 
 def _tensor(units: range) -> Tensor:
