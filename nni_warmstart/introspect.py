@@ -216,25 +216,21 @@ def best_sample(model: nn.Module) -> dict[str, Any]:
 @contextmanager
 def best_path(model: nn.Module) -> Iterator[None]:
     """Evaluate without chance: Proxyless runs the best path, GumbelDARTS weighs without noise; all is put back."""
-    noisy = [(m, m._softmax) for m in model.modules() if isinstance(getattr(m, '_softmax', None), GumbelSoftmax)]
     paths = [m for m in model.modules() if isinstance(m, ProxylessMixedLayer | ProxylessMixedInput)]
     saved = [{key: getattr(m, key) for key in ('_sampled', '_sample_idx') if hasattr(m, key)} for m in paths]
     try:
-        for module, _ in noisy:
-            module._softmax = nn.Softmax(-1)
         for module in paths:
             if isinstance(module, ProxylessMixedLayer):
                 module._sample_idx = int(module._arch_alpha.argmax())
                 module._sampled = module.names[module._sample_idx]
             else:
                 module._sampled = _best_inputs(module)
-        yield
+        with _without_noise(model):
+            yield
     finally:
         for module, values in zip(paths, saved, strict=True):
             for key, value in values.items():
                 setattr(module, key, value)
-        for module, softmax in noisy:
-            module._softmax = softmax
 
 
 @contextmanager
@@ -242,16 +238,25 @@ def every_path(model: nn.Module) -> Iterator[None]:
     """Run every candidate of every choice, weighted without noise: Proxyless as DARTS would."""
     plain = {ProxylessMixedLayer: DifferentiableMixedLayer, ProxylessMixedInput: DifferentiableMixedInput}
     changed = [m for m in model.modules() if type(m) in plain]
-    noisy = [(m, m._softmax) for m in model.modules() if isinstance(getattr(m, '_softmax', None), GumbelSoftmax)]
     try:
-        for module, _ in noisy:
-            module._softmax = nn.Softmax(-1)
         for module in changed:
             module.forward = partial(plain[type(module)].forward, module)
-        yield
+        with _without_noise(model):
+            yield
     finally:
         for module in changed:
             del module.forward
+
+
+@contextmanager
+def _without_noise(model: nn.Module) -> Iterator[None]:
+    """Weigh the candidates of GumbelDARTS as DARTS does."""
+    noisy = [(m, m._softmax) for m in model.modules() if isinstance(getattr(m, '_softmax', None), GumbelSoftmax)]
+    for module, _ in noisy:
+        module._softmax = nn.Softmax(-1)
+    try:
+        yield
+    finally:
         for module, softmax in noisy:
             module._softmax = softmax
 

@@ -11,6 +11,8 @@ from nni.nas.oneshot.pytorch.supermodule.operation import MixedBatchNorm2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .modes import modes_kept
+
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     """Modules with running statistics, NNI's mixed ones included."""
@@ -75,18 +77,16 @@ def by_batch(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _estimating(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
     momenta = [_momentum(norm) for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.train()
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            _set_momentum(norm, momentum)
-        for module, training in modes:
-            module.training = training
+    with modes_kept(model):
+        model.eval()
+        for norm in norms:
+            norm.train()
+        try:
+            yield
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                _set_momentum(norm, momentum)
 
 
 def _momentum(norm: _BatchNorm) -> float | None:

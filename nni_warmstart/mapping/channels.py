@@ -20,6 +20,7 @@ from ..errors import TransferError
 from . import rules  # noqa: F401  (registers them)
 from .axes import Channels
 from .follow import Follow
+from .modes import modes_kept
 
 
 def trace(model: nn.Module, shape: tuple[int, ...], skip: frozenset[str] = frozenset()) -> Channels:
@@ -55,20 +56,16 @@ def trace(model: nn.Module, shape: tuple[int, ...], skip: frozenset[str] = froze
     x = torch.empty(shape, device='meta')
     ids = mode.new(shape[1])
     x._units = ids.view(1, -1, *[1] * (len(shape) - 2)).expand(shape)  # type: ignore[attr-defined]
-    modes = [(module, module.training) for module in model.modules()]
     names = {id(module): name for name, module in model.named_modules()}
     try:
-        model.eval()
-        with torch.no_grad(), _watching(names, mode), mode:
+        with modes_kept(model), torch.no_grad(), _watching(names, mode), mode:
+            model.eval()
             output = torch.func.functional_call(model, stand_ins, (x,), tie_weights=False)
     except Exception as error:  # whatever a user's own forward may raise
         raise TransferError(
             f'{_place(model, mode)} does not run on an input of shape {tuple(shape)} without data '
             f'({" ".join(str(error).split())[:200]}).'
         ) from error
-    finally:
-        for module, training in modes:
-            module.training = training
     return mode.result(ids, output)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .axes import OUT
+from .modes import modes_kept
 from .structure import Structure
 
 
@@ -101,14 +102,8 @@ def _inputs(model: nn.Module, paths: list[str], shape: tuple[int, ...]) -> dict[
 
 
 def _run(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
-    modes = [(each, each.training) for each in module.modules()]
-    try:
-        module.eval()
-        with torch.no_grad():
-            return module(*inputs)
-    finally:
-        for each, training in modes:
-            each.training = training
+    with modes_kept(module), torch.no_grad():
+        return module.eval()(*inputs)
 
 
 def _is_identity(block: nn.Module, inputs: tuple[Any, ...]) -> bool:

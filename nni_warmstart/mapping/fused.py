@@ -32,9 +32,9 @@ def inherit_fused(
 
     The first is mapped onto the target's shapes; the channels of every other one are coupled to it, by their weights and,
     where the source can be rebuilt and takes pictures of the target's size, by what its layers make of them (of noise, if
-    there are none). A tensor that some
-    sources have nothing for is averaged over the others. Alphas are averaged as logits. With pictures, the layers of the
-    average are then fitted to what the sources' layers make on average (:func:`~nni_warmstart.mapping.repair.repair`).
+    there are none). A tensor that some sources have nothing for is averaged over the others. Alphas are averaged as logits.
+    With pictures, the layers of the average are then fitted to what the sources' layers make on average
+    (:func:`~nni_warmstart.mapping.repair.repair`).
 
     Parameters
     ----------

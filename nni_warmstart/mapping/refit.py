@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .axes import OUT
 from .batchnorm import reestimate
 from .mapper import Mapping
+from .modes import modes_kept
 from .projection import averaging
 from .structure import Structure
 
@@ -70,13 +71,8 @@ def observe(model: nn.Module, pictures: Tensor, *, rows: int = 8192) -> Seen:
     def norm(module: Any, inputs: Any, output: Tensor, name: str) -> None:
         seen.spread.setdefault(name, _spread(inputs[0]))
 
-    training = [(module, module.training) for module in model.modules()]
-    try:
-        with torch.no_grad(), _hooked(model, reader, norm):
-            seen.outputs = model.eval()(pictures)
-    finally:
-        for module, mode in training:
-            module.training = mode
+    with modes_kept(model), torch.no_grad(), _hooked(model, reader, norm):
+        seen.outputs = model.eval()(pictures)
     return seen
 
 

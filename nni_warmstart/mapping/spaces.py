@@ -72,12 +72,10 @@ def pair_spaces(target: Channels, source: Channels, tensors: dict[str, str]) -> 
         for axis, role in enumerate(there.roles):
             if not role:
                 continue
-            parts = [(0, [there])] + [(1, [target.tensors[name]]) for name in names]
-            if all(axis < len(axes.roles) and axes.roles[axis] == role for _, (axes,) in parts):
-                split = (
-                    len({len(axes.bounds[axis]) for _, (axes,) in parts}) == 1 and len({a.groups for _, (a,) in parts}) == 1
-                )
-                for side, (axes,) in parts:
+            parts = [(0, there), *((1, target.tensors[name]) for name in names)]
+            if all(axis < len(axes.roles) and axes.roles[axis] == role for _, axes in parts):
+                split = len({(len(axes.bounds[axis]), axes.groups) for _, axes in parts}) == 1
+                for side, axes in parts:
                     for part, channels in _parts(axes, axis, split):
                         places[side][theirs, axis, part].append(channels)
     return _spaces(places[1], target), _spaces(places[0], source)

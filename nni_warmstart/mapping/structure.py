@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -44,21 +45,12 @@ class Structure:
     @cached_property
     def children(self) -> dict[str, list[str]]:
         """Path -> names of the children, in the order of definition."""
-        children: dict[str, list[str]] = defaultdict(list)
-        for path in self.kinds:
-            if path:
-                parent, _, name = path.rpartition('.')
-                children[parent].append(name)
-        return children
+        return _by_parent(path for path in self.kinds if path)
 
     @cached_property
     def locals(self) -> dict[str, list[str]]:
         """Path -> local names of the tensors that a module itself has."""
-        names: dict[str, list[str]] = defaultdict(list)
-        for name in self.channels.tensors:
-            parent, _, local = name.rpartition('.')
-            names[parent].append(local)
-        return names
+        return _by_parent(self.channels.tensors)
 
     @cached_property
     def ops(self) -> dict[str, list[Op]]:
@@ -154,6 +146,15 @@ def guess_shape(model: nn.Module, pictures: tuple[int, int] = (0, 0)) -> tuple[i
     if first.dim() == 2 and not pictures[1]:
         return (2, first.shape[1])
     return (2, pictures[0] or first.shape[1], side, side)
+
+
+def _by_parent(names: Iterable[str]) -> dict[str, list[str]]:
+    """Dotted names by what stands before their last part."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        parent, _, local = name.rpartition('.')
+        groups[parent].append(local)
+    return groups
 
 
 def ancestors(path: str) -> list[str]:

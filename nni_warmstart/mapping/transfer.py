@@ -24,6 +24,7 @@ from .fused import inherit_fused
 from .fusion import check_weights
 from .head import FITTED, HEADS, LinearHead, features_of, find_head, prototype, ridge, transported
 from .inherit import Settings, head_tensors, inherit, same_space, share_in_common
+from .modes import modes_kept
 from .report import TensorOrigin, TransferReport
 from .structure import guess_shape
 
@@ -149,9 +150,9 @@ def _all_or_nothing(target: nn.Module, device: torch.device | str) -> Iterator[n
         raise TransferError(f'{type(target).__name__} has no parameters; there is nothing to start warm.')
     tensors = [*target.parameters(), *target.buffers()]
     before = [tensor.detach().clone() for tensor in tensors]
-    modes = [(module, module.training) for module in target.modules()]
     try:
-        yield target.to(device)
+        with modes_kept(target):
+            yield target.to(device)
     except BaseException:
         with torch.no_grad():
             for tensor, value in zip([*target.parameters(), *target.buffers()], before, strict=True):
@@ -159,8 +160,6 @@ def _all_or_nothing(target: nn.Module, device: torch.device | str) -> Iterator[n
         raise
     finally:
         target.to(home)
-        for module, training in modes:
-            module.training = training
 
 
 def _sources(source: Supernet | Sequence[Supernet | tuple[Supernet, float]]) -> list[tuple[Supernet, float]]:
