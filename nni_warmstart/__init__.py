@@ -3,9 +3,9 @@
 from .distance.otdd import DatasetDistance, dataset_distance
 from .distance.sketch import DatasetSketch
 from .errors import ConfigError, DataError, SupernetFileError, TransferError, WarmStartError, ZooError
+from .joint import JointClassification
 from .mapping.report import TransferReport
 from .mapping.transfer import transfer
-from .pretrain import JointClassification
 from .ranking import Ranked
 from .strategy import WarmStartDARTS, WarmStartGumbelDARTS, WarmStartProxyless
 from .supernet import Supernet

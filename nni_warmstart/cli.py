@@ -77,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     pretrain.add_argument('--name', required=True, help='name of the entry')
     pretrain.add_argument('--zoo', required=True, help='folder or URL in which the supernet is kept')
+    pretrain.add_argument('--out', type=Path, help='folder for log and checkpoints (default: pretrain-NAME)')
+    pretrain.add_argument('--resume', action='store_true', help='go on from the last checkpoint in --out')
     pretrain.add_argument('--seed', type=int, help='seed of everything random (default: the key seed of the YAML, or 0)')
     _add_set(pretrain)
     pretrain.set_defaults(run=_pretrain)
@@ -178,8 +180,7 @@ def _search(arguments: argparse.Namespace) -> None:
     _console.print(table)
     if result['warm_start'] is not None:
         accuracy = result['warm_start']['zero_shot_accuracy']
-        candidates = len(result['warm_start']['ranking'])
-        chosen = f', whose data are the nearest of {candidates}' if candidates else ''
+        chosen = result['warm_start']['chosen'] and f', {result["warm_start"]["chosen"]}'
         _console.print(f'Warm start from {result["source"]}{chosen}: accuracy before training {accuracy:.4f}')
     if 'test_accuracy' in result['final']:
         _console.print(f'Test accuracy of the supernet: {result["final"]["test_accuracy"]:.4f}')
@@ -187,8 +188,6 @@ def _search(arguments: argparse.Namespace) -> None:
 
 
 def _pretrain(arguments: argparse.Namespace) -> None:
-    import tempfile
-
     from .config import parse_pretrain
     from .pretrain import pretrain
     from .zoo import SupernetZoo
@@ -198,8 +197,10 @@ def _pretrain(arguments: argparse.Namespace) -> None:
     zoo.check_can_add(arguments.name)
     command = ['nni-warmstart', 'pretrain', '--config', arguments.config.name, '--name', arguments.name]
     command += [word for item in arguments.set for word in ('--set', item)] + ['--seed', str(config.seed)]
-    with tempfile.TemporaryDirectory() as log:
-        supernet = pretrain(config, name=arguments.name, seed=config.seed, out=log, command=shlex.join(command))
+    out = arguments.out or Path(f'pretrain-{arguments.name}')
+    supernet = pretrain(
+        config, name=arguments.name, seed=config.seed, out=out, command=shlex.join(command), resume=arguments.resume
+    )
     path = zoo.add(supernet)
     table = Table(title=f'{supernet.name}: accuracy on held-out pictures')
     table.add_column('dataset')

@@ -59,6 +59,7 @@ class DataConfig:
     folder: dict | None = None
     torchvision: dict | None = None
     licence: str | None = None
+    flip: bool = False  # whether a mirrored picture has the same class; only pretraining looks at it
 
     def load(self, base: Path, side: int) -> Task:
         """Read the task; relative paths start at ``base``, the YAML's folder; picture files are read at ``side`` pixels."""
@@ -101,6 +102,11 @@ class JointConfig(EvaluatorConfig):
     steps_per_epoch: int = _limits(100, 1)  # training steps that make an epoch
     temperature: float = _limits(2.0, 0.01)  # datasets are drawn ~ n ** (1 / temperature)
     jitter: float = _limits(0.15, 0, 1)  # pictures are turned, scaled and moved by up to this share
+    crop: float = _limits(0.0, 0, 0.5)  # they are padded and cut out again, up to this share of the side away
+    cutout: float = _limits(0.0, 0, 1)  # side of a blanked square, as a share of the picture's
+    label_smoothing: float = _limits(0.0, 0, 0.99)
+    drop_path: float = _limits(0.0, 0, 0.99)  # probability of dropping a candidate op, at the end of training
+    batch_norm: str = 'shared'  # or per_dataset
 
 
 @dataclass(frozen=True)
@@ -319,7 +325,7 @@ def _near(word: str, allowed: Any) -> str:
 def _typed(cls: Any, section: Mapping[str, Any], where: str) -> Any:
     known = {item.name: item for item in fields(cls)}
     _known(section, where, known)
-    kinds = {'int': int, 'float': float, 'str | None': str, 'dict | None': dict}
+    kinds = {'int': int, 'float': float, 'bool': bool, 'str': str, 'str | None': str, 'dict | None': dict}
     values = {
         key: _value(value, f'{where}.{key}', kinds[str(known[key].type)], known[key].metadata)
         for key, value in section.items()
@@ -329,7 +335,7 @@ def _typed(cls: Any, section: Mapping[str, Any], where: str) -> Any:
 
 
 def _value(value: Any, where: str, kind: type, limits: Mapping[str, Any]) -> Any:
-    words = {int: 'a whole number', float: 'a number', str: 'text', dict: 'a section with keys'}
+    words = {int: 'a whole number', float: 'a number', str: 'text', bool: 'true or false', dict: 'a section with keys'}
     number = isinstance(value, int | float) and not isinstance(value, bool)
     whole = number and math.isfinite(value) and value == int(value)
     fits = (number if kind is float else whole) if kind in (int, float) else isinstance(value, kind)

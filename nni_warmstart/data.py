@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -231,6 +231,46 @@ def from_torchvision(name: str, root: str | Path, *, download: bool = False) -> 
     train_x, train_y, test_x, test_y = arrays
     names = getattr(parts[0], 'classes', None) or range(int(train_y.max()) + 1)
     return _checked(name, train_x, train_y, test_x, test_y, [str(item) for item in names])
+
+
+def labelled(name: str, dataset: Any) -> Task:
+    """A task from labelled pictures in memory, without test pictures.
+
+    Parameters
+    ----------
+    name
+        Of the task; a task that is passed takes it on.
+    dataset
+        A task, two arrays ``(x, y)`` as :func:`from_npz` has them (channels first or last), or a torch dataset of
+        ``(picture, class)``.
+
+    Raises
+    ------
+    DataError
+        If it is empty, has a single class, or holds no pictures of one shape with whole numbers for classes.
+    """
+    if isinstance(dataset, Task):
+        task = dataset
+        return _checked(name, task.train_x, task.train_y, task.test_x, task.test_y, task.class_names)
+    if not (isinstance(dataset, tuple) and len(dataset) == 2):
+        if not (isinstance(dataset, Dataset) and isinstance(dataset, Sized)):
+            raise DataError(f'{name} is a {type(dataset).__name__}; give a Task, a torch dataset with a length, or (x, y).')
+        if not len(dataset):
+            raise DataError(f'{name} is empty: it has no pictures.')
+        try:
+            pairs = [dataset[index] for index in range(len(dataset))]
+            dataset = np.stack([np.asarray(x) for x, _ in pairs]), np.asarray([int(y) for _, y in pairs])
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f'{name} gives no pairs of a picture and a whole number, all of one shape ({error}); add transforms.'
+            ) from error
+    pictures = np.asarray(dataset[0])
+    if pictures.ndim == 3:
+        pictures = pictures[..., None]
+    elif pictures.ndim == 4 and pictures.shape[-1] not in (1, 3) and pictures.shape[1] in (1, 3):  # torch's habit
+        pictures = pictures.transpose(0, 2, 3, 1)
+    x, y = _channels_first(pictures, name), _labels(np.asarray(dataset[1]), name)
+    return _checked(name, x, y, x[:0], y[:0], [str(label) for label in range(int(y.max()) + 1 if len(y) else 0)])
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import introspect, spaces
@@ -20,7 +19,7 @@ from .distance.otdd import dataset_distance
 from .distance.pictures import pictures_of
 from .distance.sketch import DatasetSketch
 from .errors import DataError, WarmStartError, ZooError
-from .mapping.transfer import accuracy_on, transfer
+from .probe import STEPS, Labelled, Probe, halving
 from .supernet import Supernet
 
 _logger = logging.getLogger(__name__)
@@ -229,7 +228,7 @@ def _probe(
     *,
     seed: int,
     make_target: Callable[[Supernet, int], nn.Module],
-    steps: int = 4,
+    steps: int = STEPS,
     **_: Any,
 ) -> list[Ranked]:
     """Error rate after mapping and some steps of training; the better half goes on with twice as many, and so forth.
@@ -237,68 +236,22 @@ def _probe(
     Whoever was left behind has as many added to its error rate as rounds that the last ones went further.
     """
     data = functools.cache(lambda channels, side: _halves(dataset, channels, side, seed))
-    probes = _those_that_run(candidates, lambda each: _Probe(each, data, make_target, seed))
-    running = probes
-    while len(running) > 1:
-        for probe in running:
-            probe.train(steps)
-        running = sorted(running, key=lambda probe: probe.error)[: -(-len(running) // 2)]
-        steps *= 2
-    rounds = max(probe.rounds for probe in probes)
-    return [Ranked(probe.name, rounds - probe.rounds + probe.error, probe.seconds) for probe in probes]
+
+    def probe(candidate: Supernet) -> Probe:
+        train, val = data(*candidate.pictures)
+        torch.manual_seed(seed)
+        model = make_target(candidate, int(train[1].max()) + 1)
+        return Probe(candidate.name, candidate, model, train, val, seed)
+
+    probes = halving(_those_that_run(candidates, probe), steps)
+    return [Ranked(probe.name, probes[0].rounds - probe.rounds + probe.error, probe.seconds) for probe in probes]
 
 
-_Halves = tuple[tuple[Tensor, Tensor], list[tuple[Tensor, Tensor]]]
-
-
-def _halves(dataset: Any, channels: int, side: int, seed: int) -> _Halves:
+def _halves(dataset: Any, channels: int, side: int, seed: int) -> tuple[Labelled, list[Labelled]]:
     """Pictures and classes to train on, and batches of others to measure on."""
     x, y = pictures_of(dataset, channels, side)
     held_out, kept = stratified(y, 0.5, seed)
     return (x[kept], y[kept]), list(zip(x[held_out].split(256), y[held_out].split(256), strict=True))
-
-
-class _Probe:
-    """A candidate mapped onto the target's classes, on its way through successive halving.
-
-    Jamieson & Talwalkar, *Non-stochastic Best Arm Identification and Hyperparameter Optimization*, AISTATS 2016.
-    """
-
-    def __init__(
-        self,
-        candidate: Supernet,
-        data: Callable[[int, int], _Halves],
-        make_target: Callable[[Supernet, int], nn.Module],
-        seed: int,
-    ) -> None:
-        start = time.perf_counter()
-        self.name, self.rounds = candidate.name, 0
-        self.train_data, self.val_data = data(*candidate.pictures)
-        y = self.train_data[1]
-        torch.manual_seed(seed)
-        self.model = make_target(candidate, int(y.max()) + 1)
-        report = transfer(candidate, self.model, data=self.train_data, val_data=self.val_data)
-        self.error = 1 - (report.zero_shot_accuracy or 0.0)
-        self.generator = torch.Generator().manual_seed(seed)
-        self.seconds = time.perf_counter() - start
-
-    def train(self, steps: int) -> None:
-        """Train the weights for some steps, and measure the error rate again."""
-        start = time.perf_counter()
-        x, y = self.train_data
-        alphas = {id(alpha) for alpha in introspect.arch_parameters(self.model)}
-        weights = [parameter for parameter in self.model.parameters() if id(parameter) not in alphas]
-        optimizer = torch.optim.SGD(weights, lr=0.02, momentum=0.9)
-        with introspect.best_path(self.model):
-            self.model.train()
-            for _ in range(steps):
-                batch = torch.randint(len(x), (min(64, len(x)),), generator=self.generator)
-                optimizer.zero_grad()
-                F.cross_entropy(self.model(x[batch]), y[batch]).backward()
-                optimizer.step()
-            self.error = 1 - accuracy_on(self.model, self.val_data, x.device)
-        self.rounds += 1
-        self.seconds += time.perf_counter() - start
 
 
 def _timed(name: str, function: Callable[[Any], float], argument: Any) -> Ranked:

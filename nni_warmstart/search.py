@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-import pickle
 import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from nni.nas.execution import SequentialExecutionEngine
-from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import RawFormatModelSpace
 from pytorch_lightning import seed_everything
-from pytorch_lightning.callbacks import ModelCheckpoint
 
-from . import spaces, storage
+from . import checkpoint, spaces, storage
 from .config import SearchConfig, make_strategy
 from .data import split
-from .errors import ConfigError
 from .evaluator import classification, make_trainer
 from .mapping.report import TransferReport
 from .mapping.transfer import transfer
-from .strategy import WarmStartDARTS
 from .supernet import Supernet
-
-_logger = logging.getLogger(__name__)
 
 
 def run_search(
@@ -57,10 +48,7 @@ def run_search(
     WarmStartError
         If data, space, source or settings do not work.
     """
-    out = Path(out)
-    trouble = storage.unwritable(out)
-    if trouble:
-        raise ConfigError(f'output folder {trouble}')
+    out = checkpoint.output_folder(out)
     start = time.perf_counter()
     cls = spaces.resolve(config.space.name, allow_import=True)
     channels, side = spaces.input_of(cls, config.space.arguments)
@@ -73,14 +61,14 @@ def run_search(
     evaluator = classification(
         splits,
         task.num_classes,
-        make_trainer(config.evaluator.max_epochs, out, progress=progress, callbacks=[_checkpoints(out)]),
+        make_trainer(config.evaluator.max_epochs, out, progress=progress, callbacks=[checkpoint.every_epoch(out)]),
         batch_size=config.evaluator.batch_size,
         learning_rate=config.evaluator.learning_rate,
         weight_decay=config.evaluator.weight_decay,
     )
     strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
     if resume:
-        _resume(strategy, space, out, config.evaluator.max_epochs)
+        checkpoint.resume(strategy, out, config.evaluator.max_epochs)
     strategy.run()
     curve, module = strategy.curve, strategy.oneshot_module
     architecture = {'sample': module.export(), 'probabilities': module.export_probs()}
@@ -120,36 +108,3 @@ def preview(config: SearchConfig, source: Supernet) -> TransferReport:
     spaces.check_input(space, channels, side, task.num_classes)
     target = make_strategy(config.strategy, config.base).mutate_model(space)
     return transfer(source, target, head='random')
-
-
-def _checkpoints(out: Path) -> ModelCheckpoint:
-    """One file, ``checkpoints/last.ckpt``, replaced atomically at the end of each epoch, after its validation."""
-    return ModelCheckpoint(
-        dirpath=str(out / 'checkpoints'), filename='last', save_on_train_epoch_end=True, enable_version_counter=False
-    )
-
-
-def _resume(strategy: WarmStartDARTS, space: ModelSpace, out: Path, max_epochs: int) -> None:
-    """Set the checkpoint to go on from, if there is one and it belongs to this search.
-
-    Raises
-    ------
-    ConfigError
-        If it is damaged, of another search, or already past the last epoch.
-    """
-    path = out / 'checkpoints' / 'last.ckpt'
-    if not path.is_file():
-        _logger.warning('Nothing to resume: %s does not exist; starting anew.', path)
-        return
-    try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-        state, epoch = checkpoint['state_dict'], int(checkpoint['epoch'])
-        shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if '._model.' in name}
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f'checkpoint {path} is damaged or of another kind; delete it to start anew.') from error
-    mine = {f'training_module._model.{name}': tuple(tensor.shape) for name, tensor in space.state_dict().items()}
-    if shapes != mine:
-        raise ConfigError(f'checkpoint {path} belongs to another search: its tensors differ; choose another --out.')
-    if epoch + 1 > max_epochs:
-        raise ConfigError(f'checkpoint {path} has {epoch + 1} epochs and evaluator.max_epochs = {max_epochs}; raise it.')
-    strategy.load_state_dict({'ckpt_path': str(path)})

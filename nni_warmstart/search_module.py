@@ -216,9 +216,11 @@ class SearchModule(_Base):
     # -- resume ------------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.training_module.on_save_checkpoint(checkpoint)
         checkpoint[_STATE] = {'curve': self.curve, 'random': _random_state(self._generators())}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.training_module.on_load_checkpoint(checkpoint)
         if _STATE in checkpoint:
             self.curve = list(checkpoint[_STATE]['curve'])
             self._random = checkpoint[_STATE]['random']

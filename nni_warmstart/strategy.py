@@ -15,21 +15,17 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
 
 from . import channel
+from .choosing import Chooser, Source
 from .data import quiet_randomness
-from .errors import TransferError, ZooError
+from .errors import TransferError
+from .joint import JointModule
 from .mapping.report import TransferReport
-from .mapping.transfer import check_settings, fits, transfer
-from .ranking import EMBEDDING, Ranked, by_distance, rank
+from .mapping.transfer import check_settings, transfer
 from .search_module import SearchModule, search_module
 from .supernet import Supernet
-from .zoo import SupernetZoo, open_zoo, resolve_source
+from .zoo import SupernetZoo, open_zoo
 
 _logger = logging.getLogger(__name__)
-
-Source = Supernet | str | os.PathLike[str]
-
-FUSED = 2
-"""Supernets that 'fused' takes."""
 
 
 class WarmStartDARTS(DARTS):
@@ -43,8 +39,9 @@ class WarmStartDARTS(DARTS):
     source
         What to start from: None (a cold start), a :class:`~nni_warmstart.Supernet`, the path of a file, the name of a
         zoo entry, 'nearest': the entry whose data are nearest to the training data by optimal transport, among those
-        that fit the model space (of any width, depth and ops), 'fused': the two nearest, or a list of supernets, files,
-        names and 'nearest', which are fused: aligned by optimal transport and averaged, the nearer the data the more.
+        that fit the model space best, 'fused': the two nearest, 'joint': the entry trained on most datasets, 'auto':
+        the best of these after a few steps of training, or a list of all that, whose members are fused: aligned by
+        optimal transport and averaged, the nearer the data the more.
     zoo
         Where names are looked up: a :class:`~nni_warmstart.SupernetZoo`, a folder, or None for the shipped zoo.
     head
@@ -109,6 +106,7 @@ class WarmStartDARTS(DARTS):
             open_zoo(self.save_to).check_can_add('name')
         mutated: Any = super()._initialize(model_space, engine)
         evaluator = mutated.evaluator
+        evaluator.module.set_model(mutated.model_space)  # an evaluator may change the classifier, and a transfer fits it
         evaluator.module.calibration = lambda: self._loader('train')
         if self.source is not None:
             self.report = self._warm_start(mutated.model_space, evaluator)
@@ -123,59 +121,25 @@ class WarmStartDARTS(DARTS):
                 evaluator.datamodule.prepare_data()
                 evaluator.datamodule.setup('fit')
                 evaluator.datamodule.train_dataloader()  # records the loaders' factories
+        settings: dict[str, Any] = {
+            'head': self.head,
+            'alpha': self.alpha,
+            'keep': self.keep,
+            'noise': self.noise,
+            'seed': torch.initial_seed() % 2**32,
+            'device': evaluator.trainer.strategy.root_device,
+        }
         start = time.perf_counter()
-        sources, ranking = self._choose(target)
+        with quiet_randomness():
+            sources, ranking = Chooser(self.zoo, target, self._loader, settings).choose(cast(Source, self.source))
         choosing = time.perf_counter() - start
-        report = transfer(
-            sources,
-            target,
-            head=self.head,
-            alpha=self.alpha,
-            keep=self.keep,
-            noise=self.noise,
-            data=self._loader('train'),
-            val_data=self._loader('val'),
-            seed=torch.initial_seed() % 2**32,
-            device=evaluator.trainer.strategy.root_device,
-        )
+        report = transfer(sources, target, data=self._loader('train'), val_data=self._loader('val'), **settings)
         return replace(
-            report, seconds={'choosing': choosing, **report.seconds}, ranking=tuple((r.name, r.distance) for r in ranking)
+            report,
+            seconds={'choosing': choosing, **report.seconds},
+            ranking=tuple((r.name, r.distance) for r in ranking),
+            rule=self.source if isinstance(self.source, str) and ranking else '',
         )
-
-    def _choose(self, target: nn.Module) -> tuple[list[tuple[Supernet, float]], list[Ranked]]:
-        """The sources with their weights, and the candidates that they were chosen from."""
-        if isinstance(self.source, str) and self.source in ('nearest', 'fused'):
-            candidates, ranking = self._nearest(target)
-            chosen = ranking[: 1 if self.source == 'nearest' else FUSED]
-            weights = by_distance([each.distance for each in chosen])
-            return [(candidates[each.name], weight) for each, weight in zip(chosen, weights, strict=True)], ranking
-        if not isinstance(self.source, list | tuple):
-            return [(resolve_source(cast(Any, self.source), self.zoo), 1.0)], []
-        if not self.source:
-            raise ZooError('source is an empty list; name at least one supernet.')
-        found = [self._choose_one(item, target) for item in self.source]
-        if len(found) == 1 or not all(EMBEDDING in each.sketches for each in found):
-            return [(each, 1 / len(found)) for each in found], []
-        numbered = {f'{index}': each.renamed(f'{index}') for index, each in enumerate(found)}
-        distances = {each.name: each.distance for each in rank(list(numbered.values()), self._loader('train'))}
-        return list(zip(found, by_distance([distances[name] for name in numbered]), strict=True)), []
-
-    def _choose_one(self, source: Any, target: nn.Module) -> Supernet:
-        if source == 'nearest':
-            candidates, ranking = self._nearest(target)
-            return candidates[ranking[0].name]
-        return resolve_source(source, self.zoo)
-
-    def _nearest(self, target: nn.Module) -> tuple[dict[str, Supernet], list[Ranked]]:
-        """The zoo's entries that fit the target, and their ranking, the nearest first."""
-        zoo = open_zoo(self.zoo)
-        candidates = {entry.name: entry for entry in zoo.entries() if fits(entry, target, self.head)}
-        if not candidates:
-            raise ZooError(
-                f'source {self.source!r}: zoo {zoo.root} has no entry that fits this model space with head {self.head!r}; '
-                f'it has {", ".join(zoo.names()) or "none"}. Pretrain one on a similar space.'
-            )
-        return candidates, rank(list(candidates.values()), self._loader('train'))
 
     def _loader(self, part: str) -> Any:
         if part not in self._loaders:
@@ -186,7 +150,9 @@ class WarmStartDARTS(DARTS):
         super()._run()
         if self.save_to is not None:
             zoo = open_zoo(self.save_to)
-            supernet = Supernet.from_strategy(self, name='new', dataset=self._loader('train'), history={'curve': self.curve})
+            module: Any = cast(Any, self.oneshot_module).training_module
+            history = {'curve': self.curve, **(module.history() if isinstance(module, JointModule) else {})}
+            supernet = Supernet.from_strategy(self, name='new', dataset=self._loader('train'), history=history)
             name = zoo.add_numbered(supernet, type(self.supernet).__name__.lower())
             _logger.info('Remembered the supernet as %r in %s.', name, zoo)
 

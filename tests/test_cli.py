@@ -72,29 +72,57 @@ def test_same_seed_same_result(folder):
     assert curves[0] == curves[1]
 
 
-@pytest.mark.parametrize('strategy', ['WarmStartDARTS', 'WarmStartGumbelDARTS', 'WarmStartProxyless'])
-def test_a_killed_search_resumes_to_the_same_result(folder, strategy):
-    """Across processes: killed with SIGKILL after its first checkpoint, then resumed; equal to the bit."""
-    document = {**SMALL, 'strategy': {'name': strategy, 'arc_learning_rate': 0.01}}
-    document['evaluator'] = {**SMALL['evaluator'], 'max_epochs': 6}
-    (folder / 'search.yml').write_text(yaml.safe_dump(document))
-    command = [sys.executable, '-m', 'nni_warmstart.cli', 'search', '--config', str(folder / 'search.yml'), '--seed', '5']
-    command.append('--out')
-    subprocess.run([*command, str(folder / 'whole')], check=True, capture_output=True)
-    killed = subprocess.Popen([*command, str(folder / 'killed')], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def run_killed_and_resumed(folder, command, last: str) -> None:
+    """Once in one go, and once killed with SIGKILL after the first checkpoint and resumed, in processes of their own.
+
+    ``command`` makes the command for a folder of results, in which the file ``last`` is written at the end.
+    """
+    whole, killed = ([sys.executable, '-m', 'nni_warmstart.cli', *command(folder / name)] for name in ('whole', 'killed'))
+    subprocess.run(whole, check=True, capture_output=True)
+    process = subprocess.Popen(killed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checkpoint = folder / 'killed' / 'checkpoints' / 'last.ckpt'
     deadline = time.time() + 60
     while not checkpoint.is_file() and time.time() < deadline:
         time.sleep(0.002)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
-    assert not (folder / 'killed' / 'result.json').exists(), 'killed too late to test anything'
-    subprocess.run([*command, str(folder / 'killed'), '--resume'], check=True, capture_output=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (folder / 'killed' / last).exists(), 'killed too late to test anything'
+    subprocess.run([*killed, '--resume'], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize('strategy', ['WarmStartDARTS', 'WarmStartGumbelDARTS', 'WarmStartProxyless'])
+def test_a_killed_search_resumes_to_the_same_result(folder, strategy):
+    document = {**SMALL, 'strategy': {'name': strategy, 'arc_learning_rate': 0.01}}
+    document['evaluator'] = {**SMALL['evaluator'], 'max_epochs': 6}
+    (folder / 'search.yml').write_text(yaml.safe_dump(document))
+    command = ['search', '--config', str(folder / 'search.yml'), '--seed', '5']
+    run_killed_and_resumed(folder, lambda out: [*command, '--out', str(out)], 'result.json')
     whole, resumed = (Supernet.load(folder / name / 'supernet.safetensors') for name in ('whole', 'killed'))
     assert all(torch.equal(tensor, resumed.tensors[name]) for name, tensor in whole.tensors.items())
     results = [json.loads((folder / name / 'result.json').read_text()) for name in ('whole', 'killed')]
     assert results[0]['architecture'] == results[1]['architecture']
     assert [f['default'] for f in results[0]['curve']] == [f['default'] for f in results[1]['curve']]
+
+
+def test_a_killed_pretraining_resumes_to_the_same_supernet(folder):
+    save_npz(folder / 'others.npz', n=30, classes=2)
+    document = {
+        'data': [{'npz': {'path': 'shapes.npz'}, 'flip': True}, {'npz': {'path': 'others.npz'}}],
+        'space': SMALL['space'],
+        'evaluator': {'max_epochs': 6, 'steps_per_epoch': 3, 'batch_size': 8, 'batch_norm': 'per_dataset'},
+    }
+    document['evaluator'] |= {'crop': 0.1, 'cutout': 0.3, 'label_smoothing': 0.1, 'drop_path': 0.2}
+    (folder / 'pretrain.yml').write_text(yaml.safe_dump(document))
+
+    def command(out) -> list[str]:
+        settings = ['--config', str(folder / 'pretrain.yml'), '--name', 'both']
+        return ['pretrain', *settings, '--zoo', str(out / 'zoo'), '--out', str(out)]
+
+    run_killed_and_resumed(folder, command, 'zoo/both.safetensors')
+    whole, resumed = (Supernet.load(folder / name / 'zoo' / 'both.safetensors') for name in ('whole', 'killed'))
+    assert all(torch.equal(tensor, resumed.tensors[name]) for name, tensor in whole.tensors.items())
+    assert whole.history['datasets'] == resumed.history['datasets']
+    assert main([*command(folder / 'killed'), '--resume']) == 0  # already at its end
 
 
 def test_resume_without_a_checkpoint_starts_anew(folder):
@@ -110,7 +138,22 @@ def test_pretrain_and_zoo(folder, capsys):
     }
     (folder / 'pretrain.yml').write_text(yaml.safe_dump(document))
     zoo = str(folder / 'zoo')
-    assert main(['pretrain', '--config', str(folder / 'pretrain.yml'), '--name', 'both', '--zoo', zoo]) == 0
+    assert (
+        main(
+            [
+                'pretrain',
+                '--config',
+                str(folder / 'pretrain.yml'),
+                '--name',
+                'both',
+                '--zoo',
+                zoo,
+                '--out',
+                str(folder / 'p'),
+            ]
+        )
+        == 0
+    )
     supernet = Supernet.load(folder / 'zoo' / 'both.safetensors')
     assert supernet.class_names == ['shapes/class 0', 'shapes/class 1', 'shapes/class 2', 'others/class 0', 'others/class 1']
     assert supernet.history['datasets']['others']['licence'] == 'MIT'
@@ -264,7 +307,7 @@ def test_a_foreign_checkpoint_is_not_unpickled(folder, capsys):
 def test_checkpoints_that_do_not_fit(folder, capsys):
     assert search(folder) == 0
     assert search(folder, '--resume', '--set', 'space.width=8') == 2
-    assert 'belongs to another search' in capsys.readouterr().err
+    assert 'belongs to another run' in capsys.readouterr().err
     assert search(folder, '--resume', '--set', 'evaluator.max_epochs=1') == 2
     assert 'has 2 epochs and evaluator.max_epochs = 1' in capsys.readouterr().err
     checkpoint = folder / 'out' / 'checkpoints' / 'last.ckpt'
@@ -278,10 +321,11 @@ def test_folders_that_cannot_be_written(folder, capsys):
     assert search(folder) == 2
     assert 'output folder' in capsys.readouterr().err
     (folder / 'pretrain.yml').write_text(yaml.safe_dump({'data': [SMALL['data']], 'space': SMALL['space']}))
-    for name, zoo in (('my source', 'zoo'), ('mine', 'out')):
-        command = ['pretrain', '--config', str(folder / 'pretrain.yml'), '--name', name, '--zoo', str(folder / zoo)]
-        assert main(command) == 2
+    command = ['pretrain', '--config', str(folder / 'pretrain.yml'), '--name']
+    for name, zoo, out in (('my source', 'zoo', 'log'), ('mine', 'out', 'log'), ('mine', 'zoo', 'out')):
+        assert main([*command, name, '--zoo', str(folder / zoo), '--out', str(folder / out)]) == 2
     shown = capsys.readouterr().err
+    assert 'output folder' in shown
     assert "zoo entry name 'my source' may hold" in shown
     assert 'cannot be made' in shown
 

@@ -67,7 +67,13 @@ def test_other_shapes_example_runs_on_the_wheel(installed, tmp_path):
     assert (tmp_path / 'mapping.png').is_file()
 
 
-@pytest.mark.parametrize('name', ['plug_in.py', 'choose_source.py', 'other_shapes.py'])
+def test_many_datasets_example_runs_on_the_wheel(installed, tmp_path):
+    done = run_installed(installed, [str(ROOT / 'examples' / 'many_datasets.py')], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "warm start from 'nasbench201-1': 100.0% of the parameters inherited" in done.stdout
+
+
+@pytest.mark.parametrize('name', ['plug_in.py', 'choose_source.py', 'other_shapes.py', 'many_datasets.py'])
 def test_readme_shows_the_examples_as_they_are(name):
     code = (ROOT / 'examples' / name).read_text().rpartition('"""\n\n')[2]
     assert f'```python\n{code}```' in (ROOT / 'README.md').read_text()
@@ -84,7 +90,7 @@ def test_shipped_supernets():
         assert entry.key in entry.sketches  # it can be ranked and its classes transported
         facts = entry.history
         assert facts['seed'] == 0
-        assert facts['command'].startswith('nni-warmstart pretrain --config pretrain_shipped.yml')
+        assert facts['command'] == f'python benchmarks/rebuild_zoo.py --data DIR {name}'
         assert all(dataset['licence'] for dataset in facts['datasets'].values())
         forbidden = {'digits8x8', 'mnist', 'usps', 'kannada_digits', 'sign_digits', 'spoken_digits', 'math_symbols'}
         assert not forbidden & facts['datasets'].keys()

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import copy
+
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import make_task, small_space
 from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.hub.pytorch import MobileNetV3Space, ProxylessNAS
 from nni.nas.space import RawFormatModelSpace
+from pytorch_lightning.callbacks import Callback
+from torch import nn
+from torch.utils.data import TensorDataset
 
-from nni_warmstart import DataError, JointClassification, WarmStartDARTS
+from nni_warmstart import DataError, JointClassification, Supernet, TransferError, WarmStartDARTS, checkpoint, introspect
+from nni_warmstart.augment import cropped, cut_out, flipped, jittered
+from nni_warmstart.drop_path import drop_paths
 from nni_warmstart.evaluator import make_trainer
-from nni_warmstart.pretrain import JointModule, _EveryBatch, _RandomBatches, jittered
+from nni_warmstart.joint import JointModule
+from nni_warmstart.joint_data import _EveryBatch, _RandomBatches
+from nni_warmstart.mapping.head import resize_head
+from nni_warmstart.norm_bank import NormBank
+from nni_warmstart.search_spaces import DartsSpace
 
 
 @pytest.fixture
@@ -54,16 +68,19 @@ def test_temperature_flattens_the_draw(temperature, share):
 
 
 def test_classes_of_other_datasets_do_not_compete():
-    module = JointModule({'a': (0, 3), 'b': (3, 5)})
-    logits = torch.tensor([[0.0, 1.0, 2.0, 50.0, 60.0], [70.0, 80.0, 90.0, 2.0, 1.0]])
-    y = torch.tensor([1, 3])
-    loss, right = module.joint_loss(logits, y)
-    own = [
-        torch.nn.functional.cross_entropy(logits[:1, :3], y[:1]),
-        torch.nn.functional.cross_entropy(logits[1:, 3:], y[1:] - 3),
-    ]
-    assert loss == pytest.approx(float(sum(own)) / 2)
-    assert right.tolist() == [False, True]
+    module = JointModule({'a': (0, 3), 'b': (3, 5)}, classifier='1')
+    module.set_model(nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.Identity()))
+    with torch.no_grad():
+        module.model[1].weight.zero_()
+    for bias, y, name, own, right in (
+        ([0.0, 1.0, 2.0, 50.0, 60.0], 1, 'a', slice(0, 3), False),
+        ([70.0, 80.0, 90.0, 2.0, 1.0], 3, 'b', slice(3, 5), True),
+    ):
+        module.model[1].bias.data = torch.tensor(bias)
+        found, loss, correct = module.joint_loss(torch.zeros(1, 1, 2, 2), torch.tensor([y]))
+        expected = F.cross_entropy(torch.tensor([bias[own]]), torch.tensor([y - own.start]))
+        assert (found, correct.tolist()) == (name, [right])
+        assert float(loss) == pytest.approx(float(expected))
 
 
 def test_jitter_moves_pictures_a_little():
@@ -77,6 +94,190 @@ def test_jitter_moves_pictures_a_little():
     assert torch.allclose(jittered(constant, 0.3), constant, atol=1e-5)  # borders are repeated, not blackened
 
 
-def test_bad_input(tmp_path):
-    with pytest.raises(DataError, match='needs at least one dataset'):
-        JointClassification({}, make_trainer(1, tmp_path, progress=False))
+def test_crops_are_windows_of_the_padded_picture():
+    x = torch.arange(2 * 8 * 8.0).view(2, 1, 8, 8) + 1
+    torch.manual_seed(0)
+    moved = cropped(x, 0.25)
+    padded = F.pad(x, [2] * 4)
+    for picture, original in zip(moved, padded, strict=True):
+        windows = [original[:, i : i + 8, j : j + 8] for i in range(5) for j in range(5)]
+        assert any(torch.equal(picture, window) for window in windows)
+    assert cropped(x, 0.0) is x
+
+
+def test_mirrors_and_squares():
+    x = torch.rand(64, 1, 8, 8) + 1
+    torch.manual_seed(0)
+    mirrored = [torch.equal(a, b.flip(-1)) for a, b in zip(flipped(x), x, strict=True)]
+    assert 16 < sum(mirrored) < 48
+    cut = cut_out(x, 0.5)
+    assert 0 < (cut == 0).float().mean() < 0.25
+    assert torch.equal(cut[cut != 0], x[cut != 0])
+
+
+def test_only_named_datasets_are_mirrored(tmp_path, monkeypatch):
+    seen = set()
+    monkeypatch.setattr('nni_warmstart.augment.flipped', lambda x: seen.add(len(x)) or x)
+    tasks = {'a': make_task(n=40, classes=2), 'b': make_task(n=64, classes=2, seed=1)}
+    evaluator = JointClassification(
+        tasks, make_trainer(1, tmp_path, progress=False), batch_size=64, flip=['b'], steps_per_epoch=8
+    )
+    WarmStartDARTS()(RawFormatModelSpace(small_space(4), evaluator), SequentialExecutionEngine())
+    assert seen == {36, 12}  # both halves of b; those of a have 22 and 8
+
+
+def test_drop_path_drops_ops_with_weights_in_training_only():
+    torch.manual_seed(0)
+    model = introspect.mutate(small_space(), 'DARTS')
+    x = torch.rand(4, 3, 8, 8)
+    plain = model.eval()(x)
+    hooks = drop_paths(model, lambda: 0.9)
+    assert torch.equal(model(x), plain)
+    model.train()
+    assert not torch.equal(model(x), model(x))
+    for hook in hooks:
+        hook.remove()
+    model.load_state_dict(model.state_dict())
+    assert torch.equal(model(x), model(x))
+
+
+def test_batch_norm_per_dataset_is_apart_and_then_averaged():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    bank = NormBank(model, ['a', 'b.c'])
+    optimizer = torch.optim.SGD([*model.parameters(), *bank.parameters()], lr=0.1)
+    for name, shift in (('a', 5.0), ('b.c', -5.0)):
+        (bank.run(model, name, torch.rand(8, 3, 4, 4) + shift) * torch.rand(1, 4, 1, 1)).sum().backward()
+    optimizer.step()
+    a, b = (dict(zip([n for n, _ in bank.places], own.in_order(), strict=True)) for own in bank.own)
+    assert not torch.equal(a['1.running_mean'], b['1.running_mean'])
+    assert not torch.equal(a['1.bias'], b['1.bias'])
+    assert torch.equal(model[1].running_mean, torch.zeros(4))
+    bank.merge()
+    for name in ('1.weight', '1.bias', '1.running_mean', '1.running_var'):
+        assert torch.allclose(model.state_dict()[name], (a[name] + b[name]) / 2)
+
+
+@pytest.mark.parametrize('settings', [{'batch_norm': 'per_dataset'}, {'label_smoothing': 0.1, 'drop_path': 0.3}])
+def test_a_remembered_joint_supernet_is_rebuilt(tmp_path, settings):
+    """The space was made for three classes; the evaluator gives it five."""
+    tasks = [make_task(classes=3, name='a'), make_task(n=64, classes=2, seed=1, name='b')]
+    evaluator = JointClassification(tasks, make_trainer(2, tmp_path, progress=False), batch_size=8, **settings)
+    strategy = WarmStartDARTS(save_to=tmp_path / 'zoo')
+    strategy(RawFormatModelSpace(small_space(3), evaluator), SequentialExecutionEngine())
+    (path,) = (tmp_path / 'zoo').glob('*.safetensors')
+    supernet = Supernet.load(path)
+    assert supernet.build().classifier.out_features == 5
+    assert supernet.space['arguments']['num_labels'] == 5
+    assert supernet.history['datasets'] == {'a': {'classes': 3}, 'b': {'classes': 2}}
+    assert not any('bank' in name for name in supernet.tensors)
+
+
+def test_datasets_of_any_form_size_and_colour(tmp_path):
+    grey = torch.randint(0, 255, (40, 12, 12), dtype=torch.uint8)
+    datasets = {
+        'task': make_task(),
+        'arrays': (grey.numpy(), np.arange(40) % 2),
+        'torch': TensorDataset(torch.rand(40, 3, 10, 10), torch.arange(40) % 4),
+    }
+    evaluator = JointClassification(datasets, make_trainer(1, tmp_path, progress=False), batch_size=8)
+    assert evaluator.num_classes == 9
+    assert {tuple(task.train_x.shape[1:]) for task in evaluator.tasks.values()} == {(3, 12, 12)}
+    assert torch.equal(evaluator.tasks['arrays'].train_x[:, 0], grey)
+    WarmStartDARTS()(RawFormatModelSpace(small_space(2), evaluator), SequentialExecutionEngine())
+    assert evaluator.trainer.callback_metrics.keys() >= {'val_acc/task', 'val_acc/arrays', 'val_acc/torch'}
+
+
+class Killed(Exception):
+    pass
+
+
+class StopAfter(Callback):
+    """As if killed in the middle of an epoch."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_batch_end(self, trainer, *args) -> None:
+        if trainer.current_epoch == self.epochs:
+            raise Killed
+
+
+def test_a_killed_joint_training_goes_on_to_the_same_result(tmp_path):
+    tasks = {'a': make_task(classes=3), 'b': make_task(n=64, classes=2, seed=1)}
+
+    def train(folder, stop_after=None, resume=False):
+        torch.manual_seed(0)
+        callbacks = [checkpoint.every_epoch(folder), *([StopAfter(stop_after)] if stop_after else [])]
+        evaluator = JointClassification(
+            copy.deepcopy(tasks),
+            make_trainer(4, folder, progress=False, callbacks=callbacks),
+            batch_size=8,
+            batch_norm='per_dataset',
+            drop_path=0.2,
+            cutout=0.25,
+        )
+        strategy = WarmStartDARTS()
+        strategy.initialize(RawFormatModelSpace(small_space(3), evaluator), SequentialExecutionEngine())
+        if resume:
+            checkpoint.resume(strategy, folder, 4)
+        strategy.run()
+        return strategy
+
+    whole = train(tmp_path / 'whole')
+    with pytest.raises(Killed):
+        train(tmp_path / 'cut', stop_after=2)
+    resumed = train(tmp_path / 'cut', resume=True)
+    for (name, a), b in zip(whole.supernet.state_dict().items(), resumed.supernet.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    assert [row['default'] for row in whole.curve] == [row['default'] for row in resumed.curve]
+
+
+def test_a_checkpoint_with_heads_of_other_datasets_is_refused(tmp_path):
+    def initialised(names):
+        trainer = make_trainer(2, tmp_path, progress=False, callbacks=[checkpoint.every_epoch(tmp_path)])
+        tasks = {name: make_task(classes=2, seed=k) for k, name in enumerate(names)}
+        strategy = WarmStartDARTS()
+        space = RawFormatModelSpace(small_space(4), JointClassification(tasks, trainer, batch_size=8))
+        strategy.initialize(space, SequentialExecutionEngine())
+        return strategy
+
+    initialised(['a', 'b']).run()
+    other = initialised(['a', 'c'])
+    checkpoint.resume(other, tmp_path, 4)
+    with pytest.raises(DataError, match='has heads for a, b and this run for a, c'):
+        other.run()
+
+
+def test_a_classifier_is_found_or_told():
+    for space in (DartsSpace(width=2), ProxylessNAS(num_labels=10)):
+        supernet = introspect.mutate(space, 'DARTS')
+        resize_head(supernet, 20)
+        assert supernet.classifier.out_features == 20
+        assert 20 in supernet.trace_kwargs.values()
+        with pytest.raises(TransferError, match=r"'stem' is no linear layer of .*; it has .*classifier"):
+            resize_head(supernet, 20, 'stem')
+    with pytest.raises(TransferError, match='is part of the search and has 10 rows; make the space with 5 classes'):
+        resize_head(introspect.mutate(MobileNetV3Space(num_labels=10), 'DARTS'), 5)
+
+
+@pytest.mark.parametrize(
+    ('datasets', 'settings', 'message'),
+    [
+        ({}, {}, 'needs at least one dataset'),
+        ([make_task(), make_task()], {}, "'blobs' is there twice"),
+        ({'none': (np.zeros((0, 8, 8, 3), np.uint8), np.zeros(0, int))}, {}, 'none is empty'),
+        ({'one': (np.zeros((9, 8, 8, 3), np.uint8), np.zeros(9, int))}, {}, 'one has one class'),
+        ({'few': make_task(n=8, classes=6)}, {}, 'few: class .* is missing from the validation split'),
+        ({'gap': (np.zeros((9, 8, 8, 3), np.uint8), np.arange(9) % 2 * 2)}, {}, 'gap: class 1 is missing'),
+        ({'text': ['a', 'b']}, {}, 'text is a list; give a Task'),
+        ({'flat': (np.zeros((9, 8)), np.arange(9) % 2)}, {}, 'flat: pictures have shape'),
+        ({'a': make_task()}, {'flip': ['b']}, "flip names 'b', which is none of the datasets a"),
+        ({'a': make_task()}, {'temperature': 0.0}, 'temperature = 0.0'),
+        ({'a': make_task()}, {'batch_norm': 'own'}, "batch_norm = 'own' is unknown"),
+        ({'a': make_task()}, {'drop_path': 1.0}, 'drop_path = 1.0'),
+        ({'a': make_task()}, {'label_smoothing': -0.1}, 'label_smoothing = -0.1'),
+    ],
+)
+def test_bad_input(tmp_path, datasets, settings, message):
+    with pytest.raises(DataError, match=message):
+        JointClassification(datasets, make_trainer(1, tmp_path, progress=False), **settings)

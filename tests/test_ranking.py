@@ -10,7 +10,7 @@ from conftest import OwnSpace, make_task, run, small_space
 
 from nni_warmstart import DataError, DatasetSketch, Supernet, SupernetZoo, WarmStartDARTS, ZooError, introspect, ranking
 from nni_warmstart.data import Task
-from nni_warmstart.mapping.transfer import fits
+from nni_warmstart.mapping.transfer import fit
 
 STRIPES, BLOBS = 'stripes', 'blobs'
 
@@ -141,7 +141,7 @@ def test_search_from_the_nearest(zoo, tmp_path, caplog):
 
 
 def test_nearest_takes_only_what_fits(zoo, tmp_path):
-    with pytest.raises(ZooError, match=r"source 'nearest': zoo .* has no entry that fits this model space .*; it has blobs"):
+    with pytest.raises(ZooError, match=r'zoo .* has no entry that fits this model space .*; it has blobs'):
         run(WarmStartDARTS(source='nearest', zoo=zoo), tmp_path, space=OwnSpace())
     other = SupernetZoo(tmp_path / 'zoo')
     other.add(Supernet.from_model(introspect.mutate(OwnSpace(), 'DARTS'), name='own', dataset=make_task()))
@@ -158,8 +158,8 @@ def test_nearest_takes_only_what_the_head_can_use(zoo, tmp_path):
     for head, chosen in (('ridge', BLOBS), ('ot', STRIPES)):
         strategy = run(WarmStartDARTS(source='nearest', zoo=bare, head=head), tmp_path, epochs=1, task=make_task(seed=5))
         assert strategy.report.source == chosen
-    assert fits(zoo[STRIPES], introspect.mutate(small_space(2), 'DARTS'), 'copy')
-    assert not fits(zoo[STRIPES], introspect.mutate(small_space(3), 'DARTS'), 'copy')
+    assert fit([zoo[STRIPES]], introspect.mutate(small_space(2), 'DARTS'), 'copy') == [1.0]
+    assert fit([zoo[STRIPES]], introspect.mutate(small_space(3), 'DARTS'), 'copy') == [0.0]
 
 
 def test_a_remembered_search_can_be_ranked(zoo, tmp_path):

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .. import introspect, spaces
 from ..distance.otdd import dataset_distance
 from ..distance.sketch import DatasetSketch
 from ..errors import TransferError
+from ..spaces import CLASS_ARGUMENTS
 
 HEADS = ('ridge', 'ot', 'prototype', 'random', 'copy')
 """Ways to initialise the classifier of a warm supernet."""
@@ -250,6 +252,42 @@ def find_head(model: nn.Module, x: Tensor | None = None) -> str:
         f'no linear layer of {type(model).__name__} gives its output, so its classifier cannot be found; '
         "end the model with nn.Linear, or use head='random'."
     )
+
+
+def resize_head(model: nn.Module, num_classes: int, name: str | None = None) -> None:
+    """Give a model space's classifier another number of rows, freshly initialised; one that has it is left as it is.
+
+    Parameters
+    ----------
+    model
+        A model space, mutated or not; the number of classes that it remembers to have been made with follows.
+    num_classes
+        Rows.
+    name
+        Of the classifier; None for the last linear layer in the order of construction.
+
+    Raises
+    ------
+    TransferError
+        If there is no such linear layer, or its width is searched.
+    """
+    name = name or find_head(model)
+    modules = dict(model.named_modules())
+    old = modules.get(name)
+    if not isinstance(old, nn.Linear):
+        linears = ', '.join(key for key, module in modules.items() if isinstance(module, nn.Linear))
+        raise TransferError(f'classifier {name!r} is no linear layer of {type(model).__name__}; it has {linears or "none"}.')
+    if old.out_features == num_classes:
+        return
+    if introspect.choices(old):
+        raise TransferError(
+            f'the classifier {name!r} of {type(model).__name__} is part of the search and has {old.out_features} rows; make '
+            f'the space with {num_classes} classes.'
+        )
+    new = nn.Linear(old.in_features, num_classes, bias=old.bias is not None).to(old.weight.device, old.weight.dtype)
+    modules[name.rpartition('.')[0]]._modules[name.rpartition('.')[2]] = new
+    made_with = getattr(model, 'trace_kwargs', {})
+    made_with.update({key: num_classes for key in CLASS_ARGUMENTS if key in spaces.parameters_of(type(model))})
 
 
 def features_of(

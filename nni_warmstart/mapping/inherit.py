@@ -135,11 +135,9 @@ def same_space(source: Supernet, target: nn.Module, head_name: str | None) -> bo
     return all(source.candidates.get(label) == list(choice.candidates) for label, choice in choices)
 
 
-def share_in_common(source: Supernet, target: nn.Module, head_name: str | None, shape: tuple[int, ...]) -> float:
-    """Share of the target's weights (tensors) that have a partner in the source."""
-    if same_space(source, target, head_name):
-        return 1.0
-    partners = correspond(structure_of(target, shape), source.traced()).tensors
+def share_in_common(source: Supernet, target: nn.Module, head_name: str | None, structure: Structure) -> float:
+    """Share of the target's weights (tensors) that have a partner in the source; ``structure`` is the target's."""
+    partners = correspond(structure, source.traced()).tensors
     body = body_of(target, head_name)
     return sum(name in partners for name in body) / max(len(body), 1)
 

@@ -71,7 +71,9 @@ class TransferReport:
     seconds
         Wall-clock by step: 'mapping', 'batch_norm', 'head', 'probe', and 'choosing' where the source was chosen.
     ranking
-        Where the source was chosen: (name, distance) of every candidate, the best first.
+        Where the source was chosen: (name, distance or, for 'auto', error rate) of every candidate, the best first.
+    rule
+        By what it was chosen: 'nearest', 'fused' or 'auto'; '' where it was named.
     blocks
         Where the sequences of blocks differ: target block -> source block.
     choices
@@ -89,6 +91,7 @@ class TransferReport:
     zero_shot_accuracy: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     ranking: tuple[tuple[str, float], ...] = ()
+    rule: str = ''
     blocks: dict[str, str] = field(repr=False, default_factory=dict)
     choices: dict[str, dict[str, str]] = field(repr=False, default_factory=dict)
     candidates: dict[str, tuple[list[str], list[str]]] = field(repr=False, default_factory=dict)
@@ -99,6 +102,14 @@ class TransferReport:
         """Share of the parameters (numbers, alphas included) that come from the source."""
         total = sum(origin.numel for origin in self.origins if origin.parameter)
         return sum(o.numel for o in self.origins if o.parameter and o.how in INHERITED) / max(total, 1)
+
+    @property
+    def chosen(self) -> str:
+        """How the source was chosen, in words; '' where it was named."""
+        if not self.ranking:
+            return ''
+        what = 'the best after a few steps' if self.rule == 'auto' else 'the nearest'
+        return f'{what} of {len(self.ranking)}'
 
     @property
     def total_seconds(self) -> float:
@@ -141,7 +152,7 @@ class TransferReport:
     def summary(self) -> str:
         """One line."""
         accuracy = '' if self.zero_shot_accuracy is None else f', accuracy before training {self.zero_shot_accuracy:.3f}'
-        chosen = f', the nearest of {len(self.ranking)}' if self.ranking else ''
+        chosen = f', {self.chosen}' if self.chosen else ''
         return (
             f'warm start from {self.source!r}{chosen}: {self.share_inherited:.1%} of the parameters inherited, '
             f'head {self.head!r}{accuracy}, {self.total_seconds:.2f} s'
@@ -156,6 +167,7 @@ class TransferReport:
             'zero_shot_accuracy': self.zero_shot_accuracy,
             'seconds': self.seconds,
             'ranking': [list(entry) for entry in self.ranking],
+            'chosen': self.chosen,
             'blocks': self.blocks,
             'choices': self.choices,
             'share_by_op': self.shares('op'),

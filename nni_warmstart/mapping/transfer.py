@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
@@ -26,7 +27,7 @@ from .head import FITTED, HEADS, LinearHead, features_of, find_head, prototype, 
 from .inherit import Settings, head_tensors, inherit, same_space, share_in_common
 from .modes import modes_kept
 from .report import TensorOrigin, TransferReport
-from .structure import guess_shape
+from .structure import guess_shape, structure_of
 
 Data = Iterable[Any] | Dataset | tuple[Tensor, Tensor]
 """Labelled data: a loader (or list) of batches ``(inputs, classes)``, a torch dataset, or the two tensors."""
@@ -287,29 +288,34 @@ def _source_head(source: Supernet, head_name: str, width: int) -> tuple[LinearHe
     return LinearHead(weight, torch.zeros(len(weight)) if bias is None else bias), sketch
 
 
-def fits(source: Supernet, target: nn.Module, head: str = 'random', shape: tuple[int, ...] | None = None) -> bool:
-    """Whether at least half of the target's weights have a partner in ``source``, and the source has what this head needs.
+def fit(sources: Sequence[Supernet], target: nn.Module, head: str = 'random') -> list[float]:
+    """Share of the target's weights (tensors) that have a partner in each of ``sources``.
 
-    Parameters
-    ----------
-    source, target, head
-        As :func:`transfer` takes them.
-    shape
-        Of the target's input, batch first; guessed when None.
+    It is 0 for a source that lacks what the head needs, or whose space cannot be mapped.
     """
     try:
         head_name = find_head(target)
     except TransferError:
         head_name = None
-    try:
-        if share_in_common(source, target, head_name, shape or _input_shape(target, [], source)) < 0.5:
-            return False
-    except TransferError:
-        return False
-    if head == 'copy':
-        state, mine = target.state_dict(), source.state_dict()
-        return all(name in mine and len(mine[name]) == len(state[name]) for name in head_tensors(head_name) if name in state)
-    return head != 'ot' or (source.key in source.sketches and same_space(source, target, head_name))
+    structure = functools.cache(lambda shape: structure_of(target, shape))
+    state = target.state_dict()
+
+    def share(source: Supernet) -> float:
+        same = same_space(source, target, head_name)
+        if head == 'ot' and not (same and source.key in source.sketches):
+            return 0.0
+        mine = source.state_dict()
+        rows = [name for name in head_tensors(head_name) if name in state]
+        if head == 'copy' and not all(name in mine and len(mine[name]) == len(state[name]) for name in rows):
+            return 0.0
+        if same:
+            return 1.0
+        try:
+            return share_in_common(source, target, head_name, structure(_input_shape(target, [], source)))
+        except TransferError:
+            return 0.0
+
+    return [share(source) for source in sources]
 
 
 def _take(data: Any, max_samples: int) -> list[tuple[Any, Tensor]]:

@@ -1,0 +1,70 @@
+"""What the benchmarks share: part of a task, one search, and a file of results that grows by lines."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.space import RawFormatModelSpace
+from pytorch_lightning import seed_everything
+
+from nni_warmstart import WarmStartDARTS, data
+from nni_warmstart.evaluator import classification, make_trainer
+
+RESULTS = Path(__file__).resolve().parent / 'results'
+
+
+class Rows:
+    """Results, one JSON object a line; what is in the file need not be run again."""
+
+    def __init__(self, name: str, key: tuple[str, ...]) -> None:
+        self.path, self.key = RESULTS / name, key
+
+    def all(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+
+    def has(self, **row: Any) -> bool:
+        """Whether there is a row with the same key."""
+        return any(all(each.get(part) == row.get(part) for part in self.key) for each in self.all())
+
+    def append(self, **row: Any) -> None:
+        with self.path.open('a') as file:
+            file.write(json.dumps(row) + '\n')
+        print({name: value for name, value in row.items() if not isinstance(value, list)}, flush=True)
+
+
+def load(folder: Path, name: str, pictures: int = 1000) -> data.Task:
+    """A task with at most so many training pictures (or eight per class), at 16 pixels in colour."""
+    task = data.from_npz(folder / f'{name}.npz')
+    share = max(pictures, 8 * task.num_classes) / len(task.train_y)
+    if share < 1:
+        index, _ = data.stratified(task.train_y, share, 0)
+        task = data.replace(task, train_x=task.train_x[index], train_y=task.train_y[index])
+    return task.adapted(3, 16)
+
+
+def search(space: ModelSpace, task: data.Task, *, seed: int, epochs: int, **strategy: Any) -> dict[str, Any]:
+    """One search, cold or warm; ``strategy`` are arguments of :class:`~nni_warmstart.WarmStartDARTS`."""
+    seed_everything(seed, workers=True, verbose=False)
+    warm = WarmStartDARTS(gradient_clip_val=5.0, **strategy)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as out:
+        trainer = make_trainer(epochs, out, progress=False)
+        evaluator = classification(
+            data.split(task), task.num_classes, trainer, batch_size=32, learning_rate=0.05, weight_decay=3e-4
+        )
+        warm(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
+    found = {
+        'curve': [round(figures['default'], 5) for figures in warm.curve],
+        'test_accuracy': warm.oneshot_module.final['test_accuracy'],
+        'seconds': time.perf_counter() - start,
+    }
+    if warm.report is not None:
+        found |= {'source': warm.report.source, 'zero_shot': warm.report.zero_shot_accuracy}
+        found |= {'start_seconds': sum(warm.report.seconds.values())}
+    return found

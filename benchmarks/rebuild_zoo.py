@@ -1,0 +1,71 @@
+"""Make the shipped supernets again, each by the recipe of pretrain_shipped.yml with the changes below.
+
+    python benchmarks/rebuild_zoo.py --data DIR                     # all that the package's zoo lacks; resumable
+    python benchmarks/rebuild_zoo.py --data DIR --zoo mine NAME ... # some of them, elsewhere
+
+About two hours on one core, most of it for the space 'darts'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+import nni_warmstart.zoo_data
+from nni_warmstart import SupernetZoo
+from nni_warmstart.cli import quiet
+from nni_warmstart.config import parse_pretrain
+from nni_warmstart.pretrain import pretrain
+
+RECIPE = yaml.safe_load((Path(__file__).resolve().parent / 'pretrain_shipped.yml').read_text())
+DATASETS = {Path(item['npz']['path']).stem: item for item in RECIPE['data']}
+SINGLE = ['fashion_mnist', 'clothing', 'omniglot_latin', 'grocery', 'emoji_category', 'notmnist', 'braille', 'blood_cells']
+DARTS = {
+    'space': {'name': 'darts', 'width': 4, 'num_cells': 3, 'image_size': 16},
+    'evaluator': {'max_epochs': 8, 'batch_size': 32},
+}
+SUPERNETS: dict[str, tuple[list[str], dict[str, Any]]] = {
+    'joint-nasbench201-w8': (list(DATASETS), {}),
+    **{f'nasbench201-w8-{name}': ([name], {'evaluator': {'max_epochs': 10}}) for name in SINGLE},
+    'joint-darts-w4': (list(DATASETS), DARTS),
+    **{f'darts-w4-{name}': ([name], {**DARTS, 'evaluator': {'max_epochs': 3, 'batch_size': 32}}) for name in SINGLE[:3]},
+}
+"""Name -> datasets, and what the recipe is changed by."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', type=Path, required=True, help='folder of NAME.npz')
+    parser.add_argument(
+        '--zoo', type=Path, default=Path(nni_warmstart.zoo_data.__file__).parent, help="default: the package's"
+    )
+    parser.add_argument('names', nargs='*', metavar='NAME', help=f'default: all of {", ".join(SUPERNETS)}')
+    arguments = parser.parse_args()
+    quiet()
+    torch.set_num_threads(1)
+    zoo = SupernetZoo(arguments.zoo)
+    for name in arguments.names or SUPERNETS:
+        if name in zoo:
+            continue
+        config = parse_pretrain(document(name), arguments.data)
+        out = Path(tempfile.gettempdir()) / f'rebuild-{name}'  # of the same name next time, to go on from
+        command = f'python benchmarks/rebuild_zoo.py --data DIR {name}'
+        print(zoo.add(pretrain(config, name=name, seed=0, out=out, command=command, resume=True)))
+
+
+def document(name: str) -> dict[str, Any]:
+    """What pretrain.yml of this supernet would hold."""
+    datasets, changes = SUPERNETS[name]
+    merged = {key: {**value, **changes.get(key, {})} for key, value in RECIPE.items() if isinstance(value, dict)}
+    if 'space' in changes:
+        merged['space'] = changes['space']
+    return {**RECIPE, **merged, 'data': [DATASETS[each] for each in datasets]}
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,69 @@
+"""Checkpoints of a run that may be killed: one file, replaced atomically, and read as data."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from .errors import ConfigError
+from .storage import unwritable
+from .strategy import WarmStartDARTS
+
+_logger = logging.getLogger(__name__)
+
+_MODEL = 'training_module._model.'
+
+
+def output_folder(out: str | Path) -> Path:
+    """The folder for a run's results.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be written.
+    """
+    trouble = unwritable(Path(out))
+    if trouble:
+        raise ConfigError(f'output folder {trouble}')
+    return Path(out)
+
+
+def every_epoch(out: Path) -> ModelCheckpoint:
+    """One file, ``checkpoints/last.ckpt``, replaced atomically at the end of each epoch, after its validation."""
+    return ModelCheckpoint(
+        dirpath=str(out / 'checkpoints'), filename='last', save_on_train_epoch_end=True, enable_version_counter=False
+    )
+
+
+def resume(strategy: WarmStartDARTS, out: Path, max_epochs: int) -> None:
+    """Let an initialised strategy go on from the checkpoint in ``out``, if there is one.
+
+    Raises
+    ------
+    ConfigError
+        If it is damaged, of another run, or already past the last epoch.
+    """
+    path = out / 'checkpoints' / 'last.ckpt'
+    if not path.is_file():
+        _logger.warning('Nothing to resume: %s does not exist; starting anew.', path)
+        return
+    try:
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        shapes = _shapes({name: tensor for name, tensor in checkpoint['state_dict'].items() if name.startswith(_MODEL)})
+        epoch = int(checkpoint['epoch'])
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f'checkpoint {path} is damaged or of another kind; delete it to start anew.') from error
+    if shapes != _shapes({_MODEL + name: tensor for name, tensor in strategy.supernet.state_dict().items()}):
+        raise ConfigError(f'checkpoint {path} belongs to another run: its tensors differ; choose another --out.')
+    if epoch + 1 > max_epochs:
+        raise ConfigError(f'checkpoint {path} has {epoch + 1} epochs and evaluator.max_epochs = {max_epochs}; raise it.')
+    strategy.load_state_dict({'ckpt_path': str(path)})
+
+
+def _shapes(state: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}

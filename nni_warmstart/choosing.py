@@ -1,0 +1,164 @@
+"""Which supernets a warm start takes: what ``source=`` stands for."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from .errors import TransferError, ZooError
+from .mapping.transfer import fit
+from .probe import Probe, halving
+from .ranking import EMBEDDING, Ranked, by_distance, rank
+from .supernet import Supernet
+from .zoo import SupernetZoo, open_zoo, resolve_source
+
+Source = Supernet | str | os.PathLike[str]
+
+Weighted = list[tuple[Supernet, float]]
+
+FUSED = 2
+"""Supernets that 'fused' takes."""
+
+PROBED = 1024
+"""Pictures of either half that 'auto' looks at."""
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """Finds the sources of one warm start.
+
+    Attributes
+    ----------
+    zoo
+        Where names are looked up.
+    target
+        The mutated model space.
+    loader
+        Gives the loader of a half, 'train' or 'val'.
+    settings
+        Head, alpha, keep, noise and seed of the transfer, and the device of the pictures.
+    """
+
+    zoo: SupernetZoo | str | os.PathLike[str] | None
+    target: nn.Module
+    loader: Callable[[str], Any]
+    settings: dict[str, Any]
+
+    def choose(self, source: Source | Sequence[Source]) -> tuple[Weighted, list[Ranked]]:
+        """Supernets with their weights, and the candidates that they were chosen from, the best first.
+
+        Raises
+        ------
+        ZooError
+            If there is no such source, or none that fits.
+        """
+        if isinstance(source, str) and source in self.by_rule:
+            return self.by_rule[source](self)
+        if not isinstance(source, list | tuple):
+            return [(resolve_source(cast(Any, source), self.zoo), 1.0)], []
+        if not source:
+            raise ZooError('source is an empty list; name at least one supernet.')
+        return self._weighted([each for item in source for each, _ in self.choose(item)[0]]), []
+
+    def nearest(self) -> tuple[Weighted, list[Ranked]]:
+        """The one whose data are nearest by optimal transport."""
+        return self._nearest(1)
+
+    def fused(self) -> tuple[Weighted, list[Ranked]]:
+        """The nearest ones."""
+        return self._nearest(FUSED)
+
+    def joint(self) -> tuple[Weighted, list[Ranked]]:
+        """The one trained on most datasets."""
+        found = [each for each in self._candidates.values() if len(each.history.get('datasets', ())) > 1]
+        if not found:
+            raise ZooError(
+                f"source 'joint': zoo {open_zoo(self.zoo).root} has no supernet of several datasets that fits this model "
+                'space; make one with `nni-warmstart pretrain`.'
+            )
+        return [(max(found, key=lambda each: (len(each.history['datasets']), each.name)), 1.0)], []
+
+    def auto(self) -> tuple[Weighted, list[Ranked]]:
+        """The best of the joint one, the nearest and the fused ones after a few steps of training."""
+        options: dict[tuple[str, ...], Weighted] = {}
+        for rule in ('joint', 'nearest', 'fused'):
+            try:
+                sources, _ = self.by_rule[rule](self)
+            except ZooError:
+                if rule != 'joint':
+                    raise
+                continue  # a zoo may have none
+            options.setdefault(tuple(sorted(each.name for each, _ in sources)), sources)
+        if len(options) == 1:
+            return next(iter(options.values())), []
+        train, val = (_pictures(self.loader(part)) for part in ('train', 'val'))
+        batches = list(zip(val[0].split(256), val[1].split(256), strict=True))
+        probes = [
+            Probe(' + '.join(names), sources, copy.deepcopy(self.target), train, batches, **self.settings)
+            for names, sources in options.items()
+        ]
+        tried = halving(probes)
+        ranked = [Ranked(probe.name, probe.error, probe.seconds) for probe in tried]
+        return next(each for names, each in options.items() if ' + '.join(names) == tried[0].name), ranked
+
+    by_rule: ClassVar = {'nearest': nearest, 'fused': fused, 'joint': joint, 'auto': auto}
+
+    def _nearest(self, number: int) -> tuple[Weighted, list[Ranked]]:
+        chosen = self._ranking[:number]
+        weights = by_distance([each.distance for each in chosen])
+        return [(self._candidates[each.name], w) for each, w in zip(chosen, weights, strict=True)], self._ranking
+
+    @functools.cached_property
+    def _candidates(self) -> dict[str, Supernet]:
+        """The zoo's entries that fit the target best: those of its own space, if there are any."""
+        zoo = open_zoo(self.zoo)
+        entries = list(zoo.entries())
+        shares = fit(entries, self.target, self.settings['head'])
+        least = max(0.5, 0.9 * max(shares, default=0.0))
+        found = {entry.name: entry for entry, share in zip(entries, shares, strict=True) if share >= least}
+        if not found:
+            raise ZooError(
+                f'zoo {zoo.root} has no entry that fits this model space with head {self.settings["head"]!r}; it has '
+                f'{", ".join(zoo.names()) or "none"}. Pretrain one on a similar space.'
+            )
+        return found
+
+    @functools.cached_property
+    def _ranking(self) -> list[Ranked]:
+        return rank(list(self._candidates.values()), self.loader('train'))
+
+    def _weighted(self, found: list[Supernet]) -> Weighted:
+        """By distance where all are sketched, else equally."""
+        if len(found) == 1 or not all(EMBEDDING in each.sketches for each in found):
+            return [(each, 1 / len(found)) for each in found]
+        numbered = {f'{index}': each.renamed(f'{index}') for index, each in enumerate(found)}
+        distances = {each.name: each.distance for each in rank(list(numbered.values()), self.loader('train'))}
+        return list(zip(found, by_distance([distances[name] for name in numbered]), strict=True))
+
+
+def _pictures(loader: Iterable[Any]) -> tuple[Tensor, Tensor]:
+    """Some pictures and classes of a loader.
+
+    Raises
+    ------
+    TransferError
+        If it gives no batches ``(pictures, classes)``.
+    """
+    batches: list[tuple[Tensor, Tensor]] = []
+    for batch in itertools.islice(loader, PROBED):
+        if not (isinstance(batch, list | tuple) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)):
+            raise TransferError("source 'auto' tries sources out on batches (inputs, classes); name a source instead.")
+        batches.append((batch[0], batch[1]))
+        if sum(len(y) for _, y in batches) >= PROBED:
+            break
+    if not batches:
+        raise TransferError("source 'auto' tries sources out, and a loader gave no batch.")
+    return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])

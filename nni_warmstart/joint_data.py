@@ -1,0 +1,93 @@
+"""Loaders for joint training: every batch holds pictures of one dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from nni.nas.evaluator.pytorch import DataLoader
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import ConcatDataset, Sampler
+
+from .data import Images, Splits
+
+
+class JointData(LightningDataModule):
+    """Loaders of one-dataset batches over the splits of several tasks; classes are numbered one task after the other.
+
+    Parameters
+    ----------
+    splits
+        Dataset -> splits.
+    batch_size
+        Pictures per batch.
+    steps_per_epoch
+        Training batches that make an epoch; None for one per validation batch.
+    temperature
+        Datasets are drawn with probability proportional to ``n ** (1 / temperature)``.
+    """
+
+    def __init__(
+        self, splits: Mapping[str, Splits], batch_size: int, steps_per_epoch: int | None, temperature: float
+    ) -> None:
+        super().__init__()
+        self.splits = splits
+        self.batch_size, self.steps_per_epoch, self.temperature = batch_size, steps_per_epoch, temperature
+
+    def train_dataloader(self) -> Any:
+        parts = [part.train for part in self.splits.values()]
+        steps = self.steps_per_epoch or len(self._validation())
+        batches = _RandomBatches([len(part) for part in parts], self.batch_size, steps, self.temperature)
+        return DataLoader(_numbered(parts), batch_sampler=batches)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(_numbered([part.val for part in self.splits.values()]), batch_sampler=self._validation())
+
+    def _validation(self) -> _EveryBatch:
+        return _EveryBatch([len(part.val) for part in self.splits.values()], self.batch_size)
+
+
+class _RandomBatches(Sampler[list[int]]):
+    """Batches of one dataset each, with replacement between batches, from torch's global generator."""
+
+    def __init__(self, sizes: list[int], batch_size: int, steps: int, temperature: float) -> None:
+        self.sizes, self.batch_size, self.steps = sizes, batch_size, steps
+        self.weights = torch.tensor([float(size) ** (1 / temperature) for size in sizes])
+        self.starts = torch.tensor([0, *sizes]).cumsum(0)[:-1].tolist()
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for dataset in torch.multinomial(self.weights, self.steps, replacement=True).tolist():
+            chosen = torch.randperm(self.sizes[dataset])[: self.batch_size]
+            yield (chosen + self.starts[dataset]).tolist()
+
+
+class _EveryBatch(Sampler[list[int]]):
+    """Every picture once, in batches of one dataset each, the batches in a fixed mixed order: alphas learn from them too."""
+
+    def __init__(self, sizes: list[int], batch_size: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        batches, start = [], 0
+        for size in sizes:
+            order = torch.randperm(size, generator=generator) + start
+            batches += [part.tolist() for part in order.split(batch_size)]
+            start += size
+        self.batches = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+
+def _numbered(parts: list[Images]) -> ConcatDataset:
+    """The datasets one after the other, their classes counted on."""
+    numbered, first = [], 0
+    for part in parts:
+        numbered.append(Images(part.x, part.y + first, part.mean, part.std))
+        first += int(part.y.max()) + 1
+    return ConcatDataset(numbered)

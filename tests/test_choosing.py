@@ -1,0 +1,108 @@
+"""What ``source=`` stands for: 'joint', 'auto', and the entries that fit best."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import make_task, run, small_space
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.space import RawFormatModelSpace
+from test_ranking import stripes
+
+from nni_warmstart import (
+    JointClassification,
+    Supernet,
+    SupernetZoo,
+    TransferError,
+    WarmStartDARTS,
+    ZooError,
+    introspect,
+)
+from nni_warmstart.choosing import Chooser
+from nni_warmstart.evaluator import make_trainer
+from nni_warmstart.probe import Probe, halving
+from nni_warmstart.search_spaces import DartsSpace
+
+
+@pytest.fixture(scope='module')
+def zoo(tmp_path_factory) -> SupernetZoo:
+    """Two supernets of one dataset each, and a joint one of both."""
+    folder = tmp_path_factory.mktemp('zoo')
+    zoo = SupernetZoo(folder / 'zoo')
+    tasks = {'blobs': make_task(), 'stripes': stripes()}
+    for name, task in tasks.items():
+        strategy = run(WarmStartDARTS(), folder / 'logs', epochs=4, task=task)
+        zoo.add(Supernet.from_strategy(strategy, name=name, dataset=task))
+    evaluator = JointClassification(tasks, make_trainer(4, folder / 'logs', progress=False), batch_size=8)
+    WarmStartDARTS(save_to=zoo)(RawFormatModelSpace(small_space(5), evaluator), SequentialExecutionEngine())
+    assert zoo.names() == ['blobs', 'nasbench201-1', 'stripes']
+    return zoo
+
+
+JOINT = 'nasbench201-1'
+
+
+def test_joint_takes_the_supernet_of_most_datasets(zoo, tmp_path):
+    strategy = run(WarmStartDARTS(source='joint', zoo=zoo), tmp_path, epochs=1, task=make_task(seed=5))
+    assert strategy.report.source == JOINT
+    zoo_of_one = SupernetZoo(tmp_path / 'zoo')
+    zoo_of_one.add(zoo['blobs'])
+    with pytest.raises(ZooError, match=r"source 'joint': zoo .* has no supernet of several datasets that fits"):
+        run(WarmStartDARTS(source='joint', zoo=zoo_of_one), tmp_path)
+
+
+def test_auto_tries_out_and_leaves_no_trace(zoo, tmp_path):
+    def searched(source):
+        torch.manual_seed(0)
+        return run(WarmStartDARTS(source=source, zoo=zoo), tmp_path, epochs=2, task=make_task(seed=5))
+
+    auto = searched('auto')
+    tried = [name for name, _ in auto.report.ranking]
+    assert {JOINT, 'blobs'} <= set(tried)
+    assert sum(' + ' in name for name in tried) == 1
+    assert auto.report.source == tried[0]
+    assert 'the best after a few steps of 3' in auto.report.summary()
+    assert auto.report.seconds['choosing'] > 0
+    named = searched('fused' if ' + ' in tried[0] else tried[0])
+    for name, tensor in auto.supernet.state_dict().items():
+        assert torch.equal(tensor, named.supernet.state_dict()[name]), name
+
+
+def test_auto_with_one_candidate_does_not_probe(zoo, tmp_path):
+    one = SupernetZoo(tmp_path / 'zoo')
+    one.add(zoo[JOINT])
+    strategy = run(WarmStartDARTS(source='auto', zoo=one), tmp_path, epochs=1, task=make_task(seed=5))
+    assert strategy.report.source == JOINT
+    assert strategy.report.ranking == ()
+    with pytest.raises(ZooError, match='has no entry that fits'):
+        run(WarmStartDARTS(source='auto', zoo=SupernetZoo(tmp_path / 'empty')), tmp_path)
+
+
+def test_auto_needs_batches_of_pictures(zoo):
+    target = introspect.mutate(small_space(), 'DARTS')
+    settings = {'head': 'random', 'alpha': 'transfer', 'keep': 0.8, 'noise': 1e-3, 'seed': 0}
+    batches = [(x.float(), y) for x, y in zip(make_task().train_x.split(12), make_task().train_y.split(12), strict=True)]
+    loaders = {'train': batches, 'val': [{'x': x, 'y': y} for x, y in batches]}
+    with pytest.raises(TransferError, match='name a source instead'):
+        Chooser(zoo, target, loaders.get, settings).choose('auto')
+
+
+def test_entries_of_the_own_space_go_first(zoo, tmp_path):
+    """A DARTS supernet of the very same pictures is no source for NAS-Bench-201 while there are others."""
+    mixed = SupernetZoo(tmp_path / 'zoo')
+    mixed.add(zoo['stripes'])
+    foreign = introspect.mutate(DartsSpace(width=2, num_nodes=2, num_classes=3, image_size=8), 'DARTS')
+    mixed.add(Supernet.from_model(foreign, name='foreign', dataset=make_task()))
+    strategy = run(WarmStartDARTS(source='nearest', zoo=mixed), tmp_path, epochs=1, task=make_task())
+    assert strategy.report.source == 'stripes'
+
+
+def test_halving_trains_the_better_half_further(zoo):
+    x, y = make_task(n=96).train_x.float() / 64 - 2, make_task(n=96).train_y
+    probes = [
+        Probe(name, zoo[name], introspect.mutate(small_space(), 'DARTS'), (x[:40], y[:40]), [(x[40:], y[40:])], 0)
+        for name in ('stripes', 'blobs', JOINT)
+    ]
+    tried = halving(probes, steps=2)
+    assert [probe.rounds for probe in tried] == [2, 2, 1]
+    assert tried[0].error <= tried[1].error
