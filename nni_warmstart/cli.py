@@ -216,12 +216,14 @@ def _zoo_list(arguments: argparse.Namespace) -> None:
 
     zoo = open_zoo(arguments.zoo)
     table = Table(title=str(zoo.root))
-    for column in ('name', 'space', 'strategy', 'classes', 'numbers', 'created'):
-        table.add_column(column)
+    for column in ('name', 'space', 'strategy', 'trained on', 'classes', 'numbers', 'created'):
+        table.add_column(column, justify='right' if column in ('classes', 'numbers') else 'left', overflow='fold')
     for entry in zoo.entries():
         space = entry.space.get('name') or entry.space.get('class', '?')
-        table.add_row(entry.name, space, entry.strategy, str(len(entry.class_names)), f'{entry.num_parameters:,}',
-                      str(entry.history.get('created', '?')))  # fmt: skip
+        datasets = list(entry.history.get('datasets', {})) or [str(entry.history.get('dataset', '?'))]
+        seen = datasets[0] if len(datasets) == 1 else f'{len(datasets)} datasets'
+        table.add_row(entry.name, space, entry.strategy, seen, str(len(entry.class_names)), f'{entry.num_parameters:,}',
+                      str(entry.history.get('created', '?'))[:10])  # fmt: skip
     _console.print(table)
 
 

@@ -34,6 +34,7 @@ _STRATEGY_TYPES: dict[str, tuple[type, float | None, bool]] = {
     'head': (str, None, False),
     'keep': (float, 0, False),
     'noise': (float, 0, False),
+    'untraceable': (str, None, False),
     'arc_learning_rate': (float, 0, False),
     'gradient_clip_val': (float, 0, True),
     'log_prob_every_n_step': (int, 1, False),
@@ -42,7 +43,7 @@ _STRATEGY_TYPES: dict[str, tuple[type, float | None, bool]] = {
 }
 """Settings of a strategy: type, least value, whether null is allowed."""
 
-WARM_KEYS = ('source', 'zoo', 'head', 'alpha', 'keep', 'noise')
+WARM_KEYS = ('source', 'zoo', 'head', 'alpha', 'keep', 'noise', 'untraceable')
 """Settings of a warm start; they have no effect under one of NNI's own names."""
 
 

@@ -52,6 +52,8 @@ class WarmStartDARTS(DARTS):
         Shrink and perturb: share of the inherited weights, the rest is fresh initialisation, in [0, 1].
     noise
         Relative noise on replicated channels.
+    untraceable
+        Modules whose channels are not known, where the spaces differ: 'error', or 'fresh' to leave them as they are.
     save_to
         A zoo or a folder in which the trained supernet is remembered afterwards.
     **kwargs
@@ -72,13 +74,14 @@ class WarmStartDARTS(DARTS):
         alpha: str | float = 'transfer',
         keep: float = 0.8,
         noise: float = 1e-3,
+        untraceable: str = 'error',
         save_to: SupernetZoo | str | os.PathLike[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        check_settings(head=head, alpha=alpha, keep=keep, noise=noise)
+        check_settings(head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable)
         super().__init__(**kwargs)
         self.source, self.zoo = source, zoo
-        self.head, self.alpha, self.keep, self.noise = head, alpha, keep, noise
+        self.head, self.alpha, self.keep, self.noise, self.untraceable = head, alpha, keep, noise, untraceable
         self.save_to = save_to
         self.report: TransferReport | None = None
         self._validates = False
@@ -126,6 +129,7 @@ class WarmStartDARTS(DARTS):
             'alpha': self.alpha,
             'keep': self.keep,
             'noise': self.noise,
+            'untraceable': self.untraceable,
             'seed': torch.initial_seed() % 2**32,
             'device': evaluator.trainer.strategy.root_device,
         }

@@ -296,7 +296,7 @@ class Mixer(nn.Module):
         return torch.einsum('ij,njhw->nihw', self.scale @ self.scale.T, x)
 
 
-def test_what_cannot_be_traced_is_named_or_starts_fresh():
+def test_what_cannot_be_traced_is_named_or_starts_fresh(tmp_path):
     source, target = trained(Attention(4)), trained(Attention(8), 1)
     supernet = Supernet.from_model(source, name='source')
     with pytest.raises(
@@ -309,6 +309,8 @@ def test_what_cannot_be_traced_is_named_or_starts_fresh():
     assert how['stem.weight'] == how['body.conv.weight'] == 'widened'
     with pytest.raises(TransferError, match="untraceable = 'maybe' is unknown"):
         transfer(supernet, target, head='random', untraceable='maybe')
+    strategy = run(WarmStartDARTS(source=supernet, untraceable='fresh'), tmp_path, epochs=1, space=Attention(8))
+    assert {origin.target: origin.how for origin in strategy.report.origins}['mixer.scale'] == 'fresh'
 
 
 def test_spaces_that_fail_to_run_are_named():
