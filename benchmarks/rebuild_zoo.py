@@ -9,6 +9,7 @@ About two hours on one core, most of it for the space 'darts'.
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def main() -> None:
         out = Path(tempfile.gettempdir()) / f'rebuild-{name}'  # of the same name next time, to go on from
         command = f'python benchmarks/rebuild_zoo.py --data DIR {name}'
         print(zoo.add(pretrain(config, name=name, seed=0, out=out, command=command, resume=True)))
+        shutil.rmtree(out)
 
 
 def document(name: str) -> dict[str, Any]:

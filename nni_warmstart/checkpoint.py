@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import pickle
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from .errors import ConfigError
-from .storage import unwritable
+from .storage import unwritable, write_json
 from .strategy import WarmStartDARTS
 
 _logger = logging.getLogger(__name__)
@@ -31,6 +32,40 @@ def output_folder(out: str | Path) -> Path:
     if trouble:
         raise ConfigError(f'output folder {trouble}')
     return Path(out)
+
+
+def keep(out: Path, settings: dict[str, Any], *, resume: bool) -> None:
+    """Write down the settings of a run; when it goes on, they must be the same, but for the number of epochs.
+
+    Raises
+    ------
+    ConfigError
+        Naming what differs.
+    """
+    path = out / 'settings.json'
+    plain = json.loads(json.dumps({key: value for key, value in settings.items() if key != 'base'}, default=str))
+    now = _flat(plain)
+    if resume and path.is_file():
+        try:
+            before = _flat(json.loads(path.read_text()))
+        except (ValueError, AttributeError) as error:
+            raise ConfigError(f'{path} is damaged; delete it to go on with these settings.') from error
+        for key in sorted(before.keys() | now.keys()):
+            if before.get(key) != now.get(key) and key != 'evaluator.max_epochs':
+                raise ConfigError(
+                    f'the run in {out} has {key} = {before.get(key)!r} and should go on with {now.get(key)!r}; put it '
+                    'back, or choose another --out.'
+                )
+    write_json(path, plain)
+
+
+def _flat(settings: Any, prefix: str = '') -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = f'{prefix}{key}'
+        flat.update(_flat(value, f'{name}.') if isinstance(value, dict) else {name: value})
+    return flat
 
 
 def every_epoch(out: Path) -> ModelCheckpoint:

@@ -44,7 +44,7 @@ class Chooser:
     loader
         Gives the loader of a half, 'train' or 'val'.
     settings
-        Head, alpha, keep, noise and seed of the transfer, and the device of the pictures.
+        Of :func:`~nni_warmstart.transfer`.
     """
 
     zoo: SupernetZoo | str | os.PathLike[str] | None
@@ -89,14 +89,16 @@ class Chooser:
     def auto(self) -> tuple[Weighted, list[Ranked]]:
         """The best of the joint one, the nearest and the fused ones after a few steps of training."""
         options: dict[tuple[str, ...], Weighted] = {}
+        trouble: ZooError | None = None
         for rule in ('joint', 'nearest', 'fused'):
             try:
                 sources, _ = self.by_rule[rule](self)
-            except ZooError:
-                if rule != 'joint':
-                    raise
-                continue  # a zoo may have none
+            except ZooError as error:  # a zoo may have no joint supernet, or no sketches to find the nearest by
+                trouble = error
+                continue
             options.setdefault(tuple(sorted(each.name for each, _ in sources)), sources)
+        if not options:
+            raise cast(ZooError, trouble)
         if len(options) == 1:
             return next(iter(options.values())), []
         train, val = (_pictures(self.loader(part)) for part in ('train', 'val'))

@@ -68,10 +68,12 @@ class Images(Dataset):
         Pictures ``(n, channels, side, side)`` and classes ``(n,)``.
     mean, std
         Per channel, in the units of ``x``.
+    name
+        Of the task that they are part of.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, mean: Tensor, std: Tensor) -> None:
-        self.x, self.y = x, y
+    def __init__(self, x: Tensor, y: Tensor, mean: Tensor, std: Tensor, name: str = 'dataset') -> None:
+        self.x, self.y, self.name = x, y, name
         self.mean, self.std = mean.view(-1, 1, 1), std.view(-1, 1, 1)
 
     def __len__(self) -> int:
@@ -79,6 +81,10 @@ class Images(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return (self.x[index].float() - self.mean) / self.std, self.y[index]
+
+    def part(self, index: Tensor) -> Images:
+        """Some of them."""
+        return Images(self.x[index], self.y[index], self.mean, self.std, self.name)
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ def split(task: Task, *, val_share: float = 0.5, seed: int = 0) -> Splits:
     mean, std = pixels.mean((0, 2, 3)).float(), pixels.std((0, 2, 3)).float().clamp_min(1e-6)
 
     def images(x: Tensor, y: Tensor) -> Images:
-        return Images(x, y, mean, std)
+        return Images(x, y, mean, std, task.name)
 
     test = images(task.test_x, task.test_y) if len(task.test_x) else None
     return Splits(
@@ -251,25 +257,31 @@ def labelled(name: str, dataset: Any) -> Task:
     """
     if isinstance(dataset, Task):
         task = dataset
+        if not all(isinstance(x, Tensor) and x.ndim == 4 and x.shape[1] in (1, 3) for x in (task.train_x, task.test_x)):
+            raise DataError(f'{name} has pictures that are no tensors (n, channels, side, side) with 1 or 3 channels.')
         return _checked(name, task.train_x, task.train_y, task.test_x, task.test_y, task.class_names)
     if not (isinstance(dataset, tuple) and len(dataset) == 2):
         if not (isinstance(dataset, Dataset) and isinstance(dataset, Sized)):
             raise DataError(f'{name} is a {type(dataset).__name__}; give a Task, a torch dataset with a length, or (x, y).')
         if not len(dataset):
             raise DataError(f'{name} is empty: it has no pictures.')
-        try:
-            pairs = [dataset[index] for index in range(len(dataset))]
-            dataset = np.stack([np.asarray(x) for x, _ in pairs]), np.asarray([int(y) for _, y in pairs])
-        except (TypeError, ValueError) as error:
-            raise DataError(
-                f'{name} gives no pairs of a picture and a whole number, all of one shape ({error}); add transforms.'
-            ) from error
-    pictures = np.asarray(dataset[0])
+    try:
+        if isinstance(dataset, Dataset):
+            pairs = [dataset[index] for index in range(len(dataset))]  # pyright: ignore[reportArgumentType]
+            dataset = np.stack([np.asarray(x) for x, _ in pairs]), np.asarray([np.asarray(y) for _, y in pairs])
+        pictures, labels = np.asarray(dataset[0]), np.asarray(dataset[1])
+        if pictures.dtype.kind not in 'buif':
+            raise ValueError(f'pictures of type {pictures.dtype}')
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f'{name} gives no pairs of a picture and a whole number, all of one shape ({" ".join(str(error).split())}); add '
+            'transforms.'
+        ) from error
     if pictures.ndim == 3:
         pictures = pictures[..., None]
     elif pictures.ndim == 4 and pictures.shape[-1] not in (1, 3) and pictures.shape[1] in (1, 3):  # torch's habit
         pictures = pictures.transpose(0, 2, 3, 1)
-    x, y = _channels_first(pictures, name), _labels(np.asarray(dataset[1]), name)
+    x, y = _channels_first(pictures, name), _labels(labels, name)
     return _checked(name, x, y, x[:0], y[:0], [str(label) for label in range(int(y.max()) + 1 if len(y) else 0)])
 
 

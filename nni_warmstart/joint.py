@@ -2,163 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import nni
-import torch.nn.functional as F
-from nni.nas.evaluator.pytorch import Lightning, LightningModule, Trainer
-from torch import Tensor, nn
+from nni.nas.evaluator.pytorch import Lightning, Trainer
+from torch import nn
 
 from .augment import Augmentation
-from .data import Task, labelled, split
-from .drop_path import drop_paths
+from .data import Task, labelled
+from .distance.embedding import EMBEDDINGS
+from .distance.sketch import sketches_of
 from .errors import DataError
-from .evaluator import SAFE_LOADING, sgd_with_cosine
+from .evaluator import SAFE_LOADING
 from .joint_data import JointData
-from .mapping import batchnorm
-from .mapping.head import resize_head
-from .norm_bank import NormBank
+from .joint_module import JointModule
+from .supernet import Supernet
 
 BATCH_NORMS = ('shared', 'per_dataset')
-
-_STATE = 'nni_warmstart_joint'  # our key in a Lightning checkpoint
-
-
-@nni.trace
-class JointModule(LightningModule):
-    """Training on classes of several datasets, numbered one dataset after the other in one wide classifier.
-
-    A head per dataset is a range of rows: each picture competes among the classes of its own dataset only. Batches hold
-    pictures of one dataset, so that batch norm sees in training what it will see on a target.
-
-    Parameters
-    ----------
-    heads
-        Dataset -> (first row, row after the last) of the classifier.
-    learning_rate, weight_decay
-        Of SGD with momentum and a cosine schedule.
-    augmentation
-        What happens to training pictures.
-    flip
-        Datasets whose pictures may be mirrored.
-    label_smoothing
-        Share of the label that is spread over the classes of its dataset (Szegedy et al., CVPR 2016).
-    drop_path
-        Probability with which candidate ops are dropped at the end of training; it grows linearly from 0.
-    batch_norm
-        'shared', or 'per_dataset': scales, shifts and statistics of its own for each, averaged at the end.
-    classifier
-        Name of the linear layer that becomes the heads; None for the last one of the space.
-
-    Attributes
-    ----------
-    accuracy
-        Validation accuracy of every dataset after the last epoch.
-    """
-
-    def __init__(
-        self,
-        heads: dict[str, tuple[int, int]],
-        *,
-        learning_rate: float = 0.025,
-        weight_decay: float = 3e-4,
-        augmentation: Augmentation | None = None,
-        flip: Sequence[str] = (),
-        label_smoothing: float = 0.0,
-        drop_path: float = 0.0,
-        batch_norm: str = 'shared',
-        classifier: str | None = None,
-    ) -> None:
-        super().__init__()
-        self.heads = heads
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self.augmentation, self.flip = augmentation or Augmentation(), frozenset(flip)
-        self.label_smoothing, self.drop_path = label_smoothing, drop_path
-        self.batch_norm, self.classifier = batch_norm, classifier
-        self.bank: NormBank | None = None
-        self.accuracy: dict[str, float] = {}
-        self._right: dict[str, list[float]] = {}
-        self._hooks: list[Any] = []
-
-    def set_model(self, model: nn.Module) -> None:
-        """Take a model space, and give its classifier a row per class of every dataset."""
-        if model is not getattr(self, '_model', None):
-            resize_head(model, max(stop for _, stop in self.heads.values()), self.classifier)
-            self.bank = NormBank(model, list(self.heads)) if self.batch_norm == 'per_dataset' else None
-        super().set_model(model)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
-
-    def history(self) -> dict[str, Any]:
-        """What a supernet's card remembers of its datasets."""
-        return {'datasets': {name: {'classes': stop - start} for name, (start, stop) in self.heads.items()}}
-
-    def head_of(self, y: Tensor) -> tuple[str, int, int]:
-        """Dataset of a batch, its first row, and the row after its last."""
-        label = int(y[0])
-        return next((name, start, stop) for name, (start, stop) in self.heads.items() if start <= label < stop)
-
-    def joint_loss(self, x: Tensor, y: Tensor) -> tuple[str, Tensor, Tensor]:
-        """Dataset, cross-entropy among its own classes, and what is classified right, shape ``(n,)``."""
-        name, start, stop = self.head_of(y)
-        logits = self.model(x) if self.bank is None else self.bank.run(self.model, name, x)
-        own = logits[:, start:stop]
-        smoothing = self.label_smoothing if self.model.training else 0.0
-        return name, F.cross_entropy(own, y - start, label_smoothing=smoothing), own.argmax(1) == y - start
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        x, y = batch
-        x = self.augmentation(x, flip=self.head_of(y)[0] in self.flip)
-        _, loss, right = self.joint_loss(x, y)
-        self.log('train_loss', loss)
-        self.log('train_acc', right.float().mean(), prog_bar=True)
-        return loss
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        x, y = batch
-        with batchnorm.by_batch(self.model):  # running statistics are a mixture of all datasets, right for none
-            name, loss, right = self.joint_loss(x, y)
-        self.log('val_loss', loss, batch_size=len(y))
-        self._right.setdefault(name, []).extend(right.float().tolist())
-
-    def on_validation_epoch_end(self) -> None:
-        self.accuracy = {name: sum(right) / len(right) for name, right in self._right.items()}
-        self._right = {}
-        for name, value in self.accuracy.items():
-            self.log(f'val_acc/{name}', value)
-        mean = sum(self.accuracy.values()) / max(len(self.accuracy), 1)
-        self.log('val_acc', mean, prog_bar=True)
-        bar = getattr(self.trainer, 'progress_bar_callback', None)
-        if bar is not None and bar.is_enabled and not self.trainer.sanity_checking:
-            each = '  '.join(f'{name} {value:.3f}' for name, value in self.accuracy.items())
-            bar.print(f'epoch {self.trainer.current_epoch + 1}: mean {mean:.3f}  {each}')
-
-    def on_train_start(self) -> None:
-        if self.drop_path:
-            epochs = max(1, (self.trainer.max_epochs or 1) - 1)
-            self._hooks = drop_paths(self.model, lambda: self.drop_path * min(1.0, self.trainer.current_epoch / epochs))
-
-    def on_train_end(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        if self.bank is not None:
-            self.bank.merge()
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[_STATE] = {'heads': {name: list(rows) for name, rows in self.heads.items()}, 'accuracy': self.accuracy}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        state = checkpoint.get(_STATE, {})
-        held = {name: tuple(rows) for name, rows in state.get('heads', {}).items()}
-        if held != self.heads:
-            theirs, mine = ', '.join(held) or 'no datasets', ', '.join(self.heads)
-            raise DataError(f'the checkpoint has heads for {theirs} and this run for {mine}; give it the same datasets.')
-        self.accuracy = dict(state['accuracy'])
-
-    def configure_optimizers(self) -> Any:
-        return sgd_with_cosine(self, self.learning_rate, self.weight_decay)
 
 
 @nni.trace
@@ -207,7 +69,7 @@ class JointClassification(Lightning):
 
     def __init__(
         self,
-        datasets: Mapping[str, Any] | Iterable[Task],
+        datasets: Mapping[str, Any] | Sequence[Task],
         trainer: Any = None,
         *,
         epochs: int = 40,
@@ -228,23 +90,32 @@ class JointClassification(Lightning):
         image_size: int | None = None,
         classifier: str | None = None,
     ) -> None:
-        check_joint_settings(
-            temperature=temperature, label_smoothing=label_smoothing, drop_path=drop_path, batch_norm=batch_norm
-        )
+        numbers = {
+            'epochs': (epochs, 1, None), 'batch_size': (batch_size, 2, None), 'learning_rate': (learning_rate, 0, None),
+            'weight_decay': (weight_decay, 0, None), 'temperature': (temperature, 0.01, None), 'jitter': (jitter, 0, 1),
+            'crop': (crop, 0, 0.5), 'cutout': (cutout, 0, 1), 'label_smoothing': (label_smoothing, 0, 0.99),
+            'drop_path': (drop_path, 0, 0.99),
+            'steps_per_epoch': (1 if steps_per_epoch is None else steps_per_epoch, 1, None),
+            'channels': (3 if channels is None else channels, 1, 3),
+            'image_size': (32 if image_size is None else image_size, 1, None),
+        }  # fmt: skip
+        for name, (value, low, high) in numbers.items():
+            _check_number(name, value, low, high)
+        if batch_norm not in BATCH_NORMS:
+            raise DataError(f'batch_norm = {batch_norm!r} is unknown; choose one of {", ".join(BATCH_NORMS)}.')
         tasks = _tasks(datasets)
-        for name in flip:
-            if name not in tasks:
-                raise DataError(f'flip names {name!r}, which is none of the datasets {", ".join(tasks)}.')
+        for name in [flip] if isinstance(flip, str) else flip:
+            if name not in tasks or isinstance(flip, str):
+                raise DataError(f'flip names {name!r}; it must be a list of some of the datasets {", ".join(tasks)}.')
         channels = channels or max(task.train_x.shape[1] for task in tasks.values())
-        side = image_size or max(task.train_x.shape[-1] for task in tasks.values())
+        side = image_size or max(max(task.train_x.shape[-2:]) for task in tasks.values())
         self.num_classes, heads = 0, {}
         for name, task in tasks.items():
             heads[name] = (self.num_classes, self.num_classes + task.num_classes)
             self.num_classes += task.num_classes
-        self.tasks = {name: task.adapted(channels, side) for name, task in tasks.items()}
-        splits = {name: split(task, val_share=val_share) for name, task in self.tasks.items()}
         module = JointModule(
             heads,
+            (channels, side, side),
             learning_rate=learning_rate,
             weight_decay=weight_decay,
             augmentation=Augmentation(jitter, crop, cutout),
@@ -254,23 +125,59 @@ class JointClassification(Lightning):
             batch_norm=batch_norm,
             classifier=classifier,
         )
-        data = JointData(splits, batch_size, steps_per_epoch, temperature)
+        tasks = {name: task.adapted(channels, side) for name, task in tasks.items()}
+        data = JointData(tasks, val_share, batch_size, steps_per_epoch, temperature)
         super().__init__(module, trainer or Trainer(max_epochs=epochs), datamodule=data, fit_kwargs=dict(SAFE_LOADING))
 
 
-def check_joint_settings(*, temperature: float, label_smoothing: float, drop_path: float, batch_norm: str) -> None:
-    """Refuse settings out of their range, naming the argument, its value and the range."""
-    if batch_norm not in BATCH_NORMS:
-        raise DataError(f'batch_norm = {batch_norm!r} is unknown; choose one of {", ".join(BATCH_NORMS)}.')
-    if not temperature > 0:
-        raise DataError(f'temperature = {temperature}, but it must be positive.')
-    for name, value in (('label_smoothing', label_smoothing), ('drop_path', drop_path)):
-        if not 0 <= value < 1:
-            raise DataError(f'{name} = {value}, but it must be from 0 to below 1.')
+def remembered(
+    module: JointModule, data: JointData, model: nn.Module, *, name: str, history: dict[str, Any] | None = None
+) -> Supernet:
+    """A jointly trained supernet, with the names of all classes and sketches of all pictures.
+
+    Parameters
+    ----------
+    module, data
+        Of the evaluator.
+    model
+        The trained supernet.
+    name
+        Of the entry.
+    history
+        What else its card holds; facts about a dataset are added to what is known of it.
+    """
+    datasets: dict[str, dict[str, Any]] = {
+        name: {
+            'classes': task.num_classes,
+            'pictures': len(task.train_x),
+            **({'accuracy': round(module.accuracy[name], 4)} if name in module.accuracy else {}),
+        }
+        for name, task in data.tasks.items()
+    }
+    supernet = Supernet.from_model(
+        model,
+        name=name,
+        class_names=[f'{name}/{label}' for name, task in data.tasks.items() for label in task.class_names],
+        history={'datasets': datasets, 'pictures': [module.pictures[0], module.pictures[1]], **(history or {})},
+    )
+    embeddings = (*EMBEDDINGS, supernet.features(model))
+    return supernet.with_sketches(sketches_of(data.tasks.values(), embeddings, name))
 
 
-def _tasks(datasets: Mapping[str, Any] | Iterable[Task]) -> dict[str, Task]:
-    named: Any = datasets.items() if isinstance(datasets, Mapping) else [(task.name, task) for task in datasets]
+def _check_number(name: str, value: Any, low: float, high: float | None) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or value < low or (high is not None and value > high):
+        wanted = f'{low} or more' if high is None else f'from {low} to {high}'
+        raise DataError(f'{name} = {value!r}, but it must be {wanted}.')
+
+
+def _tasks(datasets: Mapping[str, Any] | Sequence[Task]) -> dict[str, Task]:
+    if isinstance(datasets, Mapping):
+        named: Any = datasets.items()
+    elif isinstance(datasets, list | tuple) and all(isinstance(task, Task) for task in datasets):
+        named = [(task.name, task) for task in datasets]
+    else:
+        raise DataError(f'datasets is a {type(datasets).__name__}; give a dict of labelled datasets, or a list of tasks.')
     tasks: dict[str, Task] = {}
     for name, dataset in named:
         if name in tasks:

@@ -10,7 +10,8 @@ from nni.nas.evaluator.pytorch import DataLoader
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import ConcatDataset, Sampler
 
-from .data import Images, Splits
+from .data import Images, Task, split
+from .distance.pictures import stratified_part
 
 
 class JointData(LightningDataModule):
@@ -18,8 +19,10 @@ class JointData(LightningDataModule):
 
     Parameters
     ----------
-    splits
-        Dataset -> splits.
+    tasks
+        Dataset -> task; pictures of one size.
+    val_share
+        Share of the training pictures that trains the alphas and validates.
     batch_size
         Pictures per batch.
     steps_per_epoch
@@ -29,23 +32,37 @@ class JointData(LightningDataModule):
     """
 
     def __init__(
-        self, splits: Mapping[str, Splits], batch_size: int, steps_per_epoch: int | None, temperature: float
+        self,
+        tasks: Mapping[str, Task],
+        val_share: float,
+        batch_size: int,
+        steps_per_epoch: int | None,
+        temperature: float,
     ) -> None:
         super().__init__()
-        self.splits = splits
+        self.tasks = tasks
+        self.splits = {name: split(task, val_share=val_share) for name, task in tasks.items()}
         self.batch_size, self.steps_per_epoch, self.temperature = batch_size, steps_per_epoch, temperature
 
     def train_dataloader(self) -> Any:
-        parts = [part.train for part in self.splits.values()]
+        parts = self._parts('train')
         steps = self.steps_per_epoch or len(self._validation())
         batches = _RandomBatches([len(part) for part in parts], self.batch_size, steps, self.temperature)
         return DataLoader(_numbered(parts), batch_sampler=batches)
 
     def val_dataloader(self) -> Any:
-        return DataLoader(_numbered([part.val for part in self.splits.values()]), batch_sampler=self._validation())
+        return DataLoader(_numbered(self._parts('val')), batch_sampler=self._validation())
+
+    def some(self, part: str, at_most: int = 1024) -> Any:
+        """Loader of a half, 'train' or 'val', with at most so many pictures of every dataset, each once."""
+        parts = [each.part(stratified_part(each.y, at_most, seed=0)) for each in self._parts(part)]
+        return DataLoader(_numbered(parts), batch_sampler=_EveryBatch([len(each) for each in parts], self.batch_size))
+
+    def _parts(self, part: str) -> list[Images]:
+        return [getattr(splits, part) for splits in self.splits.values()]
 
     def _validation(self) -> _EveryBatch:
-        return _EveryBatch([len(part.val) for part in self.splits.values()], self.batch_size)
+        return _EveryBatch([len(part) for part in self._parts('val')], self.batch_size)
 
 
 class _RandomBatches(Sampler[list[int]]):
@@ -53,7 +70,7 @@ class _RandomBatches(Sampler[list[int]]):
 
     def __init__(self, sizes: list[int], batch_size: int, steps: int, temperature: float) -> None:
         self.sizes, self.batch_size, self.steps = sizes, batch_size, steps
-        self.weights = torch.tensor([float(size) ** (1 / temperature) for size in sizes])
+        self.weights = torch.softmax(torch.tensor(sizes).double().log() / temperature, 0)
         self.starts = torch.tensor([0, *sizes]).cumsum(0)[:-1].tolist()
 
     def __len__(self) -> int:
@@ -73,7 +90,8 @@ class _EveryBatch(Sampler[list[int]]):
         batches, start = [], 0
         for size in sizes:
             order = torch.randperm(size, generator=generator) + start
-            batches += [part.tolist() for part in order.split(batch_size)]
+            parts = max(1, min(-(-size // batch_size), size // 2))  # batch norm cannot train on a single picture
+            batches += [part.tolist() for part in order.tensor_split(parts)]
             start += size
         self.batches = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 

@@ -26,27 +26,31 @@ class NormBank(nn.Module):
     def __init__(self, model: nn.Module, datasets: Sequence[str]) -> None:
         super().__init__()
         norms = set(batch_norms(model))
-        self.places = [
-            (f'{path}.{name}', tensor)
+        tensors = {
+            f'{path}.{name}': tensor
             for path, module in model.named_modules()
             if module in norms
-            for name, tensor in module.state_dict(keep_vars=True).items()
-        ]
+            for own in (module.named_parameters, module.named_buffers)
+            for name, tensor in own(recurse=False)  # NNI's mixed ones hold alphas too, one level deeper
+        }
+        self.places = list(tensors)
         self.names = list(datasets)
-        self.own = nn.ModuleList(_Tensors([tensor for _, tensor in self.places]) for _ in datasets)
+        self.own = nn.ModuleList(_Tensors(list(tensors.values())) for _ in datasets)
+
+    def tensors(self, dataset: str) -> dict[str, Tensor]:
+        """Those of one dataset, by their name in the model."""
+        own: Any = self.own[self.names.index(dataset)]
+        return dict(zip(self.places, own.in_order(), strict=True))
 
     def run(self, model: nn.Module, dataset: str, *inputs: Any) -> Any:
         """Output of ``model`` with the batch norms of one dataset."""
-        tensors: Any = self.own[self.names.index(dataset)]
-        names = (name for name, _ in self.places)
-        return functional_call(model, dict(zip(names, tensors.in_order(), strict=True)), inputs)
+        return functional_call(model, self.tensors(dataset), inputs)
 
-    def merge(self) -> None:
-        """Give the model's own batch norms the mean over the datasets."""
-        with torch.no_grad():
-            for k, (_, tensor) in enumerate(self.places):
-                values = [tensors.in_order()[k].double() for tensors in self.own]  # pyright: ignore[reportCallIssue]
-                tensor.copy_(torch.stack(values).mean(0))
+    def merge(self, model: nn.Module) -> None:
+        """Give the batch norms of ``model`` the mean over the datasets."""
+        state, each = model.state_dict(), [self.tensors(name) for name in self.names]
+        for place in self.places:
+            state[place].copy_(torch.stack([tensors[place].detach().double() for tensors in each]).mean(0))
 
 
 class _Tensors(nn.Module):

@@ -13,11 +13,9 @@ from pytorch_lightning import seed_everything
 from . import checkpoint, spaces
 from .config import PretrainConfig, make_strategy
 from .data import Task
-from .distance.embedding import EMBEDDINGS
-from .distance.sketch import sketches_of
 from .errors import DataError
 from .evaluator import make_trainer
-from .joint import JointClassification
+from .joint import JointClassification, remembered
 from .supernet import Supernet
 
 
@@ -74,34 +72,27 @@ def pretrain(
     trainer = make_trainer(settings.pop('max_epochs'), out, progress=progress, callbacks=[checkpoint.every_epoch(out)])
     flip = [name for name, item in zip(tasks, config.data, strict=True) if item.flip]
     evaluator = JointClassification(tasks, trainer, channels=channels, image_size=side, flip=flip, **settings)
+    checkpoint.keep(out, {**asdict(config), 'seed': seed}, resume=resume)
     space = spaces.create(config.space.name, config.space.arguments, evaluator.num_classes, allow_import=True)
-    spaces.check_input(space, channels, side, evaluator.num_classes)
     strategy = make_strategy(config.strategy, config.base)
     strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
     if resume:
         checkpoint.resume(strategy, out, config.evaluator.max_epochs)
     strategy.run()
-    accuracy = cast(Any, strategy.oneshot_module).training_module.accuracy
-    supernet = Supernet.from_strategy(
-        strategy,
+    data = evaluator.datamodule
+    supernet = remembered(
+        cast(Any, strategy.oneshot_module).training_module,
+        cast(Any, data),
+        strategy.supernet,
         name=name,
-        class_names=[f'{name}/{label}' for name, task in tasks.items() for label in task.class_names],
         history={
-            'datasets': {
-                task.name: {
-                    'classes': task.num_classes,
-                    'pictures': len(task.train_x),
-                    'licence': item.licence,
-                    'accuracy': round(accuracy[task.name], 4),
-                }
-                for item, task in zip(config.data, tasks.values(), strict=True)
-            },
-            'pictures': [channels, side],
             'evaluator': asdict(config.evaluator),
             'strategy': {'name': config.strategy.name, **config.strategy.arguments},
             'seed': seed,
             'command': command,
         },
     )
-    embeddings = (*EMBEDDINGS, supernet.features(strategy.supernet))
-    return supernet.with_sketches(sketches_of(evaluator.tasks.values(), embeddings, name))
+    licences = dict(zip(tasks, (item.licence for item in config.data), strict=True))
+    for dataset, facts in supernet.history['datasets'].items():
+        facts['licence'] = licences[dataset]
+    return supernet

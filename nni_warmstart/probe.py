@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import introspect
-from .mapping.transfer import accuracy_on, transfer
+from .mapping.transfer import accuracy_on, among_own, transfer
 from .supernet import Supernet
 
 Labelled = tuple[Tensor, Tensor]
@@ -54,7 +54,9 @@ class Probe:
         start = time.perf_counter()
         self.name, self.rounds = name, 0
         self.model, self.train_data, self.val_data = model, train, val
+        self.heads = settings.get('heads')
         report = transfer(sources, model, data=train, val_data=val, seed=seed, **settings)
+        model.to(settings.get('device', 'cpu'))
         self.error = 1 - (report.zero_shot_accuracy or 0.0)
         self.generator = torch.Generator().manual_seed(seed)
         self.seconds = time.perf_counter() - start
@@ -77,9 +79,12 @@ class Probe:
             for _ in range(steps):
                 batch = torch.randint(len(x), (min(64, len(x)),), generator=self.generator)
                 optimizer.zero_grad()
-                F.cross_entropy(self.model(x[batch].to(device)), y[batch].to(device)).backward()
+                logits = self.model(x[batch].to(device))
+                if self.heads is not None:
+                    logits = among_own(logits, y[batch], self.heads)
+                F.cross_entropy(logits, y[batch].to(device)).backward()
                 optimizer.step()
-            self.error = 1 - accuracy_on(self.model, self.val_data, device)
+            self.error = 1 - accuracy_on(self.model, self.val_data, device, self.heads)
         self.rounds += 1
         self.seconds += time.perf_counter() - start
 

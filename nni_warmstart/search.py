@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ def run_search(
         learning_rate=config.evaluator.learning_rate,
         weight_decay=config.evaluator.weight_decay,
     )
+    checkpoint.keep(out, {**asdict(config), 'seed': seed}, resume=resume)
     strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
     if resume:
         checkpoint.resume(strategy, out, config.evaluator.max_epochs)

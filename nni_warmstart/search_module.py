@@ -126,16 +126,13 @@ class SearchModule(_Base):
         if 'default' in figures and nni.get_current_parameter() is not None:
             nni.report_intermediate_result(figures)
 
-    def on_train_end(self) -> None:
-        super().on_train_end()
+    def on_fit_end(self) -> None:
+        if not (self.curve and self._is_nnis('on_fit_end')):  # NNI's own would only report a second time
+            super().on_fit_end()
         self.final = dict(self.curve[-1]) if self.curve else {}
         test = self._test_accuracy()
         if test is not None:
             self.final['test_accuracy'] = test
-
-    def on_fit_end(self) -> None:
-        if not (self.curve and self._is_nnis('on_fit_end')):  # NNI's own would only report a second time
-            super().on_fit_end()
         if 'default' in self.final and nni.get_current_parameter() is not None:
             nni.report_final_result(self.final)
 

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -18,7 +19,8 @@ from . import channel
 from .choosing import Chooser, Source
 from .data import quiet_randomness
 from .errors import TransferError
-from .joint import JointModule
+from .joint import remembered
+from .joint_module import JointModule
 from .mapping.report import TransferReport
 from .mapping.transfer import check_settings, transfer
 from .search_module import SearchModule, search_module
@@ -110,6 +112,8 @@ class WarmStartDARTS(DARTS):
         mutated: Any = super()._initialize(model_space, engine)
         evaluator = mutated.evaluator
         evaluator.module.set_model(mutated.model_space)  # an evaluator may change the classifier, and a transfer fits it
+        if isinstance(evaluator.module.training_module, JointModule):  # its own loaders draw datasets at random
+            self._loaders = {part: partial(evaluator.datamodule.some, part) for part in ('train', 'val')}
         evaluator.module.calibration = lambda: self._loader('train')
         if self.source is not None:
             self.report = self._warm_start(mutated.model_space, evaluator)
@@ -119,7 +123,7 @@ class WarmStartDARTS(DARTS):
         return mutated
 
     def _warm_start(self, target: nn.Module, evaluator: Any) -> TransferReport:
-        if evaluator.datamodule is not None:
+        if evaluator.datamodule is not None and not self._loaders:
             with quiet_randomness():
                 evaluator.datamodule.prepare_data()
                 evaluator.datamodule.setup('fit')
@@ -130,6 +134,7 @@ class WarmStartDARTS(DARTS):
             'keep': self.keep,
             'noise': self.noise,
             'untraceable': self.untraceable,
+            'heads': getattr(evaluator.module.training_module, 'heads', None),
             'seed': torch.initial_seed() % 2**32,
             'device': evaluator.trainer.strategy.root_device,
         }
@@ -154,9 +159,15 @@ class WarmStartDARTS(DARTS):
         super()._run()
         if self.save_to is not None:
             zoo = open_zoo(self.save_to)
-            module: Any = cast(Any, self.oneshot_module).training_module
-            history = {'curve': self.curve, **(module.history() if isinstance(module, JointModule) else {})}
-            supernet = Supernet.from_strategy(self, name='new', dataset=self._loader('train'), history=history)
+            module: Any = self.oneshot_module
+            history: dict[str, Any] = {'curve': self.curve}
+            if isinstance(module.training_module, JointModule):
+                data = module.trainer.datamodule
+                supernet = remembered(module.training_module, data, self.supernet, name='new', history=history)
+            else:
+                data = self._loader('train')
+                history['dataset'] = getattr(getattr(data, 'dataset', data), 'name', type(data).__name__)
+                supernet = Supernet.from_strategy(self, name='new', dataset=data, history=history)
             name = zoo.add_numbered(supernet, type(self.supernet).__name__.lower())
             _logger.info('Remembered the supernet as %r in %s.', name, zoo)
 

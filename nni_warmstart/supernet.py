@@ -257,9 +257,20 @@ class Supernet:
         if not isinstance(space, ModelSpace):
             raise TransferError(f'space is a {type(space).__name__}; it must be a ModelSpace.')
         model = space if is_supernet(space) else introspect.mutate(space, self.strategy)
+        if len(self.history.get('datasets', ())) > 1:
+            self._resize_head(model)
         self._check_matches(model)
         model.load_state_dict(self.state_dict())
         return model
+
+    def _resize_head(self, model: nn.Module) -> None:
+        """Heads of several datasets stand where a space has its classifier."""
+        from .mapping.head import find_head, resize_head
+
+        name = find_head(model)
+        weight = self.tensors.get(f'{name}.weight')
+        if weight is not None:
+            resize_head(model, len(weight), name)
 
     def _check_matches(self, model: nn.Module) -> None:
         mine, theirs = self.state_dict(), model.state_dict()

@@ -78,6 +78,12 @@ def test_auto_with_one_candidate_does_not_probe(zoo, tmp_path):
         run(WarmStartDARTS(source='auto', zoo=SupernetZoo(tmp_path / 'empty')), tmp_path)
 
 
+def test_auto_takes_a_joint_supernet_that_cannot_be_ranked(zoo, tmp_path):
+    bare = SupernetZoo(tmp_path / 'zoo')
+    bare.add(Supernet(**{**vars(zoo[JOINT]), 'sketches': {}}))
+    assert run(WarmStartDARTS(source='auto', zoo=bare), tmp_path, epochs=1, task=make_task(seed=5)).report.source == JOINT
+
+
 def test_auto_needs_batches_of_pictures(zoo):
     target = introspect.mutate(small_space(), 'DARTS')
     settings = {'head': 'random', 'alpha': 'transfer', 'keep': 0.8, 'noise': 1e-3, 'seed': 0}

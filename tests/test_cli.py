@@ -104,7 +104,7 @@ def test_a_killed_search_resumes_to_the_same_result(folder, strategy):
     assert [f['default'] for f in results[0]['curve']] == [f['default'] for f in results[1]['curve']]
 
 
-def test_a_killed_pretraining_resumes_to_the_same_supernet(folder):
+def test_a_killed_pretraining_resumes_to_the_same_supernet(folder, capsys):
     save_npz(folder / 'others.npz', n=30, classes=2)
     document = {
         'data': [{'npz': {'path': 'shapes.npz'}, 'flip': True}, {'npz': {'path': 'others.npz'}}],
@@ -123,6 +123,10 @@ def test_a_killed_pretraining_resumes_to_the_same_supernet(folder):
     assert all(torch.equal(tensor, resumed.tensors[name]) for name, tensor in whole.tensors.items())
     assert whole.history['datasets'] == resumed.history['datasets']
     assert main([*command(folder / 'killed'), '--resume']) == 0  # already at its end
+    capsys.readouterr()
+    for change, message in (('evaluator.jitter=0.5', 'has evaluator.jitter = 0.15 and'), ('seed=1', 'has seed = 0 and')):
+        assert main([*command(folder / 'killed'), '--resume', '--set', change]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_resume_without_a_checkpoint_starts_anew(folder):
@@ -307,7 +311,7 @@ def test_a_foreign_checkpoint_is_not_unpickled(folder, capsys):
 def test_checkpoints_that_do_not_fit(folder, capsys):
     assert search(folder) == 0
     assert search(folder, '--resume', '--set', 'space.width=8') == 2
-    assert 'belongs to another run' in capsys.readouterr().err
+    assert 'has space.arguments.width = 4 and should go on with 8' in capsys.readouterr().err
     assert search(folder, '--resume', '--set', 'evaluator.max_epochs=1') == 2
     assert 'has 2 epochs and evaluator.max_epochs = 1' in capsys.readouterr().err
     checkpoint = folder / 'out' / 'checkpoints' / 'last.ckpt'

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 
+import nni
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import make_task, small_space
+from conftest import make_task, run, small_space
 from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.hub.pytorch import DARTS as HubDarts
 from nni.nas.hub.pytorch import MobileNetV3Space, ProxylessNAS
+from nni.nas.nn.pytorch import ModelSpace, MutableBatchNorm2d, MutableConv2d
 from nni.nas.space import RawFormatModelSpace
 from pytorch_lightning.callbacks import Callback
 from torch import nn
@@ -20,8 +23,8 @@ from nni_warmstart import DataError, JointClassification, Supernet, TransferErro
 from nni_warmstart.augment import cropped, cut_out, flipped, jittered
 from nni_warmstart.drop_path import drop_paths
 from nni_warmstart.evaluator import make_trainer
-from nni_warmstart.joint import JointModule
 from nni_warmstart.joint_data import _EveryBatch, _RandomBatches
+from nni_warmstart.joint_module import JointModule
 from nni_warmstart.mapping.head import resize_head
 from nni_warmstart.norm_bank import NormBank
 from nni_warmstart.search_spaces import DartsSpace
@@ -58,9 +61,10 @@ def test_every_validation_picture_comes_once():
     batches = list(_EveryBatch([5, 9], batch_size=4))
     assert sorted(index for batch in batches for index in batch) == list(range(14))
     assert all(len({index < 5 for index in batch}) == 1 for batch in batches)
+    assert min(map(len, _EveryBatch([65, 3, 9], batch_size=8).batches)) > 1  # batch norm needs two pictures
 
 
-@pytest.mark.parametrize(('temperature', 'share'), [(1.0, 0.9), (2.0, 0.75), (1e9, 0.5)])
+@pytest.mark.parametrize(('temperature', 'share'), [(0.01, 1.0), (1.0, 0.9), (2.0, 0.75), (1e9, 0.5)])
 def test_temperature_flattens_the_draw(temperature, share):
     torch.manual_seed(0)
     batches = list(_RandomBatches([900, 100], 8, 4000, temperature))
@@ -68,7 +72,7 @@ def test_temperature_flattens_the_draw(temperature, share):
 
 
 def test_classes_of_other_datasets_do_not_compete():
-    module = JointModule({'a': (0, 3), 'b': (3, 5)}, classifier='1')
+    module = JointModule({'a': (0, 3), 'b': (3, 5)}, (1, 2, 2), classifier='1')
     module.set_model(nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.Identity()))
     with torch.no_grad():
         module.model[1].weight.zero_()
@@ -148,13 +152,65 @@ def test_batch_norm_per_dataset_is_apart_and_then_averaged():
     for name, shift in (('a', 5.0), ('b.c', -5.0)):
         (bank.run(model, name, torch.rand(8, 3, 4, 4) + shift) * torch.rand(1, 4, 1, 1)).sum().backward()
     optimizer.step()
-    a, b = (dict(zip([n for n, _ in bank.places], own.in_order(), strict=True)) for own in bank.own)
+    a, b = bank.tensors('a'), bank.tensors('b.c')
     assert not torch.equal(a['1.running_mean'], b['1.running_mean'])
     assert not torch.equal(a['1.bias'], b['1.bias'])
     assert torch.equal(model[1].running_mean, torch.zeros(4))
-    bank.merge()
+    model.double()  # as moving to another device: buffers are replaced
+    bank.merge(model)
     for name in ('1.weight', '1.bias', '1.running_mean', '1.running_var'):
-        assert torch.allclose(model.state_dict()[name], (a[name] + b[name]) / 2)
+        assert torch.allclose(model.state_dict()[name].float(), (a[name] + b[name]) / 2)
+
+
+class Wide(ModelSpace):
+    """Searches a width, and has a linear layer that is made after its classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = nni.choice('width', [4, 8])
+        self.stem = MutableConv2d(3, width, 1)
+        self.norm = MutableBatchNorm2d(width)
+        self.body = MutableConv2d(width, 6, 1)
+        self.head = nn.Linear(6, 3)
+        self.gate = nn.Linear(6, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.body(self.norm(self.stem(x)).relu()).mean((2, 3))
+        return self.head(x * self.gate(x).sigmoid())
+
+
+def test_searched_widths_stay_with_their_optimizer(tmp_path):
+    """Alphas of a mixed batch norm belong to the search; the classifier is found by its output."""
+    alphas = []
+    for batch_norm in ('shared', 'per_dataset'):
+        torch.manual_seed(0)
+        tasks = {'a': make_task(classes=3), 'b': make_task(n=64, classes=2, seed=1)}
+        evaluator = JointClassification(
+            tasks, make_trainer(2, tmp_path, progress=False), batch_size=8, batch_norm=batch_norm
+        )
+        strategy = WarmStartDARTS(arc_learning_rate=0.1)
+        strategy(RawFormatModelSpace(Wide(), evaluator), SequentialExecutionEngine())
+        assert strategy.supernet.head.out_features == 5
+        assert strategy.supernet.gate.out_features == 6
+        alphas.append(introspect.choices(strategy.supernet)['width'].alpha.abs().max().item())
+    assert min(alphas) > 0.002  # from less than 0.001; a mean of copies in the bank hardly moves
+
+
+def test_a_warm_start_reaches_every_head_and_every_batch_norm(tmp_path):
+    source = Supernet.from_strategy(run(WarmStartDARTS(), tmp_path, epochs=3), name='source')
+    tasks = {f'{k}': make_task(n=48, classes=3, seed=k) for k in range(6)}
+    evaluator = JointClassification(
+        tasks, make_trainer(1, tmp_path, progress=False), batch_size=8, steps_per_epoch=1, batch_norm='per_dataset'
+    )
+    strategy = WarmStartDARTS(source=source, keep=1.0)
+    strategy.initialize(RawFormatModelSpace(small_space(3), evaluator), SequentialExecutionEngine())
+    assert (strategy.supernet.classifier.weight.abs().sum(1) > 0).all()
+    assert strategy.report.zero_shot_accuracy > 0.7  # one in eighteen if all classes competed
+    module = strategy.oneshot_module.training_module
+    module.setup('fit')
+    state = strategy.supernet.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in module.bank.tensors('4').items())
+    assert torch.equal(state['stem.1.weight'], source.tensors['stem.1.weight'])
 
 
 @pytest.mark.parametrize('settings', [{'batch_norm': 'per_dataset'}, {'label_smoothing': 0.1, 'drop_path': 0.3}])
@@ -168,7 +224,9 @@ def test_a_remembered_joint_supernet_is_rebuilt(tmp_path, settings):
     supernet = Supernet.load(path)
     assert supernet.build().classifier.out_features == 5
     assert supernet.space['arguments']['num_labels'] == 5
-    assert supernet.history['datasets'] == {'a': {'classes': 3}, 'b': {'classes': 2}}
+    assert {name: facts['classes'] for name, facts in supernet.history['datasets'].items()} == {'a': 3, 'b': 2}
+    assert supernet.class_names == ['a/class0', 'a/class1', 'a/class2', 'b/class0', 'b/class1']
+    assert len(supernet.sketches['random_conv'].classes) == 5
     assert not any('bank' in name for name in supernet.tensors)
 
 
@@ -181,8 +239,8 @@ def test_datasets_of_any_form_size_and_colour(tmp_path):
     }
     evaluator = JointClassification(datasets, make_trainer(1, tmp_path, progress=False), batch_size=8)
     assert evaluator.num_classes == 9
-    assert {tuple(task.train_x.shape[1:]) for task in evaluator.tasks.values()} == {(3, 12, 12)}
-    assert torch.equal(evaluator.tasks['arrays'].train_x[:, 0], grey)
+    assert {tuple(task.train_x.shape[1:]) for task in evaluator.datamodule.tasks.values()} == {(3, 12, 12)}
+    assert torch.equal(evaluator.datamodule.tasks['arrays'].train_x[:, 0], grey)
     WarmStartDARTS()(RawFormatModelSpace(small_space(2), evaluator), SequentialExecutionEngine())
     assert evaluator.trainer.callback_metrics.keys() >= {'val_acc/task', 'val_acc/arrays', 'val_acc/torch'}
 
@@ -230,6 +288,10 @@ def test_a_killed_joint_training_goes_on_to_the_same_result(tmp_path):
     for (name, a), b in zip(whole.supernet.state_dict().items(), resumed.supernet.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     assert [row['default'] for row in whole.curve] == [row['default'] for row in resumed.curve]
+    finished = train(tmp_path / 'whole', resume=True)  # killed after its last epoch
+    for (name, a), b in zip(whole.supernet.state_dict().items(), finished.supernet.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    assert finished.oneshot_module.final['default'] == whole.oneshot_module.final['default']
 
 
 def test_a_checkpoint_with_heads_of_other_datasets_is_refused(tmp_path):
@@ -244,7 +306,7 @@ def test_a_checkpoint_with_heads_of_other_datasets_is_refused(tmp_path):
     initialised(['a', 'b']).run()
     other = initialised(['a', 'c'])
     checkpoint.resume(other, tmp_path, 4)
-    with pytest.raises(DataError, match='has heads for a, b and this run for a, c'):
+    with pytest.raises(DataError, match=r'has heads for a \(2 classes\), b .* and this run for a \(2 classes\), c'):
         other.run()
 
 
@@ -260,6 +322,29 @@ def test_a_classifier_is_found_or_told():
         resize_head(introspect.mutate(MobileNetV3Space(num_labels=10), 'DARTS'), 5)
 
 
+def test_spaces_that_do_not_fit_are_named(tmp_path):
+    def start(space, **settings):
+        evaluator = JointClassification({'a': make_task()}, make_trainer(1, tmp_path, progress=False), **settings)
+        WarmStartDARTS()(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
+
+    with pytest.raises(TransferError, match=r'pictures of shape \(1, 8, 8\) do not go through NasBench201'):
+        start(small_space(), channels=1)
+    with pytest.raises(TransferError, match=r'do not go through Wide .* or classifier='):
+        start(Wide(), classifier='gate')
+
+
+def test_a_hub_space_of_fixed_classes_is_rebuilt(tmp_path):
+    space = HubDarts(width=2, num_cells=3, dataset='cifar')
+    evaluator = JointClassification(
+        {'a': make_task(side=16)}, make_trainer(1, tmp_path, progress=False), batch_size=8, steps_per_epoch=1
+    )
+    evaluator.module.heads = {'a': (0, 2), 'b': (2, 3)}
+    strategy = WarmStartDARTS()
+    strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
+    facts = {'datasets': {'a': {}, 'b': {}}}
+    assert Supernet.from_strategy(strategy, name='joint', history=facts).build().classifier.out_features == 3
+
+
 @pytest.mark.parametrize(
     ('datasets', 'settings', 'message'),
     [
@@ -271,8 +356,20 @@ def test_a_classifier_is_found_or_told():
         ({'gap': (np.zeros((9, 8, 8, 3), np.uint8), np.arange(9) % 2 * 2)}, {}, 'gap: class 1 is missing'),
         ({'text': ['a', 'b']}, {}, 'text is a list; give a Task'),
         ({'flat': (np.zeros((9, 8)), np.arange(9) % 2)}, {}, 'flat: pictures have shape'),
-        ({'a': make_task()}, {'flip': ['b']}, "flip names 'b', which is none of the datasets a"),
+        (None, {}, 'datasets is a NoneType'),
+        (make_task(), {}, 'datasets is a Task'),
+        ({'ragged': ([[1], [2, 3]], [0, 1])}, {}, 'ragged gives no pairs'),
+        ({'words': (np.array([['a']]), np.array([0]))}, {}, 'words gives no pairs'),
+        ({'halves': (np.zeros((9, 8, 8, 3), np.uint8), np.arange(9) / 2)}, {}, 'halves: labels have .* whole numbers'),
+        ({'a': make_task()}, {'flip': ['b']}, "flip names 'b'; it must be a list of some of the datasets a"),
+        ({'a': make_task()}, {'flip': 'a'}, "flip names 'a'; it must be a list"),
         ({'a': make_task()}, {'temperature': 0.0}, 'temperature = 0.0'),
+        ({'a': make_task()}, {'temperature': '2'}, "temperature = '2'"),
+        ({'a': make_task()}, {'batch_size': 1}, 'batch_size = 1, but it must be 2 or more'),
+        ({'a': make_task()}, {'steps_per_epoch': 0}, 'steps_per_epoch = 0'),
+        ({'a': make_task()}, {'crop': 3.0}, 'crop = 3.0, but it must be from 0 to 0.5'),
+        ({'a': make_task()}, {'jitter': float('nan')}, 'jitter = nan'),
+        ({'a': make_task()}, {'image_size': -8}, 'image_size = -8'),
         ({'a': make_task()}, {'batch_norm': 'own'}, "batch_norm = 'own' is unknown"),
         ({'a': make_task()}, {'drop_path': 1.0}, 'drop_path = 1.0'),
         ({'a': make_task()}, {'label_smoothing': -0.1}, 'label_smoothing = -0.1'),

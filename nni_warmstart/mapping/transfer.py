@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -47,6 +47,7 @@ def transfer(
     max_samples: int = 4096,
     device: torch.device | str = 'cpu',
     untraceable: str = 'error',
+    heads: Mapping[str, tuple[int, int]] | None = None,
 ) -> TransferReport:
     """Give ``target`` the weights and alphas of ``source``, in place and in one step.
 
@@ -85,6 +86,9 @@ def transfer(
     untraceable
         Modules whose channels are not known (attention, say), where the spaces differ: 'error', or 'fresh' to leave them as
         they are and report that.
+    heads
+        Where the classifier serves several datasets: name -> (first row, row after the last). Classes of different datasets
+        then don't compete, in the fit and in the accuracy; None for a single one.
 
     Returns
     -------
@@ -123,12 +127,12 @@ def transfer(
             origins.update(_reestimated(draft, before, origins))
             clock.stop('batch_norm')
             if head_name is not None and head in FITTED:
-                _fit_head(draft, head_name, head, source, batches, device)
+                _fit_head(draft, head_name, head, source, batches, device, heads)
                 how = 'transported' if head == 'ot' else 'fitted'
                 origins.update({n: replace(origins[n], how=how) for n in head_tensors(head_name) if n in origins})
             clock.stop('head')
             probe = _take(val_data, max_samples) if val_data is not None else batches
-            accuracy = accuracy_on(draft, probe, device) if probe else None
+            accuracy = accuracy_on(draft, probe, device, heads) if probe else None
             clock.stop('probe')
     return TransferReport(
         ' + '.join(each.name for each, _ in sources),
@@ -224,17 +228,33 @@ def check_settings(*, head: str, alpha: str | float, keep: float, noise: float, 
             raise TransferError(f'{name} = {value}, but it must be {wanted}.')
 
 
-def accuracy_on(model: nn.Module, batches: Iterable[Any], device: torch.device | str) -> float:
-    """Share of ``batches`` that ``model`` classifies correctly, in evaluation mode."""
+def accuracy_on(
+    model: nn.Module,
+    batches: Iterable[Any],
+    device: torch.device | str,
+    heads: Mapping[str, tuple[int, int]] | None = None,
+) -> float:
+    """Share of ``batches`` that ``model`` classifies correctly, in evaluation mode; ``heads`` as :func:`transfer` has it."""
     was_training = model.training
     model.eval()
     right = total = 0
     with torch.no_grad():
         for x, y in batches:
-            right += int((model(x.to(device)).argmax(1).cpu() == y).sum())
+            logits = model(x.to(device)).cpu()
+            if heads is not None:
+                logits = among_own(logits, y, heads)
+            right += int((logits.argmax(1) == y).sum())
             total += len(y)
     model.train(was_training)
     return right / max(total, 1)
+
+
+def among_own(logits: Tensor, y: Tensor, heads: Mapping[str, tuple[int, int]]) -> Tensor:
+    """Logits with minus infinity for all classes of other datasets than that of ``y``, shape ``(n, rows)``."""
+    owner = torch.full((logits.shape[1],), -1, device=logits.device)
+    for number, (start, stop) in enumerate(heads.values()):
+        owner[start:stop] = number
+    return logits.masked_fill(owner[y.to(owner.device)][:, None] != owner, float('-inf'))
 
 
 def _reestimated(
@@ -247,7 +267,13 @@ def _reestimated(
 
 
 def _fit_head(
-    model: nn.Module, head_name: str, head: str, source: Supernet, batches: list[Any], device: torch.device | str
+    model: nn.Module,
+    head_name: str,
+    head: str,
+    source: Supernet,
+    batches: list[Any],
+    device: torch.device | str,
+    heads: Mapping[str, tuple[int, int]] | None,
 ) -> None:
     module = model.get_submodule(head_name)
     assert isinstance(module, nn.Linear)
@@ -257,18 +283,19 @@ def _fit_head(
             f'data has labels from {int(labels.min())} to {int(labels.max())}, and the classifier {head_name!r} has '
             f'{module.out_features} classes; number them from 0.'
         )
-    if head == 'ridge':
-        weight, bias = ridge(features, labels, module.out_features, bias=module.bias is not None)
-    elif head == 'ot':
-        weight, bias = transported(
-            *_source_head(source, head_name, module.in_features), features, labels, module.out_features
-        )
-    else:
-        weight, bias = prototype(features, labels, module.out_features)
-    with torch.no_grad():
-        module.weight.copy_(weight)
-        if module.bias is not None:
-            module.bias.copy_(bias)
+    for start, stop in (heads or {'': (0, module.out_features)}).values():
+        chosen = (labels >= start) & (labels < stop)
+        x, y, rows = features[chosen], labels[chosen] - start, stop - start
+        if head == 'ridge':
+            weight, bias = ridge(x, y, rows, bias=module.bias is not None)
+        elif head == 'ot':
+            weight, bias = transported(*_source_head(source, head_name, module.in_features), x, y, rows)
+        else:
+            weight, bias = prototype(x, y, rows)
+        with torch.no_grad():
+            module.weight[start:stop] = weight
+            if module.bias is not None:
+                module.bias[start:stop] = bias
 
 
 def _source_head(source: Supernet, head_name: str, width: int) -> tuple[LinearHead, DatasetSketch]:
