@@ -39,11 +39,13 @@ MAIN = {
     'cold': {'strategy.name': 'DARTS'},
     'warm': {'strategy.name': 'WarmStartDARTS'},
 }
+JOINT = {'strategy.source': 'joint-nasbench201-w8'}
 ABLATION = {
-    'plain copy, random head': {'strategy.head': 'random', 'strategy.keep': 1.0},
-    'keep 0.8, random head': {'strategy.head': 'random'},
-    'plain copy, ridge head': {'strategy.keep': 1.0},
-    'keep 0.8, ridge head, alphas reset': {'strategy.alpha': 'reset'},
+    'the joint source by name': JOINT,
+    'the same, plain copy, random head': {**JOINT, 'strategy.head': 'random', 'strategy.keep': 1.0},
+    'the same, keep 0.8, random head': {**JOINT, 'strategy.head': 'random'},
+    'the same, plain copy, ridge head': {**JOINT, 'strategy.keep': 1.0},
+    'the same, keep 0.8, ridge head, alphas reset': {**JOINT, 'strategy.alpha': 'reset'},
 }
 """Sides of the comparison: keys of search.yml that differ from it."""
 
@@ -115,9 +117,12 @@ def equals_upstream(config: Any, out: Path) -> bool:
 
 
 def recipe() -> str:
-    """Identity of what is measured: the search's settings and the source's weights."""
-    source = SupernetZoo.shipped()[read(CONFIG)['strategy']['source']]
-    return hashlib.sha256(CONFIG.read_bytes() + source.key.encode()).hexdigest()[:12]
+    """Identity of what is measured: the search's settings, the source aside, and the weights of the joint source."""
+    settings = parse_search(overridden(read(CONFIG), JOINT), CONFIG.parent)
+    source = SupernetZoo.shipped()[JOINT['strategy.source']]
+    return hashlib.sha256(repr((settings.space, settings.evaluator, settings.strategy, source.key)).encode()).hexdigest()[
+        :12
+    ]
 
 
 def rows(path: Path, recipe: str) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from common import RESULTS, Rows, load, search
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from pytorch_lightning import seed_everything
+from pytorch_lightning.callbacks import Callback
 
 from nni_warmstart import JointClassification, Supernet, SupernetZoo, WarmStartDARTS, data, spaces
 from nni_warmstart.cli import quiet
@@ -120,10 +121,9 @@ def run_cost(arguments: argparse.Namespace) -> None:
         for names in [DATASETS, *([name] for name in DATASETS)]:
             row = {'datasets': '+'.join(names), 'repeat': repeat}
             if not costs.has(**row):
-                strategy = trained({name: tasks[name] for name in names}, 1, repeat, steps_per_epoch=36)
-                seconds = [strategy.curve[0]['epoch_seconds']]
-                steps = strategy.oneshot_module.trainer.global_step
-                costs.append(**row, seconds_per_step=seconds[0] / steps, steps=steps)
+                clock = StepClock()
+                trained({name: tasks[name] for name in names}, 1, repeat, callbacks=[clock], steps_per_epoch=36)
+                costs.append(**row, seconds_per_step=statistics.mean(clock.seconds[2:]), steps=len(clock.seconds))
 
 
 def run_ablation(arguments: argparse.Namespace) -> None:
@@ -146,14 +146,29 @@ def run_ablation(arguments: argparse.Namespace) -> None:
             )  # fmt: skip
 
 
-def trained(tasks: dict[str, data.Task], epochs: int, seed: int, **settings: Any) -> WarmStartDARTS:
+class StepClock(Callback):
+    """Seconds of every training step, weights and alphas, without validation."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        self.start = time.perf_counter()
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.seconds.append(time.perf_counter() - self.start)
+
+
+def trained(
+    tasks: dict[str, data.Task], epochs: int, seed: int, callbacks: list[Any] | None = None, **settings: Any
+) -> WarmStartDARTS:
     """A strategy that has trained by the shipped recipe, changed by ``settings``."""
     seed_everything(seed, workers=True, verbose=False)
     recipe = {**RECIPE['evaluator'], **settings}
     del recipe['max_epochs']
     strategy = WarmStartDARTS(**{key: value for key, value in RECIPE['strategy'].items() if key != 'name'})
     with tempfile.TemporaryDirectory() as out:
-        evaluator = JointClassification(tasks, make_trainer(epochs, out, progress=False), **recipe)
+        evaluator = JointClassification(tasks, make_trainer(epochs, out, progress=False, callbacks=callbacks), **recipe)
         strategy(RawFormatModelSpace(space(10), evaluator), SequentialExecutionEngine())
     return strategy
 

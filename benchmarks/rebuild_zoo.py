@@ -3,7 +3,7 @@
     python benchmarks/rebuild_zoo.py --data DIR                     # all that the package's zoo lacks; resumable
     python benchmarks/rebuild_zoo.py --data DIR --zoo mine NAME ... # some of them, elsewhere
 
-About two hours on one core, most of it for the space 'darts'.
+About two hours on one core.
 """
 
 from __future__ import annotations

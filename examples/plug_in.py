@@ -22,7 +22,7 @@ evaluator = Classification(
     val_dataloaders=DataLoader(val, batch_size=64),
     max_epochs=2,
 )
-strategy = WarmStartDARTS(source='joint-nasbench201-w8')  # was: DARTS()
+strategy = WarmStartDARTS(source='auto')  # was: DARTS()
 experiment = NasExperiment(space, evaluator, strategy)
 experiment.run()
 

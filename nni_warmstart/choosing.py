@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .errors import TransferError, ZooError
 from .mapping.transfer import fit
-from .probe import Probe, halving
+from .probe import Probe
 from .ranking import EMBEDDING, Ranked, by_distance, rank
 from .supernet import Supernet
 from .zoo import SupernetZoo, open_zoo, resolve_source
@@ -27,8 +27,11 @@ Weighted = list[tuple[Supernet, float]]
 FUSED = 2
 """Supernets that 'fused' takes."""
 
-PROBED = 1024
+PROBED = 512
 """Pictures of either half that 'auto' looks at."""
+
+STEPS = 8
+"""Of training, before 'auto' compares."""
 
 
 @dataclass(frozen=True)
@@ -87,29 +90,39 @@ class Chooser:
         return [(max(found, key=lambda each: (len(each.history['datasets']), each.name)), 1.0)], []
 
     def auto(self) -> tuple[Weighted, list[Ranked]]:
-        """The best of the joint one, the nearest and the fused ones after a few steps of training."""
-        options: dict[tuple[str, ...], Weighted] = {}
+        """The joint one or the nearest, whichever errs less after a few steps; where that is the nearest, or the fused ones.
+
+        Fusing takes longest, and the nearest ones together have hardly a chance where the nearest has lost.
+        """
+        found: dict[str, Weighted] = {}
         trouble: ZooError | None = None
-        for rule in ('joint', 'nearest', 'fused'):
+        for rule in ('joint', 'nearest'):
             try:
-                sources, _ = self.by_rule[rule](self)
+                found[rule] = self.by_rule[rule](self)[0]
             except ZooError as error:  # a zoo may have no joint supernet, or no sketches to find the nearest by
                 trouble = error
-                continue
-            options.setdefault(tuple(sorted(each.name for each, _ in sources)), sources)
-        if not options:
+        if not found:
             raise cast(ZooError, trouble)
-        if len(options) == 1:
-            return next(iter(options.values())), []
-        train, val = (_pictures(self.loader(part)) for part in ('train', 'val'))
-        batches = list(zip(val[0].split(256), val[1].split(256), strict=True))
-        probes = [
-            Probe(' + '.join(names), sources, copy.deepcopy(self.target), train, batches, **self.settings)
-            for names, sources in options.items()
-        ]
-        tried = halving(probes)
-        ranked = [Ranked(probe.name, probe.error, probe.seconds) for probe in tried]
-        return next(each for names, each in options.items() if ' + '.join(names) == tried[0].name), ranked
+        if len({sources[0][0].name for sources in found.values()}) < len(found):
+            del found['joint']  # it is the nearest
+        may_fuse = 'nearest' in found and len(self._ranking) > 1
+        if len(found) == 1 and not may_fuse:
+            return next(iter(found.values())), []
+        tried = {rule: self._probe(sources) for rule, sources in found.items()}
+        if may_fuse and min(tried, key=lambda rule: tried[rule].distance) == 'nearest':
+            found['fused'] = self.fused()[0]
+            tried['fused'] = self._probe(found['fused'])
+        order = sorted(tried, key=lambda rule: tried[rule].distance)
+        return found[order[0]], [tried[rule] for rule in order]
+
+    def _probe(self, sources: Weighted) -> Ranked:
+        """Error rate after mapping and a few steps of training."""
+        name = ' + '.join(each.name for each, _ in sources)
+        x, y = self._halves['val']
+        val = list(zip(x.split(256), y.split(256), strict=True))
+        probe = Probe(name, sources, copy.deepcopy(self.target), self._halves['train'], val, **self.settings)
+        probe.train(STEPS)
+        return Ranked(name, probe.error, probe.seconds)
 
     by_rule: ClassVar = {'nearest': nearest, 'fused': fused, 'joint': joint, 'auto': auto}
 
@@ -137,6 +150,10 @@ class Chooser:
     def _ranking(self) -> list[Ranked]:
         return rank(list(self._candidates.values()), self.loader('train'))
 
+    @functools.cached_property
+    def _halves(self) -> dict[str, tuple[Tensor, Tensor]]:
+        return {part: _some(self.loader(part)) for part in ('train', 'val')}
+
     def _weighted(self, found: list[Supernet]) -> Weighted:
         """By distance where all are sketched, else equally."""
         if len(found) == 1 or not all(EMBEDDING in each.sketches for each in found):
@@ -146,7 +163,7 @@ class Chooser:
         return list(zip(found, by_distance([distances[name] for name in numbered]), strict=True))
 
 
-def _pictures(loader: Iterable[Any]) -> tuple[Tensor, Tensor]:
+def _some(loader: Iterable[Any]) -> tuple[Tensor, Tensor]:
     """Some pictures and classes of a loader.
 
     Raises

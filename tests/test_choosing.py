@@ -51,17 +51,26 @@ def test_joint_takes_the_supernet_of_most_datasets(zoo, tmp_path):
         run(WarmStartDARTS(source='joint', zoo=zoo_of_one), tmp_path)
 
 
-def test_auto_tries_out_and_leaves_no_trace(zoo, tmp_path):
+@pytest.mark.parametrize('joint', [True, False])
+def test_auto_tries_out_and_leaves_no_trace(zoo, tmp_path, joint):
+    entries = SupernetZoo(tmp_path / 'zoo')
+    for name in ('blobs', 'stripes', *([JOINT] if joint else [])):
+        entries.add(zoo[name])
+
     def searched(source):
         torch.manual_seed(0)
-        return run(WarmStartDARTS(source=source, zoo=zoo), tmp_path, epochs=2, task=make_task(seed=5))
+        return run(WarmStartDARTS(source=source, zoo=entries), tmp_path, epochs=2, task=make_task(seed=5))
 
     auto = searched('auto')
-    tried = [name for name, _ in auto.report.ranking]
-    assert {JOINT, 'blobs'} <= set(tried)
-    assert sum(' + ' in name for name in tried) == 1
+    errors = dict(auto.report.ranking)
+    tried = list(errors)
+    assert 'blobs' in tried
+    assert (JOINT in tried) == joint
+    assert errors[tried[0]] == min(errors.values())
+    beaten = joint and errors[JOINT] <= errors['blobs']
+    assert sum(' + ' in name for name in tried) == (0 if beaten else 1)  # fused where the nearest is ahead
     assert auto.report.source == tried[0]
-    assert 'the best after a few steps of 3' in auto.report.summary()
+    assert f'the best after a few steps of {len(tried)}' in auto.report.summary()
     assert auto.report.seconds['choosing'] > 0
     named = searched('fused' if ' + ' in tried[0] else tried[0])
     for name, tensor in auto.supernet.state_dict().items():
