@@ -64,7 +64,10 @@ class Chooser:
             If there is no such source, or none that fits.
         """
         if isinstance(source, str) and source in self.by_rule:
-            return self.by_rule[source](self)
+            try:
+                return self.by_rule[source](self)
+            except ZooError as error:
+                raise ZooError(f'source {source!r}: {error}') from error
         if not isinstance(source, list | tuple):
             return [(resolve_source(cast(Any, source), self.zoo), 1.0)], []
         if not source:
@@ -84,8 +87,8 @@ class Chooser:
         found = [each for each in self._candidates.values() if len(each.history.get('datasets', ())) > 1]
         if not found:
             raise ZooError(
-                f"source 'joint': zoo {open_zoo(self.zoo).root} has no supernet of several datasets that fits this model "
-                'space; make one with `nni-warmstart pretrain`.'
+                f'zoo {open_zoo(self.zoo).root} has no supernet of several datasets that fits this model space; '
+                'make one with `nni-warmstart pretrain`.'
             )
         return [(max(found, key=lambda each: (len(each.history['datasets']), each.name)), 1.0)], []
 

@@ -88,6 +88,7 @@ def test_shipped_supernets():
         assert trained_on.count(1) >= singles
     assert sum(Path(zoo.path(name)).stat().st_size for name in zoo.names()) < 15_000_000
     for name in zoo.names():
+        assert Path(zoo.path(name)).stat().st_size <= 2_000_000
         entry = zoo[name]
         entry.build()
         assert entry.key in entry.sketches  # it can be ranked and its classes transported

@@ -141,7 +141,7 @@ def test_search_from_the_nearest(zoo, tmp_path, caplog):
 
 
 def test_nearest_takes_only_what_fits(zoo, tmp_path):
-    with pytest.raises(ZooError, match=r'zoo .* has no entry that fits this model space .*; it has blobs'):
+    with pytest.raises(ZooError, match=r"source 'nearest': zoo .* has no entry that fits this model space .*; it has blobs"):
         run(WarmStartDARTS(source='nearest', zoo=zoo), tmp_path, space=OwnSpace())
     other = SupernetZoo(tmp_path / 'zoo')
     other.add(Supernet.from_model(introspect.mutate(OwnSpace(), 'DARTS'), name='own', dataset=make_task()))
