@@ -100,6 +100,7 @@ class JointConfig(EvaluatorConfig):
     max_epochs: int = _limits(40, 1)
     learning_rate: float = _limits(0.05, 0)
     val_share: float = _limits(0.25, 0.01, 0.99)
+    arc_batch_size: int = _limits(16, 2)  # pictures per step of the alphas
     steps_per_epoch: int = _limits(100, 1)  # training steps that make an epoch
     temperature: float = _limits(2.0, 0.01)  # datasets are drawn ~ n ** (1 / temperature)
     jitter: float = _limits(0.15, 0, 1)  # pictures are turned, scaled and moved by up to this share

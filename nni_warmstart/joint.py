@@ -43,9 +43,12 @@ class JointClassification(Lightning):
         Of the trainer that is made where none is given.
     batch_size
         Pictures per batch, all of one dataset.
+    arc_batch_size
+        Pictures per batch of the alphas, under our strategies; None for `batch_size`. A quarter of it saves a third of the
+        time.
     steps_per_epoch
-        Training batches that make an epoch (at least; Lightning goes on until every validation picture has served the
-        alphas once); None for one per validation batch.
+        Training batches that make an epoch (under NNI's own strategies at least; they go on until every validation
+        picture has served the alphas once); None for one per validation batch.
     learning_rate, weight_decay
         Of SGD with momentum and a cosine schedule.
     temperature
@@ -89,12 +92,14 @@ class JointClassification(Lightning):
         channels: int | None = None,
         image_size: int | None = None,
         classifier: str | None = None,
+        arc_batch_size: int | None = None,
     ) -> None:
         numbers = {
             'epochs': (epochs, 1, None), 'batch_size': (batch_size, 2, None), 'learning_rate': (learning_rate, 0, None),
             'weight_decay': (weight_decay, 0, None), 'temperature': (temperature, 0.01, None), 'jitter': (jitter, 0, 1),
             'crop': (crop, 0, 0.5), 'cutout': (cutout, 0, 1), 'label_smoothing': (label_smoothing, 0, 0.99),
             'drop_path': (drop_path, 0, 0.99),
+            'arc_batch_size': (batch_size if arc_batch_size is None else arc_batch_size, 2, None),
             'steps_per_epoch': (1 if steps_per_epoch is None else steps_per_epoch, 1, None),
             'channels': (3 if channels is None else channels, 1, 3),
             'image_size': (32 if image_size is None else image_size, 1, None),
@@ -126,7 +131,7 @@ class JointClassification(Lightning):
             classifier=classifier,
         )
         tasks = {name: task.adapted(channels, side) for name, task in tasks.items()}
-        data = JointData(tasks, val_share, batch_size, steps_per_epoch, temperature)
+        data = JointData(tasks, val_share, batch_size, steps_per_epoch, temperature, arc_batch_size)
         super().__init__(module, trainer or Trainer(max_epochs=epochs), datamodule=data, fit_kwargs=dict(SAFE_LOADING))
 
 

@@ -23,8 +23,8 @@ class JointData(LightningDataModule):
         Dataset -> task; pictures of one size.
     val_share
         Share of the training pictures that trains the alphas and validates.
-    batch_size
-        Pictures per batch.
+    batch_size, arc_batch_size
+        Pictures per batch of the weights, and of the alphas.
     steps_per_epoch
         Training batches that make an epoch; None for one per validation batch.
     temperature
@@ -38,16 +38,25 @@ class JointData(LightningDataModule):
         batch_size: int,
         steps_per_epoch: int | None,
         temperature: float,
+        arc_batch_size: int | None = None,
     ) -> None:
         super().__init__()
         self.tasks = tasks
         self.splits = {name: split(task, val_share=val_share) for name, task in tasks.items()}
-        self.batch_size, self.steps_per_epoch, self.temperature = batch_size, steps_per_epoch, temperature
+        self.batch_size, self.arc_batch_size = batch_size, arc_batch_size or batch_size
+        self.steps_per_epoch, self.temperature = steps_per_epoch, temperature
 
     def train_dataloader(self) -> Any:
-        parts = self._parts('train')
+        return self._random('train', self.batch_size)
+
+    def arc_dataloader(self) -> Any:
+        """What the alphas learn from under our strategies: as many batches as the weights get, of the validation halves."""
+        return self._random('val', self.arc_batch_size)
+
+    def _random(self, part: str, batch_size: int) -> Any:
+        parts = self._parts(part)
         steps = self.steps_per_epoch or len(self._validation())
-        batches = _RandomBatches([len(part) for part in parts], self.batch_size, steps, self.temperature)
+        batches = _RandomBatches([len(part) for part in parts], batch_size, steps, self.temperature)
         return DataLoader(_numbered(parts), batch_sampler=batches)
 
     def val_dataloader(self) -> Any:
@@ -83,7 +92,7 @@ class _RandomBatches(Sampler[list[int]]):
 
 
 class _EveryBatch(Sampler[list[int]]):
-    """Every picture once, in batches of one dataset each, the batches in a fixed mixed order: alphas learn from them too."""
+    """Every picture once, in batches of one dataset each, in a fixed mixed order: under NNI's strategies alphas learn from them."""
 
     def __init__(self, sizes: list[int], batch_size: int) -> None:
         generator = torch.Generator().manual_seed(0)

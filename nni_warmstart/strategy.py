@@ -101,7 +101,8 @@ class WarmStartDARTS(DARTS):
 
     def train_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
         self._loaders = {'train': train_dataloader_fn, 'val': val_dataloader_fn}
-        return super().train_dataloader(train_dataloader_fn, val_dataloader_fn)
+        data = getattr(val_dataloader_fn, '__self__', None)
+        return super().train_dataloader(train_dataloader_fn, getattr(data, 'arc_dataloader', val_dataloader_fn))
 
     def val_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
         return val_dataloader_fn() if self._validates else None

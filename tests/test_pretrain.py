@@ -57,6 +57,18 @@ def test_batches_hold_one_dataset(joint):
         assert seen == {True, False}
 
 
+def test_alphas_learn_from_smaller_batches_of_the_validation_halves(tmp_path):
+    tasks = {'a': make_task(classes=3), 'b': make_task(n=64, classes=2, seed=1)}
+    joint = JointClassification(
+        tasks, make_trainer(1, tmp_path, progress=False), batch_size=8, arc_batch_size=4, steps_per_epoch=30
+    )
+    loaders = WarmStartDARTS().train_dataloader(joint.datamodule.train_dataloader, joint.datamodule.val_dataloader)
+    assert {name: len(loader) for name, loader in loaders.items()} == {'train': 30, 'val': 30}
+    assert {name: {len(y) for _, y in loader} for name, loader in loaders.items()} == {'train': {8}, 'val': {4}}
+    held = sum(len(split.val) for split in joint.datamodule.splits.values())
+    assert sum(len(y) for _, y in joint.datamodule.val_dataloader()) == held
+
+
 def test_every_validation_picture_comes_once():
     batches = list(_EveryBatch([5, 9], batch_size=4))
     assert sorted(index for batch in batches for index in batch) == list(range(14))
