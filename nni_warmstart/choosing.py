@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import TransferError, ZooError
-from .mapping.transfer import fit
+from .mapping.transfer import fit, is_same
 from .probe import Probe
 from .ranking import EMBEDDING, Ranked, by_distance, rank
 from .supernet import Supernet
@@ -83,14 +83,15 @@ class Chooser:
         return self._nearest(FUSED)
 
     def joint(self) -> tuple[Weighted, list[Ranked]]:
-        """The one trained on most datasets."""
+        """The one trained on most datasets, of the target's own shape if there is one."""
         found = [each for each in self._candidates.values() if len(each.history.get('datasets', ())) > 1]
         if not found:
             raise ZooError(
                 f'zoo {open_zoo(self.zoo).root} has no supernet of several datasets that fits this model space; '
                 'make one with `nni-warmstart pretrain`.'
             )
-        return [(max(found, key=lambda each: (len(each.history['datasets']), each.name)), 1.0)], []
+        best = max(found, key=lambda each: (is_same(each, self.target), len(each.history['datasets']), each.name))
+        return [(best, 1.0)], []
 
     def auto(self) -> tuple[Weighted, list[Ranked]]:
         """The joint one or the nearest, whichever errs less after a few steps; where that is the nearest, or the fused ones.

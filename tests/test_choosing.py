@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import make_task, run, small_space
 from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.hub.pytorch import NasBench201
 from nni.nas.space import RawFormatModelSpace
 from test_ranking import stripes
 
@@ -49,6 +50,20 @@ def test_joint_takes_the_supernet_of_most_datasets(zoo, tmp_path):
     zoo_of_one.add(zoo['blobs'])
     with pytest.raises(ZooError, match=r"source 'joint': zoo .* has no supernet of several datasets that fits"):
         run(WarmStartDARTS(source='joint', zoo=zoo_of_one), tmp_path)
+
+
+@pytest.mark.parametrize(('width', 'taken'), [(4, 'z'), (6, 'a')])
+def test_joint_prefers_the_shape_of_the_target(zoo, tmp_path, width, taken):
+    wider = NasBench201(stem_out_channels=6, num_modules_per_stack=1, num_labels=3)
+    both = SupernetZoo(tmp_path / 'zoo')
+    both.add(zoo[JOINT].renamed('z'))
+    joint = JointClassification({'a': make_task(), 'b': stripes(), 'c': make_task(seed=3)}, epochs=1, batch_size=8)
+    strategy = WarmStartDARTS(save_to=tmp_path / 'made')
+    strategy(RawFormatModelSpace(wider, joint), SequentialExecutionEngine())
+    both.add(SupernetZoo(tmp_path / 'made')['nasbench201-1'].renamed('a'))
+    space = NasBench201(stem_out_channels=width, num_modules_per_stack=1, num_labels=3)
+    strategy = run(WarmStartDARTS(source='joint', zoo=both), tmp_path, epochs=1, space=space, task=make_task(seed=5))
+    assert strategy.report.source == taken
 
 
 @pytest.mark.parametrize('joint', [True, False])

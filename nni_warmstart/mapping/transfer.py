@@ -320,10 +320,7 @@ def fit(sources: Sequence[Supernet], target: nn.Module, head: str = 'random') ->
 
     It is 0 for a source that lacks what the head needs, or whose space cannot be mapped.
     """
-    try:
-        head_name = find_head(target)
-    except TransferError:
-        head_name = None
+    head_name = _head_name(target)
     structure = functools.cache(lambda shape: structure_of(target, shape))
     state = target.state_dict()
 
@@ -343,6 +340,18 @@ def fit(sources: Sequence[Supernet], target: nn.Module, head: str = 'random') ->
             return 0.0
 
     return [share(source) for source in sources]
+
+
+def is_same(source: Supernet, target: nn.Module) -> bool:
+    """Whether the source is of the target's own space and shape, the classifier aside."""
+    return same_space(source, target, _head_name(target))
+
+
+def _head_name(target: nn.Module) -> str | None:
+    try:
+        return find_head(target)
+    except TransferError:
+        return None
 
 
 def _take(data: Any, max_samples: int) -> list[tuple[Any, Tensor]]:
