@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import nn
 
 from .errors import ConfigError
 from .storage import unwritable, write_json
 from .strategy import WarmStartDARTS
 
 _logger = logging.getLogger(__name__)
-
-_MODEL = 'training_module._model.'
 
 
 def output_folder(out: str | Path) -> Path:
@@ -76,7 +75,25 @@ def every_epoch(out: Path) -> ModelCheckpoint:
 
 
 def resume(strategy: WarmStartDARTS, out: Path, max_epochs: int) -> None:
-    """Let an initialised strategy go on from the checkpoint in ``out``, if there is one.
+    """Let an initialised strategy go on from the checkpoint in ``out``, if there is one; errors as of :func:`last`."""
+    path = last(out, strategy.supernet, 'training_module._model.', max_epochs)
+    if path is not None:
+        strategy.load_state_dict({'ckpt_path': str(path)})
+
+
+def last(out: Path, model: nn.Module, prefix: str, max_epochs: int) -> Path | None:
+    """The checkpoint in ``out``, if there is one.
+
+    Parameters
+    ----------
+    out
+        Folder of the run.
+    model
+        What is trained.
+    prefix
+        Of its tensors' names in the checkpoint.
+    max_epochs
+        Of the run.
 
     Raises
     ------
@@ -86,18 +103,18 @@ def resume(strategy: WarmStartDARTS, out: Path, max_epochs: int) -> None:
     path = out / 'checkpoints' / 'last.ckpt'
     if not path.is_file():
         _logger.warning('Nothing to resume: %s does not exist; starting anew.', path)
-        return
+        return None
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-        shapes = _shapes({name: tensor for name, tensor in checkpoint['state_dict'].items() if name.startswith(_MODEL)})
+        shapes = _shapes({name: tensor for name, tensor in checkpoint['state_dict'].items() if name.startswith(prefix)})
         epoch = int(checkpoint['epoch'])
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f'checkpoint {path} is damaged or of another kind; delete it to start anew.') from error
-    if shapes != _shapes({_MODEL + name: tensor for name, tensor in strategy.supernet.state_dict().items()}):
+    if shapes != _shapes({prefix + name: tensor for name, tensor in model.state_dict().items()}):
         raise ConfigError(f'checkpoint {path} belongs to another run: its tensors differ; choose another --out.')
     if epoch + 1 > max_epochs:
         raise ConfigError(f'checkpoint {path} has {epoch + 1} epochs and evaluator.max_epochs = {max_epochs}; raise it.')
-    strategy.load_state_dict({'ckpt_path': str(path)})
+    return path
 
 
 def _shapes(state: dict[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -69,6 +69,26 @@ def _parser() -> argparse.ArgumentParser:
     _add_set(search)
     search.set_defaults(run=_search)
 
+    retrain = commands.add_parser(
+        'retrain',
+        help='train the network that a search found',
+        description='Train the found network on all training pictures, and measure it on the test pictures.',
+    )
+    retrain.add_argument('--config', required=True, type=Path, help='search.yml; its evaluator section says how to train')
+    retrain.add_argument(
+        '--run', dest='run_folder', required=True, type=Path, metavar='RUN', help='folder of the finished search'
+    )
+    retrain.add_argument('--out', required=True, type=Path, help='folder for network.safetensors, result.json, checkpoints')
+    retrain.add_argument('--weights', default='scratch', help="scratch, or inherited: the supernet's own (default: scratch)")
+    retrain.add_argument(
+        '--export', nargs='+', default=[], metavar='FORMAT',
+        help='write network.FORMAT too: pt2 (torch.export) or onnx',
+    )  # fmt: skip
+    retrain.add_argument('--seed', type=int, help='seed of everything random (default: the key seed of the YAML, or 0)')
+    retrain.add_argument('--resume', action='store_true', help='go on from the last checkpoint in --out')
+    _add_set(retrain)
+    retrain.set_defaults(run=_retrain)
+
     pretrain = commands.add_parser(
         'pretrain', help='train a source supernet', description='Train one supernet jointly on the datasets of a YAML file.'
     )
@@ -185,6 +205,27 @@ def _search(arguments: argparse.Namespace) -> None:
     if 'test_accuracy' in result['final']:
         _console.print(f'Test accuracy of the supernet: {result["final"]["test_accuracy"]:.4f}')
     _console.print(f'Results in {arguments.out}')
+
+
+def _retrain(arguments: argparse.Namespace) -> None:
+    from .config import parse_search
+    from .retrain import retrain
+
+    config = parse_search(_document(arguments), arguments.config.resolve().parent)
+    result = retrain(
+        config, arguments.run_folder, out=arguments.out, weights=arguments.weights, exports=arguments.export,
+        seed=config.seed, resume=arguments.resume,
+    )  # fmt: skip
+    table = Table(title=f'{result["data"]}: {result["parameters"]:,} parameters, weights {result["weights"]}')
+    table.add_column('choice')
+    table.add_column('chosen')
+    for label, op in result['architecture'].items():
+        table.add_row(label, str(op))
+    _console.print(table)
+    _console.print(
+        f'Accuracy on the {result["measured_on"]} pictures (mean of the last three epochs): {result["final"]:.4f}'
+    )
+    _console.print(f'Results in {arguments.out}: {", ".join(result["files"])}')
 
 
 def _pretrain(arguments: argparse.Namespace) -> None:

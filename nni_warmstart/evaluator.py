@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nni
+import numpy as np
 import torch
 from nni.nas.evaluator.pytorch import ClassificationModule, DataLoader, Lightning, LightningModule, Trainer
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.loggers import CSVLogger
+from torch.utils.data import Sampler
 
 from .data import Images, Splits
 
@@ -27,6 +30,9 @@ class CosineClassification(ClassificationModule):
     def configure_optimizers(self) -> Any:
         return sgd_with_cosine(self, self.hparams['learning_rate'], self.hparams['weight_decay'])
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint.pop('hyper_parameters', None)  # NNI's hold classes, which are not read as data
+
 
 def sgd_with_cosine(module: LightningModule, learning_rate: float, weight_decay: float) -> dict[str, Any]:
     """SGD with momentum 0.9 and a rate that falls to 0 along a cosine, epoch by epoch, over the trainer's run."""
@@ -36,15 +42,28 @@ def sgd_with_cosine(module: LightningModule, learning_rate: float, weight_decay:
 
 
 class TaskData(LightningDataModule):
-    """Loaders over the splits of a task; test pictures are there where the task has some."""
+    """Loaders over the splits of a task; test pictures are there where the task has some.
 
-    def __init__(self, splits: Splits, batch_size: int) -> None:
+    Parameters
+    ----------
+    splits
+        Of the task.
+    batch_size
+        Pictures per batch.
+    seed
+        Decides the order of the training pictures in every epoch; None to draw it from torch's global generator.
+    """
+
+    def __init__(self, splits: Splits, batch_size: int, seed: int | None = None) -> None:
         super().__init__()
-        self.splits, self.batch_size = splits, batch_size
+        self.splits, self.batch_size, self.seed = splits, batch_size, seed
 
     def _loader(self, images: Images, shuffle: bool) -> Any:
         # The last, smaller batch of an epoch is left out, unless it is the only one: batch norm needs some pictures.
-        return DataLoader(images, self.batch_size, shuffle=shuffle, drop_last=shuffle and len(images) > self.batch_size)
+        drop_last = shuffle and len(images) > self.batch_size
+        if shuffle and self.seed is not None:
+            return DataLoader(images, self.batch_size, sampler=OrderByEpoch(len(images), self.seed), drop_last=drop_last)
+        return DataLoader(images, self.batch_size, shuffle=shuffle, drop_last=drop_last)
 
     def train_dataloader(self) -> Any:
         return self._loader(self.splits.train, shuffle=True)
@@ -54,6 +73,28 @@ class TaskData(LightningDataModule):
 
     def test_dataloader(self) -> Any:
         return [] if self.splits.test is None else self._loader(self.splits.test, shuffle=False)
+
+
+class OrderByEpoch(Sampler[int]):
+    """A random order that depends on seed and epoch alone; Lightning tells it the epoch."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed, self.epoch = size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(seed_of(self.seed, self.epoch))
+        return iter(torch.randperm(self.size, generator=generator).tolist())
+
+
+def seed_of(seed: int, epoch: int) -> int:
+    """Seed of one epoch of a run."""
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
 
 
 def make_trainer(max_epochs: int, out: str | Path, *, progress: bool = True, callbacks: list[Any] | None = None) -> Any:
@@ -70,7 +111,7 @@ def make_trainer(max_epochs: int, out: str | Path, *, progress: bool = True, cal
 
 
 def classification(splits: Splits, num_classes: int, trainer: Any, **settings: Any) -> Lightning:
-    """Evaluator over ``splits``; ``settings`` are batch_size, learning_rate and weight_decay."""
+    """Evaluator over ``splits``; ``settings`` are batch_size, learning_rate, weight_decay and (optional) seed."""
     module = CosineClassification(num_classes, settings['learning_rate'], settings['weight_decay'])
-    data = TaskData(splits, settings['batch_size'])
+    data = TaskData(splits, settings['batch_size'], settings.get('seed'))
     return Lightning(module, trainer, datamodule=data, fit_kwargs=dict(SAFE_LOADING))

@@ -92,7 +92,7 @@ class _RandomBatches(Sampler[list[int]]):
 
 
 class _EveryBatch(Sampler[list[int]]):
-    """Every picture once, in batches of one dataset each, in a fixed mixed order: under NNI's strategies alphas learn from them."""
+    """Every picture once, in batches of one dataset each, in a fixed mixed order: NNI's strategies teach alphas by it."""
 
     def __init__(self, sizes: list[int], batch_size: int) -> None:
         generator = torch.Generator().manual_seed(0)

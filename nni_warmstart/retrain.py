@@ -1,0 +1,218 @@
+"""retrain: the network that a search found, trained on all training pictures."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from nni.nas.nn.pytorch import ModelSpace
+from pytorch_lightning import Callback, seed_everything
+from torch import nn
+
+from . import checkpoint, spaces, storage
+from .config import SearchConfig
+from .data import Images, Splits, Task, split
+from .errors import ConfigError
+from .evaluator import classification, make_trainer, seed_of
+from .measure import final_accuracy
+from .network import Network, check_format, chosen, export, inherited
+from .supernet import Supernet
+
+WEIGHTS = ('scratch', 'inherited')
+
+
+def retrain(
+    config: SearchConfig,
+    run: str | Path,
+    *,
+    out: str | Path,
+    weights: str = 'scratch',
+    exports: Sequence[str] = (),
+    seed: int = 0,
+    resume: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train the network that the search in ``run`` found, and leave ``network.safetensors`` and ``result.json`` in ``out``.
+
+    It learns from all training pictures, those of the alphas too, by the settings of the evaluator, and is measured on the
+    test pictures; where the task has none, on those that a search validates with, and learns from the others.
+
+    Parameters
+    ----------
+    config
+        Checked settings; the strategy plays no part.
+    run
+        Folder of a finished search.
+    out
+        Folder for the results.
+    weights
+        'scratch', or 'inherited': those of the supernet.
+    exports
+        Formats besides: 'pt2' (torch.export), 'onnx'; see :func:`~nni_warmstart.network.export`.
+    seed
+        Of everything random.
+    resume
+        Go on from ``out/checkpoints/last.ckpt`` when it is there.
+    progress
+        Whether to show progress bars.
+
+    Returns
+    -------
+    dict
+        Content of ``result.json``.
+
+    Raises
+    ------
+    WarmStartError
+        If the search, the data or the settings do not work.
+    """
+    if weights not in WEIGHTS:
+        raise ConfigError(f'weights = {weights!r} is unknown; choose one of {", ".join(WEIGHTS)}.')
+    for kind in exports:
+        check_format(kind)
+    out, start = checkpoint.output_folder(out), time.perf_counter()
+    cls = spaces.resolve(config.space.name, allow_import=True)
+    channels, side = spaces.input_of(cls, config.space.arguments)
+    task = config.data.load(config.base, side).adapted(channels, side)
+    splits = learning(task, config.evaluator.val_share)
+    architecture = found_by(run)
+    seed_everything(seed, workers=True, verbose=False)
+    space = spaces.create(config.space.name, config.space.arguments, task.num_classes, allow_import=True)
+    described = spaces.describe(space)
+    network = made(space, architecture, Path(run) if weights == 'inherited' else None)
+    settings = config.evaluator
+    checkpoint.keep(out, {**asdict(config), 'seed': seed, 'weights': weights, 'architecture': architecture}, resume=resume)
+    curve = train(network, splits, task.num_classes, asdict(settings), out, seed=seed, resume=resume, progress=progress)
+    for kind in exports:
+        export(network, out / f'network.{kind}', torch.zeros(2, channels, side, side))
+    mean, std = splits.train.mean.flatten().tolist(), splits.train.std.flatten().tolist()
+    result = {
+        'data': task.name,
+        'weights': weights,
+        'architecture': architecture,
+        'parameters': sum(parameter.numel() for parameter in network.parameters()),
+        'curve': curve,
+        'final': final_accuracy(curve),
+        'measured_on': 'test' if len(task.test_x) else 'validation',
+        'mean': mean,
+        'std': std,
+        'files': ['network.safetensors', *(f'network.{kind}' for kind in exports)],
+        'seed': seed,
+        'seconds': time.perf_counter() - start,
+        'versions': {name: version(name) for name in ('nni-warmstart', 'nni', 'torch', 'pytorch-lightning')},
+    }
+    Network(
+        space=described,
+        architecture=architecture,
+        tensors=network.state_dict(),
+        pictures=(channels, side),
+        mean=mean,
+        std=std,
+        class_names=list(task.class_names),
+        history={key: result[key] for key in ('data', 'weights', 'seed', 'final', 'measured_on', 'versions')},
+    ).save(out / 'network.safetensors')
+    storage.write_json(out / 'result.json', result)
+    return result
+
+
+def learning(task: Task, val_share: float) -> Splits:
+    """All training pictures to learn from and the test pictures to measure on, or the halves of a search.
+
+    Pictures are normalised as in the search, so that inherited weights see what they know.
+    """
+    splits = split(task, val_share=val_share)
+    if splits.test is None:
+        return splits
+    whole = Images(task.train_x, task.train_y, splits.train.mean, splits.train.std, task.name)
+    return Splits(whole, splits.test, None)
+
+
+def found_by(run: str | Path) -> dict[str, Any]:
+    """The architecture that a search left.
+
+    Raises
+    ------
+    ConfigError
+        If the folder has none.
+    """
+    path = Path(run) / 'architecture.json'
+    try:
+        return dict(json.loads(path.read_text())['sample'])
+    except OSError as error:
+        raise ConfigError(f'{path} cannot be read ({error.strerror}); give the folder of a finished search.') from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f'{path} holds no architecture of `nni-warmstart search`.') from error
+
+
+def made(space: ModelSpace, architecture: dict[str, Any], run: Path | None) -> nn.Module:
+    """The network of an architecture: with fresh weights, or with those of the supernet in ``run``."""
+    if run is None:
+        return chosen(space, architecture)
+    return inherited(Supernet.load(run / 'supernet.safetensors'), architecture, space)
+
+
+def train(
+    network: nn.Module,
+    splits: Splits,
+    num_classes: int,
+    settings: dict[str, Any],
+    out: str | Path,
+    *,
+    seed: int = 0,
+    resume: bool = False,
+    progress: bool = True,
+) -> list[float]:
+    """Train with SGD and a cosine rate; accuracy on ``splits.val`` after every epoch.
+
+    Parameters
+    ----------
+    network
+        Changed in place.
+    splits
+        What it learns from and is measured on.
+    num_classes
+        Of the task.
+    settings
+        max_epochs, batch_size, learning_rate and weight_decay.
+    out
+        Folder for the log and the checkpoint.
+    seed, resume, progress
+        As in :func:`retrain`.
+    """
+    out, epochs = Path(out), Epochs(seed)
+    trainer = make_trainer(settings['max_epochs'], out, progress=progress, callbacks=[epochs, checkpoint.every_epoch(out)])
+    rates = {key: settings[key] for key in ('batch_size', 'learning_rate', 'weight_decay')}
+    evaluator = classification(splits, num_classes, trainer, **rates, seed=seed)
+    evaluator.module.set_model(network)
+    path = checkpoint.last(out, network, '_model.', settings['max_epochs']) if resume else None
+    trainer.fit(evaluator.module, datamodule=evaluator.datamodule, ckpt_path=path, weights_only=True)
+    network.eval()
+    return epochs.curve
+
+
+class Epochs(Callback):
+    """Keeps the accuracies, and seeds every epoch by its number: one that goes on draws what it would have drawn."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.curve: list[float] = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:  # after the loader has drawn a number, which it does at different moments
+            torch.manual_seed(seed_of(self.seed, trainer.current_epoch))
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if not trainer.sanity_checking:
+            self.curve.append(float(trainer.callback_metrics['val_acc']))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {'curve': self.curve}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.curve = list(state_dict['curve'])
