@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.bar import Bar
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .errors import WarmStartError
@@ -33,14 +34,13 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     quiet()
     try:
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0
     except WarmStartError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return 130
-    return 0
 
 
 def quiet() -> None:
@@ -125,6 +125,15 @@ def _parser() -> argparse.ArgumentParser:
             action.add_argument('file', type=Path, help='supernet.safetensors')
             action.add_argument('--name', help='name of the entry (default: the one in the file)')
         action.set_defaults(run=run)
+
+    doctor = commands.add_parser(
+        'doctor',
+        help='check this machine',
+        description='Check versions, NNI, port, disk, GPU and zoo, and say how to mend what is wrong (then status 1).',
+    )
+    doctor.add_argument('--zoo', help='folder or URL of the zoo to read (default: the one shipped with the package)')
+    doctor.add_argument('--port', type=int, default=8080, help="of NNI's web page (default: 8080)")
+    doctor.set_defaults(run=_doctor)
 
     listing = commands.add_parser(
         'spaces', help='list model spaces', description='Names for space.name, and their arguments.'
@@ -364,6 +373,29 @@ def _zoo_remove(arguments: argparse.Namespace) -> None:
 
     open_zoo(arguments.zoo).remove(arguments.name)
     _console.print(f'Removed {arguments.name}')
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from .doctor import examine
+    from .errors import ConfigError
+
+    if not 1 <= arguments.port <= 65535:
+        raise ConfigError(f'--port {arguments.port} must be from 1 to 65535.')
+    colours = {'good': 'green', 'note': 'yellow', 'bad': 'red'}
+    table = Table()
+    for column in ('', 'checked', 'found', 'remedy'):
+        table.add_column(column, overflow='fold')
+    bad = 0
+    with _console.status('Examining this machine ...'):
+        for finding in examine(zoo=arguments.zoo, port=arguments.port):
+            colour = colours[finding.status]
+            table.add_row(
+                f'[{colour}]{finding.status}[/{colour}]', *map(escape, (finding.subject, finding.text, finding.remedy))
+            )
+            bad += finding.status == 'bad'
+    _console.print(table)
+    _console.print('All is well.' if not bad else f'{bad} to be mended, see the last column.')
+    return 1 if bad else 0
 
 
 def _spaces(arguments: argparse.Namespace) -> None:
