@@ -40,6 +40,8 @@ _STRATEGY_TYPES: dict[str, tuple[type, float | None, bool]] = {
     'log_prob_every_n_step': (int, 1, False),
     'warmup_epochs': (int, 0, False),
     'penalty': (dict, None, True),
+    'parameter_free_cap': (int, 0, True),
+    'stop_on_eigenvalue': (bool, None, False),
 }
 """Settings of a strategy: type, least value, whether null is allowed."""
 

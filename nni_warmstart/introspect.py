@@ -175,26 +175,47 @@ def alpha_entropy(model: nn.Module) -> float:
     return sum(entropies) / len(entropies) if entropies else 0.0
 
 
+@dataclass(frozen=True)
+class Option:
+    """A candidate operation: its probability, and whether it has no parameters (skip, pooling, none)."""
+
+    probability: float
+    parameter_free: bool
+
+
+def operations(model: nn.Module, sample: dict[str, Any]) -> dict[str, dict[str, Option]]:
+    """Choices among operations (not of inputs, widths or depths) by the label that ``sample`` has for them.
+
+    In a cell these are the operations on the edges that ``sample`` keeps.
+    """
+    found: dict[str, dict[str, Option]] = {}
+    for module in model.modules():
+        if isinstance(module, DifferentiableMixedCell):
+            for node, edges in enumerate(cast(Any, module.ops), start=module.num_predecessors):
+                for k in range(module.num_ops_per_node):
+                    edge = sample[f'{module.label}/input_{node}_{k}'][0]
+                    alpha = module._arch_alpha[f'{module.label}/{node}_{edge}']
+                    found[f'{module.label}/op_{node}_{k}'] = _options(alpha, module.op_names, edges[edge])
+        elif isinstance(module, DifferentiableMixedLayer):
+            found[str(module.label)] = _options(module._arch_alpha, module.names, module)
+    return found
+
+
+def _options(alpha: Tensor, names: Any, candidates: Any) -> dict[str, Option]:
+    probabilities = torch.softmax(alpha.detach(), -1).tolist()
+    return {
+        name: Option(probability, next(candidates[name].parameters(), None) is None)
+        for name, probability in zip(names, probabilities, strict=False)  # a cell's edge may also be left out
+    }
+
+
 def skip_share(model: nn.Module, sample: dict[str, Any]) -> float:
     """Share of ops without parameters (skip, pooling, none) among the ops chosen in ``sample``.
 
     A high share is the known way in which DARTS collapses. Choices of inputs, widths or depths do not count.
     """
-    free: dict[str, bool] = {}
-    for module in model.modules():
-        if isinstance(module, DifferentiableMixedCell):
-            for node, edges in enumerate(cast(Any, module.ops), start=module.num_predecessors):
-                for k in range(module.num_ops_per_node):
-                    label = f'{module.label}/op_{node}_{k}'
-                    edge = sample[f'{module.label}/input_{node}_{k}'][0]
-                    free[label] = _parameter_free(edges[edge][sample[label]])
-        elif isinstance(module, DifferentiableMixedLayer):
-            free[str(module.label)] = _parameter_free(module[sample[str(module.label)]])
-    return sum(free.values()) / len(free) if free else 0.0
-
-
-def _parameter_free(module: nn.Module) -> bool:
-    return next(module.parameters(), None) is None
+    free = [options[sample[label]].parameter_free for label, options in operations(model, sample).items()]
+    return sum(free) / len(free) if free else 0.0
 
 
 def best_sample(model: nn.Module) -> dict[str, Any]:

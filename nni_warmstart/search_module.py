@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 
-from . import introspect
+from . import guards, introspect
 from .mapping import batchnorm
 from .mapping.transfer import accuracy_on
 
@@ -49,9 +49,17 @@ class SearchModule(_Base):
 
     max_calibration_samples = 2048
 
+    held_out: Callable[[], Iterable[Any]] | None = None
+    """Gives validation batches for the eigenvalue."""
+
+    parameter_free_cap: int | None = None
+    stop_on_eigenvalue = False
+    """Guards of :mod:`nni_warmstart.guards`; the strategy sets them."""
+
     def setup(self, stage: str) -> None:  # type: ignore[override]
         super().setup(stage)
         self.curve: list[dict[str, float]] = getattr(self, 'curve', [])
+        self.samples: list[dict[str, Any]] = getattr(self, 'samples', [])
         self.final: dict[str, float] = {}
         self._losses: list[Tensor] = []
         self._epoch_start = time.perf_counter()
@@ -120,7 +128,13 @@ class SearchModule(_Base):
         if self.trainer.sanity_checking:
             return
         figures = self._figures()
+        if self.stop_on_eigenvalue:
+            figures['alpha_eigenvalue'] = self._eigenvalue()
         self.curve.append(figures)
+        self.samples.append(self._capped(introspect.best_sample(self.model)))
+        if self.stop_on_eigenvalue and self._collapsing():
+            _logger.warning('The curvature of the alphas grows: stopped after epoch %d.', len(self.curve))
+            self.trainer.should_stop = True
         for logger in self.trainer.loggers:
             logger.log_metrics({f'search/{key}': value for key, value in figures.items()}, step=self.trainer.global_step)
         if 'default' in figures and nni.get_current_parameter() is not None:
@@ -135,6 +149,46 @@ class SearchModule(_Base):
             self.final['test_accuracy'] = test
         if 'default' in self.final and nni.get_current_parameter() is not None:
             nni.report_final_result(self.final)
+
+    # -- guards ------------------------------------------------------------------------------------------------------
+
+    def export(self) -> dict[str, Any]:
+        if self.stop_on_eigenvalue and self._collapsing():
+            return self.samples[-1 - guards.WINDOW]
+        return self._capped(super().export())
+
+    def _capped(self, sample: dict[str, Any]) -> dict[str, Any]:
+        return sample if self.parameter_free_cap is None else guards.capped(self.model, sample, self.parameter_free_cap)
+
+    def _collapsing(self) -> bool:
+        return guards.collapsing([figures['alpha_eigenvalue'] for figures in self.curve])
+
+    def _eigenvalue(self) -> float:
+        """Dominant eigenvalue of the Hessian of the loss on one validation batch."""
+        assert self.held_out is not None
+        state = _random_state(self._generators())
+        batch = self.transfer_batch_to_device(next(iter(self.held_out())), self.device, 0)
+        with self._evaluating(calibrate=True), self._silent(), torch.enable_grad():
+            value = guards.dominant_eigenvalue(lambda: self._loss(batch), introspect.arch_parameters(self.model))
+        _set_random_state(state, self._generators())
+        return value
+
+    def _loss(self, batch: Any) -> Tensor:
+        result: Any = self.training_module.training_step(batch, 0)
+        return result['loss'] if isinstance(result, dict) else result
+
+    @contextmanager
+    def _silent(self) -> Iterator[None]:
+        """Let the evaluator's step log nothing; Lightning allows it at few moments."""
+        mine = vars(self.training_module)
+        kept = {name: mine[name] for name in ('log', 'log_dict') if name in mine}  # NNI's own
+        mine.update(log=_nothing, log_dict=_nothing)
+        try:
+            yield
+        finally:
+            for name in ('log', 'log_dict'):
+                del mine[name]
+            mine.update(kept)
 
     def _figures(self) -> dict[str, float]:
         figures = {
@@ -214,12 +268,15 @@ class SearchModule(_Base):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.training_module.on_save_checkpoint(checkpoint)
-        checkpoint[_STATE] = {'curve': self.curve, 'random': _random_state(self._generators())}
+        checkpoint[_STATE] = {
+            'curve': self.curve, 'samples': self.samples, 'random': _random_state(self._generators()),
+        }  # fmt: skip
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.training_module.on_load_checkpoint(checkpoint)
         if _STATE in checkpoint:
             self.curve = list(checkpoint[_STATE]['curve'])
+            self.samples = list(checkpoint[_STATE].get('samples', ()))
             self._random = checkpoint[_STATE]['random']
 
 
@@ -243,6 +300,10 @@ def search_module(module: DartsLightningModule) -> SearchModule:
     module.__class__ = _SEARCH_MODULES[type(module)]
     assert isinstance(module, SearchModule)
     return module
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    pass
 
 
 def _random_state(generators: list[torch.Generator]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
 
-from . import channel
+from . import channel, guards
 from .choosing import Chooser, Source
 from .data import quiet_randomness
 from .errors import TransferError
@@ -58,6 +58,12 @@ class WarmStartDARTS(DARTS):
         Modules whose channels are not known, where the spaces differ: 'error', or 'fresh' to leave them as they are.
     save_to
         A zoo or a folder in which the trained supernet is remembered afterwards.
+    parameter_free_cap
+        Operations without parameters (skip, pooling, none) that an exported architecture may have in a cell; None for any
+        number. See :func:`~nni_warmstart.guards.capped`.
+    stop_on_eigenvalue
+        Stop when the curvature of the alphas' loss grows, and export the architecture from before; it takes some seconds an
+        epoch. See :mod:`nni_warmstart.guards`.
     **kwargs
         Arguments of NNI's strategy of the same name.
 
@@ -78,13 +84,17 @@ class WarmStartDARTS(DARTS):
         noise: float = 1e-3,
         untraceable: str = 'error',
         save_to: SupernetZoo | str | os.PathLike[str] | None = None,
+        parameter_free_cap: int | None = None,
+        stop_on_eigenvalue: bool = False,
         **kwargs: Any,
     ) -> None:
         check_settings(head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable)
+        guards.check_cap(parameter_free_cap)
         super().__init__(**kwargs)
         self.source, self.zoo = source, zoo
         self.head, self.alpha, self.keep, self.noise, self.untraceable = head, alpha, keep, noise, untraceable
         self.save_to = save_to
+        self.parameter_free_cap, self.stop_on_eigenvalue = parameter_free_cap, stop_on_eigenvalue
         self.report: TransferReport | None = None
         self._validates = False
         self._loaders: dict[str, Callable[[], Any]] = {}
@@ -97,7 +107,9 @@ class WarmStartDARTS(DARTS):
     def configure_oneshot_module(self, training_module: Any) -> SearchModule:
         inner: Any = super().configure_oneshot_module(training_module)
         self._validates = is_overridden('validation_step', training_module)
-        return search_module(inner)
+        module = search_module(inner)
+        module.parameter_free_cap, module.stop_on_eigenvalue = self.parameter_free_cap, self.stop_on_eigenvalue
+        return module
 
     def train_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
         self._loaders = {'train': train_dataloader_fn, 'val': val_dataloader_fn}
@@ -116,6 +128,7 @@ class WarmStartDARTS(DARTS):
         if isinstance(evaluator.module.training_module, JointModule):  # its own loaders draw datasets at random
             self._loaders = {part: partial(evaluator.datamodule.some, part) for part in ('train', 'val')}
         evaluator.module.calibration = lambda: self._loader('train')
+        evaluator.module.held_out = lambda: self._loader('val')
         if self.source is not None:
             self.report = self._warm_start(mutated.model_space, evaluator)
             _logger.info('%s', self.report.summary())

@@ -1,0 +1,103 @@
+"""Guards against collapse: the cap on parameter-free operations, and the stop on the alphas' curvature."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import make_task, run, small_space
+from torch import nn
+
+from nni_warmstart import ConfigError, WarmStartDARTS, guards, introspect
+from nni_warmstart.guards import capped, collapsing, dominant_eigenvalue
+from nni_warmstart.search_spaces import DartsSpace
+
+
+def test_the_cap_keeps_the_most_probable_skips():
+    model = introspect.mutate(small_space(), 'DARTS')
+    choices = introspect.choices(model)
+    with torch.no_grad():
+        for strength, choice in enumerate(choices.values()):
+            choice.alpha[choice.candidates.index('skip_connect')] = 1.0 + strength
+            choice.alpha[choice.candidates.index('conv_3x3')] = 0.5
+    sample = introspect.best_sample(model)
+    assert set(sample.values()) == {'skip_connect'}
+    assert introspect.skip_share(model, sample) == 1.0
+    result = capped(model, sample, 2)
+    assert [label for label, op in result.items() if op == 'skip_connect'] == list(choices)[-2:]
+    assert sorted(result.values()) == ['conv_3x3'] * 4 + ['skip_connect'] * 2
+    assert capped(model, sample, 6) == sample
+    assert set(capped(model, sample, 0).values()) == {'conv_3x3'}
+
+
+def test_the_cap_in_cells_that_choose_inputs():
+    model = introspect.mutate(DartsSpace(width=4, num_cells=3, num_classes=3, image_size=8), 'DARTS')
+    with torch.no_grad():
+        for choice in introspect.choices(model).values():
+            choice.alpha[choice.candidates.index('max_pool_3x3')] = 3.0
+    sample = introspect.best_sample(model)
+    result = capped(model, sample, 2)
+    for cell in ('normal', 'reduce'):
+        ops = [op for label, op in result.items() if label.startswith(f'{cell}/op')]
+        assert ops.count('max_pool_3x3') == 2
+        assert all('conv' in op for op in ops if op != 'max_pool_3x3')
+    assert {label: chosen for label, chosen in result.items() if '/input' in label} == {
+        label: chosen for label, chosen in sample.items() if '/input' in label
+    }
+    model.freeze(result)(torch.zeros(2, 3, 8, 8))  # it is an architecture of the space
+
+
+@pytest.mark.parametrize('cap', [-1, 1.5, True, 'two'])
+def test_a_cap_is_a_number_of_operations(cap):
+    with pytest.raises(ConfigError, match='parameter_free_cap = '):
+        WarmStartDARTS(parameter_free_cap=cap)
+
+
+def test_a_search_exports_within_the_cap(tmp_path):
+    free = run(WarmStartDARTS(), tmp_path).oneshot_module
+    assert introspect.skip_share(free.model, free.export()) > 0  # flat alphas choose 'none' or the like somewhere
+    guarded = run(WarmStartDARTS(parameter_free_cap=0), tmp_path).oneshot_module
+    assert introspect.skip_share(guarded.model, guarded.export()) == 0
+
+
+@pytest.mark.parametrize('sign', [1.0, -1.0])
+def test_the_dominant_eigenvalue_of_a_known_hessian(sign):
+    torch.manual_seed(0)
+    basis, _ = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64))
+    hessian = basis @ torch.diag(sign * torch.tensor([4.0, -2.0, 1.0, 0.5, 0.1, 0.0], dtype=torch.float64)) @ basis.T
+    alphas = [nn.Parameter(torch.randn(2, dtype=torch.float64)), nn.Parameter(torch.randn(4, dtype=torch.float64))]
+
+    def loss():
+        flat = torch.cat([alpha.flatten() for alpha in alphas])
+        return flat @ hessian @ flat / 2
+
+    assert dominant_eigenvalue(loss, alphas, steps=60) == pytest.approx(4 * sign, rel=1e-6)
+
+
+def test_collapse_is_growth_from_window_to_window():
+    assert not collapsing([1.0] * 4 + [100.0] * 5)
+    assert not collapsing([1.0] * 10)
+    assert not collapsing([1.0] * 5 + [1.3] * 5)
+    assert collapsing([1.0] * 5 + [1.4] * 5)
+    assert collapsing([-1.0] * 5 + [-1.4] * 5)
+
+
+def test_a_search_stops_where_curvature_grows_and_exports_from_before(tmp_path, monkeypatch):
+    values = iter([1.0] * 6 + [3.0] * 20)
+    monkeypatch.setattr(guards, 'dominant_eigenvalue', lambda loss, alphas: next(values))
+    strategy = run(WarmStartDARTS(stop_on_eigenvalue=True, arc_learning_rate=0.5), tmp_path, epochs=20)
+    assert len(strategy.curve) == 10
+    module = strategy.oneshot_module
+    assert module.export() == module.samples[4]
+    assert len(module.samples) == 10
+
+
+def test_measuring_the_curvature_leaves_no_trace(tmp_path):
+    task, searches = make_task(), []
+    for on in (False, True):
+        torch.manual_seed(0)
+        searches.append(run(WarmStartDARTS(stop_on_eigenvalue=on, gradient_clip_val=5.0), tmp_path, epochs=2, task=task))
+    plain, guarded = searches
+    state = guarded.supernet.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in plain.supernet.state_dict().items())
+    assert all(abs(figures['alpha_eigenvalue']) > 0 for figures in guarded.curve)
+    assert 'alpha_eigenvalue' not in plain.curve[0]
