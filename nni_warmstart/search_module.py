@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import nni
-import numpy as np
 import torch
 from nni.nas.evaluator.pytorch.lightning import SupervisedLearningModule
 from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule, GumbelDartsLightningModule
@@ -21,8 +20,10 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 
 from . import guards, introspect
+from .averaging import WeightAverage
 from .mapping import batchnorm
 from .mapping.transfer import accuracy_on
+from .random_state import random_state, set_random_state
 
 _logger = logging.getLogger(__name__)
 
@@ -52,6 +53,9 @@ class SearchModule(_Base):
     held_out: Callable[[], Iterable[Any]] | None = None
     """Gives validation batches for the eigenvalue."""
 
+    average = 0.0
+    """Epochs over which the weights that are validated, tested and kept are averaged; 0 for the last ones."""
+
     parameter_free_cap: int | None = None
     stop_on_eigenvalue = False
     """Guards of :mod:`nni_warmstart.guards`; the strategy sets them."""
@@ -64,6 +68,8 @@ class SearchModule(_Base):
         self._losses: list[Tensor] = []
         self._epoch_start = time.perf_counter()
         self._random: Any = None
+        self._averaged: WeightAverage | None = None
+        self._earlier: list[Tensor] | None = None
         self._aside = ExitStack()
 
     def arch_parameters(self) -> list[nn.Parameter]:
@@ -74,12 +80,19 @@ class SearchModule(_Base):
     # -- training ----------------------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
+        if self.average:
+            self._start_averaging()
         if self._random is not None:  # resumed: go on with the random numbers that would have come next
-            _set_random_state(self._random, self._generators())
+            set_random_state(self._random, self._generators())
             self._random = None
             # Lightning made this epoch's iterator before any hook could run, with other random numbers
             iter(self.trainer.fit_loop._data_fetcher)  # pyright: ignore[reportArgumentType]
         return super().on_train_start()
+
+    def _start_averaging(self) -> None:
+        self._averaged = WeightAverage(self.model, self.average * self.trainer.num_training_batches)
+        if self._earlier is not None:
+            self._averaged.load(self._earlier)
 
     def on_train_epoch_start(self) -> None:
         self._epoch_start = time.perf_counter()
@@ -94,8 +107,10 @@ class SearchModule(_Base):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> None:
         super().on_train_batch_end(outputs, batch, batch_idx, *args, **kwargs)
+        if self._averaged is not None:
+            self._averaged.update()
         # Validation may start after this hook, and its loader draws random numbers before the next one.
-        self._random = _random_state(self._generators())
+        self._random = random_state(self._generators())
 
     # -- validation --------------------------------------------------------------------------------------------------
 
@@ -120,7 +135,7 @@ class SearchModule(_Base):
             self.training_module.on_validation_epoch_end()
         self._aside.close()
         if self._random is not None and not self.trainer.sanity_checking:
-            _set_random_state(self._random, self._generators())
+            set_random_state(self._random, self._generators())
             self._random = None
 
     def on_validation_end(self) -> None:
@@ -143,6 +158,10 @@ class SearchModule(_Base):
     def on_fit_end(self) -> None:
         if not (self.curve and self._is_nnis('on_fit_end')):  # NNI's own would only report a second time
             super().on_fit_end()
+        if self._averaged is None and self._earlier is not None:  # it went on after its last epoch: nothing was trained
+            self._start_averaging()
+        if self._averaged is not None:
+            self._averaged.apply()
         self.final = dict(self.curve[-1]) if self.curve else {}
         test = self._test_accuracy()
         if test is not None:
@@ -166,11 +185,11 @@ class SearchModule(_Base):
     def _eigenvalue(self) -> float:
         """Dominant eigenvalue of the Hessian of the loss on one validation batch."""
         assert self.held_out is not None
-        state = _random_state(self._generators())
+        state = random_state(self._generators())
         batch = self.transfer_batch_to_device(next(iter(self.held_out())), self.device, 0)
         with self._evaluating(calibrate=True), self._silent(), torch.enable_grad():
             value = guards.dominant_eigenvalue(lambda: self._loss(batch), introspect.arch_parameters(self.model))
-        _set_random_state(state, self._generators())
+        set_random_state(state, self._generators())
         return value
 
     def _loss(self, batch: Any) -> Tensor:
@@ -225,10 +244,10 @@ class SearchModule(_Base):
         loader = data.test_dataloader()
         if not isinstance(loader, DataLoader):
             return None
-        state = _random_state(self._generators())
+        state = random_state(self._generators())
         with self._evaluating(calibrate=True):
             accuracy = accuracy_on(self.model, loader, self.device)
-        _set_random_state(state, self._generators())
+        set_random_state(state, self._generators())
         return accuracy
 
     def _is_nnis(self, method: str) -> bool:
@@ -246,10 +265,11 @@ class SearchModule(_Base):
 
     @contextmanager
     def _evaluating(self, *, calibrate: bool) -> Iterator[None]:
-        """Evaluate on the best path and, if asked, with re-estimated batch norm; put everything back at the end."""
+        """Evaluate averaged weights on the best path, if asked with re-estimated batch norm; put everything back."""
         # The inputs go into the model as the loader gives them only where the evaluator has NNI's own step.
         calibrate = calibrate and self.calibration is not None and self._is_nnis('validation_step')
-        with introspect.best_path(self.model), batchnorm.kept(self.model):
+        average = nullcontext() if self._averaged is None else self._averaged.applied()
+        with average, introspect.best_path(self.model), batchnorm.kept(self.model):
             if calibrate and batchnorm.batch_norms(self.model):
                 batchnorm.reestimate(self.model, self._calibration_inputs())
             yield
@@ -268,15 +288,19 @@ class SearchModule(_Base):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.training_module.on_save_checkpoint(checkpoint)
+        averaged = None if self._averaged is None else self._averaged.values
         checkpoint[_STATE] = {
-            'curve': self.curve, 'samples': self.samples, 'random': _random_state(self._generators()),
+            'curve': self.curve, 'averaged': averaged,
+            'samples': json.dumps(self.samples),  # labels of NNI are no plain text
+            'random': random_state(self._generators()),
         }  # fmt: skip
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.training_module.on_load_checkpoint(checkpoint)
         if _STATE in checkpoint:
             self.curve = list(checkpoint[_STATE]['curve'])
-            self.samples = list(checkpoint[_STATE].get('samples', ()))
+            self.samples = json.loads(checkpoint[_STATE].get('samples', '[]'))
+            self._earlier = checkpoint[_STATE].get('averaged')
             self._random = checkpoint[_STATE]['random']
 
 
@@ -304,26 +328,3 @@ def search_module(module: DartsLightningModule) -> SearchModule:
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
     pass
-
-
-def _random_state(generators: list[torch.Generator]) -> dict[str, Any]:
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
-    return {
-        'torch': torch.get_rng_state(),
-        'loaders': [generator.get_state() for generator in generators],
-        'cuda': torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        'python': random.getstate(),
-        'numpy': (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss),
-    }
-
-
-def _set_random_state(state: dict[str, Any], generators: list[torch.Generator]) -> None:
-    torch.set_rng_state(state['torch'].cpu())
-    for generator, value in zip(generators, state['loaders'], strict=False):
-        generator.set_state(value.cpu())
-    if torch.cuda.is_available() and len(state['cuda']) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([item.cpu() for item in state['cuda']])
-    version, internal, gauss = state['python']
-    random.setstate((version, tuple(internal), gauss))
-    kind, keys, position, has_gauss, cached = state['numpy']
-    np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))

@@ -16,6 +16,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
 
 from . import channel, guards
+from .averaging import check_epochs
 from .choosing import Chooser, Source
 from .data import quiet_randomness
 from .errors import TransferError
@@ -56,6 +57,10 @@ class WarmStartDARTS(DARTS):
         Relative noise on replicated channels.
     untraceable
         Modules whose channels are not known, where the spaces differ: 'error', or 'fresh' to leave them as they are.
+    average
+        Epochs over which the weights that are validated, tested and kept are averaged; see
+        :class:`~nni_warmstart.averaging.WeightAverage`. None for one epoch after a warm start and, as in NNI, no averaging
+        after a cold one.
     save_to
         A zoo or a folder in which the trained supernet is remembered afterwards.
     parameter_free_cap
@@ -83,6 +88,7 @@ class WarmStartDARTS(DARTS):
         keep: float = 0.8,
         noise: float = 1e-3,
         untraceable: str = 'error',
+        average: float | None = None,
         save_to: SupernetZoo | str | os.PathLike[str] | None = None,
         parameter_free_cap: int | None = None,
         stop_on_eigenvalue: bool = False,
@@ -90,9 +96,11 @@ class WarmStartDARTS(DARTS):
     ) -> None:
         check_settings(head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable)
         guards.check_cap(parameter_free_cap)
+        check_epochs(average)
         super().__init__(**kwargs)
         self.source, self.zoo = source, zoo
         self.head, self.alpha, self.keep, self.noise, self.untraceable = head, alpha, keep, noise, untraceable
+        self.average = float(source is not None) if average is None else average
         self.save_to = save_to
         self.parameter_free_cap, self.stop_on_eigenvalue = parameter_free_cap, stop_on_eigenvalue
         self.report: TransferReport | None = None
@@ -108,6 +116,7 @@ class WarmStartDARTS(DARTS):
         inner: Any = super().configure_oneshot_module(training_module)
         self._validates = is_overridden('validation_step', training_module)
         module = search_module(inner)
+        module.average = self.average
         module.parameter_free_cap, module.stop_on_eigenvalue = self.parameter_free_cap, self.stop_on_eigenvalue
         return module
 

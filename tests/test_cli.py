@@ -90,9 +90,15 @@ def run_killed_and_resumed(folder, command, last: str) -> None:
     subprocess.run([*killed, '--resume'], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize('strategy', ['WarmStartDARTS', 'WarmStartGumbelDARTS', 'WarmStartProxyless'])
-def test_a_killed_search_resumes_to_the_same_result(folder, strategy):
-    document = {**SMALL, 'strategy': {'name': strategy, 'arc_learning_rate': 0.01}}
+@pytest.mark.parametrize(
+    ('strategy', 'settings'),
+    [
+        ('WarmStartDARTS', {}), ('WarmStartGumbelDARTS', {}), ('WarmStartProxyless', {}),
+        ('WarmStartDARTS', {'average': 1.5, 'stop_on_eigenvalue': True, 'parameter_free_cap': 1}),
+    ],
+)  # fmt: skip
+def test_a_killed_search_resumes_to_the_same_result(folder, strategy, settings):
+    document = {**SMALL, 'strategy': {'name': strategy, 'arc_learning_rate': 0.01, **settings}}
     document['evaluator'] = {**SMALL['evaluator'], 'max_epochs': 6}
     (folder / 'search.yml').write_text(yaml.safe_dump(document))
     command = ['search', '--config', str(folder / 'search.yml'), '--seed', '5']
@@ -101,7 +107,11 @@ def test_a_killed_search_resumes_to_the_same_result(folder, strategy):
     assert all(torch.equal(tensor, resumed.tensors[name]) for name, tensor in whole.tensors.items())
     results = [json.loads((folder / name / 'result.json').read_text()) for name in ('whole', 'killed')]
     assert results[0]['architecture'] == results[1]['architecture']
-    assert [f['default'] for f in results[0]['curve']] == [f['default'] for f in results[1]['curve']]
+    for figure in ('default', 'alpha_eigenvalue'):
+        assert [f.get(figure) for f in results[0]['curve']] == [f.get(figure) for f in results[1]['curve']]
+    assert main([*command, '--out', str(folder / 'killed'), '--resume']) == 0  # already at its end
+    again = Supernet.load(folder / 'killed' / 'supernet.safetensors')
+    assert all(torch.equal(tensor, again.tensors[name]) for name, tensor in whole.tensors.items())
 
 
 def test_a_killed_pretraining_resumes_to_the_same_supernet(folder, capsys):

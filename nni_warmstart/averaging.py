@@ -1,0 +1,77 @@
+"""Averaged weights: a search is judged by the mean of its last steps, not by the noise of the last one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import introspect
+from .errors import ConfigError
+
+
+def check_epochs(average: Any) -> None:
+    """Refuse what is no number of epochs.
+
+    Raises
+    ------
+    ConfigError
+        Naming the value.
+    """
+    number = isinstance(average, int | float) and not isinstance(average, bool) and 0 <= average < math.inf
+    if average is not None and not number:
+        raise ConfigError(f'average = {average!r}, but it must be a number of epochs, 0 or more, or None.')
+
+
+class WeightAverage:
+    r"""Exponential moving average of the weights of a supernet, the alphas left out.
+
+    After every step :math:`\bar w \leftarrow \bar w + (w - \bar w) / n`, from the weights that it starts with (Polyak &
+    Juditsky, *SIAM J. Control and Optimization* 30, 1992; Izmailov et al., *Averaging Weights Leads to Wider Optima and
+    Better Generalization*, UAI 2018). Batch-norm statistics of averaged weights must be estimated anew.
+
+    Parameters
+    ----------
+    model
+        The supernet.
+    steps
+        n, the steps that an average reaches back.
+    """
+
+    def __init__(self, model: nn.Module, steps: float) -> None:
+        alphas = {id(alpha) for alpha in introspect.arch_parameters(model)}
+        self.weights = [parameter for parameter in model.parameters() if id(parameter) not in alphas]
+        self.values = [weight.detach().clone() for weight in self.weights]
+        self.share = 1 / max(1.0, steps)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the weights after one more step."""
+        torch._foreach_lerp_(self.values, list(self.weights), self.share)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the averages in the place of the weights for a while."""
+        kept = [weight.detach().clone() for weight in self.weights]
+        self.apply()
+        try:
+            yield
+        finally:
+            self._write(kept)
+
+    def apply(self) -> None:
+        """Put the averages in the place of the weights."""
+        self._write(self.values)
+
+    def load(self, values: Sequence[Tensor]) -> None:
+        """Go on from averages kept earlier."""
+        self.values = [value.to(weight) for value, weight in zip(values, self.weights, strict=True)]
+
+    @torch.no_grad()
+    def _write(self, values: Sequence[Tensor]) -> None:
+        for weight, value in zip(self.weights, values, strict=True):
+            weight.copy_(value)

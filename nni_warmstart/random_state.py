@@ -1,0 +1,34 @@
+"""The state of every random generator that a search draws from, as plain data."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def random_state(generators: list[torch.Generator]) -> dict[str, Any]:
+    """That of the global generators, and of ``generators``."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    return {
+        'torch': torch.get_rng_state(),
+        'loaders': [generator.get_state() for generator in generators],
+        'cuda': torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        'python': random.getstate(),
+        'numpy': (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss),
+    }
+
+
+def set_random_state(state: dict[str, Any], generators: list[torch.Generator]) -> None:
+    """Inverse of :func:`random_state`."""
+    torch.set_rng_state(state['torch'].cpu())
+    for generator, value in zip(generators, state['loaders'], strict=False):
+        generator.set_state(value.cpu())
+    if torch.cuda.is_available() and len(state['cuda']) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([item.cpu() for item in state['cuda']])
+    version, internal, gauss = state['python']
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, position, has_gauss, cached = state['numpy']
+    np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))
