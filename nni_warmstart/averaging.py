@@ -51,7 +51,8 @@ class WeightAverage:
     @torch.no_grad()
     def update(self) -> None:
         """Take the weights after one more step."""
-        torch._foreach_lerp_(self.values, list(self.weights), self.share)
+        for value, weight in zip(self.values, self.weights, strict=True):
+            value.lerp_(weight, self.share)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
