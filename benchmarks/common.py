@@ -49,9 +49,12 @@ def load(folder: Path, name: str, pictures: int = 1000) -> data.Task:
 
 
 def search(space: ModelSpace, task: data.Task, *, seed: int, epochs: int, **strategy: Any) -> dict[str, Any]:
-    """One search, cold or warm; ``strategy`` are arguments of :class:`~nni_warmstart.WarmStartDARTS`."""
+    """One search, cold or warm; ``strategy`` are arguments of :class:`~nni_warmstart.WarmStartDARTS`.
+
+    The weights of the last step are measured, as when the tables were made: before there were averages.
+    """
     seed_everything(seed, workers=True, verbose=False)
-    warm = WarmStartDARTS(gradient_clip_val=5.0, **strategy)
+    warm = WarmStartDARTS(gradient_clip_val=5.0, **{'average': 0.0, **strategy})
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as out:
         trainer = make_trainer(epochs, out, progress=False)

@@ -125,7 +125,7 @@ def search(
     space: ModelSpace, splits: data.Splits, classes: int, source: Supernet | None, seed: int, epochs: int
 ) -> dict[str, Any]:
     seed_everything(seed, workers=True, verbose=False)
-    strategy = WarmStartDARTS(source=source, gradient_clip_val=5.0)
+    strategy = WarmStartDARTS(source=source, gradient_clip_val=5.0, average=0.0)  # as when the tables were made
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as out:
         trainer = make_trainer(epochs, out, progress=False)

@@ -7,7 +7,7 @@ import difflib
 import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class DataConfig:
     folder: dict | None = None
     torchvision: dict | None = None
     licence: str | None = None
-    flip: bool = False  # whether a mirrored picture has the same class; only pretraining looks at it
+    flip: bool = False  # whether a mirrored picture has the same class: then training pictures are mirrored at random
 
     def load(self, base: Path, side: int) -> Task:
         """Read the task; relative paths start at ``base``, the YAML's folder; picture files are read at ``side`` pixels."""
@@ -94,6 +94,13 @@ class EvaluatorConfig:
     learning_rate: float = _limits(0.025, 0)  # first rate of the weights; falls to 0 along a cosine
     weight_decay: float = _limits(3e-4, 0)
     val_share: float = _limits(0.5, 0.01, 0.99)  # share of the training pictures that trains the alphas and validates
+    jitter: float = _limits(0.0, 0, 1)  # pictures are turned, scaled and moved by up to this share
+    crop: float = _limits(0.0, 0, 0.5)  # they are padded and cut out again, up to this share of the side away
+    cutout: float = _limits(0.0, 0, 1)  # side of a blanked square, as a share of the picture's
+
+    def module(self) -> dict[str, Any]:
+        """What the evaluator is made with, besides the number of epochs."""
+        return {key: value for key, value in asdict(self).items() if key not in ('max_epochs', 'val_share')}
 
 
 @dataclass(frozen=True)
@@ -106,9 +113,7 @@ class JointConfig(EvaluatorConfig):
     arc_batch_size: int = _limits(16, 2)  # pictures per step of the alphas
     steps_per_epoch: int = _limits(100, 1)  # training steps that make an epoch
     temperature: float = _limits(2.0, 0.01)  # datasets are drawn ~ n ** (1 / temperature)
-    jitter: float = _limits(0.15, 0, 1)  # pictures are turned, scaled and moved by up to this share
-    crop: float = _limits(0.0, 0, 0.5)  # they are padded and cut out again, up to this share of the side away
-    cutout: float = _limits(0.0, 0, 1)  # side of a blanked square, as a share of the picture's
+    jitter: float = _limits(0.15, 0, 1)
     label_smoothing: float = _limits(0.0, 0, 0.99)
     drop_path: float = _limits(0.0, 0, 0.99)  # probability of dropping a candidate op, at the end of training
     batch_norm: str = 'shared'  # or per_dataset

@@ -14,6 +14,7 @@ from pytorch_lightning import LightningDataModule
 from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import Sampler
 
+from .augment import Augmentation
 from .data import Images, Splits
 
 SAFE_LOADING = {'weights_only': True}
@@ -22,10 +23,36 @@ SAFE_LOADING = {'weights_only': True}
 
 @nni.trace
 class CosineClassification(ClassificationModule):
-    """NNI's classification with SGD, momentum 0.9, and a cosine rate over the whole run, as in DARTS."""
+    """NNI's classification with SGD, momentum 0.9, and a cosine rate over the whole run, as in DARTS.
 
-    def __init__(self, num_classes: int, learning_rate: float = 0.025, weight_decay: float = 3e-4) -> None:
+    Parameters
+    ----------
+    num_classes
+        Of the task.
+    learning_rate, weight_decay
+        Of SGD; the rate is the first one.
+    jitter, crop, cutout
+        Of the pictures that weights and alphas learn from, see :class:`~nni_warmstart.augment.Augmentation`.
+    flip
+        Whether they may be mirrored.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        learning_rate: float = 0.025,
+        weight_decay: float = 3e-4,
+        jitter: float = 0.0,
+        crop: float = 0.0,
+        cutout: float = 0.0,
+        flip: bool = False,
+    ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, num_classes=num_classes)
+        self.augmentation, self.flip = Augmentation(jitter, crop, cutout), flip
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y = batch
+        return super().training_step((self.augmentation(x, flip=self.flip), y), batch_idx)
 
     def configure_optimizers(self) -> Any:
         return sgd_with_cosine(self, self.hparams['learning_rate'], self.hparams['weight_decay'])
@@ -111,7 +138,10 @@ def make_trainer(max_epochs: int, out: str | Path, *, progress: bool = True, cal
 
 
 def classification(splits: Splits, num_classes: int, trainer: Any, **settings: Any) -> Lightning:
-    """Evaluator over ``splits``; ``settings`` are batch_size, learning_rate, weight_decay and (optional) seed."""
-    module = CosineClassification(num_classes, settings['learning_rate'], settings['weight_decay'])
-    data = TaskData(splits, settings['batch_size'], settings.get('seed'))
+    """Evaluator over ``splits``.
+
+    ``settings`` are batch_size and (optional) seed of :class:`TaskData`, and those of :class:`CosineClassification`.
+    """
+    data = TaskData(splits, settings.pop('batch_size'), settings.pop('seed', None))
+    module = CosineClassification(num_classes, **settings)
     return Lightning(module, trainer, datamodule=data, fit_kwargs=dict(SAFE_LOADING))

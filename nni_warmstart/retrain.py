@@ -88,7 +88,8 @@ def retrain(
     network = made(space, architecture, Path(run) if weights == 'inherited' else None)
     settings = config.evaluator
     checkpoint.keep(out, {**asdict(config), 'seed': seed, 'weights': weights, 'architecture': architecture}, resume=resume)
-    curve = train(network, splits, task.num_classes, asdict(settings), out, seed=seed, resume=resume, progress=progress)
+    training = {**settings.module(), 'max_epochs': settings.max_epochs, 'flip': config.data.flip}
+    curve = train(network, splits, task.num_classes, training, out, seed=seed, resume=resume, progress=progress)
     for kind in exports:
         export(network, out / f'network.{kind}', torch.zeros(2, channels, side, side))
     mean, std = splits.train.mean.flatten().tolist(), splits.train.std.flatten().tolist()
@@ -179,7 +180,7 @@ def train(
     num_classes
         Of the task.
     settings
-        max_epochs, batch_size, learning_rate and weight_decay.
+        max_epochs, and those of :func:`~nni_warmstart.evaluator.classification`.
     out
         Folder for the log and the checkpoint.
     seed, resume, progress
@@ -187,8 +188,8 @@ def train(
     """
     out, epochs = Path(out), Epochs(seed)
     trainer = make_trainer(settings['max_epochs'], out, progress=progress, callbacks=[epochs, checkpoint.every_epoch(out)])
-    rates = {key: settings[key] for key in ('batch_size', 'learning_rate', 'weight_decay')}
-    evaluator = classification(splits, num_classes, trainer, **rates, seed=seed)
+    others = {key: value for key, value in settings.items() if key != 'max_epochs'}
+    evaluator = classification(splits, num_classes, trainer, **others, seed=seed)
     evaluator.module.set_model(network)
     path = checkpoint.last(out, network, '_model.', settings['max_epochs']) if resume else None
     trainer.fit(evaluator.module, datamodule=evaluator.datamodule, ckpt_path=path, weights_only=True)

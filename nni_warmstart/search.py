@@ -63,9 +63,8 @@ def run_search(
         splits,
         task.num_classes,
         make_trainer(config.evaluator.max_epochs, out, progress=progress, callbacks=[checkpoint.every_epoch(out)]),
-        batch_size=config.evaluator.batch_size,
-        learning_rate=config.evaluator.learning_rate,
-        weight_decay=config.evaluator.weight_decay,
+        **config.evaluator.module(),
+        flip=config.data.flip,
     )
     checkpoint.keep(out, {**asdict(config), 'seed': seed}, resume=resume)
     strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())

@@ -63,6 +63,14 @@ def test_a_supernet_is_the_source_of_the_next_search(folder):
     assert result['warm_start']['share_inherited'] == 1.0
 
 
+def test_pictures_are_changed_at_random_where_asked_for(folder):
+    losses = []
+    for settings in ([], ['evaluator.crop=0.25'], ['evaluator.jitter=0.2'], ['evaluator.cutout=0.5'], ['data.flip=true']):
+        assert search(folder, '--seed', '1', *(word for each in settings for word in ('--set', each))) == 0
+        losses.append(json.loads((folder / 'out' / 'result.json').read_text())['curve'][0]['train_loss'])
+    assert len(set(losses)) == len(losses)
+
+
 def test_same_seed_same_result(folder):
     curves = []
     for _ in range(2):
