@@ -1,0 +1,306 @@
+"""The claim, measured: cold and warm searches on every task of a folder, every second counted.
+
+    python benchmarks/claim.py --data DIR                        # all tasks, three seeds, the shipped zoo
+    python benchmarks/claim.py --data DIR --zoo ZOO --tasks mnist flowers5 --seeds 0 --sides cold warm
+    python benchmarks/claim.py --report                          # tables and figures from the runs so far
+
+DIR holds NAME.npz with train_x (n, height, width, channels), train_y, and optionally test_x, test_y. Cold is NNI's DARTS at
+the rate that serves it best on tasks that are not reported. Warm starts from what `source: auto` chooses among the supernets
+of the zoo that have not seen the target's dataset, and strict among those that have seen nothing of its family. Killed, it
+goes on where it was: one JSON line per run in OUT/claim.jsonl. One process per core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import claim_report
+import torch
+import yaml
+from common import RESULTS
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.space import RawFormatModelSpace
+from nni.nas.strategy import DARTS
+from pytorch_lightning import seed_everything
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from nni_warmstart import SupernetZoo, WarmStartDARTS, data, spaces
+from nni_warmstart.cli import quiet
+from nni_warmstart.evaluator import classification, make_trainer
+from nni_warmstart.ranking import rank
+from nni_warmstart.zoo import open_zoo
+
+SPACE = {'name': 'nasbench201', 'width': 16, 'depth': 1, 'image_size': 32, 'stem_stride': 2}
+PICTURES = 1000
+EPOCHS = 20
+"""Of every search, cold or warm."""
+SETTINGS = {'batch_size': 32, 'learning_rate': 0.05, 'weight_decay': 3e-4, 'crop': 0.125}
+CLIP = 5.0
+"""Of every search, cold or warm: SGD, cosine rate and random crops as in DARTS."""
+TUNING = ['kannada_digits', 'plant_seedlings', 'sign_digits', 'chest_xray3']
+"""Tasks on which rates and recipes were tried; not reported unless they are named."""
+FAMILIES = {
+    'handwritten digits': ['mnist', 'usps', 'digits8x8', 'kannada_digits'],
+    'Omniglot': ['omniglot_greek', 'omniglot_katakana', 'omniglot_korean', 'omniglot_latin', 'omniglot_sanskrit'],
+    'CIFAR-10': ['cifar10', 'cifar10_16k'],
+    'Tiny ImageNet': ['tinyimagenet_animals', 'tinyimagenet_things'],
+    'clothing': ['fashion_mnist', 'clothing'],
+    'blood cells': ['blood_cells', 'white_cells'],
+}
+"""Datasets that are kin; the strict table starts from sources without any of the target's."""
+SAME = {'cifar10_16k': 'cifar10'}
+"""Datasets of which another is a part."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One search: ``side`` says from what, ``source`` what was chosen before."""
+
+    task: str
+    seed: int
+    side: str
+    source: str | None = None
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return self.task, self.seed, self.side
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all runs share."""
+
+    data: Path
+    zoo: str | None
+    space: dict[str, Any]
+    pictures: int
+    out: Path
+
+    @functools.cached_property
+    def recipe(self) -> str:
+        """Identity of what is measured; runs of another one are left alone."""
+        zoo = sorted((entry.name, entry.key) for entry in open_zoo(self.zoo).entries())
+        parts = (zoo, self.space, self.pictures, EPOCHS, SETTINGS, CLIP)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+
+
+SIDES: dict[str, dict[str, Any]] = {
+    'cold': {},
+    'warm': {'source': 'auto'},
+    'strict': {'source': 'auto'},
+    'cold, averaged': {'average': 1.0},
+    'not averaged': {'average': 0.0},
+    'plain copy': {'keep': 1.0, 'head': 'random', 'average': 0.0},
+    'random source': {},
+    'farthest source': {},
+    'alphas only': {'keep': 0.0, 'head': 'random'},
+    'weights only': {'alpha': 'reset'},
+}
+"""Arguments of the strategy. Without a source it is NNI's DARTS; the controls after the strict side take the source that the
+warm side took, but for those named after theirs."""
+FIRST = list(SIDES)[:4]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', type=Path, help='folder of NAME.npz')
+    parser.add_argument('--space', type=yaml.safe_load, default=SPACE, help=f'name or YAML mapping (default: {SPACE})')
+    parser.add_argument(
+        '--seeds', type=int, nargs='+', default=[3], help='how many, or, where several are given, which (default: 3)'
+    )
+    parser.add_argument('--tasks', nargs='+', metavar='NAME', help=f'default: all in DIR but {", ".join(TUNING)}')
+    parser.add_argument('--zoo', help='of the sources (default: the shipped one)')
+    parser.add_argument('--pictures', type=int, default=PICTURES, help=f'for training at most (default: {PICTURES})')
+    sides = f'of {", ".join(map(repr, SIDES))} (default: all)'
+    parser.add_argument('--sides', nargs='+', choices=list(SIDES), default=list(SIDES), metavar='SIDE', help=sides)
+    parser.add_argument('--processes', type=int, default=os.cpu_count(), help='at once (default: one per core)')
+    parser.add_argument('--out', type=Path, default=RESULTS, help='folder of claim.jsonl, tables and figures')
+    parser.add_argument('--report', action='store_true', help='run nothing, write tables and figures of the last recipe')
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / 'claim.jsonl'
+    if arguments.report:
+        claim_report.report(read(path), arguments.out)
+        return
+    if arguments.data is None or not sorted(arguments.data.glob('*.npz')):
+        parser.error(f'--data must be a folder with NAME.npz; {arguments.data} has none.')
+    space = {'name': arguments.space} if isinstance(arguments.space, str) else dict(arguments.space)
+    setting = Setting(arguments.data, arguments.zoo, space, arguments.pictures, arguments.out)
+    names = arguments.tasks or [p.stem for p in sorted(arguments.data.glob('*.npz')) if p.stem not in TUNING]
+    missing = [name for name in names if not (arguments.data / f'{name}.npz').is_file()]
+    if missing:
+        parser.error(f'--tasks: {", ".join(missing)} not in {arguments.data}.')
+    seeds = arguments.seeds if len(arguments.seeds) > 1 else list(range(arguments.seeds[0]))
+    recipe = setting.recipe
+    alike = {name for name in names if allowed(setting, name, strict=True) == allowed(setting, name, strict=False)}
+    first = [
+        Run(name, seed, side)
+        for seed in seeds for name in names for side in FIRST
+        if side in arguments.sides and not (side == 'strict' and name in alike)
+    ]  # fmt: skip
+    perform(first, setting, recipe, path, arguments.processes)
+    took = {(row['task'], row['seed']): row['source'] for row in read(path, recipe) if row['side'] == 'warm'}
+    second = [
+        Run(name, seed, side, took[name, seed])
+        for seed in seeds for name in names for side in arguments.sides if side not in FIRST and (name, seed) in took
+    ]  # fmt: skip
+    perform(second, setting, recipe, path, arguments.processes)
+    claim_report.report(read(path, recipe), arguments.out)
+
+
+def read(path: Path, recipe: str | None = None) -> list[dict[str, Any]]:
+    """Runs of a recipe, or of that of the last line."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    recipe = recipe or (rows[-1]['recipe'] if rows else None)
+    return [row for row in rows if row['recipe'] == recipe]
+
+
+def perform(runs: list[Run], setting: Setting, recipe: str, path: Path, processes: int) -> None:
+    """Run what is not in the file yet."""
+    done = {(row['task'], row['seed'], row['side']) for row in read(path, recipe)}
+    todo = [run for run in runs if run.key not in done]
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TextColumn('left'), TimeRemainingColumn())  # fmt: skip
+    context = multiprocessing.get_context('spawn')
+    with (
+        Progress(*columns, speed_estimate_period=3600) as progress,
+        ProcessPoolExecutor(processes, context, initializer=quietly) as pool,
+    ):
+        bar = progress.add_task('searches', total=len(runs), completed=len(runs) - len(todo))
+        for future in as_completed([pool.submit(search, run, setting) for run in todo]):
+            row = future.result()
+            with path.open('a') as file:
+                file.write(json.dumps({**row, 'recipe': recipe}) + '\n')
+            progress.update(bar, advance=1, description=f'{row["task"]}, {row["side"]}')
+
+
+def quietly() -> None:
+    quiet()
+    torch.set_num_threads(1)
+
+
+def search(run: Run, setting: Setting) -> dict[str, Any]:
+    """One search; the row that goes into the file."""
+    task = load(setting, run.task)
+    seed_everything(run.seed, workers=True, verbose=False)
+    space = spaces.create(setting.space['name'], {k: v for k, v in setting.space.items() if k != 'name'}, task.num_classes)
+    splits = data.split(task)
+    row: dict[str, Any] = {**asdict(run), 'classes': task.num_classes, 'pictures': len(task.train_y)}
+    if run.side.startswith('cold'):
+        strategy = WarmStartDARTS(gradient_clip_val=CLIP, **SIDES[run.side])
+    else:
+        zoo = without(setting, allowed(setting, run.task, strict=run.side == 'strict'))
+        arguments = {'source': chosen(run, zoo, splits.train), **SIDES[run.side]}
+        strategy = WarmStartDARTS(gradient_clip_val=CLIP, zoo=zoo, **arguments)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as out:
+        strategy(RawFormatModelSpace(space, evaluator(task, splits, out)), SequentialExecutionEngine())
+    row |= {
+        'curve': [round(figures['default'], 5) for figures in strategy.curve],
+        'epoch_seconds': [round(figures['epoch_seconds'], 3) for figures in strategy.curve],
+        'seconds': round(time.perf_counter() - start, 2),
+        'test_accuracy': strategy.oneshot_module.final.get('test_accuracy'),
+        'architecture': strategy.oneshot_module.samples[-1],
+        'architecture_quarter': strategy.oneshot_module.samples[EPOCHS // 4 - 1],
+    }
+    if strategy.report is not None:
+        row |= {
+            'source': strategy.report.source,
+            'zero_shot': strategy.report.zero_shot_accuracy,
+            'start_seconds': {key: round(value, 3) for key, value in strategy.report.seconds.items()},
+        }
+    elif run.side == 'cold' and run.seed == 0 and run.task == min(p.stem for p in setting.data.glob('*.npz')):
+        row['equals_upstream'] = equals_upstream(run, setting, strategy.supernet)
+    return row
+
+
+def equals_upstream(run: Run, setting: Setting, supernet: torch.nn.Module) -> bool:
+    """Whether NNI's own, untouched DARTS ends with the same weights and alphas, to the bit."""
+    task = load(setting, run.task)
+    seed_everything(run.seed, workers=True, verbose=False)
+    space = spaces.create(setting.space['name'], {k: v for k, v in setting.space.items() if k != 'name'}, task.num_classes)
+    theirs = DARTS(gradient_clip_val=CLIP)
+    with tempfile.TemporaryDirectory() as out:
+        theirs(RawFormatModelSpace(space, evaluator(task, data.split(task), out)), SequentialExecutionEngine())
+    mine = supernet.state_dict()
+    return all(torch.equal(tensor, mine[name]) for name, tensor in theirs.supernet.state_dict().items())
+
+
+def evaluator(task: data.Task, splits: data.Splits, out: str) -> Any:
+    trainer = make_trainer(EPOCHS, out, progress=False)
+    return classification(splits, task.num_classes, trainer, **SETTINGS)
+
+
+def load(setting: Setting, name: str) -> data.Task:
+    """A task with at most so many training pictures (or eight per class), in the form that the space takes."""
+    task = data.from_npz(setting.data / f'{name}.npz')
+    share = max(setting.pictures, 8 * task.num_classes) / len(task.train_y)
+    if share < 1:
+        index, _ = data.stratified(task.train_y, share, 0)
+        task = data.replace(task, train_x=task.train_x[index], train_y=task.train_y[index])
+    cls = spaces.resolve(setting.space['name'])
+    return task.adapted(*spaces.input_of(cls, {k: v for k, v in setting.space.items() if k != 'name'}))
+
+
+def kin(name: str) -> set[str]:
+    """Datasets of a name's family."""
+    return {name}.union(*(members for members in FAMILIES.values() if name in members))
+
+
+def allowed(setting: Setting, target: str, *, strict: bool) -> list[str]:
+    """Supernets of the zoo that have not seen the target's dataset, or, strictly, any of its family."""
+    forbidden = kin(target) if strict else {target, *(name for name, part in SAME.items() if part == target)}
+    entries = [entry for entry in open_zoo(setting.zoo).entries() if entry.space.get('name') == setting.space['name']]
+    names = [entry.name for entry in entries if not forbidden & datasets_of(entry)]
+    if not names:
+        words = (
+            f'{open_zoo(setting.zoo).root} has no supernet of {setting.space["name"]} without {", ".join(sorted(forbidden))}'
+        )
+        raise SystemExit(f'{words}; give --zoo another one.')
+    return names
+
+
+def without(setting: Setting, names: list[str]) -> SupernetZoo:
+    """A zoo of these entries only."""
+    folder = setting.out / '.zoos' / hashlib.sha256(repr((setting.recipe, names)).encode()).hexdigest()[:12]
+    if not folder.is_dir():
+        folder.parent.mkdir(exist_ok=True)
+        copy = Path(tempfile.mkdtemp(dir=folder.parent))
+        for name in names:
+            shutil.copy(open_zoo(setting.zoo).path(name), copy)
+        try:
+            copy.rename(folder)
+        except OSError:  # another process was faster
+            shutil.rmtree(copy)
+    return SupernetZoo(folder)
+
+
+def datasets_of(entry: Any) -> set[str]:
+    """What a supernet was trained on."""
+    return set(entry.history.get('datasets', ())) | ({entry.history['dataset']} if 'dataset' in entry.history else set())
+
+
+def chosen(run: Run, zoo: SupernetZoo, pictures: Any) -> Any:
+    """Source of a control."""
+    if run.side == 'random source':
+        return random.Random(run.seed).choice(zoo.names())
+    if run.side == 'farthest source':
+        return rank(list(zoo.entries()), pictures)[-1].name
+    return run.source.split(' + ') if run.source else None
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,330 @@
+"""Tables and figures of the claim: summary.json, claim.md and claim_*.png from the rows of claim.jsonl."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nni_warmstart.measure import epochs_to, final_accuracy
+from nni_warmstart.storage import write_json
+
+Rows = list[dict[str, Any]]
+Found = dict[str, dict[int, dict[str, Any]]]
+"""Side -> seed -> row, of one task."""
+Table = dict[str, dict[str, Any]]
+"""Task -> figures."""
+
+REQUIRED: list[tuple[str, Callable[[dict[str, Any]], float | None], float, float, bool]] = [
+    ('speedup in epochs, geometric mean, main table', lambda s: s.get('speedup_epochs_geomean'), 3, 10, True),
+    ('the same, strict table', lambda s: s['strict'].get('speedup_epochs_geomean'), 2, 6, True),
+    ('speedup in wall-clock, everything counted', lambda s: s.get('speedup_seconds_geomean'), 2.5, 8, True),
+    ('share of tasks with speedup of 2 or more', lambda s: s.get('share_speedup_2'), 0.75, 0.95, True),
+    ('share of tasks at least as high as cold, equal budget', lambda s: s.get('share_positive'), 0.9, 1, True),
+    ("worst task's loss of final accuracy, points", lambda s: s.get('worst_loss'), 1, 0.3, False),
+    ('zero-shot (ridge head) over chance, median', lambda s: s.get('zero_shot_over_chance_median'), 3, 5, True),
+    ('recipe over plain copy, geometric mean of speedups', lambda s: s.get('recipe_over_plain_copy_geomean'), 1.5, 3, True),
+]
+"""What, where it is in the summary, what is required and aimed at, and whether more is better."""
+
+COLOURS = {'cold': 'tab:blue', 'warm': 'tab:orange'}
+
+
+def report(rows: Rows, out: Path) -> dict[str, Any]:
+    """Write everything, and give the summary."""
+    by_task: dict[str, Found] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        by_task[row['task']][row['side']][row['seed']] = row
+    for found in by_task.values():  # where leaving out the family leaves the same sources, it was not run again
+        found['strict'] = {**found['warm'], **found['strict']}
+    tables = {side: table(by_task, side) for side in ('warm', 'strict', *controls_in(rows))}
+    summary = {
+        **summarise(tables.get('warm', {})),
+        'strict': summarise(tables.get('strict', {})),
+        'controls': {side: summarise(tables[side]) for side in controls_in(rows)},
+        'recipe_over_plain_copy_geomean': against_copy(tables),
+        'zero_shot_over_chance_median': zero_shot(rows),
+        'equals_upstream': [row['equals_upstream'] for row in rows if 'equals_upstream' in row],
+    }
+    write_json(out / 'summary.json', summary)
+    (out / 'claim.md').write_text('\n'.join(document(tables, summary, rows)) + '\n')
+    if tables.get('warm'):
+        draw(by_task, tables['warm'], rows, out)
+    return summary
+
+
+def controls_in(rows: Rows) -> list[str]:
+    return [side for side in dict.fromkeys(row['side'] for row in rows) if side not in ('cold', 'warm', 'strict')]
+
+
+def table(by_task: dict[str, Found], side: str) -> Table:
+    """How the runs of ``side`` compare with the cold ones of the same seeds.
+
+    The goal is the cold run's final accuracy, reached and held. A search that never reaches it counts as failed, with all
+    its epochs spent.
+    """
+    lines = {}
+    for task, found in sorted(by_task.items()):
+        seeds = sorted(found['cold'].keys() & found[side].keys())
+        if not seeds:
+            continue
+        cold, warm = ([found[name][seed] for seed in seeds] for name in ('cold', side))
+        pairs = [compare(one, other) for one, other in zip(cold, warm, strict=True)]
+        ends = [[final_accuracy(row['curve']) for row in rows] for rows in (cold, warm)]
+        lines[task] = {
+            'seeds': len(seeds),
+            'cold': statistics.mean(ends[0]),
+            'warm': statistics.mean(ends[1]),
+            'cold_epochs': statistics.mean(pair['cold_epochs'] for pair in pairs),
+            'warm_epochs': statistics.mean(pair['warm_epochs'] for pair in pairs),
+            'failed': sum(pair['failed'] for pair in pairs),
+            'speedup_epochs': geometric(pair['speedup_epochs'] for pair in pairs),
+            'speedup_seconds': geometric(pair['speedup_seconds'] for pair in pairs),
+            'spread': (min(p['speedup_epochs'] for p in pairs), max(p['speedup_epochs'] for p in pairs)),
+            'difference': statistics.mean(ends[1]) - statistics.mean(ends[0]),
+            'standard_error': standard_error(*ends),
+            'test_cold': mean_of(row['test_accuracy'] for row in cold),
+            'test_warm': mean_of(row['test_accuracy'] for row in warm),
+            'zero_shot': mean_of(row.get('zero_shot') for row in warm),
+            'chance': 1 / warm[0]['classes'],
+            'sources': sorted({row['source'] or '' for row in warm}),
+        }
+    return lines
+
+
+def compare(cold: dict[str, Any], warm: dict[str, Any]) -> dict[str, Any]:
+    """One seed; seconds of the warm start (choosing, mapping, trying out) count as the warm search's."""
+    goal = final_accuracy(cold['curve'])
+    slow = epochs_to(cold['curve'], goal) or len(cold['curve'])
+    reached = epochs_to(warm['curve'], goal)
+    fast = reached or len(warm['curve'])
+    seconds = sum(warm.get('start_seconds', {}).values()) + sum(warm['epoch_seconds'][:fast])
+    return {
+        'cold_epochs': slow,
+        'warm_epochs': fast,
+        'failed': reached is None,
+        'speedup_epochs': slow / fast,
+        'speedup_seconds': sum(cold['epoch_seconds'][:slow]) / seconds,
+    }
+
+
+def summarise(found: Table) -> dict[str, Any]:
+    """Figures over tasks; losses and differences in percentage points."""
+    if not found:
+        return {}
+    lines = list(found.values())
+    speedups = [line['speedup_epochs'] for line in lines]
+    return {
+        'tasks': len(lines),
+        'seeds': min(line['seeds'] for line in lines),
+        'runs': sum(line['seeds'] for line in lines),
+        'failed_runs': sum(line['failed'] for line in lines),
+        'speedup_epochs_geomean': geometric(speedups),
+        'speedup_epochs_interval': interval(speedups),
+        'speedup_epochs_median': statistics.median(speedups),
+        'speedup_epochs_worst': min(speedups),
+        'speedup_seconds_geomean': geometric(line['speedup_seconds'] for line in lines),
+        'share_speedup_2': statistics.mean(value >= 2 for value in speedups),
+        'share_positive': statistics.mean(line['difference'] >= -line['standard_error'] / 2 for line in lines),
+        'mean_difference': 100 * statistics.mean(line['difference'] for line in lines),
+        'worst_loss': max(0.0, *(-100 * line['difference'] for line in lines)),
+        'mean_test_difference': mean_of(
+            100 * (line['test_warm'] - line['test_cold']) for line in lines if line['test_warm'] is not None
+        ),
+    }
+
+
+def against_copy(tables: dict[str, Table]) -> float | None:
+    """Speedup of the recipe over that of a plain copy, on the tasks that have both."""
+    ours, copies = tables.get('warm', {}), tables.get('plain copy', {})
+    ratios = [ours[task]['speedup_epochs'] / copies[task]['speedup_epochs'] for task in ours.keys() & copies.keys()]
+    return geometric(ratios) if ratios else None
+
+
+def zero_shot(rows: Rows) -> float | None:
+    ratios = [row['zero_shot'] * row['classes'] for row in rows if row['side'] == 'warm' and row.get('zero_shot')]
+    return statistics.median(ratios) if ratios else None
+
+
+def geometric(values: Iterable[float]) -> float:
+    return statistics.geometric_mean(values)
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return statistics.mean(there) if there else None
+
+
+def standard_error(cold: Sequence[float], warm: Sequence[float]) -> float:
+    """Of the difference of two means over seeds; 0 for a single seed."""
+    if len(cold) < 2:
+        return 0.0
+    return math.sqrt(statistics.variance(cold) / len(cold) + statistics.variance(warm) / len(warm))
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % of the geometric means of bootstraps over tasks."""
+    generator = random.Random(0)
+    drawn = sorted(geometric(generator.choices(values, k=len(values))) for _ in range(2000))
+    return drawn[50], drawn[1949]
+
+
+def document(tables: dict[str, Table], summary: dict[str, Any], rows: Rows) -> list[str]:
+    """Lines of claim.md."""
+    lines = ['# The claim', '', 'Made by `python benchmarks/claim.py --data DIR`; summary.json has the same figures.', '']
+    lines += required(summary)
+    for side, title in (('warm', 'Main table: the dataset left out'), ('strict', 'Strict table: its whole family left out')):
+        if tables.get(side):
+            lines += ['', f'## {title}', '', *task_table(tables[side])]
+    controls = {side: tables[side] for side in controls_in(rows) if tables[side]}
+    if controls:
+        lines += [
+            '',
+            '## Controls',
+            '',
+            '| search | tasks | runs | failed | speedup, epochs | seconds | share >= 2 | difference |',
+        ]
+        lines += ['|---' * 8 + '|']
+        for side, found in {'warm': tables.get('warm', {}), **controls}.items():
+            own = summarise(found)
+            if own:
+                shown = [str(own[key]) for key in ('tasks', 'runs', 'failed_runs')]
+                shown += [f'{own[key]:.2f}' for key in ('speedup_epochs_geomean', 'speedup_seconds_geomean')]
+                shown += [f'{own["share_speedup_2"]:.0%}', f'{own["mean_difference"]:+.1f}']
+                lines.append(f'| {side} | {" | ".join(shown)} |')
+    if tables.get('warm'):
+        lines += ['', '## Where the time goes', '', 'Mean of the warm searches, all their epochs.', '']
+        parts = time_parts(rows)
+        lines += ['| part | seconds | share |', '|---|---|---|']
+        lines += [f'| {name} | {value:.2f} | {value / sum(parts.values()):.0%} |' for name, value in parts.items()]
+        lines += ['', *(f'![{name}](claim_{name}.png)' for name in ('curves', 'speedup', 'accuracy', 'zero_shot', 'time'))]
+    return lines
+
+
+def required(summary: dict[str, Any]) -> list[str]:
+    lines = ['| what | measured | required | aim | |', '|---' * 5 + '|']
+    for what, value_of, least, aim, more in REQUIRED:
+        value = value_of(summary)
+        if value is None:
+            lines.append(f'| {what} | not run | {least:g} | {aim:g} | |')
+            continue
+        met = [(value >= bound) if more else (value <= bound) for bound in (least, aim)]
+        verdict = 'aim met' if met[1] else 'met' if met[0] else '**missed**'
+        lines.append(f'| {what} | {value:.2f} | {least:g} | {aim:g} | {verdict} |')
+    return lines
+
+
+def task_table(found: Table) -> list[str]:
+    lines = [
+        'Validation accuracy of the supernet, mean of the last three epochs. Epochs: to the cold final accuracy, reached',
+        'and held. Spread: over seeds. Difference: warm minus cold, points, with its standard error.',
+        '',
+        '| task | seeds | before training (chance) | cold | warm | epochs cold | epochs warm | speedup (spread) '
+        '| in seconds | difference | test cold / warm | source |',
+        '|---' * 12 + '|',
+    ]
+    for task, line in sorted(found.items(), key=lambda item: -item[1]['speedup_epochs']):
+        tests = ' / '.join('-' if (value := line[key]) is None else f'{value:.3f}' for key in ('test_cold', 'test_warm'))
+        zero = '-' if line['zero_shot'] is None else f'{line["zero_shot"]:.2f} ({line["chance"]:.2f})'
+        failed = f', {line["failed"]} failed' if line['failed'] else ''
+        lines.append(
+            f'| {task} | {line["seeds"]} | {zero} | {line["cold"]:.3f} | {line["warm"]:.3f} | {line["cold_epochs"]:.1f} | '
+            f'{line["warm_epochs"]:.1f}{failed} | {line["speedup_epochs"]:.1f} ({line["spread"][0]:.1f} to '
+            f'{line["spread"][1]:.1f}) | {line["speedup_seconds"]:.1f} | {100 * line["difference"]:+.1f} ± '
+            f'{100 * line["standard_error"]:.1f} | {tests} | {", ".join(line["sources"])} |'
+        )
+    total = summarise(found)
+    low, high = total['speedup_epochs_interval']
+    mean, median, worst = (total[f'speedup_epochs_{name}'] for name in ('geomean', 'median', 'worst'))
+    return [
+        *lines,
+        '',
+        f'Speedup in epochs: geometric mean {mean:.2f} (95 % of bootstraps over tasks: {low:.2f} to {high:.2f}), median',
+        f'{median:.2f}, worst {worst:.2f}; in seconds {total["speedup_seconds_geomean"]:.2f}. {total["failed_runs"]} of',
+        f'{total["runs"]} searches never reach the goal.',
+    ]
+
+
+def time_parts(rows: Rows) -> dict[str, float]:
+    """Mean seconds of the parts of a warm search."""
+    warm = [row for row in rows if row['side'] == 'warm']
+    parts: dict[str, float] = defaultdict(float)
+    for row in warm:
+        for name, value in {**row['start_seconds'], 'search': sum(row['epoch_seconds'])}.items():
+            parts[name] += value / len(warm)
+    return dict(parts)
+
+
+def draw(by_task: dict[str, Found], found: Table, rows: Rows, out: Path) -> None:
+    import matplotlib
+
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+
+    order = sorted(found, key=lambda task: found[task]['speedup_epochs'])
+    columns, height = 5, -(-len(order) // 5)
+    figure, grid = plt.subplots(height, columns, figsize=(3 * columns, 2.2 * height), squeeze=False)
+    for axes in grid.flat[len(order) :]:
+        axes.set_axis_off()
+    for axes, task in zip(grid.flat, reversed(order), strict=False):
+        for side, colour in COLOURS.items():
+            for row in by_task[task][side].values():
+                axes.plot(range(1, len(row['curve']) + 1), row['curve'], color=colour, alpha=0.6, linewidth=1)
+        axes.axhline(found[task]['cold'], color='tab:blue', linewidth=0.6, linestyle=':')
+        axes.set_title(task, fontsize=8)
+        axes.tick_params(labelsize=6)
+    handles = [plt.Line2D([], [], color=colour, label=side) for side, colour in COLOURS.items()]
+    figure.legend(handles=handles, loc='lower right', fontsize=8)
+    figure.supxlabel('epoch', fontsize=9)
+    figure.supylabel('validation accuracy', fontsize=9)
+    save(figure, out / 'claim_curves.png')
+
+    values = [found[task]['speedup_epochs'] for task in order]
+    bars = [[max(0.0, sign * (found[task]['spread'][end] - found[task]['speedup_epochs'])) for task in order]
+            for end, sign in ((0, -1), (1, 1))]  # fmt: skip
+    figure, axes = plt.subplots(figsize=(7, 0.25 * len(order) + 1))
+    axes.barh(order, values, xerr=bars, color='tab:orange', ecolor='grey')
+    axes.axvline(1, color='black', linewidth=0.8)
+    axes.axvline(geometric(values), color='tab:blue', linestyle='--', label=f'geometric mean {geometric(values):.1f}')
+    axes.set(xlabel='cold epochs / warm epochs (bars: range over seeds)', xscale='log')
+    axes.tick_params(labelsize=7)
+    axes.legend(fontsize=8)
+    save(figure, out / 'claim_speedup.png')
+
+    ends = sorted(found, key=lambda task: found[task]['difference'])
+    figure, axes = plt.subplots(figsize=(7, 0.25 * len(ends) + 1))
+    axes.barh(
+        ends, [100 * found[t]['difference'] for t in ends], xerr=[100 * found[t]['standard_error'] for t in ends],
+        color=['tab:orange' if found[t]['difference'] >= 0 else 'tab:grey' for t in ends], ecolor='grey',
+    )  # fmt: skip
+    axes.set(xlabel='final validation accuracy, warm minus cold (points; bars: standard error)')
+    axes.tick_params(labelsize=7)
+    save(figure, out / 'claim_accuracy.png')
+
+    figure, axes = plt.subplots(figsize=(4, 4))
+    known = [line for line in found.values() if line['zero_shot'] is not None]
+    axes.scatter([line['chance'] for line in known], [line['zero_shot'] for line in known], color='tab:orange')
+    axes.plot([0, 1], [0, 1], color='grey', linewidth=0.8)
+    axes.set(xlabel='chance', ylabel='accuracy before training', xlim=(0, 1), ylim=(0, 1))
+    save(figure, out / 'claim_zero_shot.png')
+
+    figure, axes = plt.subplots(figsize=(7, 1.6))
+    left = 0.0
+    for name, value in time_parts(rows).items():
+        axes.barh(['warm search'], [value], left=left, label=name)
+        left += value
+    axes.set(xlabel='seconds (mean)')
+    axes.legend(fontsize=7, ncol=4, loc='lower center', bbox_to_anchor=(0.5, 1.0))
+    save(figure, out / 'claim_time.png')
+
+
+def save(figure: Any, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
