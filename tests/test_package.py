@@ -82,10 +82,11 @@ def test_readme_shows_the_examples_as_they_are(name):
 def test_shipped_supernets():
     """Small, readable, with a card that says what they come from; no digits of any kind among the pictures."""
     zoo = SupernetZoo.shipped()
-    for space, singles in (('nasbench201', 5),):
-        trained_on = [len(e.history['datasets']) for e in zoo.entries() if e.space['name'] == space]
-        assert sum(number > 1 for number in trained_on) == 1
-        assert trained_on.count(1) >= singles
+    for space, singles, widths in (('nasbench201', 8, [16, 8]), ('darts', 3, [4])):
+        entries = [entry for entry in zoo.entries() if entry.space['name'] == space]
+        joint = [entry for entry in entries if len(entry.history['datasets']) > 1]
+        assert [entry.space['arguments']['width'] for entry in joint] == widths
+        assert len(entries) - len(joint) == singles
     assert sum(Path(zoo.path(name)).stat().st_size for name in zoo.names()) < 15_000_000
     for name in zoo.names():
         assert Path(zoo.path(name)).stat().st_size <= 2_000_000
