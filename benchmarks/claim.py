@@ -39,6 +39,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from nni_warmstart import SupernetZoo, WarmStartDARTS, data, spaces
 from nni_warmstart.cli import quiet
+from nni_warmstart.errors import WarmStartError, ZooError
 from nni_warmstart.evaluator import classification, make_trainer
 from nni_warmstart.ranking import rank
 from nni_warmstart.zoo import open_zoo
@@ -145,7 +146,7 @@ def main() -> None:
         parser.error(f'--tasks: {", ".join(missing)} not in {arguments.data}.')
     seeds = arguments.seeds if len(arguments.seeds) > 1 else list(range(arguments.seeds[0]))
     recipe = setting.recipe
-    alike = {name for name in names if allowed(setting, name, strict=True) == allowed(setting, name, strict=False)}
+    alike = {name for name in names if sources(setting, name, strict=True) == sources(setting, name, strict=False)}
     first = [
         Run(name, seed, side)
         for seed in seeds for name in names for side in FIRST
@@ -180,8 +181,13 @@ def perform(runs: list[Run], setting: Setting, recipe: str, path: Path, processe
         ProcessPoolExecutor(processes, context, initializer=quietly) as pool,
     ):
         bar = progress.add_task('searches', total=len(runs), completed=len(runs) - len(todo))
-        for future in as_completed([pool.submit(search, run, setting) for run in todo]):
-            row = future.result()
+        waiting = {pool.submit(search, run, setting): run for run in todo}
+        for future in as_completed(waiting):
+            try:
+                row = future.result()
+            except WarmStartError as error:  # such as a class too small to be in both halves
+                progress.console.print(f'{waiting[future].task}, {waiting[future].side}: left out, {error}')
+                continue
             with path.open('a') as file:
                 file.write(json.dumps({**row, 'recipe': recipe}) + '\n')
             progress.update(bar, advance=1, description=f'{row["task"]}, {row["side"]}')
@@ -202,7 +208,7 @@ def search(run: Run, setting: Setting) -> dict[str, Any]:
     if run.side.startswith('cold'):
         strategy = WarmStartDARTS(gradient_clip_val=CLIP, **SIDES[run.side])
     else:
-        zoo = without(setting, allowed(setting, run.task, strict=run.side == 'strict'))
+        zoo = zoo_of(setting, sources(setting, run.task, strict=run.side == 'strict'))
         arguments = {'source': chosen(run, zoo, splits.train), **SIDES[run.side]}
         strategy = WarmStartDARTS(gradient_clip_val=CLIP, zoo=zoo, **arguments)
     start = time.perf_counter()
@@ -260,21 +266,23 @@ def kin(name: str) -> set[str]:
     return {name}.union(*(members for members in FAMILIES.values() if name in members))
 
 
-def allowed(setting: Setting, target: str, *, strict: bool) -> list[str]:
+def sources(setting: Setting, target: str, *, strict: bool) -> list[str]:
     """Supernets of the zoo that have not seen the target's dataset, or, strictly, any of its family."""
     forbidden = kin(target) if strict else {target, *(name for name, part in SAME.items() if part == target)}
-    entries = [entry for entry in open_zoo(setting.zoo).entries() if entry.space.get('name') == setting.space['name']]
-    names = [entry.name for entry in entries if not forbidden & datasets_of(entry)]
-    if not names:
-        words = (
-            f'{open_zoo(setting.zoo).root} has no supernet of {setting.space["name"]} without {", ".join(sorted(forbidden))}'
-        )
-        raise SystemExit(f'{words}; give --zoo another one.')
-    return names
+    return [name for name, seen in trained_on(setting.zoo, setting.space['name']).items() if not forbidden & seen]
 
 
-def without(setting: Setting, names: list[str]) -> SupernetZoo:
+@functools.cache
+def trained_on(zoo: str | None, space: str) -> dict[str, set[str]]:
+    """Supernets of a space -> the datasets that they were trained on."""
+    entries = [entry for entry in open_zoo(zoo).entries() if entry.space.get('name') == space]
+    return {entry.name: {*entry.history.get('datasets', ()), entry.history.get('dataset', '')} for entry in entries}
+
+
+def zoo_of(setting: Setting, names: list[str]) -> SupernetZoo:
     """A zoo of these entries only."""
+    if not names:
+        raise ZooError(f'{open_zoo(setting.zoo).root} has no supernet of {setting.space["name"]} that may be its source.')
     folder = setting.out / '.zoos' / hashlib.sha256(repr((setting.recipe, names)).encode()).hexdigest()[:12]
     if not folder.is_dir():
         folder.parent.mkdir(exist_ok=True)
@@ -286,11 +294,6 @@ def without(setting: Setting, names: list[str]) -> SupernetZoo:
         except OSError:  # another process was faster
             shutil.rmtree(copy)
     return SupernetZoo(folder)
-
-
-def datasets_of(entry: Any) -> set[str]:
-    """What a supernet was trained on."""
-    return set(entry.history.get('datasets', ())) | ({entry.history['dataset']} if 'dataset' in entry.history else set())
 
 
 def chosen(run: Run, zoo: SupernetZoo, pictures: Any) -> Any:
