@@ -22,10 +22,11 @@ import random
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import claim_report
 import torch
@@ -75,9 +76,7 @@ class Run:
     side: str
     source: str | None = None
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return self.task, self.seed, self.side
+    key: ClassVar = ('task', 'seed', 'side')
 
 
 @dataclass(frozen=True)
@@ -152,13 +151,13 @@ def main() -> None:
         for seed in seeds for name in names for side in FIRST
         if side in arguments.sides and not (side == 'strict' and name in alike)
     ]  # fmt: skip
-    perform(first, setting, recipe, path, arguments.processes)
+    perform(search, first, setting, path, arguments.processes)
     took = {(row['task'], row['seed']): row['source'] for row in read(path, recipe) if row['side'] == 'warm'}
     second = [
         Run(name, seed, side, took[name, seed])
         for seed in seeds for name in names for side in arguments.sides if side not in FIRST and (name, seed) in took
     ]  # fmt: skip
-    perform(second, setting, recipe, path, arguments.processes)
+    perform(search, second, setting, path, arguments.processes)
     claim_report.report(read(path, recipe), arguments.out)
 
 
@@ -169,10 +168,10 @@ def read(path: Path, recipe: str | None = None) -> list[dict[str, Any]]:
     return [row for row in rows if row['recipe'] == recipe]
 
 
-def perform(runs: list[Run], setting: Setting, recipe: str, path: Path, processes: int) -> None:
-    """Run what is not in the file yet."""
-    done = {(row['task'], row['seed'], row['side']) for row in read(path, recipe)}
-    todo = [run for run in runs if run.key not in done]
+def perform(function: Any, runs: Sequence[Any], setting: Setting, path: Path, processes: int) -> None:
+    """Run what is not in the file yet: ``function(run, setting)`` gives a row."""
+    done = {tuple(row[key] for key in runs[0].key) for row in read(path, setting.recipe)} if runs else set()
+    todo = [run for run in runs if tuple(getattr(run, key) for key in run.key) not in done]
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TextColumn('left'), TimeRemainingColumn())  # fmt: skip
     context = multiprocessing.get_context('spawn')
@@ -180,8 +179,8 @@ def perform(runs: list[Run], setting: Setting, recipe: str, path: Path, processe
         Progress(*columns, speed_estimate_period=3600) as progress,
         ProcessPoolExecutor(processes, context, initializer=quietly) as pool,
     ):
-        bar = progress.add_task('searches', total=len(runs), completed=len(runs) - len(todo))
-        waiting = {pool.submit(search, run, setting): run for run in todo}
+        bar = progress.add_task('runs', total=len(runs), completed=len(runs) - len(todo))
+        waiting = {pool.submit(function, run, setting): run for run in todo}
         for future in as_completed(waiting):
             try:
                 row = future.result()
@@ -189,7 +188,7 @@ def perform(runs: list[Run], setting: Setting, recipe: str, path: Path, processe
                 progress.console.print(f'{waiting[future].task}, {waiting[future].side}: left out, {error}')
                 continue
             with path.open('a') as file:
-                file.write(json.dumps({**row, 'recipe': recipe}) + '\n')
+                file.write(json.dumps({**row, 'recipe': setting.recipe}) + '\n')
             progress.update(bar, advance=1, description=f'{row["task"]}, {row["side"]}')
 
 
@@ -202,8 +201,7 @@ def search(run: Run, setting: Setting) -> dict[str, Any]:
     """One search; the row that goes into the file."""
     task = load(setting, run.task)
     seed_everything(run.seed, workers=True, verbose=False)
-    space = spaces.create(setting.space['name'], {k: v for k, v in setting.space.items() if k != 'name'}, task.num_classes)
-    splits = data.split(task)
+    space, splits = space_of(setting, task), data.split(task)
     row: dict[str, Any] = {**asdict(run), 'classes': task.num_classes, 'pictures': len(task.train_y)}
     if run.side.startswith('cold'):
         strategy = WarmStartDARTS(gradient_clip_val=CLIP, **SIDES[run.side])
@@ -237,7 +235,7 @@ def equals_upstream(run: Run, setting: Setting, supernet: torch.nn.Module) -> bo
     """Whether NNI's own, untouched DARTS ends with the same weights and alphas, to the bit."""
     task = load(setting, run.task)
     seed_everything(run.seed, workers=True, verbose=False)
-    space = spaces.create(setting.space['name'], {k: v for k, v in setting.space.items() if k != 'name'}, task.num_classes)
+    space = space_of(setting, task)
     theirs = DARTS(gradient_clip_val=CLIP)
     with tempfile.TemporaryDirectory() as out:
         theirs(RawFormatModelSpace(space, evaluator(task, data.split(task), out)), SequentialExecutionEngine())
@@ -245,8 +243,13 @@ def equals_upstream(run: Run, setting: Setting, supernet: torch.nn.Module) -> bo
     return all(torch.equal(tensor, mine[name]) for name, tensor in theirs.supernet.state_dict().items())
 
 
-def evaluator(task: data.Task, splits: data.Splits, out: str) -> Any:
-    trainer = make_trainer(EPOCHS, out, progress=False)
+def space_of(setting: Setting, task: data.Task) -> Any:
+    arguments = {key: value for key, value in setting.space.items() if key != 'name'}
+    return spaces.create(setting.space['name'], arguments, task.num_classes)
+
+
+def evaluator(task: data.Task, splits: data.Splits, out: str, epochs: int = EPOCHS) -> Any:
+    trainer = make_trainer(epochs, out, progress=False)
     return classification(splits, task.num_classes, trainer, **SETTINGS)
 
 
