@@ -137,12 +137,16 @@ class Chooser:
 
     @functools.cached_property
     def _candidates(self) -> dict[str, Supernet]:
-        """The zoo's entries that fit the target best: those of its own space, if there are any."""
+        """The zoo's entries that fit the target best: those of its own space, if there are any, and of several that were
+        trained on the same data those of its own shape."""
         zoo = open_zoo(self.zoo)
         entries = list(zoo.entries())
         shares = fit(entries, self.target, self.settings['head'])
         least = max(0.5, 0.9 * max(shares, default=0.0))
-        found = {entry.name: entry for entry, share in zip(entries, shares, strict=True) if share >= least}
+        fitting = [entry for entry, share in zip(entries, shares, strict=True) if share >= least]
+        own = {entry.name: _data_of(entry) for entry in fitting if is_same(entry, self.target)}
+        known = set(own.values()) - {frozenset()}
+        found = {entry.name: entry for entry in fitting if entry.name in own or _data_of(entry) not in known}
         if not found:
             raise ZooError(
                 f'zoo {zoo.root} has no entry that fits this model space with head {self.settings["head"]!r}; it has '
@@ -165,6 +169,11 @@ class Chooser:
         numbered = {f'{index}': each.renamed(f'{index}') for index, each in enumerate(found)}
         distances = {each.name: each.distance for each in rank(list(numbered.values()), self.loader('train'))}
         return list(zip(found, by_distance([distances[name] for name in numbered]), strict=True))
+
+
+def _data_of(entry: Supernet) -> frozenset[str]:
+    """Names of the datasets that it was trained on; empty where they are not known."""
+    return frozenset(entry.history.get('datasets', ()))
 
 
 def _some(loader: Iterable[Any]) -> tuple[Tensor, Tensor]:

@@ -66,6 +66,23 @@ def test_joint_prefers_the_shape_of_the_target(zoo, tmp_path, width, taken):
     assert strategy.report.source == taken
 
 
+def test_of_the_same_data_the_shape_of_the_target_goes_first(zoo, tmp_path):
+    tasks = {'blobs': make_task(), 'stripes': stripes()}
+    joint = JointClassification(tasks, epochs=1, batch_size=8)
+    wider = NasBench201(stem_out_channels=6, num_modules_per_stack=1, num_labels=5)
+    WarmStartDARTS(save_to=tmp_path / 'zoo')(RawFormatModelSpace(wider, joint), SequentialExecutionEngine())
+    both = SupernetZoo(tmp_path / 'zoo')
+    wide = both['nasbench201-1'].renamed('wide')
+    both.remove('nasbench201-1')
+    both.add(wide)
+    both.add(zoo[JOINT])
+    report = run(WarmStartDARTS(source='nearest', zoo=both), tmp_path, epochs=1, task=make_task(seed=5)).report
+    assert [name for name, _ in report.ranking] == [JOINT]
+    space = NasBench201(stem_out_channels=8, num_modules_per_stack=1, num_labels=3)
+    report = run(WarmStartDARTS(source='nearest', zoo=both), tmp_path, epochs=1, space=space, task=make_task(seed=5)).report
+    assert {name for name, _ in report.ranking} == {JOINT, 'wide'}
+
+
 @pytest.mark.parametrize('joint', [True, False])
 def test_auto_tries_out_and_leaves_no_trace(zoo, tmp_path, joint):
     entries = SupernetZoo(tmp_path / 'zoo')

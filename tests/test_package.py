@@ -89,8 +89,9 @@ def test_shipped_supernets():
         assert len(entries) - len(joint) == singles
     assert sum(Path(zoo.path(name)).stat().st_size for name in zoo.names()) < 15_000_000
     for name in zoo.names():
-        assert Path(zoo.path(name)).stat().st_size <= 2_000_000
         entry = zoo[name]
+        wide = entry.space['arguments']['width'] == 16
+        assert Path(zoo.path(name)).stat().st_size <= (2_100_000 if wide else 1_100_000)
         entry.build()
         assert entry.key in entry.sketches  # it can be ranked and its classes transported
         facts = entry.history
