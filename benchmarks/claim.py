@@ -288,7 +288,7 @@ def zoo_of(setting: Setting, names: list[str]) -> SupernetZoo:
         raise ZooError(f'{open_zoo(setting.zoo).root} has no supernet of {setting.space["name"]} that may be its source.')
     folder = setting.out / '.zoos' / hashlib.sha256(repr((setting.recipe, names)).encode()).hexdigest()[:12]
     if not folder.is_dir():
-        folder.parent.mkdir(exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         copy = Path(tempfile.mkdtemp(dir=folder.parent))
         for name in names:
             shutil.copy(open_zoo(setting.zoo).path(name), copy)

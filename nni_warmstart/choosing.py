@@ -30,7 +30,7 @@ FUSED = 2
 PROBED = 512
 """Pictures of either half that 'auto' looks at."""
 
-STEPS = 8
+STEPS = 4
 """Of training, before 'auto' compares."""
 
 
