@@ -34,7 +34,7 @@ def output_folder(out: str | Path) -> Path:
 
 
 def keep(out: Path, settings: dict[str, Any], *, resume: bool) -> None:
-    """Write down the settings of a run; when it goes on, they must be the same, but for the number of epochs.
+    """Write down the settings of a run; when it goes on, they must be the same, but for epochs and seconds.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def keep(out: Path, settings: dict[str, Any], *, resume: bool) -> None:
         except (ValueError, AttributeError) as error:
             raise ConfigError(f'{path} is damaged; delete it to go on with these settings.') from error
         for key in sorted(before.keys() | now.keys()):
-            if before.get(key) != now.get(key) and key != 'evaluator.max_epochs':
+            if before.get(key) != now.get(key) and key not in ('evaluator.max_epochs', 'evaluator.max_seconds'):
                 raise ConfigError(
                     f'the run in {out} has {key} = {before.get(key)!r} and should go on with {now.get(key)!r}; put it '
                     'back, or choose another --out.'

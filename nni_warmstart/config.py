@@ -90,6 +90,7 @@ class EvaluatorConfig:
     """How the supernet is trained."""
 
     max_epochs: int = _limits(20, 1)  # epochs of the search
+    max_seconds: float = _limits(0.0, 0)  # stop after the epoch in which they have passed; 0 for no limit
     batch_size: int = _limits(64, 2)  # pictures per step, of each half
     learning_rate: float = _limits(0.025, 0)  # first rate of the weights; falls to 0 along a cosine
     weight_decay: float = _limits(3e-4, 0)
@@ -100,7 +101,7 @@ class EvaluatorConfig:
 
     def module(self) -> dict[str, Any]:
         """What the evaluator is made with, besides the number of epochs."""
-        return {key: value for key, value in asdict(self).items() if key not in ('max_epochs', 'val_share')}
+        return {key: value for key, value in asdict(self).items() if key not in ('max_epochs', 'max_seconds', 'val_share')}
 
 
 @dataclass(frozen=True)

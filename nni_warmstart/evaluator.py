@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from nni.nas.evaluator.pytorch import ClassificationModule, DataLoader, Lightning, LightningModule, Trainer
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import Sampler
 
@@ -124,12 +126,24 @@ def seed_of(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
 
 
-def make_trainer(max_epochs: int, out: str | Path, *, progress: bool = True, callbacks: list[Any] | None = None) -> Any:
-    """A Lightning trainer that writes its CSV log under ``out``."""
+def make_trainer(
+    max_epochs: int,
+    out: str | Path,
+    *,
+    progress: bool = True,
+    callbacks: list[Any] | None = None,
+    max_seconds: float = 0.0,
+) -> Any:
+    """A Lightning trainer that writes its CSV log under ``out``.
+
+    It stops after ``max_epochs``, or after the epoch in which ``max_seconds`` have passed (0 for no limit; what was spent
+    before a resume counts).
+    """
+    clock = [Timer(timedelta(seconds=max_seconds), interval='epoch')] if max_seconds else []
     return Trainer(
         max_epochs=max_epochs,
         logger=CSVLogger(str(out), name='logs', version=''),
-        callbacks=callbacks or [],
+        callbacks=[*(callbacks or []), *clock],
         enable_progress_bar=progress,
         enable_model_summary=False,
         log_every_n_steps=10,

@@ -88,7 +88,8 @@ def retrain(
     network = made(space, architecture, Path(run) if weights == 'inherited' else None)
     settings = config.evaluator
     checkpoint.keep(out, {**asdict(config), 'seed': seed, 'weights': weights, 'architecture': architecture}, resume=resume)
-    training = {**settings.module(), 'max_epochs': settings.max_epochs, 'flip': config.data.flip}
+    training = {**settings.module(), 'flip': config.data.flip}
+    training |= {'max_epochs': settings.max_epochs, 'max_seconds': settings.max_seconds}
     curve = train(network, splits, task.num_classes, training, out, seed=seed, resume=resume, progress=progress)
     for kind in exports:
         export(network, out / f'network.{kind}', torch.zeros(2, channels, side, side))
@@ -180,15 +181,16 @@ def train(
     num_classes
         Of the task.
     settings
-        max_epochs, and those of :func:`~nni_warmstart.evaluator.classification`.
+        max_epochs, max_seconds (optional), and those of :func:`~nni_warmstart.evaluator.classification`.
     out
         Folder for the log and the checkpoint.
     seed, resume, progress
         As in :func:`retrain`.
     """
     out, epochs = Path(out), Epochs(seed)
-    trainer = make_trainer(settings['max_epochs'], out, progress=progress, callbacks=[epochs, checkpoint.every_epoch(out)])
-    others = {key: value for key, value in settings.items() if key != 'max_epochs'}
+    limits = {key: settings[key] for key in ('max_epochs', 'max_seconds') if key in settings}
+    trainer = make_trainer(out=out, progress=progress, callbacks=[epochs, checkpoint.every_epoch(out)], **limits)
+    others = {key: value for key, value in settings.items() if key not in limits}
     evaluator = classification(splits, num_classes, trainer, **others, seed=seed)
     evaluator.module.set_model(network)
     path = checkpoint.last(out, network, '_model.', settings['max_epochs']) if resume else None

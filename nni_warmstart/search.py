@@ -62,7 +62,13 @@ def run_search(
     evaluator = classification(
         splits,
         task.num_classes,
-        make_trainer(config.evaluator.max_epochs, out, progress=progress, callbacks=[checkpoint.every_epoch(out)]),
+        make_trainer(
+            config.evaluator.max_epochs,
+            out,
+            progress=progress,
+            callbacks=[checkpoint.every_epoch(out)],
+            max_seconds=config.evaluator.max_seconds,
+        ),
         **config.evaluator.module(),
         flip=config.data.flip,
     )

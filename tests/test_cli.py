@@ -147,6 +147,21 @@ def test_a_killed_pretraining_resumes_to_the_same_supernet(folder, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_a_budget_of_seconds_ends_a_search_after_an_epoch(folder):
+    budget = ['--set', 'evaluator.max_epochs=500', '--set', 'evaluator.max_seconds=2']
+    start = time.time()
+    assert search(folder, *budget) == 0
+    assert time.time() - start < 60
+    curve = json.loads((folder / 'out' / 'result.json').read_text())['curve']
+    assert 0 < len(curve) < 500
+    assert all('default' in figures for figures in curve)
+    more = ['--resume', '--set', f'evaluator.max_epochs={len(curve) + 2}', '--set', 'evaluator.max_seconds=1000']
+    assert search(folder, *more) == 0  # a larger budget goes on
+    longer = json.loads((folder / 'out' / 'result.json').read_text())['curve']
+    assert len(longer) == len(curve) + 2
+    assert longer[: len(curve)] == curve
+
+
 def test_resume_without_a_checkpoint_starts_anew(folder):
     assert search(folder, '--resume') == 0
 
