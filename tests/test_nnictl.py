@@ -108,6 +108,27 @@ def test_cold_and_warm_trials_are_seen_by_the_page(digits):
         assert first_epoch['WarmStartDARTS'] > first_epoch['DARTS']
 
 
+def test_a_source_that_falls_behind_is_stopped(tmp_path):
+    folder = tmp_path / 'sources'
+    shutil.copytree(ROOT / 'examples' / 'sources', folder)
+    experiment = yaml.safe_load((folder / 'sources.yml').read_text())
+    experiment |= {'experimentWorkingDirectory': str(tmp_path / 'experiments'), 'trialCodeDirectory': str(folder)}
+    experiment |= {'maxTrialNumber': 2}
+    experiment['searchSpace']['strategy.source']['_value'] = ['joint-nasbench201-w8', 'none']
+    (folder / 'sources.yml').write_text(yaml.safe_dump(experiment))
+    search = yaml.safe_load((folder / 'search.yml').read_text())
+    search['evaluator']['max_epochs'] = 5
+    (folder / 'search.yml').write_text(yaml.safe_dump(search))
+    with Experiment(folder / 'sources.yml') as experiment:
+        jobs = experiment.wait(trials=2)
+        source = {json.loads(job['hyperParameters'][0])['parameters']['strategy.source']: job for job in jobs}
+        assert source['joint-nasbench201-w8']['status'] == 'SUCCEEDED'
+        assert source['none']['status'] != 'SUCCEEDED'  # NNI's local service calls a stopped trial FAILED
+        assert len(experiment.metrics(source['none']['trialJobId'], 'PERIODICAL')) < 5
+        log = tmp_path / 'experiments' / experiment.id / 'log' / 'nnimanager.log'
+        assert f'cancelTrialJob: "{source["none"]["trialJobId"]}"' in log.read_text()
+
+
 def test_wrong_settings_fail_the_trial_with_one_line(digits):
     document = yaml.safe_load((digits / 'search.yml').read_text())
     document['evaluator']['epochs'] = 3
