@@ -315,6 +315,9 @@ def draw(by_task: dict[str, Found], found: Table, rows: Rows, out: Path) -> None
     axes.axvline(1, color='black', linewidth=0.8)
     axes.axvline(geometric(values), color='tab:blue', linestyle='--', label=f'geometric mean {geometric(values):.1f}')
     axes.set(xlabel='cold epochs / warm epochs (bars: range over seeds)', xscale='log')
+    ticks = [1, 2, 3, 5, 10, 20]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
     axes.tick_params(labelsize=7)
     axes.legend(fontsize=8)
     save(figure, out / 'claim_speedup.png')

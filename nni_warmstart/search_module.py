@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from . import guards, introspect
 from .averaging import WeightAverage
+from .data import quiet_randomness
 from .mapping import batchnorm
 from .mapping.transfer import accuracy_on
 from .random_state import random_state, set_random_state
@@ -88,6 +89,13 @@ class SearchModule(_Base):
             # Lightning made this epoch's iterator before any hook could run, with other random numbers
             iter(self.trainer.fit_loop._data_fetcher)  # pyright: ignore[reportArgumentType]
         return super().on_train_start()
+
+    def _fit_statistics(self) -> None:
+        """Batch-norm statistics of the averaged weights, for good."""
+        if self.calibration is not None and self._is_nnis('validation_step') and batchnorm.batch_norms(self.model):
+            with quiet_randomness(), introspect.best_path(self.model):
+                torch.manual_seed(0)  # a run that goes on after its last epoch comes to the same
+                batchnorm.reestimate(self.model, self._calibration_inputs())
 
     def _start_averaging(self) -> None:
         self._averaged = WeightAverage(self.model, self.average * self.trainer.num_training_batches)
@@ -162,6 +170,7 @@ class SearchModule(_Base):
             self._start_averaging()
         if self._averaged is not None:
             self._averaged.apply()
+            self._fit_statistics()
         self.final = dict(self.curve[-1]) if self.curve else {}
         test = self._test_accuracy()
         if test is not None:

@@ -42,6 +42,18 @@ def test_averaging_leaves_the_training_as_it_is(tmp_path):
     assert [figures['val_loss'] for figures in plain.curve] != [figures['val_loss'] for figures in averaged.curve]
 
 
+def test_what_is_kept_has_the_statistics_of_the_averaged_weights(tmp_path):
+    task, searches = make_task(n=64), {}
+    for average in (0.0, 1.0):
+        torch.manual_seed(0)
+        searches[average] = run(WarmStartDARTS(average=average), tmp_path, epochs=3, task=task).oneshot_module
+    kept, trained = ({n: t.clone() for n, t in searches[a].model.state_dict().items() if 'running' in n} for a in (1.0, 0.0))
+    assert not any(map(torch.equal, kept.values(), trained.values()))
+    searches[1.0]._fit_statistics()  # they are those of the weights that are there: estimated once more, they stay
+    again = searches[1.0].model.state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in kept.items())
+
+
 def test_only_a_warm_start_averages_by_itself(tmp_path):
     source = Supernet.from_strategy(run(WarmStartDARTS(), tmp_path, epochs=1), name='source')
     assert WarmStartDARTS().average == 0
