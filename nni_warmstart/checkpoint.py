@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import struct
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,15 @@ from .storage import unwritable, write_json
 from .strategy import WarmStartDARTS
 
 _logger = logging.getLogger(__name__)
+
+_DAMAGED = (
+    pickle.UnpicklingError, struct.error, EOFError, OSError, RuntimeError, LookupError, TypeError, ValueError,
+    AttributeError, AssertionError, MemoryError, OverflowError,
+)  # fmt: skip
+"""What reading a damaged checkpoint as data raises."""
+
+_PARTS = {'state_dict', 'epoch', 'global_step', 'loops', 'optimizer_states', 'lr_schedulers', 'pytorch-lightning_version'}
+"""What Lightning resumes from."""
 
 
 def output_folder(out: str | Path) -> Path:
@@ -43,11 +54,11 @@ def keep(out: Path, settings: dict[str, Any], *, resume: bool) -> None:
     """
     path = out / 'settings.json'
     plain = json.loads(json.dumps({key: value for key, value in settings.items() if key != 'base'}, default=str))
-    now = _flat(plain)
+    now = flat(plain)
     if resume and path.is_file():
         try:
-            before = _flat(json.loads(path.read_text()))
-        except (ValueError, AttributeError) as error:
+            before = flat(json.loads(path.read_text()))
+        except (ValueError, AttributeError, RecursionError) as error:
             raise ConfigError(f'{path} is damaged; delete it to go on with these settings.') from error
         for key in sorted(before.keys() | now.keys()):
             if before.get(key) != now.get(key) and key not in ('evaluator.max_epochs', 'evaluator.max_seconds'):
@@ -58,13 +69,13 @@ def keep(out: Path, settings: dict[str, Any], *, resume: bool) -> None:
     write_json(path, plain)
 
 
-def _flat(settings: Any, prefix: str = '') -> dict[str, Any]:
+def flat(settings: Any, prefix: str = '') -> dict[str, Any]:
     """Nested settings by dotted name."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in settings.items():
         name = f'{prefix}{key}'
-        flat.update(_flat(value, f'{name}.') if isinstance(value, dict) else {name: value})
-    return flat
+        found.update(flat(value, f'{name}.') if isinstance(value, dict) else {name: value})
+    return found
 
 
 def every_epoch(out: Path) -> ModelCheckpoint:
@@ -105,10 +116,15 @@ def last(out: Path, model: nn.Module, prefix: str, max_epochs: int) -> Path | No
         _logger.warning('Nothing to resume: %s does not exist; starting anew.', path)
         return None
     try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # torch's guesses at what a damaged file was
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        missing = _PARTS - checkpoint.keys()
+        if missing:
+            raise KeyError(*missing)
         shapes = _shapes({name: tensor for name, tensor in checkpoint['state_dict'].items() if name.startswith(prefix)})
         epoch = int(checkpoint['epoch'])
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except _DAMAGED as error:
         raise ConfigError(f'checkpoint {path} is damaged or of another kind; delete it to start anew.') from error
     if shapes != _shapes({prefix + name: tensor for name, tensor in model.state_dict().items()}):
         raise ConfigError(f'checkpoint {path} belongs to another run: its tensors differ; choose another --out.')

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import inspect
-import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -46,6 +46,9 @@ _STRATEGY_TYPES: dict[str, tuple[type, float | None, bool]] = {
 }
 """Settings of a strategy: type, least value, whether null is allowed."""
 
+_MOST_VALUES, _MOST_LEVELS, _LARGEST = 10_000, 20, 2**31 - 1
+"""What a file of settings may hold: values, sections in sections, and the largest number besides a seed."""
+
 WARM_KEYS = ('source', 'zoo', 'head', 'alpha', 'keep', 'noise', 'untraceable')
 """Settings of a warm start; they have no effect under one of NNI's own names."""
 
@@ -81,8 +84,9 @@ class DataConfig:
         settings = _known(self.torchvision or {}, 'data.torchvision', ('name', 'root', 'download'))
         if not isinstance(settings.get('name'), str):
             raise ConfigError('data.torchvision.name is missing; name a dataset of torchvision, such as FashionMNIST.')
-        root = base / Path(_value(settings.get('root', '~/data'), 'data.torchvision.root', str, {})).expanduser()
-        return from_torchvision(settings['name'], root, download=bool(settings.get('download', False)))
+        root = _value(settings.get('root', '~/data'), 'data.torchvision.root', str, {})
+        download = _value(settings.get('download', False), 'data.torchvision.download', bool, {})
+        return from_torchvision(settings['name'], base / os.path.expanduser(root), download=download)
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class EvaluatorConfig:
     """How the supernet is trained."""
 
     max_epochs: int = _limits(20, 1)  # epochs of the search
-    max_seconds: float = _limits(0.0, 0)  # stop after the epoch in which they have passed; 0 for no limit
+    max_seconds: float = _limits(0.0, 0, 1e9)  # stop after the epoch in which they have passed; 0 for no limit
     batch_size: int = _limits(64, 2)  # pictures per step, of each half
     learning_rate: float = _limits(0.025, 0)  # first rate of the weights; falls to 0 along a cosine
     weight_decay: float = _limits(3e-4, 0)
@@ -156,14 +160,43 @@ def read(path: str | Path) -> dict[str, Any]:
     """A YAML file as a dict."""
     path = Path(path)
     try:
-        document = yaml.safe_load(path.read_text())
+        document = parse_yaml(path.read_text())
     except OSError as error:
         raise ConfigError(f'configuration file {path} cannot be read: {error.strerror}.') from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f'configuration file {path} is not YAML: {" ".join(str(error).split())}') from error
+    except (ConfigError, UnicodeDecodeError) as error:
+        raise ConfigError(f'configuration file {path} is not YAML: {error}') from error
     if not isinstance(document, dict):
         raise ConfigError(f'configuration file {path} holds no keys; it needs data:, space:, evaluator: and strategy:.')
     return document
+
+
+def parse_yaml(text: str) -> Any:
+    """The value that a YAML text stands for.
+
+    Raises
+    ------
+    ConfigError
+        If it is not YAML, or gives a key twice.
+    """
+    try:
+        return _Loader(text).get_single_data()
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        # PyYAML lets through what Python says of `!!bool x`, of 2024-13-45 or of a thousand brackets
+        raise ConfigError(' '.join(str(error).split())) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice; PyYAML takes the last one."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node: Any = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(problem=f'key {key.value!r} is given twice', problem_mark=key.start_mark)
+                seen.add(key.value)
+        return node
 
 
 def overridden(document: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,6 +228,7 @@ def parse_search(document: Mapping[str, Any], base: Path) -> SearchConfig:
     ConfigError
         Naming the key, the value and the remedy.
     """
+    _check_values(document)
     _known(document, '', ('data', 'space', 'evaluator', 'strategy', 'seed'))
     return SearchConfig(
         data=_data(_section(document, 'data', {'name': 'digits'}), 'data'),
@@ -208,6 +242,7 @@ def parse_search(document: Mapping[str, Any], base: Path) -> SearchConfig:
 
 def parse_pretrain(document: Mapping[str, Any], base: Path) -> PretrainConfig:
     """As :func:`parse_search` for ``pretrain.yml``, whose ``data:`` is a list."""
+    _check_values(document)
     _known(document, '', ('data', 'space', 'evaluator', 'strategy', 'seed'))
     items = document.get('data')
     if not isinstance(items, list) or not items:
@@ -220,6 +255,24 @@ def parse_pretrain(document: Mapping[str, Any], base: Path) -> PretrainConfig:
         base=base,
         seed=_seed(document),
     )
+
+
+def _check_values(document: Mapping[str, Any]) -> None:
+    """Refuse what could be neither copied nor shown: aliases without end, millions of values, numbers of many digits."""
+    left: list[tuple[str, Any, int]] = [('', document, 0)]
+    count = 0
+    while left:
+        where, value, level = left.pop()
+        count += 1
+        if count > _MOST_VALUES or level > _MOST_LEVELS:
+            raise ConfigError(
+                f'the settings hold more than {_MOST_VALUES} values or {_MOST_LEVELS} sections in each other; an alias (*) '
+                'may contain itself.'
+            )
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ConfigError(f'{where} is a whole number of more than 64 bits; make it smaller.')
+        items: Any = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+        left += [(' '.join(f'{where}.{key}'.lstrip('.').split()), item, level + 1) for key, item in items]
 
 
 def _seed(document: Mapping[str, Any]) -> int:
@@ -235,6 +288,8 @@ def make_strategy(config: NamedConfig, base: Path) -> strategies.WarmStartDARTS:
         If NNI's strategy refuses its arguments.
     """
     arguments = dict(config.arguments)
+    if arguments.get('penalty'):
+        raise ConfigError("strategy.penalty needs a profiler, which is code: give it to the strategy in Python's own call.")
     for key in ('source', 'zoo', 'save_to'):
         value = arguments.get(key)
         if isinstance(value, list):
@@ -250,18 +305,21 @@ def make_strategy(config: NamedConfig, base: Path) -> strategies.WarmStartDARTS:
 
 
 def _beside(base: Path, value: str, key: str) -> str:
-    if '://' not in value and (key != 'source' or (base / value).is_file()):
-        return str(base / Path(value).expanduser())
+    if '://' not in value and (key != 'source' or os.path.isfile(base / value)):
+        return str(base / os.path.expanduser(value))
     return value
 
 
 def strategy_arguments(name: str) -> list[str]:
-    """What a strategy takes: our own arguments and those of NNI's classes that it extends."""
+    """What a strategy takes from a file: our own arguments and those of NNI's classes that it extends, but no functions."""
     found: dict[str, None] = {}
     for cls in STRATEGIES[name].__mro__[:-1]:
         if '__init__' in vars(cls):
             for key, parameter in inspect.signature(cls.__init__).parameters.items():
-                if key not in ('self', 'model_space', 'engine') and parameter.kind is not parameter.VAR_KEYWORD:
+                if (
+                    key not in ('self', 'model_space', 'engine', 'mutation_hooks')
+                    and parameter.kind is not parameter.VAR_KEYWORD
+                ):
                     found[key] = None
     return list(found)
 
@@ -279,11 +337,24 @@ def _strategy(section: Mapping[str, Any]) -> NamedConfig:
             continue
         if kind is not None and not (optional and value is None):
             _value(value, f'strategy.{key}', kind, {'low': low})
+    if 'temperature' in named.arguments:
+        named.arguments['temperature'] = _temperature(named.arguments['temperature'])
     if isinstance(named.arguments.get('source'), str) and named.arguments['source'] in ('none', 'None', ''):
         named.arguments['source'] = None  # searchSpace of NNI: a choice between null and a name has no null
     if not named.name.startswith('WarmStart'):
         return NamedConfig(named.name, {key: v for key, v in named.arguments.items() if key not in WARM_KEYS})
     return named
+
+
+def _temperature(value: Any) -> dict[str, float]:
+    """Of GumbelDARTS: one for all epochs, or the first and the last."""
+    ends = value if isinstance(value, Mapping) else {'init': value, 'min': value}
+    if ends.keys() != {'init', 'min'}:
+        raise ConfigError(f'strategy.temperature = {value!r}, but it must be a number, or {{init: ..., min: ...}}.')
+    first, last = (_value(ends[key], 'strategy.temperature', float, {'low': 0.01}) for key in ('init', 'min'))
+    if first < last:
+        raise ConfigError(f'strategy.temperature falls from init to min, but {first} is less than {last}.')
+    return {'init': first, 'min': last}
 
 
 def _data(section: Any, where: str) -> DataConfig:
@@ -307,7 +378,7 @@ def _path(settings: Mapping[str, Any], where: str, base: Path) -> Path:
     path = _known(settings, where, ('path',)).get('path')
     if not isinstance(path, str):
         raise ConfigError(f'{where}.path = {path!r}, but it must be a path.')
-    return base / Path(path).expanduser()
+    return base / os.path.expanduser(path)
 
 
 def _section(document: Mapping[str, Any], key: str, default: dict[str, Any]) -> Mapping[str, Any]:
@@ -323,7 +394,7 @@ def _mapping(value: Any, where: str) -> Mapping[str, Any]:
 def _known(section: Mapping[str, Any], where: str, allowed: Any) -> Mapping[str, Any]:
     for key in section:
         if key not in allowed:
-            name = f'{where}.{key}' if where else str(key)
+            name = ' '.join((f'{where}.{key}' if where else str(key)).split())
             raise ConfigError(f'key {name} is unknown{_near(str(key), allowed)}.')
     return section
 
@@ -348,14 +419,15 @@ def _typed(cls: Any, section: Mapping[str, Any], where: str) -> Any:
 def _value(value: Any, where: str, kind: type, limits: Mapping[str, Any]) -> Any:
     words = {int: 'a whole number', float: 'a number', str: 'text', bool: 'true or false', dict: 'a section with keys'}
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    whole = number and math.isfinite(value) and value == int(value)
+    whole = number and (isinstance(value, int) or value.is_integer())
     fits = (number if kind is float else whole) if kind in (int, float) else isinstance(value, kind)
     if not fits:
         raise ConfigError(f'{where} = {value!r}, but it must be {words[kind]}.')
     if number:
         value = kind(value)
         low, high = limits.get('low'), limits.get('high')
-        if (low is not None and value < low) or (high is not None and value > high) or value != value:
-            wanted = f'from {low} to {high}' if high is not None else f'{low} or more'
+        most = _LARGEST if high is None else high
+        if (low is not None and value < low) or value > most or value != value:
+            wanted = f'from {low} to {high}' if high is not None else f'at most {most}' if value > most else f'{low} or more'
             raise ConfigError(f'{where} = {value}, but it must be {wanted}.')
     return value

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +20,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .errors import DataError
+
+_UNREADABLE = (
+    OSError, ValueError, EOFError, AttributeError, TypeError, LookupError, SyntaxError, RuntimeError, MemoryError,
+    OverflowError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError,
+)  # fmt: skip
+"""What damaged files make numpy, its zip files and PIL raise."""
 
 
 @dataclass(frozen=True)
@@ -165,25 +175,27 @@ def from_npz(path: str | Path) -> Task:
     DataError
         If the file or an array is missing, or the arrays are no image-classification task.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
+            arrays = {key: np.asarray(file[key]) for key in file.files}  # of a member that is no array, bytes
     except FileNotFoundError as error:
         raise DataError(f'data file {path} does not exist.') from error
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:  # as numpy has them
-        raise DataError(f'data file {path} cannot be read as npz: {error}') from error
+    except _UNREADABLE as error:
+        raise DataError(f'data file {path} cannot be read as npz: {" ".join(str(error).split())}') from error
     missing = {'train_x', 'train_y'} - arrays.keys()
     if missing:
         raise DataError(f'{path} has no array {", ".join(sorted(missing))}; it has {", ".join(arrays) or "none"}.')
     train_x, train_y = _channels_first(arrays['train_x'], path), _labels(arrays['train_y'], path)
-    if 'test_x' in arrays and 'test_y' in arrays:
+    if ('test_x' in arrays) != ('test_y' in arrays):
+        raise DataError(f'{path} has one of test_x and test_y; give both or none.')
+    if 'test_x' in arrays:
         test_x, test_y = _channels_first(arrays['test_x'], path), _labels(arrays['test_y'], path)
     else:
         test_x, test_y = train_x[:0], train_y[:0]
-    names = arrays.get('class_names')
-    if names is None:
-        names = range(int(train_y.max()) + 1 if len(train_y) else 0)
+    names = arrays['class_names'] if 'class_names' in arrays else _numbered(train_y, path)
+    if np.ndim(names) != 1:
+        raise DataError(f'{path}: class_names have shape {np.shape(names)}; needed is one name per class.')
     return _checked(path.stem, train_x, train_y, test_x, test_y, [str(name) for name in names])
 
 
@@ -192,8 +204,8 @@ def from_folder(path: str | Path, *, side: int = 64) -> Task:
 
     Pictures are cut to a centred square and read at ``side`` pixels, in colour.
     """
-    path = Path(path).expanduser()
-    if not path.is_dir():
+    path = Path(os.path.expanduser(path))
+    if not os.path.isdir(path):
         raise DataError(f'data folder {path} does not exist.')
     has_split = (path / 'train').is_dir()
     train_x, train_y, names = _read_folder(path / 'train' if has_split else path, side)
@@ -221,10 +233,10 @@ def from_torchvision(name: str, root: str | Path, *, download: bool = False) -> 
     if cls is None:
         raise DataError(f'torchvision has no dataset {name!r}.')
     try:
-        parts = [cls(Path(root).expanduser(), train=train, download=download) for train in (True, False)]
-    except (RuntimeError, OSError) as error:
+        parts = [cls(Path(os.path.expanduser(root)), train=train, download=download) for train in (True, False)]
+    except (RuntimeError, OSError, ValueError, EOFError) as error:
         raise DataError(
-            f'torchvision dataset {name} is not under {root}: {error} Set download: true to fetch it.'
+            f'torchvision dataset {name} is not under {root}: {" ".join(str(error).split())} Set download: true to fetch it.'
         ) from error
     except TypeError as error:
         raise DataError(
@@ -235,7 +247,7 @@ def from_torchvision(name: str, root: str | Path, *, download: bool = False) -> 
         x = np.asarray(part.data)
         arrays += [_channels_first(x[..., None] if x.ndim == 3 else x, name), _labels(np.asarray(part.targets), name)]
     train_x, train_y, test_x, test_y = arrays
-    names = getattr(parts[0], 'classes', None) or range(int(train_y.max()) + 1)
+    names = getattr(parts[0], 'classes', None) or _numbered(train_y, name)
     return _checked(name, train_x, train_y, test_x, test_y, [str(item) for item in names])
 
 
@@ -282,7 +294,7 @@ def labelled(name: str, dataset: Any) -> Task:
     elif pictures.ndim == 4 and pictures.shape[-1] not in (1, 3) and pictures.shape[1] in (1, 3):  # torch's habit
         pictures = pictures.transpose(0, 2, 3, 1)
     x, y = _channels_first(pictures, name), _labels(labels, name)
-    return _checked(name, x, y, x[:0], y[:0], [str(label) for label in range(int(y.max()) + 1 if len(y) else 0)])
+    return _checked(name, x, y, x[:0], y[:0], [str(label) for label in _numbered(y, name)])
 
 
 @contextmanager
@@ -312,12 +324,22 @@ def _checked(name: str, train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y
     return Task(name, train_x, train_y, test_x, test_y, tuple(names))
 
 
+def _numbered(y: Tensor, origin: Any) -> range:
+    """Classes by their number, where they have no names."""
+    classes = int(y.max()) + 1 if len(y) else 0
+    if classes > len(y):  # a class needs a picture, and a label like 10**12 would make as many names
+        raise DataError(
+            f'{origin} has labels up to {classes - 1} and {len(y)} pictures; labels must run from 0 to classes - 1.'
+        )
+    return range(classes)
+
+
 def _labels(y: np.ndarray, origin: Any) -> Tensor:
-    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
+    if y.ndim != 1 or y.dtype.kind not in 'iu':
         raise DataError(
             f'{origin}: labels have shape {y.shape} and type {y.dtype}; they must be whole numbers, one per picture.'
         )
-    return torch.from_numpy(np.ascontiguousarray(y)).long()
+    return torch.from_numpy(np.ascontiguousarray(y, dtype=np.int64))
 
 
 def _channels_first(x: np.ndarray, origin: Any) -> Tensor:
@@ -325,8 +347,13 @@ def _channels_first(x: np.ndarray, origin: Any) -> Tensor:
         raise DataError(
             f'{origin}: pictures have shape {x.shape}; needed is (n, height, width, channels) with 1 or 3 channels last.'
         )
+    if x.dtype.kind not in 'buif' or 0 in x.shape[1:]:
+        raise DataError(
+            f'{origin}: pictures have shape {x.shape} and type {x.dtype}; needed are numbers, and a pixel at least.'
+        )
     if x.dtype != np.uint8:
-        x = x.astype(np.float32)
+        with np.errstate(over='ignore'):  # what becomes infinite is refused later, in one line
+            x = x.astype(np.float32)
     return torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
 
 
@@ -339,14 +366,21 @@ def _adapted(name: str, x: Tensor, channels: int, side: int) -> Tensor:
         else:
             raise DataError(f'{name} has {x.shape[1]} channels and the space takes {channels}.')
     if tuple(x.shape[-2:]) != (side, side) and len(x):
-        parts = [  # in parts, so that large sets do not become float32 as a whole
-            F.interpolate(part.float(), (side, side), mode='bilinear', antialias=True, align_corners=False)
-            for part in x.split(1024)
-        ]
-        if x.dtype == torch.uint8:
-            parts = [part.round().clamp(0, 255).to(torch.uint8) for part in parts]
-        x = torch.cat(parts)
+        try:
+            x = _resized(x, side)
+        except (RuntimeError, MemoryError) as error:
+            raise DataError(f'{name} does not fit into memory at {side} x {side} pixels: {len(x)} pictures.') from error
     return x.contiguous()
+
+
+def _resized(x: Tensor, side: int) -> Tensor:
+    parts = [  # in parts, so that large sets do not become float32 as a whole
+        F.interpolate(part.float(), (side, side), mode='bilinear', antialias=True, align_corners=False)
+        for part in x.split(1024)
+    ]
+    if x.dtype == torch.uint8:
+        parts = [part.round().clamp(0, 255).to(torch.uint8) for part in parts]
+    return torch.cat(parts)
 
 
 def _read_folder(path: Path, side: int) -> tuple[Tensor, Tensor, list[str]]:
@@ -359,8 +393,10 @@ def _read_folder(path: Path, side: int) -> tuple[Tensor, Tensor, list[str]]:
         try:
             with Image.open(file) as picture:
                 square = pictures.center_crop(pictures.pil_to_tensor(picture.convert('RGB')), [min(picture.size)] * 2)
-        except OSError as error:
-            raise DataError(f'picture {file} cannot be read ({error}); repair or remove it.') from error
+        except (*_UNREADABLE, Image.DecompressionBombError) as error:
+            raise DataError(
+                f'picture {file} cannot be read ({" ".join(str(error).split())}); repair or remove it.'
+            ) from error
         return pictures.resize(square, [side, side], antialias=True)
 
     try:

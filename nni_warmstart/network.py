@@ -6,7 +6,7 @@ import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
@@ -21,6 +21,10 @@ FORMATS = {'pt2': (), 'onnx': ('onnx', 'onnxscript')}
 """What :func:`export` writes, and the packages that it needs."""
 
 _KEY = 'network'
+
+_KINDS: dict[str, type] = {
+    'space': dict, 'architecture': dict, 'pictures': list, 'mean': list, 'std': list, 'class_names': list, 'history': dict,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,16 +73,14 @@ class Network:
                     'that space yourself, build(space=YourSpace()).'
                 )
             try:
-                space = cast(ModelSpace, spaces.resolve(self.space['name'])(**self.space['arguments']))
-            except (ConfigError, TypeError, ValueError, RuntimeError) as error:
+                space = spaces.rebuilt(self.space)
+            except ConfigError as error:
                 raise TransferError(f'the space of the network cannot be rebuilt: {error}') from error
         network = chosen(space, self.architecture)
         try:
             network.load_state_dict(self.tensors)
         except RuntimeError as error:
-            raise TransferError(
-                f'the network does not fit {type(space).__name__}: {" ".join(str(error).split())}'
-            ) from error
+            raise TransferError(f'the network does not fit {type(space).__name__}: {spaces.reason(error)}') from error
         return network.eval()
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -102,10 +104,15 @@ class Network:
         tensors, card = storage.unpack(data, str(path))
         if _KEY not in card:
             raise SupernetFileError(f'{path} holds a supernet, not a network; `nni-warmstart retrain` makes networks.')
+        storage.check_kinds(card, {_KEY: dict}, str(path))
+        storage.check_kinds(card[_KEY], _KINDS, str(path))
+        if not spaces.is_description(card[_KEY]['space']):
+            raise SupernetFileError(f'{path} has a malformed card: space names neither a class nor a name with arguments.')
         try:
-            return cls(tensors=tensors, **{**card[_KEY], 'pictures': tuple(card[_KEY]['pictures'])})
-        except (TypeError, KeyError) as error:
-            raise SupernetFileError(f'{path} has a malformed card: {error}.') from error
+            channels, side = card[_KEY]['pictures']
+            return cls(tensors=tensors, **{**card[_KEY], 'pictures': (int(channels), int(side))})
+        except (TypeError, ValueError, OverflowError) as error:
+            raise SupernetFileError(f'{path} has a malformed card: {spaces.reason(error)}.') from error
 
 
 def chosen(space: ModelSpace, architecture: dict[str, Any]) -> nn.Module:
@@ -118,9 +125,9 @@ def chosen(space: ModelSpace, architecture: dict[str, Any]) -> nn.Module:
     """
     try:
         return space.freeze(architecture)
-    except (KeyError, ValueError, TypeError, RuntimeError, AssertionError) as error:
+    except spaces.REFUSALS as error:
         raise TransferError(
-            f'architecture {architecture} is none of {type(space).__name__}: {" ".join(str(error).split())}'
+            f'architecture {architecture} is none of {type(space).__name__}: {spaces.reason(error)}'
         ) from error
 
 

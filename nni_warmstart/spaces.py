@@ -19,6 +19,14 @@ from .search_spaces import SPACES  # pyright: ignore[reportMissingImports]  (map
 CLASS_ARGUMENTS = ('num_classes', 'num_labels')
 """What model spaces call the number of classes."""
 
+REFUSALS = (
+    TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError, LookupError, AttributeError, NameError,
+    MemoryError,
+)  # fmt: skip
+"""What constructors and forward passes of model spaces raise for arguments that they were not made for."""
+
+_LARGEST = 4096  # channels, and pixels of a side, that a picture may have
+
 
 def hub_spaces() -> dict[str, type[ModelSpace]]:
     """NNI's hub: name -> class."""
@@ -63,8 +71,10 @@ def resolve(name: str, *, allow_import: bool = False) -> type[ModelSpace]:
         sys.path.insert(0, os.getcwd())  # console scripts don't look there, `python -m` does
     try:
         cls = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f'space.name = {name!r} cannot be imported ({error}); check the module and class name.') from error
+    except Exception as error:  # the module is the user's own, and may raise anything
+        raise ConfigError(
+            f'space.name = {name!r} cannot be imported ({reason(error)}); check the module and class name.'
+        ) from error
     if not (inspect.isclass(cls) and issubclass(cls, ModelSpace)):
         raise ConfigError(f'space.name = {name!r} is not a subclass of nni.nas.nn.pytorch.ModelSpace.')
     return cls
@@ -84,8 +94,8 @@ def input_of(cls: Callable[..., Any], arguments: dict[str, Any]) -> tuple[int, i
         if parameter is not None and parameter.default is not inspect.Parameter.empty:
             default = parameter.default
         value = arguments.get(name, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f'space.{name} = {value!r}, but it must be a whole number, 1 or more.')
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
+            raise ConfigError(f'space.{name} = {value!r}, but it must be a whole number, 1 or more, at most {_LARGEST}.')
         sizes.append(value)
     return sizes[0], sizes[1]
 
@@ -111,8 +121,8 @@ def create(name: str, arguments: dict[str, Any], num_classes: int, *, allow_impo
         arguments[argument] = num_classes
     try:
         space = cast(ModelSpace, cls(**arguments))
-    except (TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError) as error:
-        raise ConfigError(f'space {name} cannot be built with {arguments}: {" ".join(str(error).split())}') from error
+    except REFUSALS as error:
+        raise ConfigError(f'space {name} cannot be built with {arguments}: {reason(error)}') from error
     if not space.simplify():
         raise ConfigError(f'space {name} with {arguments} has nothing to choose; give it at least one cell or choice.')
     fixed = getattr(space, 'num_labels', num_classes)
@@ -122,6 +132,28 @@ def create(name: str, arguments: dict[str, Any], num_classes: int, *, allow_impo
             'or your own class with a num_classes argument.'
         )
     return space
+
+
+def is_description(value: dict[str, Any]) -> bool:
+    """Whether ``value`` is what :func:`describe` gives: a name with arguments, or a class for the reader."""
+    if 'name' in value:
+        return isinstance(value['name'], str) and isinstance(value.get('arguments'), dict)
+    return isinstance(value.get('class'), str)
+
+
+def rebuilt(described: dict[str, Any]) -> ModelSpace:
+    """The space that :func:`describe` described by name and arguments.
+
+    Raises
+    ------
+    ConfigError
+        If the name is none of :func:`space_names`, or the arguments are impossible.
+    """
+    cls = resolve(described['name'])
+    try:
+        return cast(ModelSpace, cls(**described['arguments']))
+    except REFUSALS as error:
+        raise ConfigError(f'{described["name"]} cannot be built with {described["arguments"]}: {reason(error)}') from error
 
 
 def check_input(space: ModelSpace, channels: int, side: int, num_classes: int) -> None:
@@ -136,10 +168,10 @@ def check_input(space: ModelSpace, channels: int, side: int, num_classes: int) -
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             output = space.eval()(torch.zeros(2, channels, side, side))
-    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+    except REFUSALS as error:
         raise ConfigError(
             f'pictures of {channels} channels and {side} x {side} pixels do not go through {type(space).__name__} '
-            f'({" ".join(str(error).split())}); set space.image_size (and space.in_channels) to what it can take.'
+            f'({reason(error)}); set space.image_size (and space.in_channels) to what it can take.'
         ) from error
     finally:
         space.train(was_training)
@@ -163,6 +195,11 @@ def describe(space: ModelSpace) -> dict[str, Any]:
     if name is None or space.trace_args or any(value is _NOT_PLAIN for value in arguments.values()):
         return {'class': f'{cls.__module__}:{cls.__qualname__}'}
     return {'name': name, 'arguments': arguments}
+
+
+def reason(error: Exception) -> str:
+    """What an error says, as one line."""
+    return ' '.join(str(error).split()) or type(error).__name__
 
 
 _NOT_PLAIN = object()

@@ -50,17 +50,37 @@ def unpack(data: bytes, origin: str) -> tuple[dict[str, Tensor], dict[str, Any]]
     if _CARD not in metadata or _FORMAT not in metadata:
         raise SupernetFileError(f'{origin} is a safetensors file, but not a supernet of nni-warmstart (it has no card).')
     version = metadata[_FORMAT]
-    if not version.isdecimal() or int(version) > FORMAT:
+    if not version.isdecimal() or len(version) > 9 or int(version) > FORMAT:
+        shown = version[:20] if version.isdecimal() else repr(version[:20])
         raise SupernetFileError(
-            f'{origin} has file format {version}, and this version reads up to {FORMAT}; upgrade nni-warmstart.'
+            f'{origin} has file format {shown}, and this version reads up to {FORMAT}; upgrade nni-warmstart.'
         )
     try:
         tensors = safetensors.torch.load(data)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError, AssertionError) as error:
         raise SupernetFileError(f'{origin} is damaged ({error}); copy it again or rebuild it.') from error
     if _checksum(tensors, metadata[_CARD]) != metadata.get(_CHECKSUM):
         raise SupernetFileError(f'{origin} was altered: its checksum does not match; copy it again or rebuild it.')
-    return tensors, json.loads(metadata[_CARD])
+    try:
+        card = json.loads(metadata[_CARD])
+    except (ValueError, RecursionError) as error:
+        raise SupernetFileError(f'{origin} has a malformed card: it is not JSON.') from error
+    if not isinstance(card, dict):
+        raise SupernetFileError(f'{origin} has a malformed card: it is a {type(card).__name__}, not an object with keys.')
+    return tensors, card
+
+
+def check_kinds(card: Mapping[str, Any], kinds: Mapping[str, type], origin: str) -> None:
+    """Refuse a card whose fields are not of these kinds.
+
+    Raises
+    ------
+    SupernetFileError
+        Naming the first that is not.
+    """
+    for key, kind in kinds.items():
+        if not isinstance(card.get(key), kind):
+            raise SupernetFileError(f'{origin} has a malformed card: {key} is not a {kind.__name__}.')
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
@@ -114,10 +134,12 @@ def _metadata(data: bytes, origin: str) -> dict[str, str]:
         raise SupernetFileError(f'{origin} is not a supernet file, or it is truncated ({len(data)} bytes).')
     try:
         header = json.loads(data[8 : 8 + length])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SupernetFileError(f'{origin} is not a safetensors file.') from error
     metadata = header.get('__metadata__') if isinstance(header, dict) else None
-    return metadata if isinstance(metadata, dict) else {}
+    if not isinstance(metadata, dict):
+        return {}
+    return {key: value for key, value in metadata.items() if isinstance(value, str)}
 
 
 def _checksum(tensors: dict[str, Tensor], card: str) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from . import introspect, spaces, storage
 from .distance.embedding import EMBEDDINGS, Embedding, own_features
 from .distance.sketch import DatasetSketch, sketches_of
-from .errors import ConfigError, DataError, SupernetFileError, TransferError
+from .errors import ConfigError, SupernetFileError, TransferError
 from .mapping.structure import Structure, guess_shape, structure_of
 
 _logger = logging.getLogger(__name__)
@@ -249,18 +249,27 @@ class Supernet:
                     'runs: pass that space yourself, build(space=YourSpace()).'
                 )
             try:
-                space = cast(ModelSpace, spaces.resolve(self.space['name'])(**self.space['arguments']))
-            except (ConfigError, TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError) as error:
+                space = spaces.rebuilt(self.space)
+            except ConfigError as error:
                 raise TransferError(f'the space of supernet {self.name!r} cannot be rebuilt: {error}') from error
         elif isinstance(space, type):
             space = cast(ModelSpace, space())
         if not isinstance(space, ModelSpace):
             raise TransferError(f'space is a {type(space).__name__}; it must be a ModelSpace.')
-        model = space if is_supernet(space) else introspect.mutate(space, self.strategy)
+        try:
+            model = space if is_supernet(space) else introspect.mutate(space, self.strategy)
+        except spaces.REFUSALS as error:
+            raise TransferError(
+                f'{self.strategy} cannot search {type(space).__name__}, the space of supernet {self.name!r}: '
+                f'{spaces.reason(error)}'
+            ) from error
         if len(self.history.get('datasets', ())) > 1:
             self._resize_head(model)
         self._check_matches(model)
-        model.load_state_dict(self.state_dict())
+        try:
+            model.load_state_dict(self.state_dict())
+        except RuntimeError as error:  # of numbers that no parameter can hold
+            raise TransferError(f'supernet {self.name!r} does not fit this space: {spaces.reason(error)}') from error
         return model
 
     def _resize_head(self, model: nn.Module) -> None:
@@ -269,7 +278,7 @@ class Supernet:
 
         name = find_head(model)
         weight = self.tensors.get(f'{name}.weight')
-        if weight is not None:
+        if weight is not None and weight.ndim == 2:
             resize_head(model, len(weight), name)
 
     def _check_matches(self, model: nn.Module) -> None:
@@ -325,9 +334,14 @@ class Supernet:
             packed = tensors.pop(_STRUCTURE, None)
             structure = None if packed is None else Structure.from_bytes(packed.numpy().tobytes(), origin)
             supernet = cls(tensors=tensors, sketches=sketches, structure=structure, **card)
-        except (TypeError, KeyError, DataError) as error:
-            raise SupernetFileError(f'{origin} has a card that this version does not understand ({error}).') from error
+        except SupernetFileError:
+            raise
+        except (TypeError, ValueError, LookupError, AttributeError, RuntimeError, ArithmeticError) as error:
+            raise SupernetFileError(
+                f'{origin} has a card that this version does not understand ({spaces.reason(error)}).'
+            ) from error
         supernet._check_card(origin)
+        supernet._check_structure(origin)
         return supernet
 
     @classmethod
@@ -346,43 +360,86 @@ class Supernet:
         return cls.from_bytes(data, str(path))
 
     def _check_card(self, origin: str) -> None:
-        shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
-        for name, axes in ({} if self.structure is None else self.structure.channels.tensors).items():
-            held = [None if c is None else c.shape[-1] if c.ndim == 2 else len(c) for c in axes.channels]
-            if axes.shape != shapes.get(name) or any(
-                n not in (None, size) for n, size in zip(held, axes.shape, strict=True)
-            ):
-                raise SupernetFileError(f'{origin} has a structure that does not fit its tensors: {name!r} differs.')
-        fields: dict[str, type] = {
+        kinds: dict[str, type] = {
             'name': str, 'space': dict, 'strategy': str, 'class_names': list,
             'aliases': dict, 'alphas': dict, 'candidates': dict, 'history': dict,
         }  # fmt: skip
-        for key, kind in fields.items():
-            if not isinstance(getattr(self, key), kind):
-                raise SupernetFileError(f'{origin} has a malformed card: {key} is not a {kind.__name__}.')
-        if not (
-            'class' in self.space
-            or (isinstance(self.space.get('name'), str) and isinstance(self.space.get('arguments'), dict))
-        ):
+        storage.check_kinds({key: getattr(self, key) for key in kinds}, kinds, origin)
+        if not spaces.is_description(self.space):
             raise SupernetFileError(f'{origin} has a malformed card: space names neither a class nor a name with arguments.')
-        named = [*self.aliases.values(), *self.alphas.values()]
-        if not all(isinstance(name, str) for name in named):
-            raise SupernetFileError(f'{origin} has a malformed card: aliases and alphas must name tensors.')
-        dangling = set(named) - self.tensors.keys()
-        if dangling:
-            raise SupernetFileError(
-                f'{origin} has a malformed card: it names tensors that are not in the file: {sorted(dangling)}.'
-            )
-        for label, name in self.alphas.items():
-            candidates = self.candidates.get(label)
-            if not isinstance(candidates, list) or len(candidates) != self.tensors[name].numel():
-                raise SupernetFileError(
-                    f'{origin} has a malformed card: alpha and candidates of {label!r} do not fit together.'
-                )
         if self.strategy not in introspect.STRATEGIES:
             raise SupernetFileError(
                 f'{origin} names the strategy {self.strategy!r}; known are {", ".join(introspect.STRATEGIES)}.'
             )
+        malformed = self._malformed()
+        if malformed:
+            raise SupernetFileError(f'{origin} has a malformed card: {malformed}.')
+
+    def _malformed(self) -> str | None:
+        """What is wrong with a card whose parts are of the right kinds."""
+        if not all(isinstance(name, str) for name in self.class_names):
+            return 'class_names must be text'
+        pictures = self.history.get('pictures', [0, 0])
+        if not (isinstance(pictures, list) and [type(number) for number in pictures] == [int, int] and min(pictures) >= 0):
+            return f'history.pictures = {pictures!r}, which is not [channels, side]'
+        if not isinstance(self.history.get('datasets', {}), dict):
+            return 'history.datasets is not a dict'
+        named = [*self.aliases.values(), *self.alphas.values()]
+        if not all(isinstance(name, str) for name in named):
+            return 'aliases and alphas must name tensors'
+        dangling = set(named) - self.tensors.keys()
+        if dangling:
+            return f'it names tensors that are not in the file: {sorted(dangling)}'
+        for label in self.alphas.keys() | self.candidates.keys():
+            alpha, candidates = self.tensors.get(self.alphas.get(label, '')), self.candidates.get(label)
+            if not (
+                alpha is not None
+                and alpha.is_floating_point()
+                and isinstance(candidates, list)
+                and all(isinstance(name, str) for name in candidates)
+                and alpha.shape == (len(candidates),)
+            ):
+                return f'alpha and candidates of {label!r} do not fit together'
+        for key, sketch in self.sketches.items():
+            if not isinstance(key, str) or not isinstance(sketch.name, str) or not _is_sound(sketch):
+                return f'the sketch in {key!r} is not of a dataset'
+        return None
+
+    def _check_structure(self, origin: str) -> None:
+        if self.structure is None:
+            return
+        if not _is_plain(self.structure):
+            raise SupernetFileError(f'{origin} has a structure that this version does not understand.')
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+        for name, axes in self.structure.channels.tensors.items():
+            held = [None if c is None else c.shape[-1] if c.ndim == 2 else len(c) for c in axes.channels]
+            fits = axes.shape == shapes.get(name) and len(held) == len(axes.shape)
+            if not fits or any(n not in (None, size) for n, size in zip(held, axes.shape, strict=True)):
+                raise SupernetFileError(f'{origin} has a structure that does not fit its tensors: {name!r} differs.')
+
+
+def _is_sound(sketch: DatasetSketch) -> bool:
+    """Whether its numbers are of the kinds, and in the range, that a dataset gives."""
+    whole = (sketch.classes, sketch.counts, sketch.labels)
+    others = (sketch.means, sketch.factors, sketch.remainders, sketch.samples)
+    return (
+        all(tensor.dtype == torch.int64 and bool((tensor >= 0).all()) for tensor in whole)
+        and all(tensor.is_floating_point() and bool(tensor.isfinite().all()) for tensor in others)
+        and sketch.num_classes > 0
+    )
+
+
+def _is_plain(structure: Structure) -> bool:
+    """Whether it holds text and numbers where they belong; their sense shows when it is mapped."""
+    channels = structure.channels
+    maps = ((structure.kinds, str), (structure.values, list), (channels.scales, int | float), (channels.opaque, str))
+    ops = [op for ops in channels.ops.values() for op in ops]
+    return (
+        all(isinstance(each, dict) and all(isinstance(item, kind) for item in each.values()) for each, kind in maps)
+        and all(isinstance(op.kind, str) for op in ops)
+        and all(isinstance(number, int) for op in ops for number in (op.kernel, op.stride, op.dilation))
+        and all(isinstance(axes.groups, int) for axes in channels.tensors.values())
+    )
 
 
 def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

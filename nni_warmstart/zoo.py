@@ -24,7 +24,7 @@ from .supernet import Supernet
 _logger = logging.getLogger(__name__)
 
 SUFFIX = '.safetensors'
-_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]*')
+_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,199}')  # a file's name has at most 255 characters, a part's is longer
 
 
 class SupernetZoo:
@@ -61,6 +61,8 @@ class SupernetZoo:
                 found = [path.rpartition('/')[2] for path in self._files.ls(self._folder, detail=False)]
             except (FileNotFoundError, NotADirectoryError):
                 return []
+            if found == [self._folder.rpartition('/')[2]] and self._files.isfile(self._folder):
+                raise NotADirectoryError('it is a file; a zoo is a folder')
         return sorted(name[: -len(SUFFIX)] for name in found if name.endswith(SUFFIX) and not name.startswith('.'))
 
     def __contains__(self, name: object) -> bool:
@@ -82,7 +84,7 @@ class SupernetZoo:
         path = self._existing(name)
         try:
             data = self._files.cat_file(path)
-        except OSError as error:
+        except Exception as error:  # every file system has kinds of its own
             raise SupernetFileError(f'entry {name} of zoo {self.root} cannot be read: {error}') from error
         return Supernet.from_bytes(data, path).renamed(name)
 
@@ -109,10 +111,10 @@ class SupernetZoo:
         """
         self.check_can_add(supernet.name)
         path = self.path(supernet.name)
-        if isinstance(self._files, LocalFileSystem):
-            supernet.save(path)
-        else:
-            with self._trouble('written'):
+        with self._trouble('written'):
+            if isinstance(self._files, LocalFileSystem):
+                supernet.save(path)
+            else:
                 part = f'{self._folder}/.{supernet.name}.{uuid.uuid4().hex}.part'
                 self._files.pipe_file(part, supernet.to_bytes())
                 self._files.mv(part, path)
@@ -154,7 +156,7 @@ class SupernetZoo:
             If the name cannot be a file name, or the folder cannot be written.
         """
         if not _NAME.fullmatch(name):
-            raise ZooError(f'zoo entry name {name!r} may hold letters, digits, ".", "_" and "-" only.')
+            raise ZooError(f'zoo entry name {name!r} may hold letters, digits, ".", "_" and "-" only, 200 at most.')
         if isinstance(self._files, LocalFileSystem):
             trouble = unwritable(self._folder)
             if trouble:
@@ -247,8 +249,9 @@ def resolve_source(source: Supernet | str | os.PathLike[str], zoo: SupernetZoo |
     entries = open_zoo(zoo)
     if isinstance(source, str) and source in entries:
         return entries[source]
-    if Path(source).expanduser().is_file():
-        return Supernet.load(Path(source).expanduser())
+    path = os.path.expanduser(os.fspath(source))
+    if os.path.isfile(path):
+        return Supernet.load(path)
     raise ZooError(
         f'source = {str(source)!r} is neither a file nor an entry of {entries.root}; entries are '
         f'{", ".join(entries.names()) or "none"}.'

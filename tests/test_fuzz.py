@@ -1,0 +1,307 @@
+"""Files that were changed at random: what they say, or one clear error, and never another one.
+
+The examples are the same in every run. To look for new ones: ``HYPOTHESIS_PROFILE=explore pytest tests/test_fuzz.py``.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import io
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_task, small_space
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays_of
+from PIL import Image
+
+from nni_warmstart import ConfigError, DataError, Supernet, SupernetFileError, WarmStartError, introspect, storage
+from nni_warmstart.config import PretrainConfig, SearchConfig, parse_pretrain, parse_search, read
+from nni_warmstart.data import Task, from_folder, from_npz
+from nni_warmstart.network import Network, chosen
+
+_checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+settings.register_profile(
+    'bounded', max_examples=100, deadline=None, derandomize=True, database=None, suppress_health_check=_checks
+)
+settings.register_profile('explore', settings.get_profile('bounded'), max_examples=3000, derandomize=False)
+settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'bounded'))
+
+SEARCH = """\
+data: {npz: {path: tasks/usps.npz}, flip: true, licence: MIT}
+space: {name: nasbench201, width: 8, depth: 1, image_size: 16}
+evaluator: {max_epochs: 20, max_seconds: 0, batch_size: 64, learning_rate: 0.05, val_share: 0.5, crop: 0.1}
+strategy: {name: WarmStartGumbelDARTS, source: [a, b], keep: 0.8, average: null, temperature: {init: 1.0, min: 0.3}}
+seed: 0
+"""
+PRETRAIN = """\
+data:
+- {npz: {path: tasks/clothing.npz}, licence: CC0-1.0, flip: true}
+- {folder: {path: pictures}}
+- {torchvision: {name: MNIST, root: here, download: false}}
+space: {name: darts, width: 4, num_cells: 3}
+evaluator: {max_epochs: 80, steps_per_epoch: 100, temperature: 3.0, batch_norm: shared}
+strategy: {name: DARTS, arc_learning_rate: 0.001, gradient_clip_val: 5.0}
+"""
+PARSERS: dict[str, Callable[[Any, Path], Any]] = {SEARCH: parse_search, PRETRAIN: parse_pretrain}
+
+WORDS = st.sampled_from(
+    ['name', 'path', 'digits', 'DARTS', 'NasBench101', 'nasbench201', 'x' * 300, 'a\0b', '~no/x', 'k\nl']
+)
+TEXT = st.text(max_size=6) | WORDS
+JSON = st.none() | st.booleans() | st.integers(-3, 8) | st.floats(-1e9, 1e9) | TEXT
+YAML = JSON | st.floats() | st.integers() | st.sampled_from([10**400, -(2**63), datetime.date(2024, 1, 1), b'bytes'])
+
+
+def nested(leaves: st.SearchStrategy) -> st.SearchStrategy:
+    return st.recursive(
+        leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=5
+    )
+
+
+def _places(document: Any) -> Iterator[tuple[Any, Any]]:
+    """Every container in ``document`` with every key in it."""
+    for key, value in list(document.items() if isinstance(document, dict) else enumerate(document)):
+        yield document, key
+        if isinstance(value, dict | list):
+            yield from _places(value)
+
+
+@st.composite
+def changed(draw: Any, document: Any, leaves: st.SearchStrategy) -> Any:
+    """``document`` with values replaced, removed and added, at any depth."""
+    root = {'document': copy.deepcopy(document)}
+    for _ in range(draw(st.integers(1, 3))):
+        places = list(_places(root))
+        container, key = places[draw(st.integers(0, len(places) - 1))]
+        action = draw(st.sampled_from(['replace', 'replace', 'remove', 'add']))
+        if action == 'remove' and container is not root:
+            del container[key]
+        elif action == 'add' and isinstance(container[key], dict):
+            container[key][draw(TEXT)] = draw(nested(leaves))
+        else:
+            container[key] = draw(nested(leaves))
+    return root['document']
+
+
+@st.composite
+def damaged(draw: Any, data: bytes, head: int = 0) -> bytes:
+    """``data`` with bytes changed, deleted, inserted or cut off; half of the time within the first ``head``."""
+    changed = bytearray(data)
+    for _ in range(draw(st.integers(1, 3))):
+        place = draw(st.integers(0, max(0, len(changed) - 1)) | st.integers(0, min(head, max(0, len(changed) - 1))))
+        action = draw(st.sampled_from(['flip', 'flip', 'delete', 'insert', 'cut']))
+        if action == 'flip' and changed:
+            changed[place] ^= 1 << draw(st.integers(0, 7))
+        elif action == 'delete':
+            del changed[place : place + draw(st.integers(1, 40))]
+        elif action == 'insert':
+            changed[place:place] = draw(st.binary(min_size=1, max_size=8))
+        else:
+            del changed[place:]
+    return bytes(changed)
+
+
+def one_line(error: WarmStartError) -> None:
+    assert len(str(error).splitlines()) == 1
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp('fuzz')
+
+
+@pytest.fixture(scope='module')
+def packed() -> bytes:
+    model = introspect.mutate(small_space(), 'DARTS')
+    return Supernet.from_model(model, name='net', dataset=make_task(), history={'pictures': [3, 8]}).to_bytes()
+
+
+@pytest.fixture(scope='module')
+def network(folder: Path) -> bytes:
+    net = small_space()
+    architecture = introspect.best_sample(introspect.mutate(small_space(), 'DARTS'))
+    Network(
+        space={'name': 'nasbench201', 'arguments': {'width': 4, 'depth': 1, 'num_classes': 3, 'image_size': 8}},
+        architecture=architecture,
+        tensors=chosen(net, architecture).state_dict(),
+        pictures=(3, 8),
+        mean=[0.0] * 3,
+        std=[1.0] * 3,
+        class_names=['a', 'b', 'c'],
+        history={},
+    ).save(folder / 'net')
+    return (folder / 'net').read_bytes()
+
+
+@pytest.mark.parametrize('text', PARSERS, ids=['search', 'pretrain'])
+@given(data=st.data())
+def test_settings(folder, text, data):
+    (folder / 'whole.yml').write_text(text)
+    document = data.draw(changed(read(folder / 'whole.yml'), YAML))
+    if isinstance(document, dict):  # as `read` makes sure
+        try:
+            assert isinstance(PARSERS[text](document, folder), SearchConfig | PretrainConfig)
+        except ConfigError as error:
+            one_line(error)
+
+
+@pytest.mark.parametrize('text', PARSERS, ids=['search', 'pretrain'])
+@given(data=st.data())
+def test_text_of_settings(folder, text, data):
+    snippets = st.sampled_from(
+        ['&a ', '*a', '!!bool x', '!!timestamp x', '2024-13-45', '[' * 400, '<<: *a', '\t', '0x' + 'f' * 5000]
+    )
+    place = data.draw(st.integers(0, len(text)))
+    broken = text[:place] + data.draw(snippets) + text[place:]
+    (folder / 'broken.yml').write_bytes(data.draw(st.just(broken.encode()) | damaged(text.encode())))
+    try:
+        assert isinstance(PARSERS[text](read(folder / 'broken.yml'), folder), SearchConfig | PretrainConfig)
+    except ConfigError as error:
+        one_line(error)
+
+
+@given(data=st.data())
+def test_bytes_of_a_supernet(packed, data):
+    head = int.from_bytes(packed[:8], 'little')
+    try:
+        supernet = Supernet.from_bytes(data.draw(damaged(packed, 8) | damaged(packed, head)))
+    except SupernetFileError as error:
+        one_line(error)
+    else:  # only what means the same is read
+        (tensors, card), (expected, described) = (storage.unpack(each, 'net') for each in (supernet.to_bytes(), packed))
+        assert card == described
+        assert tensors.keys() == expected.keys()
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors.items())
+
+
+def use(supernet: Supernet) -> None:
+    """What a reader may do with any supernet."""
+    supernet.card  # noqa: B018
+    assert all(isinstance(name, str) for names in supernet.candidates.values() for name in names)
+    assert all(supernet.alpha(label).softmax(-1).shape == (len(names),) for label, names in supernet.candidates.items())
+    with suppress(WarmStartError):
+        assert all(isinstance(number, int) for number in supernet.pictures)
+    with suppress(WarmStartError):
+        supernet.build()
+
+
+@given(data=st.data())
+def test_card_of_a_supernet(packed, data):
+    tensors, card = storage.unpack(packed, 'net')
+    forged = storage.pack(tensors, data.draw(changed(card, JSON)))
+    try:
+        use(Supernet.from_bytes(forged))
+    except SupernetFileError as error:
+        one_line(error)
+
+
+DTYPES = st.sampled_from(
+    [torch.float32, torch.float16, torch.int64, torch.uint8, torch.bool, torch.complex64, torch.bfloat16]
+)
+
+
+@given(data=st.data())
+def test_tensors_of_a_supernet(packed, data):
+    tensors, card = storage.unpack(packed, 'net')
+    for name in data.draw(st.lists(st.sampled_from(sorted(tensors)), min_size=1, max_size=3, unique=True)):
+        shape = data.draw(st.just(tensors[name].shape) | st.lists(st.integers(0, 6), max_size=4))
+        tensors[name] = torch.full(shape, data.draw(st.integers(-2, 2))).to(data.draw(DTYPES))
+        if data.draw(st.booleans()):
+            del tensors[name]
+    try:
+        use(Supernet.from_bytes(storage.pack(tensors, card)))
+    except SupernetFileError as error:
+        one_line(error)
+
+
+@given(data=st.data())
+def test_networks(folder, network, data):
+    tensors, card = storage.unpack(network, 'net')
+    forged = changed(card, JSON).map(lambda card: storage.pack(tensors, card))
+    (folder / 'net').write_bytes(data.draw(damaged(network, 8) | forged | forged))
+    try:
+        loaded = Network.load(folder / 'net')
+    except SupernetFileError as error:
+        one_line(error)
+    else:
+        with suppress(WarmStartError):
+            loaded.build()
+
+
+def npz(arrays: dict[str, Any], *, compressed: bool = False) -> bytes:
+    file = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(file, **arrays)
+    return file.getvalue()
+
+
+def task_arrays() -> dict[str, Any]:
+    task = make_task(12)
+    x, y, test_x, test_y = task.train_x.permute(0, 2, 3, 1), task.train_y, task.test_x.permute(0, 2, 3, 1), task.test_y
+    return {'train_x': x, 'train_y': y, 'test_x': test_x, 'test_y': test_y, 'class_names': np.array(task.class_names)}
+
+
+def read_npz(path: Path) -> None:
+    try:
+        task = from_npz(path)
+        assert isinstance(task, Task)
+        assert task.adapted(3, 4).train_x.shape == (len(task.train_x), 3, 4, 4)
+        assert int(task.train_y.max()) < task.num_classes
+    except DataError as error:
+        one_line(error)
+
+
+@given(data=st.data(), compressed=st.booleans())
+def test_bytes_of_an_npz(folder, data, compressed):
+    (folder / 'task.npz').write_bytes(data.draw(damaged(npz(task_arrays(), compressed=compressed), 200)))
+    read_npz(folder / 'task.npz')
+
+
+@given(data=st.data())
+def test_header_of_an_array(folder, data):
+    """The text before an array's numbers, with the zip file's checksum right."""
+    arrays = task_arrays()
+    whole = io.BytesIO()
+    np.save(whole, arrays.pop('train_x'))
+    file = io.BytesIO(npz(arrays))
+    with zipfile.ZipFile(file, 'a') as archive:
+        archive.writestr('train_x.npy', data.draw(damaged(whole.getvalue(), 128)))
+    (folder / 'task.npz').write_bytes(file.getvalue())
+    read_npz(folder / 'task.npz')
+
+
+@given(data=st.data())
+def test_arrays_of_an_npz(folder, data):
+    arrays = task_arrays()
+    kinds = arrays_of.scalar_dtypes() | arrays_of.unicode_string_dtypes() | arrays_of.byte_string_dtypes()
+    shapes = arrays_of.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=3) | st.sampled_from([(9, 2, 2, 3), (9,)])
+    for name in data.draw(st.lists(st.sampled_from(sorted(arrays)), min_size=1, max_size=3, unique=True)):
+        arrays[name] = data.draw(arrays_of.arrays(kinds, shapes))
+        if data.draw(st.integers(0, 3)) == 0:
+            del arrays[name]
+    (folder / 'task.npz').write_bytes(npz(arrays))
+    read_npz(folder / 'task.npz')
+
+
+@pytest.mark.parametrize('kind', ['png', 'jpeg', 'gif'])
+@given(data=st.data())
+def test_bytes_of_a_picture(folder, kind, data):
+    for name, shade in (('dark', 30), ('light', 200)):
+        (folder / kind / name).mkdir(parents=True, exist_ok=True)
+        picture = io.BytesIO()
+        Image.new('RGB', (9, 7), (shade, 0, shade)).save(picture, kind)
+        (folder / kind / name / 'a.png').write_bytes(picture.getvalue())
+    (folder / kind / 'dark' / 'a.png').write_bytes(data.draw(damaged(picture.getvalue(), 60)))
+    try:
+        assert from_folder(folder / kind, side=4).train_x.shape == (2, 3, 4, 4)
+    except DataError as error:
+        one_line(error)
