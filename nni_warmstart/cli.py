@@ -126,6 +126,19 @@ def _parser() -> argparse.ArgumentParser:
             action.add_argument('--name', help='name of the entry (default: the one in the file)')
         action.set_defaults(run=run)
 
+    report = commands.add_parser(
+        'report',
+        help='write one HTML page about searches',
+        description='Write one self-contained HTML page about one or several searches, side by side: curves, what was '
+        'inherited, distances of the sources, probabilities over epochs, found cells, settings, versions.',
+    )
+    report.add_argument(
+        'where', nargs='+', metavar='WHERE',
+        help='--out of a search (finished or not), a folder above several, or the id of an nnictl experiment',
+    )  # fmt: skip
+    report.add_argument('--out', type=Path, default=Path('report.html'), help='the page (default: report.html)')
+    report.set_defaults(run=_report)
+
     doctor = commands.add_parser(
         'doctor',
         help='check this machine',
@@ -261,6 +274,18 @@ def _pretrain(arguments: argparse.Namespace) -> None:
     _console.print(f'Kept as {path} ({len(supernet.to_bytes()) / 1e6:.2f} MB)')
 
 
+def _report(arguments: argparse.Namespace) -> None:
+    from .report_page import write_report
+
+    _check_file('--out', arguments.out, '.html')
+    with _console.status('Drawing ...'):
+        number = write_report(arguments.where, arguments.out)
+    _console.print(
+        f'{"One search" if number == 1 else f"{number} searches"} reported in {arguments.out}',
+        markup=False, highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
 def _zoo_list(arguments: argparse.Namespace) -> None:
     from .zoo import open_zoo
 
@@ -303,7 +328,7 @@ def _show_onto(arguments: argparse.Namespace, entry: Any) -> None:
     from .search import preview
 
     if arguments.picture is not None:
-        _check_png('--picture', arguments.picture)
+        _check_file('--picture', arguments.picture, '.png')
     report = preview(parse_search(read(arguments.onto), arguments.onto.resolve().parent), entry)
     _console.print(report.to_text(every_tensor=arguments.tensors), soft_wrap=True, highlight=False)
     shares = report.shares('op')
@@ -314,12 +339,12 @@ def _show_onto(arguments: argparse.Namespace, entry: Any) -> None:
         _console.print(f'Drawn in {arguments.picture}')
 
 
-def _check_png(option: str, path: Path) -> None:
+def _check_file(option: str, path: Path, suffix: str) -> None:
     from .errors import ConfigError
     from .storage import unwritable
 
-    if path.suffix != '.png':
-        raise ConfigError(f'{option} {path} must end in .png.')
+    if path.suffix != suffix:
+        raise ConfigError(f'{option} {path} must end in {suffix}.')
     trouble = unwritable(path.resolve().parent)
     if trouble:
         raise ConfigError(f'{option}: folder {trouble}')
@@ -336,7 +361,7 @@ def _zoo_rank(arguments: argparse.Namespace) -> None:
     if not 0 <= arguments.seed < 2**32:
         raise ConfigError(f'--seed {arguments.seed} must be from 0 to {2**32 - 1}.')
     if arguments.heatmap is not None:
-        _check_png('--heatmap', arguments.heatmap)
+        _check_file('--heatmap', arguments.heatmap, '.png')
     path = Path(arguments.data).expanduser()
     task = digits() if arguments.data == 'digits' else from_folder(path) if path.is_dir() else from_npz(path)
     zoo = open_zoo(arguments.zoo)

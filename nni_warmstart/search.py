@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
@@ -18,6 +18,7 @@ from .data import split
 from .evaluator import classification, make_trainer
 from .mapping.report import TransferReport
 from .mapping.transfer import transfer
+from .search_module import SearchModule
 from .supernet import Supernet
 
 
@@ -77,8 +78,8 @@ def run_search(
     if resume:
         checkpoint.resume(strategy, out, config.evaluator.max_epochs)
     strategy.run()
-    curve, module = strategy.curve, strategy.oneshot_module
-    architecture = {'sample': module.export(), 'probabilities': module.export_probs()}
+    curve, module = strategy.curve, cast(SearchModule, strategy.oneshot_module)
+    architecture = {'sample': module.export(), 'probabilities': module.probabilities()}
     result = {
         'strategy': config.strategy.name,
         'source': None if strategy.report is None else strategy.report.source,
@@ -86,6 +87,7 @@ def run_search(
         'seed': seed,
         'final': getattr(module, 'final', {}),
         'curve': curve,
+        'alphas': module.alphas,
         'warm_start': None if strategy.report is None else strategy.report.to_dict(),
         'architecture': architecture['sample'],
         'seconds': time.perf_counter() - start,

@@ -28,7 +28,8 @@ from .random_state import random_state, set_random_state
 
 _logger = logging.getLogger(__name__)
 
-_STATE = 'nni_warmstart'  # our key in a Lightning checkpoint
+STATE = 'nni_warmstart'
+"""Our key in a Lightning checkpoint."""
 
 if TYPE_CHECKING:
     _Base = DartsLightningModule
@@ -65,6 +66,7 @@ class SearchModule(_Base):
         super().setup(stage)
         self.curve: list[dict[str, float]] = getattr(self, 'curve', [])
         self.samples: list[dict[str, Any]] = getattr(self, 'samples', [])
+        self.alphas: list[dict[str, dict[str, float]]] = getattr(self, 'alphas', [])
         self.final: dict[str, float] = {}
         self._losses: list[Tensor] = []
         self._epoch_start = time.perf_counter()
@@ -155,6 +157,9 @@ class SearchModule(_Base):
             figures['alpha_eigenvalue'] = self._eigenvalue()
         self.curve.append(figures)
         self.samples.append(self._capped(introspect.best_sample(self.model)))
+        self.alphas.append(
+            {str(label): {str(c): round(p, 4) for c, p in each.items()} for label, each in self.probabilities().items()}
+        )
         if self.stop_on_eigenvalue and self._collapsing():
             _logger.warning('The curvature of the alphas grows: stopped after epoch %d.', len(self.curve))
             self.trainer.should_stop = True
@@ -177,6 +182,11 @@ class SearchModule(_Base):
             self.final['test_accuracy'] = test
         if 'default' in self.final and nni.get_current_parameter() is not None:
             nni.report_final_result(self.final)
+
+    def probabilities(self) -> dict[str, dict[Any, float]]:
+        """Of every candidate by choice: NNI's ``export_probs`` without the noise of GumbelDARTS, so it draws no numbers."""
+        with introspect.best_path(self.model):
+            return self.export_probs()
 
     # -- guards ------------------------------------------------------------------------------------------------------
 
@@ -298,19 +308,22 @@ class SearchModule(_Base):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.training_module.on_save_checkpoint(checkpoint)
         averaged = None if self._averaged is None else self._averaged.values
-        checkpoint[_STATE] = {
+        checkpoint[STATE] = {
             'curve': self.curve, 'averaged': averaged,
             'samples': json.dumps(self.samples),  # labels of NNI are no plain text
+            'alphas': json.dumps(self.alphas),
             'random': random_state(self._generators()),
         }  # fmt: skip
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.training_module.on_load_checkpoint(checkpoint)
-        if _STATE in checkpoint:
-            self.curve = list(checkpoint[_STATE]['curve'])
-            self.samples = json.loads(checkpoint[_STATE].get('samples', '[]'))
-            self._earlier = checkpoint[_STATE].get('averaged')
-            self._random = checkpoint[_STATE]['random']
+        if STATE in checkpoint:
+            self.curve = list(checkpoint[STATE]['curve'])
+            self.samples = json.loads(checkpoint[STATE].get('samples', '[]'))
+            unknown = json.dumps([{} for _ in self.curve])  # a checkpoint from before they were recorded
+            self.alphas = json.loads(checkpoint[STATE].get('alphas', unknown))
+            self._earlier = checkpoint[STATE].get('averaged')
+            self._random = checkpoint[STATE]['random']
 
 
 class DartsSearchModule(SearchModule, DartsLightningModule):

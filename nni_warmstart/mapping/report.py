@@ -170,6 +170,8 @@ class TransferReport:
             'chosen': self.chosen,
             'blocks': self.blocks,
             'choices': self.choices,
+            'cells': [list(row) for row in self.rows()],
+            'share_by_cell': self.shares(),
             'share_by_op': self.shares('op'),
             'tensors': [[o.target, o.how, o.source, o.numel, o.by] for o in self.origins],
         }
