@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import pickle
 import struct
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
 from .errors import ConfigError
-from .storage import unwritable, write_json
-from .strategy import WarmStartDARTS
+from .storage import unwritable, write_atomic, write_json
+
+if TYPE_CHECKING:
+    from .strategy import WarmStartDARTS
 
 _logger = logging.getLogger(__name__)
 
@@ -78,11 +82,22 @@ def flat(settings: Any, prefix: str = '') -> dict[str, Any]:
     return found
 
 
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Writes beside the file and renames; Lightning's own goes by way of the system's folder for temporary files, which is
+    often another file system, where a move is a copy that a kill leaves half done."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomic(path, buffer.getvalue())
+
+
 def every_epoch(out: Path) -> ModelCheckpoint:
-    """One file, ``checkpoints/last.ckpt``, replaced atomically at the end of each epoch, after its validation."""
-    return ModelCheckpoint(
-        dirpath=str(out / 'checkpoints'), filename='last', save_on_train_epoch_end=True, enable_version_counter=False
-    )
+    """One file, ``checkpoints/last.ckpt``, replaced at the end of each epoch, after its validation."""
+    folder = out / 'checkpoints'
+    for unfinished in folder.glob('.last.ckpt.*.part'):  # of a run that was killed while it wrote
+        unfinished.unlink(missing_ok=True)
+    return ModelCheckpoint(dirpath=str(folder), filename='last', save_on_train_epoch_end=True, enable_version_counter=False)
 
 
 def resume(strategy: WarmStartDARTS, out: Path, max_epochs: int) -> None:

@@ -38,6 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     except WarmStartError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
+    except OSError as error:  # of a disk that is full, a folder that was taken away
+        print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return 130

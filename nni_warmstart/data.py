@@ -78,12 +78,14 @@ class Images(Dataset):
         Pictures ``(n, channels, side, side)`` and classes ``(n,)``.
     mean, std
         Per channel, in the units of ``x``.
-    name
+    name, class_names
         Of the task that they are part of.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, mean: Tensor, std: Tensor, name: str = 'dataset') -> None:
-        self.x, self.y, self.name = x, y, name
+    def __init__(
+        self, x: Tensor, y: Tensor, mean: Tensor, std: Tensor, name: str = 'dataset', class_names: tuple[str, ...] = ()
+    ) -> None:
+        self.x, self.y, self.name, self.class_names = x, y, name, class_names
         self.mean, self.std = mean.view(-1, 1, 1), std.view(-1, 1, 1)
 
     def __len__(self) -> int:
@@ -94,7 +96,7 @@ class Images(Dataset):
 
     def part(self, index: Tensor) -> Images:
         """Some of them."""
-        return Images(self.x[index], self.y[index], self.mean, self.std, self.name)
+        return Images(self.x[index], self.y[index], self.mean, self.std, self.name, self.class_names)
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def split(task: Task, *, val_share: float = 0.5, seed: int = 0) -> Splits:
     mean, std = pixels.mean((0, 2, 3)).float(), pixels.std((0, 2, 3)).float().clamp_min(1e-6)
 
     def images(x: Tensor, y: Tensor) -> Images:
-        return Images(x, y, mean, std, task.name)
+        return Images(x, y, mean, std, task.name, task.class_names)
 
     test = images(task.test_x, task.test_y) if len(task.test_x) else None
     return Splits(
@@ -151,6 +153,21 @@ def stratified(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]
         order = members[torch.randperm(len(members), generator=generator)]
         chosen[order[: round(len(members) * share)]] = True
     return chosen.nonzero().squeeze(1), (~chosen).nonzero().squeeze(1)
+
+
+def described(dataset: Any) -> tuple[str, list[str]]:
+    """Name and class names of data, as far as these, or what they load or are a part of, tell; torchvision's do.
+
+    Parameters
+    ----------
+    dataset
+        A task, a torch dataset, a loader, or the name alone.
+    """
+    while not hasattr(dataset, 'name') and hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    name = dataset if isinstance(dataset, str) else getattr(dataset, 'name', type(dataset).__name__)
+    classes = getattr(dataset, 'class_names', None) or getattr(dataset, 'classes', None)
+    return str(name), [str(each) for each in classes] if isinstance(classes, list | tuple) else []
 
 
 def digits() -> Task:

@@ -14,9 +14,11 @@ from nni.nas.evaluator.pytorch import ClassificationModule, DataLoader, Lightnin
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.loggers import CSVLogger
+from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import Sampler
 
 from .augment import Augmentation
+from .checkpoint import AtomicCheckpoints
 from .data import Images, Splits
 
 SAFE_LOADING = {'weights_only': True}
@@ -66,8 +68,20 @@ class CosineClassification(ClassificationModule):
 def sgd_with_cosine(module: LightningModule, learning_rate: float, weight_decay: float) -> dict[str, Any]:
     """SGD with momentum 0.9 and a rate that falls to 0 along a cosine, epoch by epoch, over the trainer's run."""
     optimizer = torch.optim.SGD(module.parameters(), lr=learning_rate, momentum=0.9, weight_decay=weight_decay)
-    epochs = max(1, module.trainer.max_epochs or 1)
-    return {'optimizer': optimizer, 'lr_scheduler': torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)}
+    return {'optimizer': optimizer, 'lr_scheduler': Cosine(optimizer, max(1, module.trainer.max_epochs or 1))}
+
+
+class Cosine(CosineAnnealingLR):
+    """torch's, but a run that is resumed with another number of epochs goes on along the curve of that length."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        epochs = self.T_max
+        super().load_state_dict(state_dict)
+        if self.T_max != epochs:  # torch computes each rate from the one before, which lies on the other curve
+            self.T_max = epochs
+            self._last_lr = self._get_closed_form_lr()
+            for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+                group['lr'] = rate
 
 
 class TaskData(LightningDataModule):
@@ -144,6 +158,7 @@ def make_trainer(
         max_epochs=max_epochs,
         logger=CSVLogger(str(out), name='logs', version=''),
         callbacks=[*(callbacks or []), *clock],
+        plugins=[AtomicCheckpoints()],
         enable_progress_bar=progress,
         enable_model_summary=False,
         log_every_n_steps=10,

@@ -93,9 +93,11 @@ def run_search(
         'seconds': time.perf_counter() - start,
         'versions': {name: version(name) for name in ('nni-warmstart', 'nni', 'torch', 'pytorch-lightning')},
     }
+    history = {'seed': seed, 'curve': curve, 'source': result['source'], 'pictures': [channels, side]}
+    if config.data.licence is not None:
+        history['licence'] = config.data.licence
     Supernet.from_strategy(
-        strategy, name=f'{config.space.name}-{task.name}'.replace(':', '-'), dataset=task,
-        history={'seed': seed, 'curve': curve, 'source': result['source'], 'pictures': [channels, side]},
+        strategy, name=f'{config.space.name}-{task.name}'.replace(':', '-'), dataset=task, history=history
     ).save(out / 'supernet.safetensors')  # fmt: skip
     storage.write_json(out / 'architecture.json', architecture)
     storage.write_json(out / 'result.json', result)

@@ -84,7 +84,13 @@ def check_kinds(card: Mapping[str, Any], kinds: Mapping[str, type], origin: str)
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write ``data`` to a temporary name beside ``path`` and rename it, so that no reader sees half a file."""
+    """Write ``data`` to a temporary name beside ``path`` and rename it, so that no reader sees half a file.
+
+    Raises
+    ------
+    OSError
+        Naming ``path``, which is as it was: the disk is full, say.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.part')
@@ -97,8 +103,10 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

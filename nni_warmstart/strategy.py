@@ -188,9 +188,7 @@ class WarmStartDARTS(DARTS):
                 data = module.trainer.datamodule
                 supernet = remembered(module.training_module, data, self.supernet, name='new', history=history)
             else:
-                data = self._loader('train')
-                history['dataset'] = getattr(getattr(data, 'dataset', data), 'name', type(data).__name__)
-                supernet = Supernet.from_strategy(self, name='new', dataset=data, history=history)
+                supernet = Supernet.from_strategy(self, name='new', dataset=self._loader('train'), history=history)
             name = zoo.add_numbered(supernet, type(self.supernet).__name__.lower())
             _logger.info('Remembered the supernet as %r in %s.', name, zoo)
 

@@ -18,6 +18,7 @@ from nni.nas.oneshot.pytorch.strategy import OneShotStrategy, is_supernet
 from torch import Tensor, nn
 
 from . import introspect, spaces, storage
+from .data import described
 from .distance.embedding import EMBEDDINGS, Embedding, own_features
 from .distance.sketch import DatasetSketch, sketches_of
 from .errors import ConfigError, SupernetFileError, TransferError
@@ -129,8 +130,9 @@ class Supernet:
             'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
             'versions': {package: version(package) for package in ('nni-warmstart', 'nni', 'torch')},
         }
+        classes: list[str] = []
         if dataset is not None:
-            record['dataset'] = dataset if isinstance(dataset, str) else getattr(dataset, 'name', type(dataset).__name__)
+            record['dataset'], classes = described(dataset)
         supernet = cls(
             name=name,
             tensors={key: tensor.detach().cpu().clone() for key, tensor in tensors.items()},
@@ -139,7 +141,7 @@ class Supernet:
             candidates={label: list(choice.candidates) for label, choice in found.items()},
             space=spaces.describe(model),
             strategy=introspect.strategy_kind(model),
-            class_names=list(class_names or getattr(dataset, 'class_names', None) or []),
+            class_names=list(class_names or classes),
             history={**record, **(history or {})},
         )
         try:

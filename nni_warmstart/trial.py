@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
         document = overridden(read(arguments.config), next_parameter())
         config = parse_search(document, arguments.config.resolve().parent)
         run_search(config, seed=config.seed, out=os.environ.get('NNI_OUTPUT_DIR', '.'), progress=False)
-    except WarmStartError as error:
+    except (WarmStartError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)  # the page's "View trial error" shows this stream
         return 1
     return 0

@@ -19,9 +19,10 @@ from test_data import save_npz
 
 from nni_warmstart import Supernet
 from nni_warmstart.cli import main
+from nni_warmstart.evaluator import Cosine
 
 SMALL = {
-    'data': {'npz': {'path': 'shapes.npz'}},
+    'data': {'npz': {'path': 'shapes.npz'}, 'licence': 'CC0-1.0'},
     'space': {'name': 'nasbench201', 'width': 4, 'depth': 1, 'image_size': 8},
     'evaluator': {'max_epochs': 2, 'batch_size': 4, 'learning_rate': 0.05},
     'strategy': {'name': 'DARTS', 'arc_learning_rate': 0.01},
@@ -50,7 +51,9 @@ def test_a_search_leaves_its_results(folder):
     assert result['architecture'] == architecture['sample']
     for label, op in architecture['sample'].items():
         assert architecture['probabilities'][label][op] == max(architecture['probabilities'][label].values())
-    assert Supernet.load(out / 'supernet.safetensors').class_names == ['class 0', 'class 1', 'class 2']
+    supernet = Supernet.load(out / 'supernet.safetensors')
+    assert supernet.class_names == ['class 0', 'class 1', 'class 2']
+    assert supernet.history['licence'] == 'CC0-1.0'
     assert [p.name for p in (out / 'checkpoints').iterdir()] == ['last.ckpt']
 
 
@@ -160,6 +163,29 @@ def test_a_budget_of_seconds_ends_a_search_after_an_epoch(folder):
     longer = json.loads((folder / 'out' / 'result.json').read_text())['curve']
     assert len(longer) == len(curve) + 2
     assert longer[: len(curve)] == curve
+
+
+def test_a_longer_run_goes_on_along_the_longer_curve():
+    def steps(length: int, number: int, earlier: Cosine | None = None) -> Cosine:
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.2)
+        cosine = Cosine(optimizer, length)
+        if earlier is not None:
+            optimizer.load_state_dict(earlier.optimizer.state_dict())
+            cosine.load_state_dict(earlier.state_dict())
+        for _ in range(number):
+            optimizer.step()
+            cosine.step()
+        return cosine
+
+    def rate(cosine: Cosine) -> float:
+        assert cosine.get_last_lr() == [group['lr'] for group in cosine.optimizer.param_groups]
+        return cosine.get_last_lr()[0]
+
+    done = steps(4, 4)
+    assert rate(done) == pytest.approx(0, abs=1e-12)
+    for more in range(5):
+        assert rate(steps(8, more, done)) == pytest.approx(rate(steps(8, 4 + more)), abs=1e-12)
+    assert rate(steps(4, 1, steps(4, 2))) == rate(steps(4, 3))  # to the bit, where the length is the same
 
 
 def test_resume_without_a_checkpoint_starts_anew(folder):

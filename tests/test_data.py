@@ -7,9 +7,10 @@ import pytest
 import torch
 from conftest import make_task
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from nni_warmstart import DataError
-from nni_warmstart.data import digits, from_folder, from_npz, from_torchvision, split, stratified
+from nni_warmstart.data import described, digits, from_folder, from_npz, from_torchvision, split, stratified
 
 
 def save_npz(path, n=24, classes=3, **changes):
@@ -138,6 +139,19 @@ def test_pictures_are_normalised_by_the_training_part():
 def test_bad_arrays(tmp_path, changes, message):
     with pytest.raises(DataError, match=message):
         from_npz(save_npz(tmp_path / 'bad.npz', **changes))
+
+
+def test_data_tell_their_name_and_classes():
+    class Letters(Dataset):
+        classes = ('a', 'b')
+
+    images = split(make_task()).train
+    expected = 'blobs', ['class0', 'class1', 'class2']
+    for data in (make_task(), images, images.part(torch.arange(3)), DataLoader(images), DataLoader(Subset(images, [0]))):
+        assert described(data) == expected
+    assert described(Subset(Letters(), [0])) == ('Letters', ['a', 'b'])
+    assert described('flowers') == ('flowers', [])
+    assert described((torch.zeros(2, 4), torch.zeros(2))) == ('tuple', [])
 
 
 def test_class_missing_from_a_split(tmp_path):

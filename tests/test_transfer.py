@@ -254,6 +254,10 @@ def test_save_to_remembers_the_supernet(source, tmp_path):
     done = run(WarmStartDARTS(source=source, save_to=tmp_path / 'zoo'), tmp_path, epochs=1)
     zoo = SupernetZoo(tmp_path / 'zoo')
     assert zoo.names() == ['nasbench201-1']
+    assert (zoo['nasbench201-1'].history['dataset'], zoo['nasbench201-1'].class_names) == (
+        'blobs',
+        [f'class{i}' for i in range(3)],
+    )
     remembered = zoo['nasbench201-1'].state_dict()
     assert all(torch.equal(tensor, remembered[name]) for name, tensor in done.supernet.state_dict().items())
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data import described
 from ..errors import DataError, WarmStartError
 from .embedding import Embedding, resolve
 from .pictures import EMBEDDED, Labelled, embed, read, stratified_part
@@ -96,7 +97,7 @@ class DatasetSketch:
         DataError
             If there are no labels, no samples, features that are not finite, or shapes that do not fit.
         """
-        name = str(name or getattr(dataset, 'name', None) or type(dataset).__name__)
+        name = name or described(dataset)[0]
         how = resolve(embedding)
         x, y = read(dataset, how, name)
         counts = None

@@ -108,8 +108,10 @@ class TransferReport:
         """How the source was chosen, in words; '' where it was named."""
         if not self.ranking:
             return ''
-        what = 'the best after a few steps' if self.rule == 'auto' else 'the nearest'
-        return f'{what} of {len(self.ranking)}'
+        if self.rule == 'auto':
+            return f'the best after a few steps of {len(self.ranking)}'
+        number = len(self.source.split(' + '))
+        return f'the {"" if number == 1 else f"{number} "}nearest of {len(self.ranking)}'
 
     @property
     def total_seconds(self) -> float:
