@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +16,7 @@ from nni.nas.execution.event import ModelEventType
 from nni.runtime.env_vars import trial_env_vars
 from nni.runtime.trial_command_channel import TrialCommandChannel, get_default_trial_command_channel
 
-from . import introspect
+from . import devices, introspect
 
 _logger = logging.getLogger(__name__)
 
@@ -22,9 +24,13 @@ _LONGEST_TURN = 30
 """Seconds: an earlier trial may have been cancelled before it asked, or run on another machine."""
 
 
+_PARAMETERS = 'NNI_WARMSTART_PARAMETERS'
+"""Environment variable that tells a trial's processes for further devices what NNI has told the first."""
+
+
 def in_trial() -> bool:
-    """Whether this process was started by NNI as a trial."""
-    return trial_env_vars.NNI_PLATFORM not in (None, 'unittest')
+    """Whether this process was started by NNI as a trial, and not by a trial for a further device."""
+    return trial_env_vars.NNI_PLATFORM not in (None, 'unittest') and devices.is_first()
 
 
 def next_parameter() -> dict[str, Any]:
@@ -34,6 +40,8 @@ def next_parameter() -> dict[str, Any]:
     order in which trials were made: of two that start together, the page may show each with the parameters of the other.
     So a local trial waits until the one before it has asked.
     """
+    if not in_trial() and _PARAMETERS in os.environ:
+        return json.loads(os.environ[_PARAMETERS])
     turns = Path(trial_env_vars.NNI_OUTPUT_DIR or '.').parent
     number = nni.get_sequence_id()
     if trial_env_vars.NNI_PLATFORM == 'local' and number > 0:
@@ -46,8 +54,10 @@ def next_parameter() -> dict[str, Any]:
                 break
             time.sleep(0.05)
     parameters = nni.get_next_parameter() or {}
-    if in_trial() and turns.is_dir():
-        (turns / f'.asked-{number}').touch()
+    if in_trial():
+        os.environ[_PARAMETERS] = json.dumps(parameters)
+        if turns.is_dir():
+            (turns / f'.asked-{number}').touch()
     return cast(dict[str, Any], parameters)
 
 

@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from . import devices
 from .errors import WarmStartError
 
-_console = Console()
+_console = Console(quiet=not devices.is_first())
 
 _NOISE = (
     'does not have many workers',
@@ -26,6 +27,8 @@ _NOISE = (
     'Experiment logs directory',
     'LeafSpec',
     'smaller than the logging interval',
+    'sync_dist=True',
+    'find_unused_parameters=True was specified',
 )
 
 
@@ -267,6 +270,8 @@ def _pretrain(arguments: argparse.Namespace) -> None:
     supernet = pretrain(
         config, name=arguments.name, seed=config.seed, out=out, command=shlex.join(command), resume=arguments.resume
     )
+    if not devices.is_first():
+        return
     path = zoo.add(supernet)
     table = Table(title=f'{supernet.name}: accuracy on held-out pictures')
     table.add_column('dataset')

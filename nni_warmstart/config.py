@@ -102,10 +102,14 @@ class EvaluatorConfig:
     jitter: float = _limits(0.0, 0, 1)  # pictures are turned, scaled and moved by up to this share
     crop: float = _limits(0.0, 0, 0.5)  # they are padded and cut out again, up to this share of the side away
     cutout: float = _limits(0.0, 0, 1)  # side of a blanked square, as a share of the picture's
+    devices: int = _limits(
+        1, 1
+    )  # processes, each with a GPU of its own or, without GPUs, a core; batch_size is that of each
 
     def module(self) -> dict[str, Any]:
         """What the evaluator is made with, besides the number of epochs."""
-        return {key: value for key, value in asdict(self).items() if key not in ('max_epochs', 'max_seconds', 'val_share')}
+        others = ('max_epochs', 'max_seconds', 'val_share', 'devices')
+        return {key: value for key, value in asdict(self).items() if key not in others}
 
 
 @dataclass(frozen=True)

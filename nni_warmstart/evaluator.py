@@ -10,6 +10,7 @@ from typing import Any
 import nni
 import numpy as np
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from nni.nas.evaluator.pytorch import ClassificationModule, DataLoader, Lightning, LightningModule, Trainer
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.callbacks import Timer
@@ -20,6 +21,7 @@ from torch.utils.data import Sampler
 from .augment import Augmentation
 from .checkpoint import AtomicCheckpoints
 from .data import Images, Splits
+from .errors import ConfigError
 
 SAFE_LOADING = {'weights_only': True}
 """Arguments of ``Trainer.fit``: a resumed checkpoint is read as data, never unpickled."""
@@ -147,23 +149,36 @@ def make_trainer(
     progress: bool = True,
     callbacks: list[Any] | None = None,
     max_seconds: float = 0.0,
+    devices: int = 1,
+    **settings: Any,
 ) -> Any:
     """A Lightning trainer that writes its CSV log under ``out``.
 
     It stops after ``max_epochs``, or after the epoch in which ``max_seconds`` have passed (0 for no limit; what was spent
-    before a resume counts).
+    before a resume counts). On several devices it starts this script again for each, and gradients are averaged.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer devices.
     """
     clock = [Timer(timedelta(seconds=max_seconds), interval='epoch')] if max_seconds else []
-    return Trainer(
-        max_epochs=max_epochs,
-        logger=CSVLogger(str(out), name='logs', version=''),
-        callbacks=[*(callbacks or []), *clock],
-        plugins=[AtomicCheckpoints()],
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        log_every_n_steps=10,
-        num_sanity_val_steps=0,
-    )
+    try:
+        return Trainer(
+            max_epochs=max_epochs,
+            devices=devices,
+            strategy='auto' if devices == 1 else 'ddp_find_unused_parameters_true',  # Proxyless trains one path a step
+            logger=CSVLogger(str(out), name='logs', version=''),
+            callbacks=[*(callbacks or []), *clock],
+            plugins=[AtomicCheckpoints()],
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            log_every_n_steps=10,
+            num_sanity_val_steps=0,
+            **settings,
+        )
+    except MisconfigurationException as error:
+        raise ConfigError(f'evaluator.devices = {devices}: {" ".join(str(error).split())}') from error
 
 
 def classification(splits: Splits, num_classes: int, trainer: Any, **settings: Any) -> Lightning:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+import torch.distributed as distributed
 from nni.nas.evaluator.pytorch import DataLoader
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import ConcatDataset, Sampler
@@ -75,7 +76,10 @@ class JointData(LightningDataModule):
 
 
 class _RandomBatches(Sampler[list[int]]):
-    """Batches of one dataset each, with replacement between batches, from torch's global generator."""
+    """Batches of one dataset each, with replacement between batches, from torch's global generator.
+
+    On several devices all draw the same, and each takes its part.
+    """
 
     def __init__(self, sizes: list[int], batch_size: int, steps: int, temperature: float) -> None:
         self.sizes, self.batch_size, self.steps = sizes, batch_size, steps
@@ -86,9 +90,11 @@ class _RandomBatches(Sampler[list[int]]):
         return self.steps
 
     def __iter__(self) -> Iterator[list[int]]:
+        devices, rank = (distributed.get_world_size(), distributed.get_rank()) if distributed.is_initialized() else (1, 0)
         for dataset in torch.multinomial(self.weights, self.steps, replacement=True).tolist():
-            chosen = torch.randperm(self.sizes[dataset])[: self.batch_size]
-            yield (chosen + self.starts[dataset]).tolist()
+            order = torch.randperm(self.sizes[dataset])
+            part = order[rank::devices] if len(order) >= 2 * devices else order  # batch norm needs two pictures
+            yield (part[: self.batch_size] + self.starts[dataset]).tolist()
 
 
 class _EveryBatch(Sampler[list[int]]):

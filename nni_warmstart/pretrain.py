@@ -69,8 +69,10 @@ def pretrain(
         tasks[task.name] = task
     settings = asdict(config.evaluator)
     seed_everything(seed, workers=True, verbose=False)
-    limits = {name: settings.pop(name) for name in ('max_epochs', 'max_seconds')}
-    trainer = make_trainer(out=out, progress=progress, callbacks=[checkpoint.every_epoch(out)], **limits)
+    limits = {name: settings.pop(name) for name in ('max_epochs', 'max_seconds', 'devices')}
+    trainer = make_trainer(
+        out=out, progress=progress, callbacks=[checkpoint.every_epoch(out)], use_distributed_sampler=False, **limits
+    )
     flip = [name for name, item in zip(tasks, config.data, strict=True) if item.flip]
     evaluator = JointClassification(tasks, trainer, channels=channels, image_size=side, flip=flip, **settings)
     checkpoint.keep(out, {**asdict(config), 'seed': seed}, resume=resume)

@@ -69,6 +69,7 @@ def run_search(
             progress=progress,
             callbacks=[checkpoint.every_epoch(out)],
             max_seconds=config.evaluator.max_seconds,
+            devices=config.evaluator.devices,
         ),
         **config.evaluator.module(),
         flip=config.data.flip,
@@ -93,6 +94,8 @@ def run_search(
         'seconds': time.perf_counter() - start,
         'versions': {name: version(name) for name in ('nni-warmstart', 'nni', 'torch', 'pytorch-lightning')},
     }
+    if not module.trainer.is_global_zero:  # of several devices the first writes
+        return result
     history = {'seed': seed, 'curve': curve, 'source': result['source'], 'pictures': [channels, side]}
     if config.data.licence is not None:
         history['licence'] = config.data.licence

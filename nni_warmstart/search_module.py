@@ -155,6 +155,7 @@ class SearchModule(_Base):
         figures = self._figures()
         if self.stop_on_eigenvalue:
             figures['alpha_eigenvalue'] = self._eigenvalue()
+        figures = self._of_all_devices(figures)
         self.curve.append(figures)
         self.samples.append(self._capped(introspect.best_sample(self.model)))
         self.alphas.append(
@@ -165,7 +166,7 @@ class SearchModule(_Base):
             self.trainer.should_stop = True
         for logger in self.trainer.loggers:
             logger.log_metrics({f'search/{key}': value for key, value in figures.items()}, step=self.trainer.global_step)
-        if 'default' in figures and nni.get_current_parameter() is not None:
+        if 'default' in figures and self._reports_to_nni():
             nni.report_intermediate_result(figures)
 
     def on_fit_end(self) -> None:
@@ -180,7 +181,8 @@ class SearchModule(_Base):
         test = self._test_accuracy()
         if test is not None:
             self.final['test_accuracy'] = test
-        if 'default' in self.final and nni.get_current_parameter() is not None:
+        self.final = self.trainer.strategy.broadcast(self.final)
+        if 'default' in self.final and self._reports_to_nni():
             nni.report_final_result(self.final)
 
     def probabilities(self) -> dict[str, dict[Any, float]]:
@@ -247,6 +249,16 @@ class SearchModule(_Base):
                 'nothing is reported to NNI; it logs %s.', ', '.join(measured) or 'nothing',
             )  # fmt: skip
         return figures
+
+    def _of_all_devices(self, figures: dict[str, float]) -> dict[str, float]:
+        """Means over the devices, each of which has validated its own part."""
+        if self.trainer.world_size == 1:
+            return figures
+        values = torch.tensor(list(figures.values()), dtype=torch.float64, device=self.device)
+        return dict(zip(figures, self.trainer.strategy.reduce(values, reduce_op='mean').tolist(), strict=True))
+
+    def _reports_to_nni(self) -> bool:
+        return self.trainer.is_global_zero and nni.get_current_parameter() is not None
 
     def _validation_metric(self, measured: Any) -> str | None:
         names = ['val_acc', 'val_accuracy', *(f'val_{name}' for name in getattr(self.training_module, 'metrics', {}))]

@@ -180,9 +180,10 @@ class WarmStartDARTS(DARTS):
 
     def _run(self) -> None:
         super()._run()
-        if self.save_to is not None:
+        module: Any = self.oneshot_module
+        self.report = module.trainer.strategy.broadcast(self.report)  # of several devices, the first one's was started from
+        if self.save_to is not None and module.trainer.is_global_zero:
             zoo = open_zoo(self.save_to)
-            module: Any = self.oneshot_module
             history: dict[str, Any] = {'curve': self.curve}
             if isinstance(module.training_module, JointModule):
                 data = module.trainer.datamodule

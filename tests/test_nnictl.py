@@ -129,6 +129,22 @@ def test_a_source_that_falls_behind_is_stopped(tmp_path):
         assert f'cancelTrialJob: "{source["none"]["trialJobId"]}"' in log.read_text()
 
 
+def test_a_trial_on_two_devices_reports_once(digits):
+    """Its second process must neither ask NNI for parameters nor report to it."""
+    document = yaml.safe_load((digits / 'search.yml').read_text())
+    document['evaluator']['devices'] = 2
+    document['space']['width'] = 4
+    (digits / 'search.yml').write_text(yaml.safe_dump(document))
+    experiment = yaml.safe_load((digits / 'warmstart.yml').read_text()) | {'maxTrialNumber': 1}
+    (digits / 'warmstart.yml').write_text(yaml.safe_dump(experiment))
+    with Experiment(digits / 'warmstart.yml') as experiment:
+        (job,) = experiment.wait(trials=1)
+        assert job['status'] == 'SUCCEEDED'
+        assert len(experiment.metrics(job['trialJobId'], 'PERIODICAL')) == 2
+        (final,) = experiment.metrics(job['trialJobId'], 'FINAL')
+        assert 0 < final['test_accuracy'] <= 1
+
+
 def test_wrong_settings_fail_the_trial_with_one_line(digits):
     document = yaml.safe_load((digits / 'search.yml').read_text())
     document['evaluator']['epochs'] = 3
