@@ -157,7 +157,7 @@ class SearchModule(_Base):
             figures['alpha_eigenvalue'] = self._eigenvalue()
         figures = self._of_all_devices(figures)
         self.curve.append(figures)
-        self.samples.append(self._capped(introspect.best_sample(self.model)))
+        self.samples.append(self._constrained(introspect.best_sample(self.model)))
         self.alphas.append(
             {str(label): {str(c): round(p, 4) for c, p in each.items()} for label, each in self.probabilities().items()}
         )
@@ -195,10 +195,13 @@ class SearchModule(_Base):
     def export(self) -> dict[str, Any]:
         if self.stop_on_eigenvalue and self._collapsing():
             return self.samples[-1 - guards.WINDOW]
-        return self._capped(super().export())
+        return self._constrained(super().export())
 
-    def _capped(self, sample: dict[str, Any]) -> dict[str, Any]:
-        return sample if self.parameter_free_cap is None else guards.capped(self.model, sample, self.parameter_free_cap)
+    def _constrained(self, sample: dict[str, Any]) -> dict[str, Any]:
+        if self.parameter_free_cap is not None:
+            sample = guards.capped(self.model, sample, self.parameter_free_cap)
+        penalty: Any = self.penalty
+        return sample if penalty is None else penalty.kept(sample, self.probabilities())
 
     def _collapsing(self) -> bool:
         return guards.collapsing([figures['alpha_eigenvalue'] for figures in self.curve])

@@ -17,6 +17,7 @@ from torch import nn
 
 from . import channel, guards
 from .averaging import check_epochs
+from .budget import LivePenalty
 from .choosing import Chooser, Source
 from .data import quiet_randomness
 from .errors import TransferError
@@ -34,8 +35,8 @@ _logger = logging.getLogger(__name__)
 class WarmStartDARTS(DARTS):
     """NNI's DARTS, started from a trained supernet instead of random weights and flat alphas.
 
-    Without a source it is NNI's DARTS, weights, alphas and exported architecture equal to the bit, and in addition it
-    validates each epoch and reports the figures.
+    Without a source (and a penalty) it is NNI's DARTS, weights, alphas and exported architecture equal to the bit, and in
+    addition it validates each epoch and reports the figures.
 
     Parameters
     ----------
@@ -70,7 +71,8 @@ class WarmStartDARTS(DARTS):
         Stop when the curvature of the alphas' loss grows, and export the architecture from before; it takes some seconds an
         epoch. See :mod:`nni_warmstart.guards`.
     **kwargs
-        Arguments of NNI's strategy of the same name.
+        Arguments of NNI's strategy of the same name. Of these ``penalty`` acts here, which it does not in NNI 3.0, and where
+        it punishes costs above its baseline, the exported architecture keeps to that; see :mod:`nni_warmstart.budget`.
 
     Attributes
     ----------
@@ -116,6 +118,10 @@ class WarmStartDARTS(DARTS):
         inner: Any = super().configure_oneshot_module(training_module)
         self._validates = is_overridden('validation_step', training_module)
         module = search_module(inner)
+        if module.penalty is not None:
+            penalty = LivePenalty(module.penalty, lambda: module.model)
+            del module.penalty  # a submodule, which gives no place to another object
+            module.penalty = cast(Any, penalty)
         module.average = self.average
         module.parameter_free_cap, module.stop_on_eigenvalue = self.parameter_free_cap, self.stop_on_eigenvalue
         return module
