@@ -1,13 +1,9 @@
-"""Real NNI experiments: started with nnictl, read back through the REST interface of its web server."""
+"""Real NNI experiments, as the REST interface of their web server tells them."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -15,67 +11,15 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
+from experiment import Experiment, copy_of_digits
 
 pytestmark = pytest.mark.xdist_group('nnictl')
-
-ENVIRONMENT = {**os.environ, 'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
-
-
-class Experiment:
-    """One experiment in a folder of its own; stopped at the end, whatever happens."""
-
-    def __init__(self, config: Path) -> None:
-        self.port = free_port()
-        started = subprocess.run(
-            ['nnictl', 'create', '--config', str(config), '--port', str(self.port)],
-            capture_output=True, text=True, env=ENVIRONMENT, timeout=120,
-        )  # fmt: skip
-        assert started.returncode == 0, started.stdout + started.stderr
-        self.id = self.get('experiment')['id']
-
-    def __enter__(self) -> Experiment:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        subprocess.run(['nnictl', 'stop', self.id], env=ENVIRONMENT, capture_output=True, timeout=60)
-
-    def get(self, path: str):
-        with urllib.request.urlopen(f'http://127.0.0.1:{self.port}/api/v1/nni/{path}', timeout=20) as answer:
-            return json.loads(answer.read())
-
-    def wait(self, trials: int, seconds: float = 240) -> list[dict]:
-        deadline = time.time() + seconds
-        while time.time() < deadline:
-            jobs = self.get('trial-jobs')
-            if len(jobs) == trials and all(job['status'] not in ('WAITING', 'RUNNING', 'UNKNOWN') for job in jobs):
-                return jobs
-            time.sleep(1)
-        raise AssertionError(f'trials did not end in {seconds} s: {self.get("trial-jobs")}')
-
-    def metrics(self, trial: str, kind: str) -> list[dict]:
-        found = [metric for metric in self.get(f'metric-data/{trial}') if metric['type'] == kind]
-        return [json.loads(json.loads(m['data'])) for m in sorted(found, key=lambda m: int(m['sequence']))]
 
 
 @pytest.fixture
 def digits(tmp_path) -> Path:
     """The demo's experiment with two epochs."""
-    folder = tmp_path / 'digits'
-    shutil.copytree(ROOT / 'examples' / 'digits', folder)
-    document = yaml.safe_load((folder / 'search.yml').read_text())
-    document['evaluator']['max_epochs'] = 2
-    (folder / 'search.yml').write_text(yaml.safe_dump(document))
-    experiment = yaml.safe_load((folder / 'warmstart.yml').read_text())
-    experiment['experimentWorkingDirectory'] = str(tmp_path / 'experiments')
-    experiment['trialCodeDirectory'] = str(folder)
-    (folder / 'warmstart.yml').write_text(yaml.safe_dump(experiment))
-    return folder
+    return copy_of_digits(tmp_path, epochs=2)
 
 
 def test_cold_and_warm_trials_are_seen_by_the_page(digits):
