@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -61,19 +62,21 @@ def next_parameter() -> dict[str, Any]:
     return cast(dict[str, Any], parameters)
 
 
-def forward_metrics(engine: ExecutionEngine) -> None:
+def forward_metrics(engine: ExecutionEngine, epoch: Callable[[], int]) -> None:
     """Send what the engine's models report on to the trial that this process is.
+
+    Points of the curve are numbered by their epoch, so that a trial that goes on adds to the curve that NNI has of it.
 
     While a model runs, ``SequentialExecutionEngine`` replaces the trial's command channel by its own, and reports end as
     events of the engine: the page stays empty although the trial succeeds. So the channel from before is kept.
     """
     channel, parameter_id = _own_channel()
-    sequence = 0
+    sequence = -1
 
     def intermediate(event: Any) -> None:
         nonlocal sequence
+        sequence = max(sequence + 1, epoch())
         channel.send_metric('PERIODICAL', parameter_id, nni.get_trial_id(), sequence, event.metric)
-        sequence += 1
 
     def final(event: Any) -> None:
         channel.send_metric('FINAL', parameter_id, nni.get_trial_id(), 0, event.metric)

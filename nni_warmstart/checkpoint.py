@@ -92,12 +92,23 @@ class AtomicCheckpoints(TorchCheckpointIO):
         write_atomic(path, buffer.getvalue())
 
 
+def exists(out: Path) -> bool:
+    """Whether there is one to go on from."""
+    return _path(out).is_file()
+
+
+def _path(out: Path) -> Path:
+    return out / 'checkpoints' / 'last.ckpt'
+
+
 def every_epoch(out: Path) -> ModelCheckpoint:
     """One file, ``checkpoints/last.ckpt``, replaced at the end of each epoch, after its validation."""
-    folder = out / 'checkpoints'
-    for unfinished in folder.glob('.last.ckpt.*.part'):  # of a run that was killed while it wrote
+    path = _path(out)
+    for unfinished in path.parent.glob(f'.{path.name}.*.part'):  # of a run that was killed while it wrote
         unfinished.unlink(missing_ok=True)
-    return ModelCheckpoint(dirpath=str(folder), filename='last', save_on_train_epoch_end=True, enable_version_counter=False)
+    return ModelCheckpoint(
+        dirpath=str(path.parent), filename=path.stem, save_on_train_epoch_end=True, enable_version_counter=False
+    )
 
 
 def resume(strategy: WarmStartDARTS, out: Path, max_epochs: int) -> None:
@@ -126,8 +137,8 @@ def last(out: Path, model: nn.Module, prefix: str, max_epochs: int) -> Path | No
     ConfigError
         If it is damaged, of another run, or already past the last epoch.
     """
-    path = out / 'checkpoints' / 'last.ckpt'
-    if not path.is_file():
+    path = _path(out)
+    if not exists(out):
         _logger.warning('Nothing to resume: %s does not exist; starting anew.', path)
         return None
     try:

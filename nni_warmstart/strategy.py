@@ -148,7 +148,7 @@ class WarmStartDARTS(DARTS):
             self.report = self._warm_start(mutated.model_space, evaluator)
             _logger.info('%s', self.report.summary())
         if channel.in_trial():
-            channel.forward_metrics(engine)
+            channel.forward_metrics(engine, lambda: len(self.curve) - 1)
         return mutated
 
     def _warm_start(self, target: nn.Module, evaluator: Any) -> TransferReport:

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from . import checkpoint
 from .channel import next_parameter
 from .cli import quiet
 from .config import overridden, parse_search, read
@@ -15,7 +16,10 @@ from .search import run_search
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one search with the hyper-parameters NNI gives; they override keys of the YAML by dotted name."""
+    """Run one search with the hyper-parameters NNI gives; they override keys of the YAML by dotted name.
+
+    After `nnictl resume`, a trial that had not ended goes on from its last checkpoint.
+    """
     parser = argparse.ArgumentParser(prog='python -m nni_warmstart.trial', description=main.__doc__)
     parser.add_argument('--config', required=True, type=Path, help='search.yml')
     arguments = parser.parse_args(argv)
@@ -23,7 +27,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         document = overridden(read(arguments.config), next_parameter())
         config = parse_search(document, arguments.config.resolve().parent)
-        run_search(config, seed=config.seed, out=os.environ.get('NNI_OUTPUT_DIR', '.'), progress=False)
+        given = os.environ.get('NNI_OUTPUT_DIR')
+        out = Path(given or '.')
+        resume = given is not None and checkpoint.exists(out)
+        run_search(config, seed=config.seed, out=out, resume=resume, progress=False)
     except (WarmStartError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)  # the page's "View trial error" shows this stream
         return 1

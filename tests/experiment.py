@@ -54,7 +54,16 @@ class Experiment:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
         subprocess.run(['nnictl', 'stop', self.id], env=ENVIRONMENT, capture_output=True, timeout=60)
+
+    def resume(self, folder: Path) -> None:
+        """Go on after a stop; ``folder`` is where experiments are kept."""
+        command = ['nnictl', 'resume', self.id, '--port', str(self.port), '--experiment_dir', str(folder)]
+        resumed = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+        assert resumed.returncode == 0, resumed.stdout + resumed.stderr
 
     def get(self, path: str):
         with urllib.request.urlopen(f'http://127.0.0.1:{self.port}/api/v1/nni/{path}', timeout=20) as answer:
@@ -64,7 +73,9 @@ class Experiment:
         deadline = time.time() + seconds
         while time.time() < deadline:
             jobs = self.get('trial-jobs')
-            if len(jobs) == trials and all(job['status'] not in ('WAITING', 'RUNNING', 'UNKNOWN') for job in jobs):
+            if len(jobs) == trials and all(
+                job['status'] not in ('WAITING', 'RUNNING', 'UNKNOWN', 'ADD_RESUMED') for job in jobs
+            ):
                 return jobs
             time.sleep(1)
         raise AssertionError(f'trials did not end in {seconds} s: {self.get("trial-jobs")}')

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from browser import until
 from conftest import ROOT
 from experiment import Experiment, copy_of_digits
+
+from nni_warmstart.cli import main
 
 pytestmark = pytest.mark.xdist_group('nnictl')
 
@@ -71,6 +74,28 @@ def test_a_source_that_falls_behind_is_stopped(tmp_path):
         assert len(experiment.metrics(source['none']['trialJobId'], 'PERIODICAL')) < 5
         log = tmp_path / 'experiments' / experiment.id / 'log' / 'nnimanager.log'
         assert f'cancelTrialJob: "{source["none"]["trialJobId"]}"' in log.read_text()
+
+
+def test_a_resumed_experiment_goes_on_with_its_trial(tmp_path):
+    """To the same result, and with one point for every epoch, as if nothing had happened."""
+    digits = copy_of_digits(tmp_path, epochs=8, maxTrialNumber=1)
+    results = tmp_path / 'experiments'
+    with Experiment(digits / 'warmstart.yml') as experiment:
+        (checkpoint,) = until(lambda: list(results.rglob('last.ckpt')), 'a checkpoint')
+        (job,) = experiment.get('trial-jobs')
+        experiment.stop()
+        assert not (checkpoint.parents[1] / 'result.json').exists(), 'stopped too late to test anything'
+        experiment.resume(results)
+        (resumed,) = experiment.wait(trials=1)
+        assert (resumed['trialJobId'], resumed['status']) == (job['trialJobId'], 'SUCCEEDED')
+        points = [m for m in experiment.get(f'metric-data/{job["trialJobId"]}') if m['type'] == 'PERIODICAL']
+        curve = experiment.metrics(job['trialJobId'], 'PERIODICAL')
+    assert sorted(int(point['sequence']) for point in points) == list(range(8))
+    name = json.loads(job['hyperParameters'][0])['parameters']['strategy.name']
+    command = ['search', '--config', str(digits / 'search.yml'), '--out', str(tmp_path / 'whole')]
+    assert main([*command, '--set', f'strategy.name={name}']) == 0
+    whole = json.loads((tmp_path / 'whole' / 'result.json').read_text())['curve']
+    assert [figures['default'] for figures in curve] == [figures['default'] for figures in whole]
 
 
 def test_a_trial_on_two_devices_reports_once(digits):
