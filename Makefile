@@ -4,13 +4,32 @@ BIN := .venv/bin
 # one thread per process: the demo runs two trials side by side, the tests two workers
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint clean
+# interpreters: those on the PATH, and those of pyenv
+PYTHONS := 3.10 3.11 3.12 3.13
+find = $(firstword $(wildcard $(HOME)/.pyenv/versions/$(1).*/bin/python) \
+       $(shell python$(1) -c 'import sys; print(sys.executable)' 2>/dev/null))
+
+.PHONY: demo test test-all test-oldest lint clean
 
 demo: .venv/.installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/digits/demo.py $(if $(filter 0,$(WAIT)),--no-wait,)
 
 test: .venv/.installed-test lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+test-all: $(PYTHONS:%=test-%)
+
+# a two-epoch search on one Python, in an environment of its own; `make test-3.12`
+test-3.%:
+	@if [ -z "$(call find,3.$*)" ]; then echo "Python 3.$*: not present, left out"; else \
+	$(call find,3.$*) -m venv .venv-3.$* && \
+	.venv-3.$*/bin/python -m pip install --quiet --disable-pip-version-check . && \
+	.venv-3.$*/bin/python tests/smoke.py; fi
+
+test-oldest:
+	$(call find,3.10) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c tests/oldest.txt .
+	.venv-oldest/bin/python tests/smoke.py
 
 lint: .venv/.installed-test
 	$(BIN)/ruff check .
@@ -28,4 +47,4 @@ lint: .venv/.installed-test
 	touch $@
 
 clean:
-	rm -rf .venv .demo build dist *.egg-info
+	rm -rf .venv .venv-* .demo build dist *.egg-info

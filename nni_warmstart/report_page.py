@@ -255,7 +255,7 @@ def _transfer(warm: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _ranking(warm: Mapping[str, Any]) -> dict[str, str]:
-    label = 'error rate after a few steps' if 'steps' in warm.get('chosen', '') else 'distance of the data'
+    label = 'error rate when tried' if 'tried' in warm.get('chosen', '') else 'distance of the data'
     values = [(str(name), _finite(value)) for name, value in warm['ranking']]
     text = '; '.join(f'{name}: {_number(value)}' for name, value in values)
     return _figure(

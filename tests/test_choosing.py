@@ -98,11 +98,10 @@ def test_auto_tries_out_and_leaves_no_trace(zoo, tmp_path, joint):
     tried = list(errors)
     assert 'blobs' in tried
     assert (JOINT in tried) == joint
-    assert errors[tried[0]] == min(errors.values())
     beaten = joint and errors[JOINT] <= errors['blobs']
     assert sum(' + ' in name for name in tried) == (0 if beaten else 1)  # fused where the nearest is ahead
     assert auto.report.source == tried[0]
-    assert f'the best after a few steps of {len(tried)}' in auto.report.summary()
+    assert f'the best of {len(tried)} that were tried' in auto.report.summary()
     assert auto.report.seconds['choosing'] > 0
     named = searched('fused' if ' + ' in tried[0] else tried[0])
     for name, tensor in auto.supernet.state_dict().items():

@@ -45,7 +45,7 @@ def test_wheel_carries_spaces_and_zoo(installed, tmp_path):
 def test_plug_in_example_runs_on_the_wheel(installed, tmp_path):
     done = run_installed(installed, [str(ROOT / 'examples' / 'plug_in.py')], tmp_path)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"warm start from '.*', the best after a few steps of \d: 100.0% of the parameters", done.stdout)
+    assert re.search(r"warm start from '.*', the best of \d that were tried: 100.0% of the parameters", done.stdout)
     curve = re.search(r'^\[(.*)\]$', done.stdout, re.MULTILINE)
     assert float(curve[1].split(',')[-1]) > 0.9
     assert "'cell/0_1'" in done.stdout

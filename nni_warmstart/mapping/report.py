@@ -109,7 +109,7 @@ class TransferReport:
         if not self.ranking:
             return ''
         if self.rule == 'auto':
-            return f'the best after a few steps of {len(self.ranking)}'
+            return f'the best of {len(self.ranking)} that were tried'
         number = len(self.source.split(' + '))
         return f'the {"" if number == 1 else f"{number} "}nearest of {len(self.ranking)}'
 
