@@ -30,11 +30,12 @@ def free_port() -> int:
 class Experiment:
     """One experiment in a folder of its own; stopped at the end, whatever happens."""
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, environment: dict[str, str] = ENVIRONMENT) -> None:
         self.port = free_port()
+        self.environment = environment
         started = subprocess.run(
             ['nnictl', 'create', '--config', str(config), '--port', str(self.port)],
-            capture_output=True, text=True, env=ENVIRONMENT, timeout=120,
+            capture_output=True, text=True, env=environment, timeout=120,
         )  # fmt: skip
         assert started.returncode == 0, started.stdout + started.stderr
         self.id = self.get('experiment')['id']
@@ -43,7 +44,7 @@ class Experiment:
         return self
 
     def __exit__(self, *_: object) -> None:
-        subprocess.run(['nnictl', 'stop', self.id], env=ENVIRONMENT, capture_output=True, timeout=60)
+        subprocess.run(['nnictl', 'stop', self.id], env=self.environment, capture_output=True, timeout=60)
 
     def get(self, path: str):
         with urllib.request.urlopen(f'http://127.0.0.1:{self.port}/api/v1/nni/{path}', timeout=20) as answer:
