@@ -134,11 +134,10 @@ class SupernetZoo:
             self.check_can_add(name)
             reservation = f'{self._folder}/.{name}.reserved'
             with self._trouble('written'):
-                try:
-                    self._files.pipe_file(reservation, b'', mode='create')  # of two processes, one gets it
-                except FileExistsError:
-                    number += 1
-                    continue
+                reserved = self._reserve(reservation)
+            if not reserved:
+                number += 1
+                continue
             try:
                 if name not in self:
                     self.add(supernet.renamed(name))
@@ -210,6 +209,20 @@ class SupernetZoo:
         if name not in self:
             raise ZooError(f'zoo {self.root} has no entry {name!r}; it has {", ".join(self.names()) or "none"}.')
         return self.path(name)
+
+    def _reserve(self, path: str) -> bool:
+        """Make an empty file unless it is there; of several processes at once, one makes it."""
+        sftp = 'sftp' in self._files.protocol
+        try:
+            if sftp:  # fsspec would look first and write then, and two could both find nothing
+                self._files.open(path, 'wxb').close()
+            else:
+                self._files.pipe_file(path, b'', mode='create')
+        except OSError as error:
+            if isinstance(error, FileExistsError) or (sftp and error.errno is None):  # SFTP has no number for it
+                return False
+            raise
+        return True
 
     @contextmanager
     def _trouble(self, what: str) -> Iterator[None]:

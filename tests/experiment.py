@@ -41,11 +41,11 @@ def copy_of_digits(tmp_path: Path, epochs: int | None = None, **keys: object) ->
 class Experiment:
     """One experiment in a folder of its own; stopped at the end, whatever happens."""
 
-    def __init__(self, config: Path) -> None:
-        self.port = free_port()
+    def __init__(self, config: Path, environment: dict[str, str] = ENVIRONMENT) -> None:
+        self.port, self.environment = free_port(), environment
         started = subprocess.run(
             ['nnictl', 'create', '--config', str(config), '--port', str(self.port)],
-            capture_output=True, text=True, env=ENVIRONMENT, timeout=120,
+            capture_output=True, text=True, env=self.environment, timeout=120,
         )  # fmt: skip
         assert started.returncode == 0, started.stdout + started.stderr
         self.id = self.get('experiment')['id']
@@ -57,12 +57,12 @@ class Experiment:
         self.stop()
 
     def stop(self) -> None:
-        subprocess.run(['nnictl', 'stop', self.id], env=ENVIRONMENT, capture_output=True, timeout=60)
+        subprocess.run(['nnictl', 'stop', self.id], env=self.environment, capture_output=True, timeout=60)
 
     def resume(self, folder: Path) -> None:
         """Go on after a stop; ``folder`` is where experiments are kept."""
         command = ['nnictl', 'resume', self.id, '--port', str(self.port), '--experiment_dir', str(folder)]
-        resumed = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+        resumed = subprocess.run(command, capture_output=True, text=True, env=self.environment, timeout=120)
         assert resumed.returncode == 0, resumed.stdout + resumed.stderr
 
     def get(self, path: str):
