@@ -13,6 +13,8 @@ from conftest import ROOT
 
 from nni_warmstart import SupernetZoo
 
+pytestmark = pytest.mark.xdist_group('wheel')  # two builds in one folder at once would disturb each other
+
 
 @pytest.fixture(scope='module')
 def installed(tmp_path_factory):
