@@ -5,9 +5,8 @@
     python benchmarks/shapes.py --report                   # the table from the results so far
 
 The source is the shipped joint supernet (width 8, depth 1); for half the depth one with depth 2, pretrained on the same
-datasets for 60 epochs and kept in --zoo. Cold and warm runs search for 20 epochs on at most 1000 pictures, with random crops
-as in DARTS and all arguments of the strategy at their defaults. Epochs are those to the cold run's final validation
-accuracy, reached and held.
+datasets for 60 epochs and kept in --zoo. Cold and warm runs search for 20 epochs on at most 1000 pictures, with all
+arguments of the strategy at their defaults. Epochs are those to the cold run's final validation accuracy, reached and held.
 """
 
 from __future__ import annotations
@@ -41,7 +40,6 @@ HERE = Path(__file__).resolve().parent
 PATH = HERE / 'results' / 'shapes.jsonl'
 TARGETS = ['mnist', 'gtsrb', 'flowers5', 'spoken_digits', 'steel_defects', 'quickdraw3']
 EPOCHS = 20
-SETTINGS = {'batch_size': 32, 'learning_rate': 0.05, 'weight_decay': 3e-4, 'crop': 0.125}
 DEEP = 'joint-nasbench201-w8-d2'
 
 
@@ -127,7 +125,7 @@ def search(space: ModelSpace, splits: data.Splits, classes: int, source: Superne
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as out:
         trainer = make_trainer(EPOCHS, out, progress=False)
-        evaluator = classification(splits, classes, trainer, **SETTINGS)
+        evaluator = classification(splits, classes, trainer, batch_size=32, learning_rate=0.05, weight_decay=3e-4)
         strategy(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
     return {
         'curve': [figures['default'] for figures in strategy.curve],
