@@ -214,7 +214,10 @@ class SupernetZoo:
         """Make an empty file unless it is there; of several processes at once, one makes it."""
         sftp = 'sftp' in self._files.protocol
         try:
-            if sftp:  # fsspec would look first and write then, and two could both find nothing
+            # fsspec's own `create` looks first and writes then, and two could both find nothing
+            if isinstance(self._files, LocalFileSystem):
+                self._files.open(path, 'xb').close()
+            elif sftp:
                 self._files.open(path, 'wxb').close()
             else:
                 self._files.pipe_file(path, b'', mode='create')
