@@ -94,11 +94,12 @@ def affordable(
                 continue
             for candidate, probability in candidates.items():
                 changed = {**sample, label: candidate}
-                saved = spent - max(cost(changed), limit)  # no more than what is needed counts
+                price = cost(changed)
+                saved = spent - max(price, limit)  # no more than what is needed counts
                 if saved > 0:
                     lost = math.log(max(candidates[sample[label]], 1e-12)) - math.log(max(probability, 1e-12))
                     if best is None or lost / saved < best[0]:
-                        best = lost / saved, cost(changed), changed
+                        best = lost / saved, price, changed
         if best is None:
             break
         _, spent, sample = best
