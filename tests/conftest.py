@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')
 warnings.filterwarnings('ignore', message='.*is found to be not a nn.Module.*')
 
+import numpy as np
 import pytest
 import torch
 from nni.nas.execution import SequentialExecutionEngine
@@ -68,6 +70,14 @@ def run(strategy: Any, tmp_path: Path, *, space: ModelSpace | None = None, epoch
     evaluator = classification(split(task), task.num_classes, trainer, batch_size=8, learning_rate=0.05, weight_decay=3e-4)
     strategy(RawFormatModelSpace(space or small_space(task.num_classes), evaluator), SequentialExecutionEngine())
     return strategy
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Every test draws the same random numbers, whatever ran before it."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - the generator that NNI draws from
+    torch.manual_seed(0)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import torch
 from conftest import make_task, run, small_space
 from torch import nn
 
-from nni_warmstart import ConfigError, WarmStartDARTS, guards, introspect
+from nni_warmstart import ConfigError, Supernet, WarmStartDARTS, guards, introspect
 from nni_warmstart.guards import capped, collapsing, dominant_eigenvalue
 from nni_warmstart.search_spaces import DartsSpace
 
@@ -34,12 +34,13 @@ def test_the_cap_in_cells_that_choose_inputs():
     with torch.no_grad():
         for choice in introspect.choices(model).values():
             choice.alpha[choice.candidates.index('max_pool_3x3')] = 3.0
+            choice.alpha[choice.candidates.index('sep_conv_3x3')] = 1.0
     sample = introspect.best_sample(model)
     result = capped(model, sample, 2)
     for cell in ('normal', 'reduce'):
         ops = [op for label, op in result.items() if label.startswith(f'{cell}/op')]
         assert ops.count('max_pool_3x3') == 2
-        assert all('conv' in op for op in ops if op != 'max_pool_3x3')
+        assert set(ops) == {'max_pool_3x3', 'sep_conv_3x3'}
     assert {label: chosen for label, chosen in result.items() if '/input' in label} == {
         label: chosen for label, chosen in sample.items() if '/input' in label
     }
@@ -53,9 +54,12 @@ def test_a_cap_is_a_number_of_operations(cap):
 
 
 def test_a_search_exports_within_the_cap(tmp_path):
-    free = run(WarmStartDARTS(), tmp_path).oneshot_module
-    assert introspect.skip_share(free.model, free.export()) > 0  # flat alphas choose 'none' or the like somewhere
-    guarded = run(WarmStartDARTS(parameter_free_cap=0), tmp_path).oneshot_module
+    source = Supernet.from_strategy(run(WarmStartDARTS(), tmp_path / 'source'), name='skips')
+    for label, candidates in source.candidates.items():
+        source.alpha(label)[candidates.index('skip_connect')] = 1.0
+    free = run(WarmStartDARTS(source=source), tmp_path / 'free').oneshot_module
+    assert introspect.skip_share(free.model, free.export()) == 1
+    guarded = run(WarmStartDARTS(source=source, parameter_free_cap=0), tmp_path / 'guarded').oneshot_module
     assert introspect.skip_share(guarded.model, guarded.export()) == 0
 
 
