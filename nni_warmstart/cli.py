@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from . import devices
-from .errors import WarmStartError
+from .errors import WarmStartError, reason
 
 _console = Console(quiet=not devices.is_first())
 
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f'error: {error}', file=sys.stderr)
         return 2
     except OSError as error:  # of a disk that is full, a folder that was taken away
-        print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+        print(f'error: {reason(error)}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)

@@ -15,7 +15,7 @@ import yaml
 
 from . import strategy as strategies
 from .data import Task, digits, from_folder, from_npz, from_torchvision
-from .errors import ConfigError, WarmStartError
+from .errors import ConfigError, WarmStartError, reason
 
 STRATEGIES: dict[str, type[strategies.WarmStartDARTS]] = {
     'DARTS': strategies.WarmStartDARTS,
@@ -186,7 +186,7 @@ def parse_yaml(text: str) -> Any:
         return _Loader(text).get_single_data()
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         # PyYAML lets through what Python says of `!!bool x`, of 2024-13-45 or of a thousand brackets
-        raise ConfigError(' '.join(str(error).split())) from error
+        raise ConfigError(reason(error)) from error
 
 
 class _Loader(yaml.SafeLoader):

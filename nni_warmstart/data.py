@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .errors import DataError
+from .errors import DataError, reason
 
 _UNREADABLE = (
     OSError, ValueError, EOFError, AttributeError, TypeError, LookupError, SyntaxError, RuntimeError, MemoryError,
@@ -199,7 +199,7 @@ def from_npz(path: str | Path) -> Task:
     except FileNotFoundError as error:
         raise DataError(f'data file {path} does not exist.') from error
     except _UNREADABLE as error:
-        raise DataError(f'data file {path} cannot be read as npz: {" ".join(str(error).split())}') from error
+        raise DataError(f'data file {path} cannot be read as npz: {reason(error)}') from error
     missing = {'train_x', 'train_y'} - arrays.keys()
     if missing:
         raise DataError(f'{path} has no array {", ".join(sorted(missing))}; it has {", ".join(arrays) or "none"}.')
@@ -253,7 +253,7 @@ def from_torchvision(name: str, root: str | Path, *, download: bool = False) -> 
         parts = [cls(Path(os.path.expanduser(root)), train=train, download=download) for train in (True, False)]
     except (RuntimeError, OSError, ValueError, EOFError) as error:
         raise DataError(
-            f'torchvision dataset {name} is not under {root}: {" ".join(str(error).split())} Set download: true to fetch it.'
+            f'torchvision dataset {name} is not under {root}: {reason(error)} Set download: true to fetch it.'
         ) from error
     except TypeError as error:
         raise DataError(
@@ -303,8 +303,7 @@ def labelled(name: str, dataset: Any) -> Task:
             raise ValueError(f'pictures of type {pictures.dtype}')
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(
-            f'{name} gives no pairs of a picture and a whole number, all of one shape ({" ".join(str(error).split())}); add '
-            'transforms.'
+            f'{name} gives no pairs of a picture and a whole number, all of one shape ({reason(error)}); add transforms.'
         ) from error
     if pictures.ndim == 3:
         pictures = pictures[..., None]
@@ -411,9 +410,7 @@ def _read_folder(path: Path, side: int) -> tuple[Tensor, Tensor, list[str]]:
             with Image.open(file) as picture:
                 square = pictures.center_crop(pictures.pil_to_tensor(picture.convert('RGB')), [min(picture.size)] * 2)
         except (*_UNREADABLE, Image.DecompressionBombError) as error:
-            raise DataError(
-                f'picture {file} cannot be read ({" ".join(str(error).split())}); repair or remove it.'
-            ) from error
+            raise DataError(f'picture {file} cannot be read ({reason(error)}); repair or remove it.') from error
         return pictures.resize(square, [side, side], antialias=True)
 
     try:

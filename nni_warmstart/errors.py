@@ -25,3 +25,8 @@ class TransferError(WarmStartError):
 
 class ZooError(WarmStartError):
     """An entry of a zoo is missing or cannot be written."""
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, as one line."""
+    return ' '.join(str(error).split()) or type(error).__name__

@@ -21,7 +21,7 @@ from torch.utils.data import Sampler
 from .augment import Augmentation
 from .checkpoint import AtomicCheckpoints
 from .data import Images, Splits
-from .errors import ConfigError
+from .errors import ConfigError, reason
 
 SAFE_LOADING = {'weights_only': True}
 """Arguments of ``Trainer.fit``: a resumed checkpoint is read as data, never unpickled."""
@@ -178,7 +178,7 @@ def make_trainer(
             **settings,
         )
     except MisconfigurationException as error:
-        raise ConfigError(f'evaluator.devices = {devices}: {" ".join(str(error).split())}') from error
+        raise ConfigError(f'evaluator.devices = {devices}: {reason(error)}') from error
 
 
 def classification(splits: Splits, num_classes: int, trainer: Any, **settings: Any) -> Lightning:

@@ -16,7 +16,7 @@ from . import introspect
 from .augment import Augmentation
 from .data import quiet_randomness
 from .drop_path import drop_paths
-from .errors import DataError, TransferError
+from .errors import DataError, TransferError, reason
 from .evaluator import sgd_with_cosine
 from .mapping import batchnorm
 from .mapping.head import find_head, resize_head
@@ -103,7 +103,7 @@ class JointModule(LightningModule):
             except (RuntimeError, IndexError, AssertionError) as error:
                 raise TransferError(
                     f'pictures of shape {self.pictures} do not go through {type(model).__name__} '
-                    f'({" ".join(str(error).split())}); set channels=, image_size= or classifier=.'
+                    f'({reason(error)}); set channels=, image_size= or classifier=.'
                 ) from error
             if shape != (2, self.num_classes):
                 raise TransferError(

@@ -13,7 +13,7 @@ from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 
 from . import introspect, spaces, storage
-from .errors import ConfigError, SupernetFileError, TransferError
+from .errors import ConfigError, SupernetFileError, TransferError, reason
 from .mapping.modes import modes_kept
 from .supernet import Supernet
 
@@ -80,7 +80,7 @@ class Network:
         try:
             network.load_state_dict(self.tensors)
         except RuntimeError as error:
-            raise TransferError(f'the network does not fit {type(space).__name__}: {spaces.reason(error)}') from error
+            raise TransferError(f'the network does not fit {type(space).__name__}: {reason(error)}') from error
         return network.eval()
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -112,7 +112,7 @@ class Network:
             channels, side = card[_KEY]['pictures']
             return cls(tensors=tensors, **{**card[_KEY], 'pictures': (int(channels), int(side))})
         except (TypeError, ValueError, OverflowError) as error:
-            raise SupernetFileError(f'{path} has a malformed card: {spaces.reason(error)}.') from error
+            raise SupernetFileError(f'{path} has a malformed card: {reason(error)}.') from error
 
 
 def chosen(space: ModelSpace, architecture: dict[str, Any]) -> nn.Module:
@@ -126,9 +126,7 @@ def chosen(space: ModelSpace, architecture: dict[str, Any]) -> nn.Module:
     try:
         return space.freeze(architecture)
     except spaces.REFUSALS as error:
-        raise TransferError(
-            f'architecture {architecture} is none of {type(space).__name__}: {spaces.reason(error)}'
-        ) from error
+        raise TransferError(f'architecture {architecture} is none of {type(space).__name__}: {reason(error)}') from error
 
 
 def inherited(supernet: Supernet, architecture: dict[str, Any] | None = None, space: ModelSpace | None = None) -> nn.Module:
@@ -172,8 +170,8 @@ def export(network: nn.Module, path: str | os.PathLike[str], example: Tensor) ->
         os.replace(part, path)
     except Exception as error:  # torch's exporters raise many kinds of their own
         part.unlink(missing_ok=True)
-        reason = ' '.join(str(error).split())[:300]
-        raise ConfigError(f'{type(network).__name__} cannot be exported as {kind}: {reason}') from error
+        why = reason(error)[:300]
+        raise ConfigError(f'{type(network).__name__} cannot be exported as {kind}: {why}') from error
     return path
 
 

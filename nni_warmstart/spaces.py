@@ -13,7 +13,7 @@ import nni.nas.hub.pytorch as hub
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 
-from .errors import ConfigError
+from .errors import ConfigError, reason
 from .search_spaces import SPACES  # pyright: ignore[reportMissingImports]  (mapped by package_dir in setup.cfg)
 
 CLASS_ARGUMENTS = ('num_classes', 'num_labels')
@@ -195,11 +195,6 @@ def describe(space: ModelSpace) -> dict[str, Any]:
     if name is None or space.trace_args or any(value is _NOT_PLAIN for value in arguments.values()):
         return {'class': f'{cls.__module__}:{cls.__qualname__}'}
     return {'name': name, 'arguments': arguments}
-
-
-def reason(error: Exception) -> str:
-    """What an error says, as one line."""
-    return ' '.join(str(error).split()) or type(error).__name__
 
 
 _NOT_PLAIN = object()

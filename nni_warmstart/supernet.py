@@ -21,7 +21,7 @@ from . import introspect, spaces, storage
 from .data import described
 from .distance.embedding import EMBEDDINGS, Embedding, own_features
 from .distance.sketch import DatasetSketch, sketches_of
-from .errors import ConfigError, SupernetFileError, TransferError
+from .errors import ConfigError, SupernetFileError, TransferError, reason
 from .mapping.structure import Structure, guess_shape, structure_of
 
 _logger = logging.getLogger(__name__)
@@ -262,8 +262,7 @@ class Supernet:
             model = space if is_supernet(space) else introspect.mutate(space, self.strategy)
         except spaces.REFUSALS as error:
             raise TransferError(
-                f'{self.strategy} cannot search {type(space).__name__}, the space of supernet {self.name!r}: '
-                f'{spaces.reason(error)}'
+                f'{self.strategy} cannot search {type(space).__name__}, the space of supernet {self.name!r}: {reason(error)}'
             ) from error
         if len(self.history.get('datasets', ())) > 1:
             self._resize_head(model)
@@ -271,7 +270,7 @@ class Supernet:
         try:
             model.load_state_dict(self.state_dict())
         except RuntimeError as error:  # of numbers that no parameter can hold
-            raise TransferError(f'supernet {self.name!r} does not fit this space: {spaces.reason(error)}') from error
+            raise TransferError(f'supernet {self.name!r} does not fit this space: {reason(error)}') from error
         return model
 
     def _resize_head(self, model: nn.Module) -> None:
@@ -340,7 +339,7 @@ class Supernet:
             raise
         except (TypeError, ValueError, LookupError, AttributeError, RuntimeError, ArithmeticError) as error:
             raise SupernetFileError(
-                f'{origin} has a card that this version does not understand ({spaces.reason(error)}).'
+                f'{origin} has a card that this version does not understand ({reason(error)}).'
             ) from error
         supernet._check_card(origin)
         supernet._check_structure(origin)

@@ -16,7 +16,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from . import ranking
-from .errors import SupernetFileError, ZooError
+from .errors import SupernetFileError, ZooError, reason
 from .ranking import Ranked
 from .storage import unwritable
 from .supernet import Supernet
@@ -233,9 +233,7 @@ class SupernetZoo:
         try:
             yield
         except Exception as error:
-            raise ZooError(
-                f'zoo {self.root} cannot be {what}: {" ".join(str(error).split()) or type(error).__name__}'
-            ) from error
+            raise ZooError(f'zoo {self.root} cannot be {what}: {reason(error)}') from error
 
     def __repr__(self) -> str:
         return f'SupernetZoo({self.root!r})'

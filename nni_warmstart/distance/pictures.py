@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..data import Task, quiet_randomness
-from ..errors import DataError
+from ..errors import DataError, reason
 from .embedding import Embedding
 
 Labelled = Task | Dataset | Iterable[Any] | tuple[Any, Any]
@@ -91,7 +91,7 @@ def _readable(name: str) -> Iterator[None]:
         raise
     except (TypeError, RuntimeError, ValueError) as error:
         raise DataError(
-            f'{name} does not give tensors of one shape and whole numbers ({" ".join(str(error).split())[:200]}); add '
+            f'{name} does not give tensors of one shape and whole numbers ({reason(error)[:200]}); add '
             'transforms (Resize, ToTensor), and number the classes.'
         ) from error
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from ..errors import TransferError
+from ..errors import TransferError, reason
 from . import rules  # noqa: F401  (registers them)
 from .axes import Channels
 from .follow import Follow
@@ -63,8 +63,7 @@ def trace(model: nn.Module, shape: tuple[int, ...], skip: frozenset[str] = froze
             output = torch.func.functional_call(model, stand_ins, (x,), tie_weights=False)
     except Exception as error:  # whatever a user's own forward may raise
         raise TransferError(
-            f'{_place(model, mode)} does not run on an input of shape {tuple(shape)} without data '
-            f'({" ".join(str(error).split())[:200]}).'
+            f'{_place(model, mode)} does not run on an input of shape {tuple(shape)} without data ({reason(error)[:200]}).'
         ) from error
     return mode.result(ids, output)
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from .. import introspect, spaces
 from ..data import quiet_randomness
 from ..distance.sketch import DatasetSketch
-from ..errors import TransferError
+from ..errors import TransferError, reason
 from ..supernet import Supernet
 from . import batchnorm
 from .fused import inherit_fused
@@ -208,7 +208,7 @@ def _head_of(model: nn.Module, head: str, batches: list[Any], device: torch.devi
         except (RuntimeError, TypeError, AttributeError) as error:
             raise TransferError(
                 f'the first batch of data does not go into {type(model).__name__} as it is '
-                f'({" ".join(str(error).split())}); give data= batches (inputs, classes) that the model itself takes.'
+                f'({reason(error)}); give data= batches (inputs, classes) that the model itself takes.'
             ) from error
 
 
