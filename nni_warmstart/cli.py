@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shlex
 import sys
 import warnings
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.bar import Bar
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -18,7 +20,7 @@ from rich.table import Table
 from . import devices
 from .errors import WarmStartError, reason
 
-_console = Console(quiet=not devices.is_first())
+_console = Console(quiet=not devices.is_first(), width=None if sys.stdout.isatty() else int(os.environ.get('COLUMNS', 120)))
 
 _NOISE = (
     'does not have many workers',
@@ -298,14 +300,15 @@ def _zoo_list(arguments: argparse.Namespace) -> None:
     from .zoo import open_zoo
 
     zoo = open_zoo(arguments.zoo)
-    table = Table(title=str(zoo.root))
-    for column in ('name', 'space', 'strategy', 'trained on', 'classes', 'numbers', 'created'):
-        table.add_column(column, justify='right' if column in ('classes', 'numbers') else 'left', overflow='fold')
+    table = Table(title=str(zoo.root), box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    for column in ('name', 'space', 'trained on', 'classes', 'numbers', 'created'):
+        justify = 'right' if column in ('classes', 'numbers') else 'left'
+        table.add_column(column, justify=justify, overflow='fold', no_wrap=column == 'name')
     for entry in zoo.entries():
         space = entry.space.get('name') or entry.space.get('class', '?')
         datasets = list(entry.history.get('datasets', {})) or [str(entry.history.get('dataset', '?'))]
         seen = datasets[0] if len(datasets) == 1 else f'{len(datasets)} datasets'
-        table.add_row(entry.name, space, entry.strategy, seen, str(len(entry.class_names)), f'{entry.num_parameters:,}',
+        table.add_row(entry.name, space, seen, str(len(entry.class_names)), f'{entry.num_parameters:,}',
                       str(entry.history.get('created', '?'))[:10])  # fmt: skip
     _console.print(table)
 
