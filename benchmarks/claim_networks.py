@@ -1,11 +1,12 @@
 """The networks that the searches of claim.py found: are those of warm searches as good, and what does it cost to have one?
 
     python benchmarks/claim_networks.py --data DIR [--zoo ZOO]    # after claim.py with the same arguments; resumable
-    python benchmarks/claim_networks.py --report
+    python benchmarks/claim_networks.py --report                  # and then claim.py --report, which takes the figures over
 
-Retrained: what a cold search found with the full budget and a warm one with a quarter of it, trained from scratch on all
-training pictures under three settings. Inherited: a warm search of a quarter of the budget, its network with the supernet's
-weights, tuned for a few epochs. All accuracies are on the test pictures. One JSON line per run in OUT/claim_networks.jsonl.
+Retrained: what a cold search found with the full budget and a warm one with a quarter of it (at most two operations without
+parameters per cell), trained from scratch on all training pictures under three settings. Inherited: the warm network with
+the weights of its search, tuned for a few epochs. All accuracies are on the test pictures. One JSON line per search in
+OUT/claim_networks.jsonl.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any, ClassVar
 
 import claim
 import yaml
+from claim_report import NETWORKS
 from common import RESULTS
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
@@ -136,7 +138,8 @@ def report(rows: list[dict[str, Any]], out: Path) -> None:
         '',
         'Made by `python benchmarks/claim_networks.py --data DIR`. Test accuracy, means over seeds and three trainings from',
         'scratch, with the standard error of the paired differences. Cold: found with the full budget; warm: with a quarter',
-        f'of it. Inherited: the warm network with the weights of its search, tuned for {TUNING["max_epochs"]} epochs.',
+        f'of it and at most {GUARD["parameter_free_cap"]} operations without parameters per cell. Inherited: the warm',
+        f'network with the weights of its search, tuned for {TUNING["max_epochs"]} epochs.',
         '',
         '| task | seeds | cold | warm | difference, points | inherited |',
         '|---' * 6 + '|',
@@ -191,7 +194,7 @@ def report(rows: list[dict[str, Any]], out: Path) -> None:
         '|---|---|---|',
         *(f'| {name} | {way["accuracy"]:.3f} | {way["seconds"]:.0f} |' for name, way in summary['cost'].items()),
     ]
-    write_json(out / 'networks.json', summary)
+    write_json(out / NETWORKS, summary)
     (out / 'networks.md').write_text('\n'.join(lines) + '\n')
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import statistics
@@ -26,10 +27,21 @@ REQUIRED: list[tuple[str, Callable[[dict[str, Any]], float | None], float, float
     ('share of tasks with speedup of 2 or more', lambda s: s.get('share_speedup_2'), 0.75, 0.95, True),
     ('share of tasks at least as high as cold, equal budget', lambda s: s.get('share_positive'), 0.9, 1, True),
     ("worst task's loss of final accuracy, points", lambda s: s.get('worst_loss'), 1, 0.3, False),
+    (
+        'share of tasks where its network, retrained, is at least as good, at a quarter of the budget',
+        lambda s: s['networks'].get('share_at_least_as_good'),
+        0.7,
+        0.85,
+        True,
+    ),
+    ('mean difference of the retrained networks, points', lambda s: s['networks'].get('mean_difference'), 0, 1, True),
     ('zero-shot (ridge head) over chance, median', lambda s: s.get('zero_shot_over_chance_median'), 3, 5, True),
     ('recipe over plain copy, geometric mean of speedups', lambda s: s.get('recipe_over_plain_copy_geomean'), 1.5, 3, True),
 ]
 """What, where it is in the summary, what is required and aimed at, and whether more is better."""
+
+NETWORKS = 'networks.json'
+"""What claim_networks.py found about the architectures."""
 
 COLOURS = {'cold': 'tab:blue', 'warm': 'tab:orange'}
 
@@ -50,6 +62,7 @@ def report(rows: Rows, out: Path) -> dict[str, Any]:
         'against_better_cold': summarise(table(better, 'warm')),
         'recipe_over_plain_copy_geomean': against_copy(tables),
         'zero_shot_over_chance_median': zero_shot(rows),
+        'networks': json.loads((out / NETWORKS).read_text()) if (out / NETWORKS).exists() else {},
         'equals_upstream': [row['equals_upstream'] for row in rows if 'equals_upstream' in row],
     }
     write_json(out / 'summary.json', summary)
