@@ -17,7 +17,7 @@ from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy, is_supernet
 from torch import Tensor, nn
 
-from . import introspect, spaces, storage
+from . import introspect, soundness, spaces, storage
 from .data import described
 from .distance.embedding import EMBEDDINGS, Embedding, own_features
 from .distance.sketch import DatasetSketch, sketches_of
@@ -341,8 +341,7 @@ class Supernet:
             raise SupernetFileError(
                 f'{origin} has a card that this version does not understand ({reason(error)}).'
             ) from error
-        supernet._check_card(origin)
-        supernet._check_structure(origin)
+        soundness.check(supernet, origin)
         return supernet
 
     @classmethod
@@ -359,88 +358,6 @@ class Supernet:
         except OSError as error:
             raise SupernetFileError(f'supernet file {path} cannot be read: {error.strerror}.') from error
         return cls.from_bytes(data, str(path))
-
-    def _check_card(self, origin: str) -> None:
-        kinds: dict[str, type] = {
-            'name': str, 'space': dict, 'strategy': str, 'class_names': list,
-            'aliases': dict, 'alphas': dict, 'candidates': dict, 'history': dict,
-        }  # fmt: skip
-        storage.check_kinds({key: getattr(self, key) for key in kinds}, kinds, origin)
-        if not spaces.is_description(self.space):
-            raise SupernetFileError(f'{origin} has a malformed card: space names neither a class nor a name with arguments.')
-        if self.strategy not in introspect.STRATEGIES:
-            raise SupernetFileError(
-                f'{origin} names the strategy {self.strategy!r}; known are {", ".join(introspect.STRATEGIES)}.'
-            )
-        malformed = self._malformed()
-        if malformed:
-            raise SupernetFileError(f'{origin} has a malformed card: {malformed}.')
-
-    def _malformed(self) -> str | None:
-        """What is wrong with a card whose parts are of the right kinds."""
-        if not all(isinstance(name, str) for name in self.class_names):
-            return 'class_names must be text'
-        pictures = self.history.get('pictures', [0, 0])
-        if not (isinstance(pictures, list) and [type(number) for number in pictures] == [int, int] and min(pictures) >= 0):
-            return f'history.pictures = {pictures!r}, which is not [channels, side]'
-        if not isinstance(self.history.get('datasets', {}), dict):
-            return 'history.datasets is not a dict'
-        named = [*self.aliases.values(), *self.alphas.values()]
-        if not all(isinstance(name, str) for name in named):
-            return 'aliases and alphas must name tensors'
-        dangling = set(named) - self.tensors.keys()
-        if dangling:
-            return f'it names tensors that are not in the file: {sorted(dangling)}'
-        for label in self.alphas.keys() | self.candidates.keys():
-            alpha, candidates = self.tensors.get(self.alphas.get(label, '')), self.candidates.get(label)
-            if not (
-                alpha is not None
-                and alpha.is_floating_point()
-                and isinstance(candidates, list)
-                and all(isinstance(name, str) for name in candidates)
-                and alpha.shape == (len(candidates),)
-            ):
-                return f'alpha and candidates of {label!r} do not fit together'
-        for key, sketch in self.sketches.items():
-            if not isinstance(key, str) or not isinstance(sketch.name, str) or not _is_sound(sketch):
-                return f'the sketch in {key!r} is not of a dataset'
-        return None
-
-    def _check_structure(self, origin: str) -> None:
-        if self.structure is None:
-            return
-        if not _is_plain(self.structure):
-            raise SupernetFileError(f'{origin} has a structure that this version does not understand.')
-        shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
-        for name, axes in self.structure.channels.tensors.items():
-            held = [None if c is None else c.shape[-1] if c.ndim == 2 else len(c) for c in axes.channels]
-            fits = axes.shape == shapes.get(name) and len(held) == len(axes.shape)
-            if not fits or any(n not in (None, size) for n, size in zip(held, axes.shape, strict=True)):
-                raise SupernetFileError(f'{origin} has a structure that does not fit its tensors: {name!r} differs.')
-
-
-def _is_sound(sketch: DatasetSketch) -> bool:
-    """Whether its numbers are of the kinds, and in the range, that a dataset gives."""
-    whole = (sketch.classes, sketch.counts, sketch.labels)
-    others = (sketch.means, sketch.factors, sketch.remainders, sketch.samples)
-    return (
-        all(tensor.dtype == torch.int64 and bool((tensor >= 0).all()) for tensor in whole)
-        and all(tensor.is_floating_point() and bool(tensor.isfinite().all()) for tensor in others)
-        and sketch.num_classes > 0
-    )
-
-
-def _is_plain(structure: Structure) -> bool:
-    """Whether it holds text and numbers where they belong; their sense shows when it is mapped."""
-    channels = structure.channels
-    maps = ((structure.kinds, str), (structure.values, list), (channels.scales, int | float), (channels.opaque, str))
-    ops = [op for ops in channels.ops.values() for op in ops]
-    return (
-        all(isinstance(each, dict) and all(isinstance(item, kind) for item in each.values()) for each, kind in maps)
-        and all(isinstance(op.kind, str) for op in ops)
-        and all(isinstance(number, int) for op in ops for number in (op.kernel, op.stride, op.dilation))
-        and all(isinstance(axes.groups, int) for axes in channels.tensors.values())
-    )
 
 
 def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
