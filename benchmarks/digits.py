@@ -25,11 +25,12 @@ from pytorch_lightning import seed_everything
 
 from nni_warmstart import Supernet, SupernetZoo, spaces
 from nni_warmstart.cli import quiet
-from nni_warmstart.config import overridden, parse_search, read
+from nni_warmstart.config import parse_search
 from nni_warmstart.data import split
 from nni_warmstart.evaluator import classification, make_trainer
 from nni_warmstart.measure import epochs_to, final_accuracy
 from nni_warmstart.search import run_search
+from nni_warmstart.settings import overridden, read
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / 'examples' / 'digits' / 'search.yml'

@@ -24,8 +24,8 @@ _console = Console(quiet=not devices.is_first(), width=None if _HAS_WIDTH else 1
 def _document(arguments: argparse.Namespace) -> dict[str, Any]:
     import yaml
 
-    from .config import overridden, read
     from .errors import ConfigError
+    from .settings import overridden, read
 
     changes = {}
     for item in arguments.set:
@@ -161,8 +161,9 @@ def zoo_show(arguments: argparse.Namespace) -> None:
 
 
 def _show_onto(arguments: argparse.Namespace, entry: Any) -> None:
-    from .config import parse_search, read
+    from .config import parse_search
     from .search import preview
+    from .settings import read
 
     if arguments.picture is not None:
         _check_file('--picture', arguments.picture, '.png')

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-import difflib
 import inspect
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from . import strategy as strategies
 from .data import Task, digits, from_folder, from_npz, from_torchvision
-from .errors import ConfigError, WarmStartError, reason
+from .errors import ConfigError, WarmStartError
+from .settings import check_values, checked, known, limits, mapping, near, section_of, typed
 
 STRATEGIES: dict[str, type[strategies.WarmStartDARTS]] = {
     'DARTS': strategies.WarmStartDARTS,
@@ -46,15 +43,8 @@ _STRATEGY_TYPES: dict[str, tuple[type, float | None, bool]] = {
 }
 """Settings of a strategy: type, least value, whether null is allowed."""
 
-_MOST_VALUES, _MOST_LEVELS, _LARGEST = 10_000, 20, 2**31 - 1
-"""What a file of settings may hold: values, sections in sections, and the largest number besides a seed."""
-
 WARM_KEYS = ('source', 'zoo', 'head', 'alpha', 'keep', 'noise', 'untraceable')
 """Settings of a warm start; they have no effect under one of NNI's own names."""
-
-
-def _limits(default: Any, low: float | None = None, high: float | None = None) -> Any:
-    return field(default=default, metadata={'low': low, 'high': high})
 
 
 @dataclass(frozen=True)
@@ -81,11 +71,11 @@ class DataConfig:
             return from_npz(_path(self.npz, 'data.npz', base))
         if self.folder is not None:
             return from_folder(_path(self.folder, 'data.folder', base), side=side)
-        settings = _known(self.torchvision or {}, 'data.torchvision', ('name', 'root', 'download'))
+        settings = known(self.torchvision or {}, 'data.torchvision', ('name', 'root', 'download'))
         if not isinstance(settings.get('name'), str):
             raise ConfigError('data.torchvision.name is missing; name a dataset of torchvision, such as FashionMNIST.')
-        root = _value(settings.get('root', '~/data'), 'data.torchvision.root', str, {})
-        download = _value(settings.get('download', False), 'data.torchvision.download', bool, {})
+        root = checked(settings.get('root', '~/data'), 'data.torchvision.root', str, {})
+        download = checked(settings.get('download', False), 'data.torchvision.download', bool, {})
         return from_torchvision(settings['name'], base / os.path.expanduser(root), download=download)
 
 
@@ -93,18 +83,16 @@ class DataConfig:
 class EvaluatorConfig:
     """How the supernet is trained."""
 
-    max_epochs: int = _limits(20, 1)  # epochs of the search
-    max_seconds: float = _limits(0.0, 0, 1e9)  # stop after the epoch in which they have passed; 0 for no limit
-    batch_size: int = _limits(64, 2)  # pictures per step, of each half
-    learning_rate: float = _limits(0.025, 0)  # first rate of the weights; falls to 0 along a cosine
-    weight_decay: float = _limits(3e-4, 0)
-    val_share: float = _limits(0.5, 0.01, 0.99)  # share of the training pictures that trains the alphas and validates
-    jitter: float = _limits(0.0, 0, 1)  # pictures are turned, scaled and moved by up to this share
-    crop: float = _limits(0.0, 0, 0.5)  # they are padded and cut out again, up to this share of the side away
-    cutout: float = _limits(0.0, 0, 1)  # side of a blanked square, as a share of the picture's
-    devices: int = _limits(
-        1, 1
-    )  # processes, each with a GPU of its own or, without GPUs, a core; batch_size is that of each
+    max_epochs: int = limits(20, 1)  # epochs of the search
+    max_seconds: float = limits(0.0, 0, 1e9)  # stop after the epoch in which they have passed; 0 for no limit
+    batch_size: int = limits(64, 2)  # pictures per step, of each half
+    learning_rate: float = limits(0.025, 0)  # first rate of the weights; falls to 0 along a cosine
+    weight_decay: float = limits(3e-4, 0)
+    val_share: float = limits(0.5, 0.01, 0.99)  # share of the training pictures that trains the alphas and validates
+    jitter: float = limits(0.0, 0, 1)  # pictures are turned, scaled and moved by up to this share
+    crop: float = limits(0.0, 0, 0.5)  # they are padded and cut out again, up to this share of the side away
+    cutout: float = limits(0.0, 0, 1)  # side of a blanked square, as a share of the picture's
+    devices: int = limits(1, 1)  # processes, each with a GPU of its own or, without GPUs, a core; batch_size is that of each
 
     def module(self) -> dict[str, Any]:
         """What the evaluator is made with, besides the number of epochs."""
@@ -116,15 +104,15 @@ class EvaluatorConfig:
 class JointConfig(EvaluatorConfig):
     """How a source is pretrained on several datasets."""
 
-    max_epochs: int = _limits(40, 1)
-    learning_rate: float = _limits(0.05, 0)
-    val_share: float = _limits(0.25, 0.01, 0.99)
-    arc_batch_size: int = _limits(16, 2)  # pictures per step of the alphas
-    steps_per_epoch: int = _limits(100, 1)  # training steps that make an epoch
-    temperature: float = _limits(2.0, 0.01)  # datasets are drawn ~ n ** (1 / temperature)
-    jitter: float = _limits(0.15, 0, 1)
-    label_smoothing: float = _limits(0.0, 0, 0.99)
-    drop_path: float = _limits(0.0, 0, 0.99)  # probability of dropping a candidate op, at the end of training
+    max_epochs: int = limits(40, 1)
+    learning_rate: float = limits(0.05, 0)
+    val_share: float = limits(0.25, 0.01, 0.99)
+    arc_batch_size: int = limits(16, 2)  # pictures per step of the alphas
+    steps_per_epoch: int = limits(100, 1)  # training steps that make an epoch
+    temperature: float = limits(2.0, 0.01)  # datasets are drawn ~ n ** (1 / temperature)
+    jitter: float = limits(0.15, 0, 1)
+    label_smoothing: float = limits(0.0, 0, 0.99)
+    drop_path: float = limits(0.0, 0, 0.99)  # probability of dropping a candidate op, at the end of training
     batch_norm: str = 'shared'  # or per_dataset
 
 
@@ -160,63 +148,6 @@ class PretrainConfig:
     seed: int = 0
 
 
-def read(path: str | Path) -> dict[str, Any]:
-    """A YAML file as a dict."""
-    path = Path(path)
-    try:
-        document = parse_yaml(path.read_text())
-    except OSError as error:
-        raise ConfigError(f'configuration file {path} cannot be read: {error.strerror}.') from error
-    except (ConfigError, UnicodeDecodeError) as error:
-        raise ConfigError(f'configuration file {path} is not YAML: {error}') from error
-    if not isinstance(document, dict):
-        raise ConfigError(f'configuration file {path} holds no keys; it needs data:, space:, evaluator: and strategy:.')
-    return document
-
-
-def parse_yaml(text: str) -> Any:
-    """The value that a YAML text stands for.
-
-    Raises
-    ------
-    ConfigError
-        If it is not YAML, or gives a key twice.
-    """
-    try:
-        return _Loader(text).get_single_data()
-    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        # PyYAML lets through what Python says of `!!bool x`, of 2024-13-45 or of a thousand brackets
-        raise ConfigError(reason(error)) from error
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice; PyYAML takes the last one."""
-
-    def compose_mapping_node(self, anchor: Any) -> Any:
-        node: Any = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.MarkedYAMLError(problem=f'key {key.value!r} is given twice', problem_mark=key.start_mark)
-                seen.add(key.value)
-        return node
-
-
-def overridden(document: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of ``document`` with keys replaced by dotted name: ``{'strategy.source': 'letters'}``."""
-    document = copy.deepcopy(document)
-    for dotted, value in overrides.items():
-        *parents, last = dotted.split('.')
-        place = document
-        for parent in parents:
-            place = place.setdefault(parent, {})
-            if not isinstance(place, dict):
-                raise ConfigError(f'{dotted} cannot be set: {parent} is no section.')
-        place[last] = value
-    return document
-
-
 def parse_search(document: Mapping[str, Any], base: Path) -> SearchConfig:
     """Check a search's settings.
 
@@ -232,13 +163,13 @@ def parse_search(document: Mapping[str, Any], base: Path) -> SearchConfig:
     ConfigError
         Naming the key, the value and the remedy.
     """
-    _check_values(document)
-    _known(document, '', ('data', 'space', 'evaluator', 'strategy', 'seed'))
+    check_values(document)
+    known(document, '', ('data', 'space', 'evaluator', 'strategy', 'seed'))
     return SearchConfig(
-        data=_data(_section(document, 'data', {'name': 'digits'}), 'data'),
-        space=_named(_section(document, 'space', {'name': 'nasbench201'}), 'space'),
-        evaluator=_typed(EvaluatorConfig, _section(document, 'evaluator', {}), 'evaluator'),
-        strategy=_strategy(_section(document, 'strategy', {'name': 'WarmStartDARTS'})),
+        data=_data(section_of(document, 'data', {'name': 'digits'}), 'data'),
+        space=_named(section_of(document, 'space', {'name': 'nasbench201'}), 'space'),
+        evaluator=typed(EvaluatorConfig, section_of(document, 'evaluator', {}), 'evaluator'),
+        strategy=_strategy(section_of(document, 'strategy', {'name': 'WarmStartDARTS'})),
         base=base,
         seed=_seed(document),
     )
@@ -246,41 +177,23 @@ def parse_search(document: Mapping[str, Any], base: Path) -> SearchConfig:
 
 def parse_pretrain(document: Mapping[str, Any], base: Path) -> PretrainConfig:
     """As :func:`parse_search` for ``pretrain.yml``, whose ``data:`` is a list."""
-    _check_values(document)
-    _known(document, '', ('data', 'space', 'evaluator', 'strategy', 'seed'))
+    check_values(document)
+    known(document, '', ('data', 'space', 'evaluator', 'strategy', 'seed'))
     items = document.get('data')
     if not isinstance(items, list) or not items:
         raise ConfigError('data must be a list of datasets for pretraining: one item such as {npz: {path: a.npz}} a line.')
     return PretrainConfig(
         data=tuple(_data(item, f'data[{i}]') for i, item in enumerate(items)),
-        space=_named(_section(document, 'space', {'name': 'nasbench201'}), 'space'),
-        evaluator=_typed(JointConfig, _section(document, 'evaluator', {}), 'evaluator'),
-        strategy=_strategy(_section(document, 'strategy', {'name': 'DARTS'})),
+        space=_named(section_of(document, 'space', {'name': 'nasbench201'}), 'space'),
+        evaluator=typed(JointConfig, section_of(document, 'evaluator', {}), 'evaluator'),
+        strategy=_strategy(section_of(document, 'strategy', {'name': 'DARTS'})),
         base=base,
         seed=_seed(document),
     )
 
 
-def _check_values(document: Mapping[str, Any]) -> None:
-    """Refuse what could be neither copied nor shown: aliases without end, millions of values, numbers of many digits."""
-    left: list[tuple[str, Any, int]] = [('', document, 0)]
-    count = 0
-    while left:
-        where, value, level = left.pop()
-        count += 1
-        if count > _MOST_VALUES or level > _MOST_LEVELS:
-            raise ConfigError(
-                f'the settings hold more than {_MOST_VALUES} values or {_MOST_LEVELS} sections in each other; an alias (*) '
-                'may contain itself.'
-            )
-        if isinstance(value, int) and abs(value) >= 2**63:
-            raise ConfigError(f'{where} is a whole number of more than 64 bits; make it smaller.')
-        items: Any = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-        left += [(' '.join(f'{where}.{key}'.lstrip('.').split()), item, level + 1) for key, item in items]
-
-
 def _seed(document: Mapping[str, Any]) -> int:
-    return _value(document.get('seed', 0), 'seed', int, {'low': 0, 'high': 2**32 - 1})
+    return checked(document.get('seed', 0), 'seed', int, {'low': 0, 'high': 2**32 - 1})
 
 
 def make_strategy(config: NamedConfig, base: Path) -> strategies.WarmStartDARTS:
@@ -331,16 +244,16 @@ def strategy_arguments(name: str) -> list[str]:
 def _strategy(section: Mapping[str, Any]) -> NamedConfig:
     named = _named(section, 'strategy')
     if named.name not in STRATEGIES:
-        raise ConfigError(f'strategy.name = {named.name!r} is unknown{_near(named.name, STRATEGIES)}.')
-    _known(named.arguments, 'strategy', strategy_arguments(named.name))
+        raise ConfigError(f'strategy.name = {named.name!r} is unknown{near(named.name, STRATEGIES)}.')
+    known(named.arguments, 'strategy', strategy_arguments(named.name))
     for key, value in named.arguments.items():
         kind, low, optional = _STRATEGY_TYPES.get(key, (None, None, True))
         if key == 'source' and isinstance(value, list):
             for index, item in enumerate(value):
-                _value(item, f'strategy.source[{index}]', str, {})
+                checked(item, f'strategy.source[{index}]', str, {})
             continue
         if kind is not None and not (optional and value is None):
-            _value(value, f'strategy.{key}', kind, {'low': low})
+            checked(value, f'strategy.{key}', kind, {'low': low})
     if 'temperature' in named.arguments:
         named.arguments['temperature'] = _temperature(named.arguments['temperature'])
     if isinstance(named.arguments.get('source'), str) and named.arguments['source'] in ('none', 'None', ''):
@@ -355,14 +268,14 @@ def _temperature(value: Any) -> dict[str, float]:
     ends = value if isinstance(value, Mapping) else {'init': value, 'min': value}
     if ends.keys() != {'init', 'min'}:
         raise ConfigError(f'strategy.temperature = {value!r}, but it must be a number, or {{init: ..., min: ...}}.')
-    first, last = (_value(ends[key], 'strategy.temperature', float, {'low': 0.01}) for key in ('init', 'min'))
+    first, last = (checked(ends[key], 'strategy.temperature', float, {'low': 0.01}) for key in ('init', 'min'))
     if first < last:
         raise ConfigError(f'strategy.temperature falls from init to min, but {first} is less than {last}.')
     return {'init': first, 'min': last}
 
 
 def _data(section: Any, where: str) -> DataConfig:
-    data = _typed(DataConfig, _mapping(section, where), where)
+    data = typed(DataConfig, mapping(section, where), where)
     kinds = ('name', 'npz', 'folder', 'torchvision')
     given = [kind for kind in kinds if getattr(data, kind) is not None]
     if len(given) != 1:
@@ -379,59 +292,7 @@ def _named(section: Mapping[str, Any], where: str) -> NamedConfig:
 
 
 def _path(settings: Mapping[str, Any], where: str, base: Path) -> Path:
-    path = _known(settings, where, ('path',)).get('path')
+    path = known(settings, where, ('path',)).get('path')
     if not isinstance(path, str):
         raise ConfigError(f'{where}.path = {path!r}, but it must be a path.')
     return base / os.path.expanduser(path)
-
-
-def _section(document: Mapping[str, Any], key: str, default: dict[str, Any]) -> Mapping[str, Any]:
-    return _mapping(document.get(key, default), key)
-
-
-def _mapping(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f'{where} = {value!r}, but it must be a section with keys.')
-    return value
-
-
-def _known(section: Mapping[str, Any], where: str, allowed: Any) -> Mapping[str, Any]:
-    for key in section:
-        if key not in allowed:
-            name = ' '.join((f'{where}.{key}' if where else str(key)).split())
-            raise ConfigError(f'key {name} is unknown{_near(str(key), allowed)}.')
-    return section
-
-
-def _near(word: str, allowed: Any) -> str:
-    close = difflib.get_close_matches(word, list(allowed), 1)
-    return f'; did you mean {close[0]}?' if close else f'; known are {", ".join(allowed)}'
-
-
-def _typed(cls: Any, section: Mapping[str, Any], where: str) -> Any:
-    known = {item.name: item for item in fields(cls)}
-    _known(section, where, known)
-    kinds = {'int': int, 'float': float, 'bool': bool, 'str': str, 'str | None': str, 'dict | None': dict}
-    values = {
-        key: _value(value, f'{where}.{key}', kinds[str(known[key].type)], known[key].metadata)
-        for key, value in section.items()
-        if value is not None
-    }
-    return cls(**values)
-
-
-def _value(value: Any, where: str, kind: type, limits: Mapping[str, Any]) -> Any:
-    words = {int: 'a whole number', float: 'a number', str: 'text', bool: 'true or false', dict: 'a section with keys'}
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    whole = number and (isinstance(value, int) or value.is_integer())
-    fits = (number if kind is float else whole) if kind in (int, float) else isinstance(value, kind)
-    if not fits:
-        raise ConfigError(f'{where} = {value!r}, but it must be {words[kind]}.')
-    if number:
-        value = kind(value)
-        low, high = limits.get('low'), limits.get('high')
-        most = _LARGEST if high is None else high
-        if (low is not None and value < low) or value > most or value != value:
-            wanted = f'from {low} to {high}' if high is not None else f'at most {most}' if value > most else f'{low} or more'
-            raise ConfigError(f'{where} = {value}, but it must be {wanted}.')
-    return value

@@ -10,9 +10,10 @@ from pathlib import Path
 from . import checkpoint
 from .channel import next_parameter
 from .cli import quiet
-from .config import overridden, parse_search, read
+from .config import parse_search
 from .errors import WarmStartError
 from .search import run_search
+from .settings import overridden, read
 
 
 def main(argv: list[str] | None = None) -> int:

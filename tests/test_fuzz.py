@@ -25,9 +25,10 @@ from hypothesis.extra import numpy as arrays_of
 from PIL import Image
 
 from nni_warmstart import ConfigError, DataError, Supernet, SupernetFileError, WarmStartError, introspect, storage
-from nni_warmstart.config import PretrainConfig, SearchConfig, parse_pretrain, parse_search, read
+from nni_warmstart.config import PretrainConfig, SearchConfig, parse_pretrain, parse_search
 from nni_warmstart.data import Task, from_folder, from_npz
 from nni_warmstart.network import Network, chosen
+from nni_warmstart.settings import read
 
 _checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile(

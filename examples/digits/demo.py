@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from nni_warmstart.config import parse_search, read
+from nni_warmstart.config import parse_search
 from nni_warmstart.measure import epochs_to, final_accuracy
+from nni_warmstart.settings import read
 from nni_warmstart.storage import write_json
 
 HERE = Path(__file__).resolve().parent
