@@ -4,9 +4,10 @@
     python benchmarks/shapes.py --data DIR --part 0 2      # half of the tasks, to share the work
     python benchmarks/shapes.py --report                   # the table from the results so far
 
-The source is the shipped joint supernet (width 8, depth 1); for half the depth one with depth 2, pretrained on the same
-datasets for 60 epochs and kept in --zoo. Cold and warm runs search for 20 epochs on at most 1000 pictures, with all
-arguments of the strategy at their defaults. Epochs are those to the cold run's final validation accuracy, reached and held.
+The source is the shipped joint supernet of width 16 and depth 1; for half the depth one with depth 2, pretrained on the same
+datasets for 60 epochs and kept in --zoo. Cold and warm runs search as in claim.py (20 epochs, at most 1000 pictures of
+32 x 32 pixels, random crops), with all arguments of the strategy at their defaults. Epochs are those to the cold run's final
+validation accuracy, reached and held.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import claim
 import torch
 import yaml
+from common import load
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.hub.pytorch.modules import NasBench201Cell
 from nni.nas.hub.pytorch.nasbench201 import OPS_WITH_STRIDE, SepConv
@@ -39,8 +42,7 @@ from nni_warmstart.search_spaces import NasBench201Space
 HERE = Path(__file__).resolve().parent
 PATH = HERE / 'results' / 'shapes.jsonl'
 TARGETS = ['mnist', 'gtsrb', 'flowers5', 'spoken_digits', 'steel_defects', 'quickdraw3']
-EPOCHS = 20
-DEEP = 'joint-nasbench201-w8-d2'
+DEEP = 'joint-nasbench201-w16-d2'
 
 
 class OtherOps(NasBench201Space):
@@ -48,8 +50,8 @@ class OtherOps(NasBench201Space):
 
     OPS = ('max_pool_3x3', 'conv_3x3', 'none', 'sep_conv_3x3', 'skip_connect', 'avg_pool_3x3')
 
-    def __init__(self, width: int, num_classes: int, image_size: int = 16) -> None:
-        super().__init__(width=width, num_classes=num_classes, image_size=image_size)
+    def __init__(self, width: int, **arguments: Any) -> None:
+        super().__init__(width=width, **arguments)
         for index, cell in enumerate(self.cells):
             if isinstance(cell, NasBench201Cell):
                 channels = width * 2 ** (index // 2)
@@ -62,13 +64,14 @@ def maker(op: str) -> Any:
     return lambda c_in, c_out: OPS_WITH_STRIDE[op](c_in, c_out, 1)
 
 
-SHAPES = {
-    'half width': lambda classes: NasBench201Space(width=4, num_classes=classes, image_size=16),
-    'double width': lambda classes: NasBench201Space(width=16, num_classes=classes, image_size=16),
-    'half depth': lambda classes: NasBench201Space(width=8, num_classes=classes, image_size=16),
-    'double depth': lambda classes: NasBench201Space(width=8, depth=2, num_classes=classes, image_size=16),
-    'other ops': lambda classes: OtherOps(width=8, num_classes=classes),
+SHAPES: dict[str, tuple[type[NasBench201Space], dict[str, int]]] = {
+    'half width': (NasBench201Space, {'width': 8}),
+    'double width': (NasBench201Space, {'width': 32}),
+    'half depth': (NasBench201Space, {}),
+    'double depth': (NasBench201Space, {'depth': 2}),
+    'other ops': (OtherOps, {}),
 }
+"""Class, and what it changes in the space of claim.py."""
 
 
 def main() -> None:
@@ -87,7 +90,7 @@ def main() -> None:
         part, parts = arguments.part
         for seed in arguments.seeds:
             for shape in arguments.shapes:
-                source = deep_source(arguments) if shape == 'half depth' else SupernetZoo.shipped()['joint-nasbench201-w8']
+                source = deep_source(arguments) if shape == 'half depth' else SupernetZoo.shipped()['joint-nasbench201-w16']
                 for target in arguments.targets[part::parts]:
                     run(target, shape, source, seed, arguments.data)
     report()
@@ -97,7 +100,7 @@ def deep_source(arguments: argparse.Namespace) -> Supernet:
     zoo = SupernetZoo(arguments.zoo)
     if DEEP not in zoo:
         document = yaml.safe_load((HERE / 'pretrain_shipped.yml').read_text())
-        document['space']['depth'], document['evaluator']['max_epochs'] = 2, 60
+        document['space'], document['evaluator']['max_epochs'] = {**claim.SPACE, 'depth': 2}, 60
         with tempfile.TemporaryDirectory() as log:
             zoo.add(pretrain(parse_pretrain(document, arguments.data), name=DEEP, seed=0, out=log))
     return zoo[DEEP]
@@ -108,24 +111,23 @@ def run(target: str, shape: str, source: Supernet, seed: int, folder: Path) -> N
     wanted = [warm for warm in (False, True) if (target, shape, warm, seed) not in done]
     if not wanted:
         return
-    task = data.from_npz(folder / f'{target}.npz')
-    share = max(1000, 8 * task.num_classes) / len(task.train_y)
-    if share < 1:
-        index, _ = data.stratified(task.train_y, share, 0)
-        task = data.replace(task, train_x=task.train_x[index], train_y=task.train_y[index])
-    splits = data.split(task.adapted(3, 16))
+    task = load(folder, target, claim.PICTURES, claim.SPACE['image_size'])
+    splits = data.split(task)
+    cls, changes = SHAPES[shape]
+    arguments = {**claim.SPACE, **changes, 'num_classes': task.num_classes}
+    del arguments['name']
     for warm in wanted:
-        found = search(SHAPES[shape](task.num_classes), splits, task.num_classes, source if warm else None, seed)
+        found = search(cls(**arguments), splits, task.num_classes, source if warm else None, seed)
         append({'target': target, 'shape': shape, 'warm': warm, 'seed': seed, **found})
 
 
 def search(space: ModelSpace, splits: data.Splits, classes: int, source: Supernet | None, seed: int) -> dict[str, Any]:
     seed_everything(seed, workers=True, verbose=False)
-    strategy = WarmStartDARTS(source=source, gradient_clip_val=5.0)
+    strategy = WarmStartDARTS(source=source, gradient_clip_val=claim.CLIP)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as out:
-        trainer = make_trainer(EPOCHS, out, progress=False)
-        evaluator = classification(splits, classes, trainer, batch_size=32, learning_rate=0.05, weight_decay=3e-4)
+        trainer = make_trainer(claim.EPOCHS, out, progress=False)
+        evaluator = classification(splits, classes, trainer, **claim.SETTINGS)
         strategy(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
     return {
         'curve': [figures['default'] for figures in strategy.curve],
@@ -151,9 +153,9 @@ def report() -> None:
     """Write results/shapes.md."""
     found = {(row['shape'], row['target'], row['seed'], row['warm']): row for row in rows()}
     lines = [
-        f'Warm starts across shapes (`python benchmarks/shapes.py --data DIR`); all runs have {EPOCHS} epochs.',
+        f'Warm starts across shapes (`python benchmarks/shapes.py --data DIR`); all runs have {claim.EPOCHS} epochs.',
         "Epochs: to the cold run's final validation accuracy, reached and held;",
-        f'"not" where the warm run did not, which counts as {EPOCHS}.',
+        f'"not" where the warm run did not, which counts as {claim.EPOCHS}.',
         '',
         '| shape | task | inherited | before training | cold | warm | cold epochs | warm epochs | ratio |',
         '|---' * 9 + '|',
@@ -165,8 +167,8 @@ def report() -> None:
             continue
         curve = found[shape, target, seed, False]['curve']
         goal = final_accuracy(curve)
-        epochs = epochs_to(curve, goal) or EPOCHS, epochs_to(hot['curve'], goal)
-        ratio = epochs[0] / (epochs[1] or EPOCHS)
+        epochs = epochs_to(curve, goal) or claim.EPOCHS, epochs_to(hot['curve'], goal)
+        ratio = epochs[0] / (epochs[1] or claim.EPOCHS)
         ratios.setdefault(shape, []).append(ratio)
         lines.append(
             f'| {shape} | {target} | {hot["inherited"]:.0%} | {hot["zero_shot"]:.3f} | {goal:.3f} | '

@@ -139,6 +139,23 @@ def test_growing_kernels_keeps_the_function():
     assert any(origin.how == 'kernel-resized' and 'kernel 3 -> 5' in origin.by for origin in report.origins)
 
 
+def test_a_separable_convolution_starts_with_what_an_ordinary_one_does():
+    source = trained(darts(4, ('skip_connect', 'conv_1x1')))
+    error, report = difference(source, trained(darts(6, ('dil_conv_3x3', 'skip_connect')), 1), 8)
+    assert error < 1e-5
+    assert report.share_inherited == 1.0
+    assert report.choices['normal/2_0'] == {'dil_conv_3x3': 'conv_1x1', 'skip_connect': 'skip_connect'}
+    assert any(origin.how == 'identity' and 'hands on' in origin.by for origin in report.origins)
+
+
+def test_an_ordinary_convolution_is_not_taken_from_a_separable_ones_depthwise_part():
+    source = trained(darts(4, ('skip_connect', 'dil_conv_3x3')))
+    _, report = difference(source, trained(darts(4, ('conv_3x3', 'skip_connect')), 1), 8)
+    taken = [origin for origin in report.origins if origin.op == 'conv_3x3' and origin.parameter]
+    assert taken
+    assert all(origin.source for origin in taken)
+
+
 def test_new_ops_start_fresh_with_the_mean_logit():
     source = trained(darts(4, ('skip_connect', 'conv_3x3')))
     target = trained(darts(4, ('conv_3x3', 'max_pool_3x3', 'skip_connect', 'dil_conv_3x3')), 1)
@@ -369,6 +386,9 @@ def test_ops_are_matched_by_what_they_compute():
     assert plan(mine, theirs) == {'pool': 'c', 'big': 'b', 'none': 'a'}
     assert plan(dict(reversed(mine.items())), dict(reversed(theirs.items()))) == {'pool': 'c', 'big': 'b', 'none': 'a'}
     assert plan({}, theirs) == {}
+    assert plan({'sep': [Op('depthwise', 3), Op('conv')]}, {'conv': [Op('conv')], 'pool': [Op('avg_pool', 3)]}) == {
+        'sep': 'conv'
+    }
 
 
 def test_alphas_of_ops_and_of_numbers():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from .ops import plan
+from .ops import family, plan
 from .structure import Structure
 
 
@@ -98,8 +98,24 @@ def _children(target: Structure, source: Structure, mine: str, theirs: str, foun
 
 
 def _kind(structure: Structure, path: str) -> tuple[str, bool]:
-    """Class of a block, and whether it reduces the sides of its pictures."""
-    return structure.kinds[path], structure.channels.scales.get(path, 1.0) < 1
+    """Class of a block, and whether it reduces the sides of its pictures; of a single layer, whether it is depthwise."""
+    if structure.children.get(path):
+        return structure.kinds[path], structure.channels.scales.get(path, 1.0) < 1
+    return structure.kinds[path], any(op.kind == 'depthwise' for op in structure.channels.ops.get(path, ()))
+
+
+def handed_on(found: Correspondence, target: Structure, source: Structure) -> dict[str, str]:
+    """Depthwise weights of separable candidates that correspond to ordinary convolutions -> path of these.
+
+    A kernel that hands on its input leaves to the 1 x 1 convolution after it what the ordinary one does.
+    """
+    names = {}
+    for mine, theirs in found.renamed.items():
+        if (family(target.ops.get(mine, [])), family(source.ops.get(theirs, []))) == ('separable', 'conv'):
+            for name, axes in target.channels.tensors.items():
+                if name.startswith(f'{mine}.') and name not in found.tensors and 1 < axes.groups == axes.shape[0]:
+                    names[name] = theirs
+    return names
 
 
 def _prefixes(here: list[str], there: list[str]) -> list[tuple[str, str]]:

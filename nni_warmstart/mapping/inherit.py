@@ -13,7 +13,7 @@ from ..errors import TransferError
 from ..supernet import Supernet
 from . import alphas
 from .axes import Axes
-from .correspond import Correspondence, correspond
+from .correspond import Correspondence, correspond, handed_on
 from .depth import start_as_identity
 from .mapper import Mapping
 from .narrowing import narrow, regressing, selecting, weight_covariances
@@ -220,6 +220,9 @@ def _map(
         for name in names:
             writer.zeroed(name, found.tensors.get(name, ''))
         zeroed.update(names)
+    for name, origin in handed_on(found, mine, theirs).items():
+        kernel = nn.init.dirac_(torch.empty_like(writer.tensors[name]), groups=len(writer.tensors[name]))
+        writer.write(name, kernel, 'identity', origin, 'a kernel that hands on its input')
     skip |= zeroed
     mapping = Mapping(state, theirs, mine, couple=couple, skip=skip, correspondence=found)
     narrower = [b for a, b in mapping.couplings.pairs() if len(b) > len(a)]

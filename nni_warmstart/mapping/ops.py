@@ -27,8 +27,11 @@ def family(ops: list[Op]) -> str:
 def affinity_cost(left: list[Op], right: list[Op], same_name: bool) -> float:
     """How much two candidates differ: 0 for equals, above 2 for those of different families.
 
-    Within a family it counts octaves of the receptive field, dilation, stride and the number of layers.
+    Within a family it counts octaves of the receptive field, dilation, stride and the number of layers. An ordinary and a
+    separable convolution are a pair that is better than none, and worse than any of one family.
     """
+    if {family(left), family(right)} == {'conv', 'separable'}:
+        return ALONE + min(0.3 * abs(math.log2(_extent(left) / _extent(right))), 0.9)
     if family(left) != family(right):
         return 2 * ALONE + 1
     if not left or not right:

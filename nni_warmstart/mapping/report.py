@@ -26,7 +26,7 @@ class TensorOrigin:
         Its name in the target supernet.
     how
         'copied', 'widened', 'merged' (narrower), 'kernel-resized', 'op-mapped' (from another candidate), 'block-mapped'
-        (from a block at another depth), 'identity' (zeroed, so that an added block hands on its input), 'fused' (an average
+        (from a block at another depth), 'identity' (an added block or kernel that hands on its input), 'fused' (an average
         of several sources); all of these shrunk and perturbed where ``keep < 1``. 'fitted' (a closed-form head on the
         source's features), 'transported' (a head from the source's class weights), 're-estimated' (batch-norm statistics),
         'fresh'.
