@@ -42,6 +42,7 @@ def _document(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def search(arguments: argparse.Namespace) -> None:
+    """Search, then the curve as a table."""
     from .config import parse_search
     from .search import run_search
 
@@ -64,6 +65,7 @@ def search(arguments: argparse.Namespace) -> None:
 
 
 def retrain(arguments: argparse.Namespace) -> None:
+    """Train the found network, then its accuracies as a table."""
     from .config import parse_search
     from .retrain import retrain
 
@@ -85,6 +87,7 @@ def retrain(arguments: argparse.Namespace) -> None:
 
 
 def pretrain(arguments: argparse.Namespace) -> None:
+    """Train a joint supernet into a zoo, then its accuracies as a table."""
     from .config import parse_pretrain
     from .pretrain import pretrain
     from .zoo import SupernetZoo
@@ -111,6 +114,7 @@ def pretrain(arguments: argparse.Namespace) -> None:
 
 
 def report(arguments: argparse.Namespace) -> None:
+    """Write the page."""
     from .report_page import write_report
 
     _check_file('--out', arguments.out, '.html')
@@ -123,6 +127,7 @@ def report(arguments: argparse.Namespace) -> None:
 
 
 def zoo_list(arguments: argparse.Namespace) -> None:
+    """A line per entry."""
     from .zoo import open_zoo
 
     zoo = open_zoo(arguments.zoo)
@@ -140,6 +145,7 @@ def zoo_list(arguments: argparse.Namespace) -> None:
 
 
 def zoo_show(arguments: argparse.Namespace) -> None:
+    """The card of an entry, or what a search would inherit from it."""
     from .errors import ConfigError
     from .zoo import open_zoo
 
@@ -189,6 +195,7 @@ def _check_file(option: str, path: Path, suffix: str) -> None:
 
 
 def zoo_rank(arguments: argparse.Namespace) -> None:
+    """The entries in order of their promise."""
     from .data import digits, from_folder, from_npz
     from .errors import ConfigError, ZooError
     from .ranking import RANKINGS
@@ -223,6 +230,7 @@ def zoo_rank(arguments: argparse.Namespace) -> None:
 
 
 def zoo_add(arguments: argparse.Namespace) -> None:
+    """Copy a file into the zoo."""
     from .supernet import Supernet
     from .zoo import open_zoo
 
@@ -232,6 +240,7 @@ def zoo_add(arguments: argparse.Namespace) -> None:
 
 
 def zoo_remove(arguments: argparse.Namespace) -> None:
+    """Delete an entry."""
     from .zoo import open_zoo
 
     open_zoo(arguments.zoo).remove(arguments.name)
@@ -239,6 +248,7 @@ def zoo_remove(arguments: argparse.Namespace) -> None:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
+    """What was examined, found and to be done; 1 if something is bad."""
     from .doctor import examine
     from .errors import ConfigError
 
@@ -262,6 +272,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 
 def spaces(arguments: argparse.Namespace) -> None:
+    """Names and arguments of the model spaces."""
     from .spaces import parameters_of, space_names
 
     table = Table(title='model spaces; your own: package.module:Class')
