@@ -135,6 +135,15 @@ def inherited(supernet: Supernet, architecture: dict[str, Any] | None = None, sp
     return chosen(model, architecture or introspect.best_sample(model))
 
 
+def is_blind(network: nn.Module, pictures: tuple[int, int]) -> bool:
+    """Whether all pictures (here noise of this size) get the same logits: no path leads through the network."""
+    channels, side = pictures
+    noise = torch.randn(2, channels, side, side, generator=torch.Generator().manual_seed(0))
+    with modes_kept(network), torch.no_grad():
+        first, second = network.eval()(noise)
+    return torch.equal(first, second)
+
+
 def export(network: nn.Module, path: str | os.PathLike[str], example: Tensor) -> Path:
     """Write the network for programs that know nothing of NNI; any number of pictures at once.
 

@@ -21,7 +21,7 @@ from .data import Images, Splits, Task, split
 from .errors import ConfigError
 from .evaluator import classification, make_trainer, seed_of
 from .measure import final_accuracy
-from .network import Network, check_format, chosen, export, inherited
+from .network import Network, check_format, chosen, export, inherited, is_blind
 from .supernet import Supernet
 
 WEIGHTS = ('scratch', 'inherited')
@@ -86,6 +86,11 @@ def retrain(
     space = spaces.create(config.space.name, config.space.arguments, task.num_classes, allow_import=True)
     described = spaces.describe(space)
     network = made(space, architecture, Path(run) if weights == 'inherited' else None)
+    if is_blind(network, (channels, side)):
+        raise ConfigError(
+            f'the network that {run} found gives all pictures the same scores: no path of its operations leads from the '
+            'input to the output, a collapse of DARTS; search for longer, or with strategy.parameter_free_cap.'
+        )
     settings = config.evaluator
     checkpoint.keep(out, {**asdict(config), 'seed': seed, 'weights': weights, 'architecture': architecture}, resume=resume)
     training = {**settings.module(), 'flip': config.data.flip}

@@ -87,6 +87,16 @@ def test_one_line_for_wrong_input(searched, capsys, arguments, message):
     assert error.count('\n') == 1
 
 
+def test_a_network_without_a_path_is_refused(searched, capsys):
+    path = searched / 'out' / 'architecture.json'
+    document = json.loads(path.read_text())
+    document['sample'] = {label: 'none' if label.endswith('_3') else 'conv_3x3' for label in document['sample']}
+    path.write_text(json.dumps(document))
+    assert retrain(searched) == 2
+    assert 'gives all pictures the same scores' in capsys.readouterr().err
+    assert not (searched / 'net' / 'network.safetensors').exists()
+
+
 def test_a_file_never_chooses_what_code_runs(searched):
     assert retrain(searched, '--set', 'evaluator.max_epochs=1') == 0
     path = searched / 'net' / 'network.safetensors'
