@@ -45,8 +45,6 @@ TUNING: dict[str, Any] = {**_BASE, 'max_epochs': 5, 'learning_rate': 0.02}
 """Of inherited weights."""
 SIDES = ('cold', 'warm')
 QUARTER = claim.EPOCHS // 4
-
-
 GUARD: dict[str, Any] = {'parameter_free_cap': 2}
 """Of what a warm search exports, as in P-DARTS: DARTS likes skip connections, and a source hands that on."""
 
@@ -70,6 +68,7 @@ def main() -> None:
     parser.add_argument('--space', type=yaml.safe_load, default=claim.SPACE, help='as of claim.py')
     parser.add_argument('--zoo', help='as of claim.py')
     parser.add_argument('--pictures', type=int, default=claim.PICTURES, help='as of claim.py')
+    parser.add_argument('--seeds', type=int, nargs='+', help='which (default: all that claim.py has run)')
     parser.add_argument('--processes', type=int, default=os.cpu_count(), help='at once (default: one per core)')
     parser.add_argument('--out', type=Path, default=RESULTS, help='folder of claim.jsonl')
     parser.add_argument('--report', action='store_true', help='run nothing, write the table')
@@ -84,7 +83,7 @@ def main() -> None:
     setting = claim.Setting(arguments.data, arguments.zoo, space, arguments.pictures, arguments.out)
     runs = []
     for row in claim.read(arguments.out / 'claim.jsonl', setting.recipe):
-        if row['side'] in SIDES:
+        if row['side'] in SIDES and (arguments.seeds is None or row['seed'] in arguments.seeds):
             found = (row['architecture'], row['seconds']) if row['side'] == 'cold' else ()
             runs.append(Found(row['task'], row['seed'], row['side'], *found))
     claim.perform(run, runs, setting, path, arguments.processes)
