@@ -31,7 +31,7 @@ from typing import Any, ClassVar
 import claim_report
 import torch
 import yaml
-from common import RESULTS
+from common import RESULTS, part
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy import DARTS
@@ -260,14 +260,10 @@ def evaluator(task: data.Task, splits: data.Splits, out: str, epochs: int = EPOC
 
 
 def load(setting: Setting, name: str) -> data.Task:
-    """A task with at most so many training pictures (or eight per class), in the form that the space takes."""
-    task = data.from_npz(setting.data / f'{name}.npz')
-    share = max(setting.pictures, 8 * task.num_classes) / len(task.train_y)
-    if share < 1:
-        index, _ = data.stratified(task.train_y, share, 0)
-        task = data.replace(task, train_x=task.train_x[index], train_y=task.train_y[index])
+    """A part of a task, in the form that the space takes."""
     cls = spaces.resolve(setting.space['name'])
-    return task.adapted(*spaces.input_of(cls, {k: v for k, v in setting.space.items() if k != 'name'}))
+    form = spaces.input_of(cls, {k: v for k, v in setting.space.items() if k != 'name'})
+    return part(setting.data, name, setting.pictures).adapted(*form)
 
 
 def kin(name: str) -> set[str]:

@@ -29,9 +29,9 @@ from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from pytorch_lightning import seed_everything
 
-from nni_warmstart import Supernet, WarmStartDARTS, data
+from nni_warmstart import Supernet, WarmStartDARTS, data, spaces
 from nni_warmstart.measure import final_accuracy
-from nni_warmstart.network import chosen, inherited
+from nni_warmstart.network import chosen, inherited, is_blind
 from nni_warmstart.retrain import learning, train
 from nni_warmstart.storage import write_json
 
@@ -73,13 +73,13 @@ def main() -> None:
     parser.add_argument('--out', type=Path, default=RESULTS, help='folder of claim.jsonl')
     parser.add_argument('--report', action='store_true', help='run nothing, write the table')
     arguments = parser.parse_args()
+    space = {'name': arguments.space} if isinstance(arguments.space, str) else dict(arguments.space)
     path = arguments.out / 'claim_networks.jsonl'
     if arguments.report:
-        report(claim.read(path), arguments.out)
+        report(claim.read(path), space, arguments.out)
         return
     if arguments.data is None:
         parser.error('--data is missing.')
-    space = {'name': arguments.space} if isinstance(arguments.space, str) else dict(arguments.space)
     setting = claim.Setting(arguments.data, arguments.zoo, space, arguments.pictures, arguments.out)
     runs = []
     for row in claim.read(arguments.out / 'claim.jsonl', setting.recipe):
@@ -87,7 +87,7 @@ def main() -> None:
             found = (row['architecture'], row['seconds']) if row['side'] == 'cold' else ()
             runs.append(Found(row['task'], row['seed'], row['side'], *found))
     claim.perform(run, runs, setting, path, arguments.processes)
-    report(claim.read(path, setting.recipe), arguments.out)
+    report(claim.read(path, setting.recipe), space, arguments.out)
 
 
 def run(found: Found, setting: claim.Setting) -> dict[str, Any]:
@@ -128,16 +128,14 @@ def searched(found: Found, setting: claim.Setting, task: data.Task) -> Any:
     return strategy
 
 
-def connected(architecture: dict[str, Any]) -> bool:
-    """Whether a cell of NAS-Bench-201 hands anything on; True for other spaces."""
-    edges = {tuple(label.rpartition('/')[2].split('_')) for label, op in architecture.items() if op != 'none'}
-    reached = {'0'}
-    for _ in range(3):
-        reached |= {end for start, end in (edge for edge in edges if len(edge) == 2) if start in reached}
-    return '3' in reached or not all('/' in label and '_' in label for label in architecture)
+def is_collapsed(space: dict[str, Any], architecture: dict[str, Any]) -> bool:
+    """Whether no path leads through the network of an architecture."""
+    arguments = {key: value for key, value in space.items() if key != 'name'}
+    network = chosen(spaces.create(space['name'], arguments, 2), architecture)
+    return is_blind(network, spaces.input_of(spaces.resolve(space['name']), arguments))
 
 
-def report(rows: list[dict[str, Any]], out: Path) -> None:
+def report(rows: list[dict[str, Any]], space: dict[str, Any], out: Path) -> None:
     """Write networks.json and networks.md."""
     found: dict[str, dict[str, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
@@ -182,8 +180,9 @@ def report(rows: list[dict[str, Any]], out: Path) -> None:
         'share_within_half_error': statistics.mean(gap >= -error / 2 for gap, error in differences),
         'mean_difference': statistics.mean(gap for gap, _ in differences),
         'median_difference': statistics.median(gap for gap, _ in differences),
-        'disconnected': {
-            side: sum(not connected(pair[index]['architecture']) for pair in paired) for index, side in enumerate(SIDES)
+        'collapsed': {
+            side: sum(is_collapsed(space, pair[index]['architecture']) for pair in paired)
+            for index, side in enumerate(SIDES)
         },
         'cost': {
             name: {
@@ -200,7 +199,7 @@ def report(rows: list[dict[str, Any]], out: Path) -> None:
         f'At least as good on {summary["share_at_least_as_good"]:.0%} of {len(differences)} tasks (required 70 %, aim',
         f'85 %), within half the standard error on {summary["share_within_half_error"]:.0%}; mean difference',
         f'{summary["mean_difference"]:+.2f} points (required 0, aim +1), median {summary["median_difference"]:+.2f}.',
-        f'Of {len(paired)} searches, {summary["disconnected"]["cold"]} cold and {summary["disconnected"]["warm"]} warm ones',
+        f'Of {len(paired)} searches, {summary["collapsed"]["cold"]} cold and {summary["collapsed"]["warm"]} warm ones',
         'chose cells in which no path leads from the input to the output; such a network stays at chance.',
         '',
         f'From pictures to a trained network, search included ("{long}" training; means over tasks and seeds):',

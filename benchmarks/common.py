@@ -38,14 +38,19 @@ class Rows:
         print({name: value for name, value in row.items() if not isinstance(value, list)}, flush=True)
 
 
-def load(folder: Path, name: str, pictures: int = 1000, side: int = 16) -> data.Task:
-    """A task with at most so many training pictures (or eight per class), of ``side`` pixels in colour."""
+def part(folder: Path, name: str, pictures: int) -> data.Task:
+    """A task with at most so many training pictures (or eight per class)."""
     task = data.from_npz(folder / f'{name}.npz')
     share = max(pictures, 8 * task.num_classes) / len(task.train_y)
     if share < 1:
         index, _ = data.stratified(task.train_y, share, 0)
         task = data.replace(task, train_x=task.train_x[index], train_y=task.train_y[index])
-    return task.adapted(3, side)
+    return task
+
+
+def load(folder: Path, name: str, pictures: int = 1000, side: int = 16) -> data.Task:
+    """A part of a task, of ``side`` pixels in colour."""
+    return part(folder, name, pictures).adapted(3, side)
 
 
 def search(space: ModelSpace, task: data.Task, *, seed: int, epochs: int, **strategy: Any) -> dict[str, Any]:

@@ -14,12 +14,6 @@ from torch import nn
 
 from nni_warmstart import Supernet, TransferError, WarmStartDARTS, introspect, transfer
 from nni_warmstart.cli import main
-from nni_warmstart.mapping.alphas import by_candidate, by_value
-from nni_warmstart.mapping.axes import Op
-from nni_warmstart.mapping.channels import trace
-from nni_warmstart.mapping.coupling import aligned, replicated
-from nni_warmstart.mapping.ops import plan
-from nni_warmstart.mapping.projection import resize_kernel
 from nni_warmstart.mapping.structure import Structure, structure_of
 from nni_warmstart.search_spaces import NasBench201Space
 
@@ -362,64 +356,6 @@ def test_tracing_leaves_the_network_alone():
     assert again.kinds == structure.kinds
 
 
-def test_channels_of_a_plain_network():
-    net = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=4), nn.Flatten(), nn.Linear(16, 2)
-    )
-    tensors = trace(net, (2, 3, 6, 6)).tensors
-    stream = tensors['0.weight'].channels[0]
-    for name in ('0.bias', '1.weight', '1.running_var', '3.weight', '3.bias'):
-        assert (tensors[name].channels[0] == stream).all()
-    assert (tensors['5.weight'].channels[1].reshape(4, 4) == stream[:, None]).all()
-    assert tensors['3.weight'].groups == 4
-    assert tensors['3.weight'].roles == ('out', '', '', '')
-
-
-def test_ops_are_matched_by_what_they_compute():
-    mine = {
-        'pool': [Op('max_pool', 3)],
-        'big': [Op('depthwise', 5), Op('conv')],
-        'none': [Op('zero')],
-        'odd': [Op('linear')],
-    }
-    theirs = {'a': [Op('zero')], 'b': [Op('depthwise', 3), Op('conv')], 'c': [Op('max_pool', 3)], 'd': [Op('conv', 3)]}
-    assert plan(mine, theirs) == {'pool': 'c', 'big': 'b', 'none': 'a'}
-    assert plan(dict(reversed(mine.items())), dict(reversed(theirs.items()))) == {'pool': 'c', 'big': 'b', 'none': 'a'}
-    assert plan({}, theirs) == {}
-    assert plan({'sep': [Op('depthwise', 3), Op('conv')]}, {'conv': [Op('conv')], 'pool': [Op('avg_pool', 3)]}) == {
-        'sep': 'conv'
-    }
-
-
-def test_alphas_of_ops_and_of_numbers():
-    alpha = torch.tensor([1.0, 3.0])
-    assert by_candidate(alpha, ['a', 'b'], ['b', 'new', 'a'], {'b': 'b', 'a': 'a'}).tolist() == [3.0, 2.0, 1.0]
-    kernel = torch.randn(3, dtype=torch.double)
-    grown = by_value(kernel, ['3', '5', '7'], ['3', '5', '7', '9', '11'])
-    probability, before = grown.softmax(0), kernel.softmax(0)
-    assert torch.allclose(probability[:2], before[:2])
-    assert torch.allclose(probability[2:], before[2] / 3)
-
-
-def test_kernels_of_other_sizes_and_dilations():
-    weight = torch.arange(1.0, 10).view(1, 1, 3, 3)
-    grown = resize_kernel(weight, (5, 5), (1, 1), (1, 1))
-    assert torch.equal(grown[..., 1:4, 1:4], weight)
-    assert grown.sum() == weight.sum()
-    assert torch.equal(resize_kernel(grown, (3, 3), (1, 1), (1, 1)), weight)
-    assert torch.equal(resize_kernel(weight, (5, 5), (1, 1), (2, 2))[..., ::2, ::2], weight)
-    assert torch.equal(resize_kernel(weight, (3, 3), (2, 2), (1, 1)), weight)
-
-
-def test_couplings_use_every_channel():
-    cost = torch.rand(5, 8, generator=torch.Generator().manual_seed(0))
-    for coupling in (replicated(5, 8), aligned(cost)):
-        assert (coupling.sum(0) == 1).all()
-        assert ((coupling.sum(1) >= 1) & (coupling.sum(1) <= 2)).all()
-    permutation = torch.tensor([2, 0, 3, 1])
-    assert torch.equal(aligned(1 - torch.eye(4)[permutation]), torch.eye(4, dtype=torch.double)[permutation])
-
-
 def test_strategies_start_from_sources_of_other_shapes(tmp_path):
     first = run(WarmStartDARTS(save_to=tmp_path / 'zoo'), tmp_path, epochs=1)
     wide = NasBench201(stem_out_channels=8, num_modules_per_stack=2, num_labels=3)
@@ -442,49 +378,6 @@ def test_show_onto(tmp_path, capsys):
     assert main([*command, '--tensors']) == 0
     assert 'out 8 -> 12, in 3' not in capsys.readouterr().out
     assert main([*command, '--picture', str(tmp_path / 'map.gif')]) == 2
-
-
-def test_fused_with_itself_is_itself():
-    model = trained(small_space())
-    source = Supernet.from_model(model, name='source')
-    target = trained(small_space(), 1)
-    report = transfer([source, source, source], target, head='copy', keep=1, noise=0)
-    assert {origin.how for origin in report.origins if origin.parameter} == {'fused'}
-    for name, tensor in target.state_dict().items():
-        assert torch.allclose(tensor, model.state_dict()[name], atol=1e-6), name
-
-
-def test_sources_of_different_shapes_are_fused():
-    sources = [Supernet.from_model(trained(NasBench201(width, 1, 3), width), name=f'w{width}') for width in (4, 8)]
-    target = trained(NasBench201(6, 1, 3), 1)
-    report = transfer(
-        list(zip(sources, (0.25, 0.75), strict=True)), target, data=(torch.randn(32, 3, 8, 8), torch.arange(32) % 3)
-    )
-    assert report.source == 'w4 + w8'
-    assert report.share_inherited == 1.0
-    alphas = [introspect.choices(target)['cell/0_1'].alpha.detach(), *(source.alpha('cell/0_1') for source in sources)]
-    assert torch.allclose(alphas[0], 0.25 * alphas[1] + 0.75 * alphas[2], atol=1e-6)
-
-
-def test_fusion_weights_must_sum_to_one():
-    source = Supernet.from_model(trained(small_space()), name='source')
-    with pytest.raises(
-        TransferError, match=r'weights = \[0.5, 0.6\] for 2 networks sum to 1.1; give one per network, 1 in all'
-    ):
-        transfer([(source, 0.5), (source, 0.6)], trained(small_space(), 1), head='random')
-    with pytest.raises(TransferError, match='with at least one'):
-        transfer([], trained(small_space(), 1), head='random')
-
-
-def test_strategies_fuse(tmp_path):
-    zoo = tmp_path / 'zoo'
-    for seed in (0, 1):
-        run(WarmStartDARTS(save_to=zoo), tmp_path, epochs=1, task=make_task(seed=seed))
-    fused = run(WarmStartDARTS(source='fused', zoo=zoo), tmp_path, epochs=1, task=make_task(seed=2))
-    assert sorted(fused.report.source.split(' + ')) == ['nasbench201-1', 'nasbench201-2']
-    assert len(fused.report.ranking) == 2
-    listed = run(WarmStartDARTS(source=['nasbench201-2', 'nearest'], zoo=zoo), tmp_path, epochs=1, task=make_task(seed=2))
-    assert listed.report.source.startswith('nasbench201-2 + ')
 
 
 def test_halving_the_width_is_fitted_on_pictures():
@@ -535,13 +428,6 @@ def test_copied_heads_need_equal_classes_in_other_shapes_too():
     with pytest.raises(TransferError, match="head 'copy' needs equal classifiers"):
         transfer(source, target, head='copy')
     assert all(torch.equal(before[name], tensor) for name, tensor in target.state_dict().items())
-
-
-@pytest.mark.parametrize('weights', [(float('nan'), 0.5), (1.5, -0.5), (0.5,)])
-def test_weights_of_a_fusion_are_checked(weights):
-    source = Supernet.from_model(trained(small_space()), name='source')
-    with pytest.raises(TransferError, match='give one per network, 1 in all'):
-        transfer([(source, weight) for weight in weights], trained(small_space(), 1), head='random')
 
 
 @pytest.mark.parametrize('source', [None, 'name', [1], [(1, 2, 3)]])

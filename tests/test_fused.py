@@ -1,0 +1,61 @@
+"""Several supernets as one source: aligned, averaged, checked."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import make_task, run, small_space
+from nni.nas.hub.pytorch import NasBench201
+from test_mapping import trained
+
+from nni_warmstart import Supernet, TransferError, WarmStartDARTS, introspect, transfer
+
+
+def test_fused_with_itself_is_itself():
+    model = trained(small_space())
+    source = Supernet.from_model(model, name='source')
+    target = trained(small_space(), 1)
+    report = transfer([source, source, source], target, head='copy', keep=1, noise=0)
+    assert {origin.how for origin in report.origins if origin.parameter} == {'fused'}
+    for name, tensor in target.state_dict().items():
+        assert torch.allclose(tensor, model.state_dict()[name], atol=1e-6), name
+
+
+def test_sources_of_different_shapes_are_fused():
+    sources = [Supernet.from_model(trained(NasBench201(width, 1, 3), width), name=f'w{width}') for width in (4, 8)]
+    target = trained(NasBench201(6, 1, 3), 1)
+    report = transfer(
+        list(zip(sources, (0.25, 0.75), strict=True)), target, data=(torch.randn(32, 3, 8, 8), torch.arange(32) % 3)
+    )
+    assert report.source == 'w4 + w8'
+    assert report.share_inherited == 1.0
+    alphas = [introspect.choices(target)['cell/0_1'].alpha.detach(), *(source.alpha('cell/0_1') for source in sources)]
+    assert torch.allclose(alphas[0], 0.25 * alphas[1] + 0.75 * alphas[2], atol=1e-6)
+
+
+def test_fusion_weights_must_sum_to_one():
+    source = Supernet.from_model(trained(small_space()), name='source')
+    with pytest.raises(
+        TransferError, match=r'weights = \[0.5, 0.6\] for 2 networks sum to 1.1; give one per network, 1 in all'
+    ):
+        transfer([(source, 0.5), (source, 0.6)], trained(small_space(), 1), head='random')
+    with pytest.raises(TransferError, match='with at least one'):
+        transfer([], trained(small_space(), 1), head='random')
+
+
+def test_strategies_fuse(tmp_path):
+    zoo = tmp_path / 'zoo'
+    for seed in (0, 1):
+        run(WarmStartDARTS(save_to=zoo), tmp_path, epochs=1, task=make_task(seed=seed))
+    fused = run(WarmStartDARTS(source='fused', zoo=zoo), tmp_path, epochs=1, task=make_task(seed=2))
+    assert sorted(fused.report.source.split(' + ')) == ['nasbench201-1', 'nasbench201-2']
+    assert len(fused.report.ranking) == 2
+    listed = run(WarmStartDARTS(source=['nasbench201-2', 'nearest'], zoo=zoo), tmp_path, epochs=1, task=make_task(seed=2))
+    assert listed.report.source.startswith('nasbench201-2 + ')
+
+
+@pytest.mark.parametrize('weights', [(float('nan'), 0.5), (1.5, -0.5), (0.5,)])
+def test_weights_of_a_fusion_are_checked(weights):
+    source = Supernet.from_model(trained(small_space()), name='source')
+    with pytest.raises(TransferError, match='give one per network, 1 in all'):
+        transfer([(source, weight) for weight in weights], trained(small_space(), 1), head='random')
