@@ -12,7 +12,6 @@ ends below the best source. The target's own dataset is never among the sources.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -22,20 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nni.nas.execution import SequentialExecutionEngine
-from nni.nas.space import RawFormatModelSpace
-from pytorch_lightning import seed_everything
+from common import RESULTS, Rows, part, search
 from torch.utils.data import DataLoader
 
-from nni_warmstart import DatasetSketch, SupernetZoo, WarmStartDARTS, data, introspect, spaces, transfer
+from nni_warmstart import DatasetSketch, SupernetZoo, data, introspect, spaces, transfer
 from nni_warmstart.cli import quiet
 from nni_warmstart.config import parse_pretrain
-from nni_warmstart.evaluator import classification, make_trainer
 from nni_warmstart.pretrain import pretrain
 from nni_warmstart.ranking import rank
-
-RESULTS = Path(__file__).resolve().parent / 'results'
-PATH = RESULTS / 'choice.jsonl'
 
 SOURCES = [
     'braille', 'cifar10', 'clothing', 'emoji_category', 'fashion_mnist', 'flowers5', 'grocery', 'kannada_digits',
@@ -66,6 +59,8 @@ SEEDED = ('probe', 'random')
 """Rankings that depend on the seed; the others are made once for a target."""
 HEADS = ('ot', 'random', 'ridge', 'prototype')
 
+rows = Rows('choice.jsonl', ('kind', 'target', 'seed', 'source', 'by', 'embedding', 'head'))
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -81,16 +76,16 @@ def main() -> None:
     torch.set_num_threads(1)
     if not arguments.report:
         zoo = SupernetZoo(arguments.zoo)
-        part, parts = arguments.part
-        for name in SOURCES[part::parts]:
+        first, step = arguments.part
+        for name in SOURCES[first::step]:
             pretrained(zoo, name, arguments.data)
         while not all(name in zoo for name in SOURCES):  # the other parts are still at it
             time.sleep(10)
         entries = {entry.name: entry for entry in zoo.entries()}
         for seed in arguments.seeds:
-            for target in [*TARGETS, *DEVELOPMENT][part::parts]:
+            for target in [*TARGETS, *DEVELOPMENT][first::step]:
                 run_target(target, seed, entries, arguments.data)
-    report(rows())
+    report(rows.all())
 
 
 def pretrained(zoo: SupernetZoo, name: str, folder: Path) -> None:
@@ -113,67 +108,31 @@ def pretrained(zoo: SupernetZoo, name: str, folder: Path) -> None:
 
 def run_target(target: str, seed: int, entries: dict[str, Any], folder: Path) -> None:
     """Everything there is to measure on one target and is not in the results yet."""
-    done = {key(row) for row in rows()}
     candidates = [entry for name, entry in entries.items() if name != target]
-    task = data.from_npz(folder / f'{target}.npz')
-    share = max(600, 8 * task.num_classes) / len(task.train_y)
-    if share < 1:
-        index, _ = data.stratified(task.train_y, share, 0)
-        task = data.replace(task, train_x=task.train_x[index], train_y=task.train_y[index])
-    splits = data.split(task.adapted(3, SPACE['image_size']))
+    task = part(folder, target, 600)
+    adapted = task.adapted(3, SPACE['image_size'])
+    splits = data.split(adapted)
     for by, embedding in RANKINGS:
         chance = seed if by in SEEDED else None
         row = {'kind': 'rank', 'target': target, 'source': None, 'seed': chance, 'by': by, 'embedding': embedding}
-        if key(row) not in done:
+        if not rows.has(**row):
             start = time.perf_counter()
             ranked = rank(candidates, task, by=by, seed=seed, **({'embedding': embedding} if embedding else {}))
-            append({**row, 'order': [list(entry[:2]) for entry in ranked], 'seconds': time.perf_counter() - start})
+            rows.append(**row, order=[list(entry[:2]) for entry in ranked], seconds=time.perf_counter() - start)
     for source in [None, *candidates]:
         row = {'kind': 'transfer', 'target': target, 'source': source and source.name, 'seed': seed}
-        if key(row) not in done:
-            append({**row, **search(splits, task.num_classes, source, seed)})
+        if not rows.has(**row):
+            space = spaces.create('nasbench201', SPACE, task.num_classes)
+            rows.append(**{**row, **search(space, adapted, seed=seed, epochs=3, source=source), 'source': row['source']})
     nearest = rank(candidates, DatasetSketch.from_dataset(task))[0].name
     for head in HEADS:
         row = {'kind': 'head', 'target': target, 'source': nearest, 'seed': seed, 'head': head}
-        if key(row) not in done:
+        if not rows.has(**row):
             torch.manual_seed(seed)
             model = introspect.mutate(spaces.create('nasbench201', SPACE, task.num_classes), 'DARTS')
             loaders = {'data': DataLoader(splits.train, 256), 'val_data': DataLoader(splits.val, 256)}
             found = transfer(entries[nearest], model, head=head, **loaders)
-            append({**row, 'zero_shot': found.zero_shot_accuracy, 'chance': 1 / task.num_classes})
-
-
-def search(splits: data.Splits, num_classes: int, source: Any, seed: int) -> dict[str, Any]:
-    """Three epochs, cold or from a source."""
-    seed_everything(seed, workers=True, verbose=False)
-    space = spaces.create('nasbench201', SPACE, num_classes)
-    strategy = WarmStartDARTS(source=source, gradient_clip_val=5.0, average=0.0)  # as when the tables were made
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as out:
-        evaluator = classification(
-            splits, num_classes, make_trainer(3, out, progress=False), batch_size=32, learning_rate=0.05, weight_decay=3e-4
-        )
-        strategy(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
-    return {
-        'test_accuracy': strategy.oneshot_module.final['test_accuracy'],
-        'zero_shot': strategy.report and strategy.report.zero_shot_accuracy,
-        'curve': [figures['default'] for figures in strategy.curve],
-        'seconds': time.perf_counter() - start,
-    }
-
-
-def key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row.get(name) for name in ('kind', 'target', 'seed', 'source', 'by', 'embedding', 'head'))
-
-
-def rows() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in PATH.read_text().splitlines()] if PATH.exists() else []
-
-
-def append(row: dict[str, Any]) -> None:
-    with PATH.open('a') as file:
-        file.write(json.dumps(row) + '\n')
-    print({name: value for name, value in row.items() if name not in ('order', 'curve')}, flush=True)
+            rows.append(**row, zero_shot=found.zero_shot_accuracy, chance=1 / task.num_classes)
 
 
 def report(results: list[dict[str, Any]]) -> None:
@@ -272,7 +231,7 @@ def draw(table: list[tuple[float, str, str]]) -> None:
     figure, axes = plt.subplots(figsize=(7, 4.5))
     controls = ('random', 'static', '(')
     colours = ['tab:grey' if name.startswith(controls) else 'tab:orange' for _, name, _ in table]
-    axes.barh([name for _, name, _ in table], [new for new, _, _, _ in table], color=colours)
+    axes.barh([name for _, name, _ in table], [new for new, _, _ in table], color=colours)
     axes.set(xlabel='accuracy lost against the best source (pp, new targets)', title='Choosing one of 16 sources')
     figure.tight_layout()
     figure.savefig(RESULTS / 'choice.png', dpi=120)

@@ -31,7 +31,7 @@ from typing import Any, ClassVar
 import claim_report
 import torch
 import yaml
-from common import RESULTS, part
+from common import RESULTS, arguments_of, part
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy import DARTS
@@ -250,8 +250,7 @@ def equals_upstream(run: Run, setting: Setting, supernet: torch.nn.Module) -> bo
 
 
 def space_of(setting: Setting, task: data.Task) -> Any:
-    arguments = {key: value for key, value in setting.space.items() if key != 'name'}
-    return spaces.create(setting.space['name'], arguments, task.num_classes)
+    return spaces.create(setting.space['name'], arguments_of(setting.space), task.num_classes)
 
 
 def evaluator(task: data.Task, splits: data.Splits, out: str, epochs: int = EPOCHS, **changes: Any) -> Any:
@@ -261,8 +260,7 @@ def evaluator(task: data.Task, splits: data.Splits, out: str, epochs: int = EPOC
 
 def load(setting: Setting, name: str) -> data.Task:
     """A part of a task, in the form that the space takes."""
-    cls = spaces.resolve(setting.space['name'])
-    form = spaces.input_of(cls, {k: v for k, v in setting.space.items() if k != 'name'})
+    form = spaces.input_of(spaces.resolve(setting.space['name']), arguments_of(setting.space))
     return part(setting.data, name, setting.pictures).adapted(*form)
 
 

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 import claim
 import yaml
 from claim_report import NETWORKS
-from common import RESULTS
+from common import RESULTS, arguments_of
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from pytorch_lightning import seed_everything
@@ -130,7 +130,7 @@ def searched(found: Found, setting: claim.Setting, task: data.Task) -> Any:
 
 def is_collapsed(space: dict[str, Any], architecture: dict[str, Any]) -> bool:
     """Whether no path leads through the network of an architecture."""
-    arguments = {key: value for key, value in space.items() if key != 'name'}
+    arguments = arguments_of(space)
     network = chosen(spaces.create(space['name'], arguments, 2), architecture)
     return is_blind(network, spaces.input_of(spaces.resolve(space['name']), arguments))
 

@@ -17,6 +17,8 @@ from nni_warmstart import WarmStartDARTS, data
 from nni_warmstart.evaluator import classification, make_trainer
 
 RESULTS = Path(__file__).resolve().parent / 'results'
+SETTINGS: dict[str, Any] = {'batch_size': 32, 'learning_rate': 0.05, 'weight_decay': 3e-4}
+"""Of the evaluator."""
 
 
 class Rows:
@@ -53,19 +55,31 @@ def load(folder: Path, name: str, pictures: int = 1000, side: int = 16) -> data.
     return part(folder, name, pictures).adapted(3, side)
 
 
-def search(space: ModelSpace, task: data.Task, *, seed: int, epochs: int, **strategy: Any) -> dict[str, Any]:
+def arguments_of(space: dict[str, Any]) -> dict[str, Any]:
+    """What a space is made with: its description without the name."""
+    return {key: value for key, value in space.items() if key != 'name'}
+
+
+def search(
+    space: ModelSpace,
+    task: data.Task,
+    *,
+    seed: int,
+    epochs: int,
+    settings: dict[str, Any] = SETTINGS,
+    average: float | None = 0.0,
+    **strategy: Any,
+) -> dict[str, Any]:
     """One search, cold or warm; ``strategy`` are arguments of :class:`~nni_warmstart.WarmStartDARTS`.
 
-    The weights of the last step are measured, as when the tables were made: before there were averages.
+    Unless ``average`` says otherwise, the weights of the last step are measured: older tables are from before there were
+    averages.
     """
     seed_everything(seed, workers=True, verbose=False)
-    warm = WarmStartDARTS(gradient_clip_val=5.0, **{'average': 0.0, **strategy})
+    warm = WarmStartDARTS(gradient_clip_val=5.0, average=average, **strategy)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as out:
-        trainer = make_trainer(epochs, out, progress=False)
-        evaluator = classification(
-            data.split(task), task.num_classes, trainer, batch_size=32, learning_rate=0.05, weight_decay=3e-4
-        )
+        evaluator = classification(data.split(task), task.num_classes, make_trainer(epochs, out, progress=False), **settings)
         warm(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
     found = {
         'curve': [round(figures['default'], 5) for figures in warm.curve],
@@ -74,5 +88,6 @@ def search(space: ModelSpace, task: data.Task, *, seed: int, epochs: int, **stra
     }
     if warm.report is not None:
         found |= {'source': warm.report.source, 'zero_shot': warm.report.zero_shot_accuracy}
+        found |= {'inherited': warm.report.share_inherited}
         found |= {'start_seconds': sum(warm.report.seconds.values())}
     return found

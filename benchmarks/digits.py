@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from common import RESULTS, Rows
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy import DARTS
@@ -34,7 +34,6 @@ from nni_warmstart.settings import overridden, read
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / 'examples' / 'digits' / 'search.yml'
-RESULTS = ROOT / 'benchmarks' / 'results'
 
 MAIN = {
     'cold': {'strategy.name': 'DARTS'},
@@ -50,27 +49,27 @@ ABLATION = {
 }
 """Sides of the comparison: keys of search.yml that differ from it."""
 
+rows = Rows('digits.jsonl', ('side', 'seed', 'recipe'))
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--seeds', type=int, default=5, help='seeds 0 .. SEEDS - 1 (default: 5)')
     parser.add_argument('--only', choices=tuple(MAIN), help='run one side only, to share the work between processes')
     parser.add_argument('--ablation', action='store_true', help='run the variants of the recipe as well')
-    parser.add_argument('--report', action='store_true', help='write table and figure from the results so far, run nothing')
+    parser.add_argument('--report', action='store_true', help='write table and figure of the last recipe, run nothing')
     arguments = parser.parse_args()
     quiet()
     torch.set_num_threads(1)
-    path = RESULTS / 'digits.jsonl'
     if not arguments.report:
         for seed in range(arguments.seeds):
             sides = [arguments.only] if arguments.only else [*MAIN, *(ABLATION if arguments.ablation else ())]
             for side in sides:
-                if not any(row['seed'] == seed and row['side'] == side for row in rows(path, recipe())):
-                    row = run(side, seed)
-                    with path.open('a') as file:
-                        file.write(json.dumps(row) + '\n')
-                    print(side, seed, [round(value, 4) for value in row['curve']], flush=True)
-    report(rows(path, recipe()))
+                row = {'side': side, 'seed': seed, 'recipe': recipe()}
+                if not rows.has(**row):
+                    rows.append(**row, **run(side, seed))
+    last = rows.all()[-1]['recipe']
+    report([row for row in rows.all() if row['recipe'] == last])
 
 
 def run(side: str, seed: int) -> dict[str, Any]:
@@ -79,9 +78,6 @@ def run(side: str, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as out:
         result = run_search(config, seed=seed, out=out, progress=False)
         row = {
-            'side': side,
-            'seed': seed,
-            'recipe': recipe(),
             'curve': [figures['default'] for figures in result['curve']],
             'epoch_seconds': [figures['epoch_seconds'] for figures in result['curve']],
             'warm_start_seconds': result['warm_start']['seconds'] if result['warm_start'] else {},
@@ -118,18 +114,9 @@ def equals_upstream(config: Any, out: Path) -> bool:
 
 
 def recipe() -> str:
-    """Identity of what is measured: the search's settings, the source aside, and the weights of the joint source."""
-    settings = parse_search(overridden(read(CONFIG), JOINT), CONFIG.parent)
+    """Identity of what is measured: the example's settings, and the joint source of its space."""
     source = SupernetZoo.shipped()[JOINT['strategy.source']]
-    return hashlib.sha256(repr((settings.space, settings.evaluator, settings.strategy, source.key)).encode()).hexdigest()[
-        :12
-    ]
-
-
-def rows(path: Path, recipe: str) -> list[dict[str, Any]]:
-    """Runs of this recipe; those of an earlier one are left alone."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [row for row in map(json.loads, lines) if row['recipe'] == recipe]
+    return hashlib.sha256((CONFIG.read_text() + source.key).encode()).hexdigest()[:12]
 
 
 def report(results: list[dict[str, Any]]) -> None:
@@ -178,9 +165,9 @@ def report(results: list[dict[str, Any]]) -> None:
 def ablation(results: list[dict[str, Any]]) -> list[str]:
     """Table of the variants, over the seeds that all of them have."""
     sides = [side for side in (*MAIN, *ABLATION) if any(row['side'] == side for row in results)]
-    seeds = set.intersection(*({row['seed'] for row in results if row['side'] == side} for side in sides))
-    if len(sides) <= len(MAIN) or not seeds:
+    if len(sides) <= len(MAIN):
         return []
+    seeds = set.intersection(*({row['seed'] for row in results if row['side'] == side} for side in sides))
     curves = {(row['side'], row['seed']): row['curve'] for row in results}
     lines = [
         f'Parts of the recipe, mean over seeds {", ".join(map(str, sorted(seeds)))} (not reached: the whole budget):',

@@ -13,34 +13,25 @@ validation accuracy, reached and held.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import claim
 import torch
 import yaml
-from common import load
-from nni.nas.execution import SequentialExecutionEngine
+from common import RESULTS, Rows, arguments_of, load, search
 from nni.nas.hub.pytorch.modules import NasBench201Cell
 from nni.nas.hub.pytorch.nasbench201 import OPS_WITH_STRIDE, SepConv
-from nni.nas.nn.pytorch import ModelSpace
-from nni.nas.space import RawFormatModelSpace
-from pytorch_lightning import seed_everything
 
-from nni_warmstart import Supernet, SupernetZoo, WarmStartDARTS, data
+from nni_warmstart import Supernet, SupernetZoo
 from nni_warmstart.cli import quiet
 from nni_warmstart.config import parse_pretrain
-from nni_warmstart.evaluator import classification, make_trainer
 from nni_warmstart.measure import epochs_to, final_accuracy
 from nni_warmstart.pretrain import pretrain
 from nni_warmstart.search_spaces import NasBench201Space
 
-HERE = Path(__file__).resolve().parent
-PATH = HERE / 'results' / 'shapes.jsonl'
 TARGETS = ['mnist', 'gtsrb', 'flowers5', 'spoken_digits', 'steel_defects', 'quickdraw3']
 DEEP = 'joint-nasbench201-w16-d2'
 
@@ -73,6 +64,8 @@ SHAPES: dict[str, tuple[type[NasBench201Space], dict[str, int]]] = {
 }
 """Class, and what it changes in the space of claim.py."""
 
+rows = Rows('shapes.jsonl', ('target', 'shape', 'warm', 'seed'))
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -87,11 +80,11 @@ def main() -> None:
     quiet()
     torch.set_num_threads(1)
     if not arguments.report:
-        part, parts = arguments.part
+        first, step = arguments.part
         for seed in arguments.seeds:
             for shape in arguments.shapes:
                 source = deep_source(arguments) if shape == 'half depth' else SupernetZoo.shipped()['joint-nasbench201-w16']
-                for target in arguments.targets[part::parts]:
+                for target in arguments.targets[first::step]:
                     run(target, shape, source, seed, arguments.data)
     report()
 
@@ -99,7 +92,7 @@ def main() -> None:
 def deep_source(arguments: argparse.Namespace) -> Supernet:
     zoo = SupernetZoo(arguments.zoo)
     if DEEP not in zoo:
-        document = yaml.safe_load((HERE / 'pretrain_shipped.yml').read_text())
+        document = yaml.safe_load(Path(__file__).with_name('pretrain_shipped.yml').read_text())
         document['space'], document['evaluator']['max_epochs'] = {**claim.SPACE, 'depth': 2}, 60
         with tempfile.TemporaryDirectory() as log:
             zoo.add(pretrain(parse_pretrain(document, arguments.data), name=DEEP, seed=0, out=log))
@@ -107,51 +100,19 @@ def deep_source(arguments: argparse.Namespace) -> Supernet:
 
 
 def run(target: str, shape: str, source: Supernet, seed: int, folder: Path) -> None:
-    done = {(row['target'], row['shape'], row['warm'], row['seed']) for row in rows()}
-    wanted = [warm for warm in (False, True) if (target, shape, warm, seed) not in done]
-    if not wanted:
-        return
     task = load(folder, target, claim.PICTURES, claim.SPACE['image_size'])
-    splits = data.split(task)
     cls, changes = SHAPES[shape]
-    arguments = {**claim.SPACE, **changes, 'num_classes': task.num_classes}
-    del arguments['name']
-    for warm in wanted:
-        found = search(cls(**arguments), splits, task.num_classes, source if warm else None, seed)
-        append({'target': target, 'shape': shape, 'warm': warm, 'seed': seed, **found})
-
-
-def search(space: ModelSpace, splits: data.Splits, classes: int, source: Supernet | None, seed: int) -> dict[str, Any]:
-    seed_everything(seed, workers=True, verbose=False)
-    strategy = WarmStartDARTS(source=source, gradient_clip_val=claim.CLIP)
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as out:
-        trainer = make_trainer(claim.EPOCHS, out, progress=False)
-        evaluator = classification(splits, classes, trainer, **claim.SETTINGS)
-        strategy(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
-    return {
-        'curve': [figures['default'] for figures in strategy.curve],
-        'test_accuracy': strategy.oneshot_module.final['test_accuracy'],
-        'zero_shot': strategy.report and strategy.report.zero_shot_accuracy,
-        'inherited': strategy.report and strategy.report.share_inherited,
-        'mapping_seconds': strategy.report and strategy.report.seconds['mapping'],
-        'seconds': time.perf_counter() - start,
-    }
-
-
-def rows() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in PATH.read_text().splitlines()] if PATH.exists() else []
-
-
-def append(row: dict[str, Any]) -> None:
-    with PATH.open('a') as file:
-        file.write(json.dumps(row) + '\n')
-    print({name: value for name, value in row.items() if name != 'curve'}, flush=True)
+    arguments = {**arguments_of(claim.SPACE), **changes, 'num_classes': task.num_classes}
+    for warm in (False, True):
+        row = {'target': target, 'shape': shape, 'warm': warm, 'seed': seed}
+        if not rows.has(**row):
+            recipe = {'epochs': claim.EPOCHS, 'settings': claim.SETTINGS, 'average': None}
+            rows.append(**row, **search(cls(**arguments), task, seed=seed, source=source if warm else None, **recipe))
 
 
 def report() -> None:
     """Write results/shapes.md."""
-    found = {(row['shape'], row['target'], row['seed'], row['warm']): row for row in rows()}
+    found = {(row['shape'], row['target'], row['seed'], row['warm']): row for row in rows.all()}
     lines = [
         f'Warm starts across shapes (`python benchmarks/shapes.py --data DIR`); all runs have {claim.EPOCHS} epochs.',
         "Epochs: to the cold run's final validation accuracy, reached and held;",
@@ -177,7 +138,7 @@ def report() -> None:
     lines += ['', '| shape | runs | median ratio | smallest |', '|---|---|---|---|']
     for shape, values in ratios.items():
         lines.append(f'| {shape} | {len(values)} | {statistics.median(values):.1f} | {min(values):.1f} |')
-    (HERE / 'results' / 'shapes.md').write_text('\n'.join(lines) + '\n')
+    (RESULTS / 'shapes.md').write_text('\n'.join(lines) + '\n')
 
 
 if __name__ == '__main__':
