@@ -38,9 +38,7 @@ def test_tables_are_those_of_the_committed_runs(tmp_path):
     for path in tables:
         if path.name in committed:
             path.unlink()
-    done = subprocess.run(
-        [sys.executable, '-c', RUN_ALL.format(reports=REPORTS)], cwd=copy, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, '-c', RUN_ALL.format(reports=REPORTS)], cwd=copy, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-300:] + done.stderr[-1500:]
     made = {name: (copy / 'results' / name).read_text() for name in committed if (copy / 'results' / name).exists()}
     assert made == committed
