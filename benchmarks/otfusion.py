@@ -38,7 +38,7 @@ SAMPLES = 200
 SEEDS = (0, 1, 2)
 STEPS = 50
 PAIRS = (('A', 'B'), ('W', 'B'), ('A', 'W'))
-METHODS = ('pictures', 'weights', 'pictures and weights', 'noise')
+METHODS = ('pictures', 'weights', 'pictures and weights', 'noise', 'noise and weights')
 REPAIRS = ('none', 'rescaled', 'regression')
 PEER = {  # test accuracy / loss, cited: 200 activation samples; by weights the better of its two settings
     ('mlp', 'A', 'B'): {'pictures': '82.19', 'weights': '81.05 (weight matching 80.79)'},
@@ -232,7 +232,7 @@ def sides(bench: Bench, network: str, source: str, target: str) -> tuple[nn.Modu
 def fused(bench: Bench, network: str, source: str, target: str, method: str) -> dict[str, Any]:
     """Half and half, without labels and without training."""
     a, b, of_a, of_b = sides(bench, network, source, target)
-    x = noise(tuple(bench.samples.shape)) if method == 'noise' else bench.samples
+    x = noise(tuple(bench.samples.shape)) if 'noise' in method else bench.samples
     acts = activations(a, x), activations(b, x)
     given = None if method == 'weights' else acts
     mapping = align(a.state_dict(), of_a, of_b, b.state_dict(), activations=given, weights='weights' in method)
@@ -336,9 +336,10 @@ def fusion_table(lines: list[dict[str, Any]]) -> list[str]:
         '# Fusion beside sidak/otfusion',
         '',
         'Test accuracy in % / cross-entropy on the 10,000 test pictures of Fashion-MNIST; each network has weight 1/2,',
-        'no labels, no training. Matched by activations of 200 training *pictures*, by *weights*, by both, or by',
-        'activations of 200 pictures of 1/f *noise* (no data). Then nothing, layers *rescaled* (REPAIR), or a *regression*',
-        "of each layer, on the same 200 pictures. otfusion's figures are the cited ones of the peers' README. One pair",
+        'no labels, no training. Matched by activations of 200 training *pictures*, by *weights*, by both, or, without',
+        'data, by activations of 200 pictures of 1/f *noise*, alone or with the weights (what the package does).',
+        'Then nothing, layers *rescaled* (REPAIR), or a *regression* of each layer, on the same 200 pictures.',
+        "otfusion's figures are the cited ones of the peers' README. One pair",
         'of networks each: differences of 1 to 3 points establish nothing.',
         '',
         '| network | fused | matched by | no repair | rescaled | regression | otfusion | parents |',

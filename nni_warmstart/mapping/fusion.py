@@ -16,14 +16,14 @@ from .correspond import Correspondence, correspond
 from .coupling import aligned
 from .mapper import Mapping, evenly, map_tensors
 from .projection import averaging, project, sharing
-from .spaces import Couplings, Space, occurrences
+from .spaces import Couplings, Occurrences, Space, occurrences, place
 from .structure import Structure
 
 SWEEPS = 50  # over all spaces, at most; it took 2 to 18
 
 _State = dict[str, Tensor]
 _Pair = tuple[int, int]  # numbers of a target's space and of the source's
-_Turn = tuple[Tensor, Tensor, Tensor, Tensor]  # positions and ranks in the source's axis, then in the target's
+_Both = tuple[Occurrences, Occurrences]  # in the source's axis and in the target's
 
 
 def align(
@@ -93,7 +93,7 @@ class _Matching:
         self.fixed = evenly(source)
         self.found: dict[_Pair, Tensor] = {}
         self.spaces = Couplings(self.mine, self.theirs, pairs, self.couple)
-        self.axes: dict[str, dict[int, dict[_Pair, list[_Turn]]]] = {}
+        self.axes: dict[str, dict[int, dict[_Pair, _Both]]] = {}
         self.pairs: dict[str, str] = {}
         self.places: dict[_Pair, list[tuple[str, int]]] = defaultdict(list)
         for name, other in pairs.items():
@@ -104,7 +104,7 @@ class _Matching:
             self.axes[name] = {}
             for axis, (x, y) in enumerate(zip(a.channels, b.channels, strict=True)):
                 if x is not None and y is not None and x.ndim == y.ndim == 1:  # two where a grouped convolution reads
-                    self.axes[name][axis] = self._turns(x, y)
+                    self.axes[name][axis] = self._pairs_of(x, y)
                     for pair in self.axes[name][axis]:
                         self.places[pair].append((name, axis))
         self.order = [pair for pair in sorted(self.places) if not self._fixed(pair)]
@@ -122,27 +122,25 @@ class _Matching:
     def _spaces(self, pair: _Pair) -> tuple[Space, Space]:
         return self.spaces.spaces.spaces[pair[0]], self.spaces.source_spaces.spaces[pair[1]]
 
-    def _turns(self, mine: np.ndarray, theirs: np.ndarray) -> dict[_Pair, list[_Turn]]:
+    def _pairs_of(self, mine: np.ndarray, theirs: np.ndarray) -> dict[_Pair, _Both]:
         """Pairs of spaces of two axes, and where they occur: once, or several times where flattened or concatenated."""
         here, there = self.spaces.spaces.of[mine], self.spaces.source_spaces.of[theirs]
         result = {}
         for space in map(int, np.unique(here)):
             other = self.spaces.partner(space, np.unique(there))
-            ours = occurrences(mine, here == space, self.spaces.spaces.rank)
-            others = occurrences(theirs, there == other, self.spaces.source_spaces.rank)
-            turns = [(*others[turn * len(others) // len(ours)], *each) for turn, each in enumerate(ours)]
-            result[space, other] = [tuple(map(torch.from_numpy, turn)) for turn in turns]
+            result[space, other] = (
+                occurrences(theirs, there == other, self.spaces.source_spaces.rank),
+                occurrences(mine, here == space, self.spaces.spaces.rank),
+            )
         return result
 
     def _axis(self, name: str, axis: int) -> Tensor:
         """Coupling of a whole axis as it is now, shape ``(n_source, n_target)``."""
         shape = self.theirs.tensors[self.pairs[name]].shape[axis], self.mine.tensors[name].shape[axis]
         coupling = torch.zeros(shape, dtype=torch.float64)
-        for pair, turns in self.axes[name][axis].items():
+        for pair, both in self.axes[name][axis].items():
             mine, theirs = self._spaces(pair)
-            block = self.couple(theirs, mine)
-            for where, ranks, positions, own in turns:
-                coupling[where[:, None], positions] = block[ranks][:, own]
+            place(coupling, self.couple(theirs, mine), *both)
         return coupling
 
     def correlations(self, theirs: _State, mine: _State) -> dict[_Pair, Tensor]:
@@ -169,8 +167,14 @@ class _Matching:
         if pair not in gains:
             mine, theirs = self._spaces(pair)
             gains[pair] = torch.zeros(*gain.shape[:-2], len(theirs), len(mine), dtype=torch.float64)
-        for where, ranks, positions, own in self.axes[name][axis][pair]:
-            gains[pair][..., ranks[:, None], own] += gain[..., where[:, None], positions].double()
+        theirs, mine = self.axes[name][axis][pair]
+        if theirs.is_whole and mine.is_whole and gain.shape == gains[pair].shape:
+            gains[pair] += gain
+            return
+        for turn in range(mine.turns):
+            there, here = theirs.turn == turn * theirs.turns // mine.turns, mine.turn == turn
+            part = gain[..., theirs.positions[there][:, None], mine.positions[here]]
+            gains[pair][..., theirs.ranks[there][:, None], mine.ranks[here]] += part.double()
 
     def _similarity(self, pair: _Pair, incoming: bool) -> Tensor | None:
         """Cosines of all weights of each source channel and of each target channel, by the couplings of the other spaces."""

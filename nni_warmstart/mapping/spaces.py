@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -183,23 +184,68 @@ class Couplings:
         for space in np.unique(here):
             other = self.partner(int(space), candidates)
             block = self.of(int(space), other)
-            at_mine = occurrences(mine, here == space, self.spaces.rank)
-            at_theirs = occurrences(theirs, there == other, self.source_spaces.rank)
-            for turn, (positions, ranks) in enumerate(at_mine):
-                where, theirs_ranks = at_theirs[turn * len(at_theirs) // len(at_mine)]
-                part = block[torch.from_numpy(theirs_ranks)][:, torch.from_numpy(ranks)]
-                coupling[torch.from_numpy(where)[:, None], torch.from_numpy(positions)[None, :]] = part
+            place(
+                coupling,
+                block,
+                occurrences(theirs, there == other, self.source_spaces.rank),
+                occurrences(mine, here == space, self.spaces.rank),
+            )
         if coupling.shape[0] == coupling.shape[1] and torch.equal(coupling, torch.eye(len(mine), dtype=coupling.dtype)):
             return None
         return coupling
 
 
-def occurrences(channels: np.ndarray, here: np.ndarray, rank: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Positions of a space in an axis and the ranks of its channels there: first occurrences, second ones, and so on."""
+@dataclass(frozen=True)
+class Occurrences:
+    """Where the channels of a space are in an axis.
+
+    Attributes
+    ----------
+    positions, ranks
+        Places in the axis, and the ranks of the channels there.
+    turn
+        Of each place, how many places before it hold the same channel.
+    """
+
+    positions: Tensor
+    ranks: Tensor
+    turn: Tensor
+
+    @cached_property
+    def turns(self) -> int:
+        return int(self.turn.max()) + 1
+
+    @cached_property
+    def is_whole(self) -> bool:
+        """Whether the axis is the space, channel by channel."""
+        return torch.equal(self.positions, self.ranks) and torch.equal(self.ranks, torch.arange(len(self.ranks)))
+
+
+def occurrences(channels: np.ndarray, here: np.ndarray, rank: np.ndarray) -> Occurrences:
+    """Find a space in an axis.
+
+    Parameters
+    ----------
+    channels
+        Of the axis.
+    here
+        Which of them are of the space.
+    rank
+        Of every channel of the network in its space.
+    """
     positions = np.flatnonzero(here)
     held = channels[positions]
     order = np.argsort(held, kind='stable')
     counts = np.unique(held, return_counts=True)[1]
     turn = np.empty(len(held), int)
-    turn[order] = np.concatenate([np.arange(count) for count in counts])
-    return [(positions[turn == k], rank[held[turn == k]]) for k in range(int(counts.max()))]
+    turn[order] = np.arange(len(held)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return Occurrences(*map(torch.from_numpy, (positions, rank[held], turn)))
+
+
+def place(coupling: Tensor, block: Tensor, theirs: Occurrences, mine: Occurrences) -> None:
+    """Write the coupling of two spaces into that of two axes: first occurrences with first ones, and so on."""
+    if theirs.is_whole and mine.is_whole and block.shape == coupling.shape:
+        coupling.copy_(block)
+        return
+    same = theirs.turn[:, None] == mine.turn * theirs.turns // mine.turns
+    coupling[theirs.positions[:, None], mine.positions] = torch.where(same, block[theirs.ranks][:, mine.ranks], 0.0)
