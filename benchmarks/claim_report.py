@@ -52,7 +52,7 @@ def report(rows: Rows, out: Path) -> dict[str, Any]:
     for row in rows:
         by_task[row['task']][row['side']][row['seed']] = row
     for found in by_task.values():  # where leaving out the family leaves the same sources, it was not run again
-        found['strict'] = {**found['warm'], **found['strict']}
+        found['strict'] = found['strict'] or found['warm']
     better = {task: better_cold(found) for task, found in by_task.items() if found['cold, no crops']}
     tables = {side: table(by_task, side) for side in ('warm', 'strict', *controls_in(rows))}
     summary = {
@@ -197,7 +197,12 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 def document(tables: dict[str, Table], summary: dict[str, Any], rows: Rows) -> list[str]:
     """Lines of claim.md."""
-    lines = ['# The claim', '', 'Made by `python benchmarks/claim.py --data DIR`; summary.json has the same figures.', '']
+    lines = [
+        '# The claim',
+        '',
+        'Made by `python benchmarks/claim.py --data DIR --zoo ZOO`; summary.json has the same figures.',
+        '',
+    ]
     lines += required(summary)
     for side, title in (('warm', 'Main table: the dataset left out'), ('strict', 'Strict table: its whole family left out')):
         if tables.get(side):

@@ -246,6 +246,7 @@ class SearchModule(_Base):
         name = self._validation_metric(measured)
         if name is not None:
             figures['default'] = float(measured[name])
+            figures |= {key: float(value) for key, value in measured.items() if key.startswith(f'{name}/')}  # by dataset
         elif not self.curve:
             _logger.warning(
                 'The evaluator logs no validation metric (val_acc, val_accuracy, or val_ and the name of its metric), so '

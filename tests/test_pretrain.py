@@ -45,6 +45,7 @@ def test_one_search_on_two_datasets(joint):
     assert {'val_acc/a', 'val_acc/b'} <= metrics.keys()
     mean = (metrics['val_acc/a'] + metrics['val_acc/b']) / 2
     assert strategy.curve[-1]['default'] == pytest.approx(float(mean))
+    assert strategy.curve[-1]['val_acc/a'] == metrics['val_acc/a']  # what NNI gets, a curve on its page for each
 
 
 def test_batches_hold_one_dataset(joint):
