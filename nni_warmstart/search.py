@@ -75,23 +75,27 @@ def run_search(
         flip=config.data.flip,
     )
     checkpoint.keep(out, {**asdict(config), 'seed': seed}, resume=resume)
+    if resume and checkpoint.exists(out):
+        strategy.source = None  # it has started, from what was best then
     strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
+    module = cast(SearchModule, strategy.oneshot_module)
+    module.begun = start
     if resume:
         checkpoint.resume(strategy, out, config.evaluator.max_epochs)
     strategy.run()
-    curve, module = strategy.curve, cast(SearchModule, strategy.oneshot_module)
+    curve, warm_start = strategy.curve, module.warm_start
     architecture = {'sample': module.export(), 'probabilities': module.probabilities()}
     result = {
         'strategy': config.strategy.name,
-        'source': None if strategy.report is None else strategy.report.source,
+        'source': warm_start and warm_start['source'],
         'data': task.name,
         'seed': seed,
         'final': getattr(module, 'final', {}),
         'curve': curve,
         'alphas': module.alphas,
-        'warm_start': None if strategy.report is None else strategy.report.to_dict(),
+        'warm_start': warm_start,
         'architecture': architecture['sample'],
-        'seconds': time.perf_counter() - start,
+        'seconds': module.seconds,
         'versions': {name: version(name) for name in ('nni-warmstart', 'nni', 'torch', 'pytorch-lightning')},
     }
     if not module.trainer.is_global_zero:  # of several devices the first writes

@@ -58,6 +58,13 @@ class SearchModule(_Base):
     average = 0.0
     """Epochs over which the weights that are validated, tested and kept are averaged; 0 for the last ones."""
 
+    warm_start: dict[str, Any] | None = None
+    """The strategy's report as plain data; a resumed search has that of its beginning."""
+
+    seconds_before = 0.0
+    begun = 0.0
+    """Seconds that a resumed search took before, and by this process' clock its start; in checkpoints too."""
+
     parameter_free_cap: int | None = None
     stop_on_eigenvalue = False
     """Guards of :mod:`nni_warmstart.guards`; the strategy sets them."""
@@ -184,6 +191,11 @@ class SearchModule(_Base):
         self.final = self.trainer.strategy.broadcast(self.final)
         if 'default' in self.final and self._reports_to_nni():
             nni.report_final_result(self.final)
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock of the search so far, in all its processes."""
+        return self.seconds_before + time.perf_counter() - self.begun
 
     def probabilities(self) -> dict[str, dict[Any, float]]:
         """Of every candidate by choice: NNI's ``export_probs`` without the noise of GumbelDARTS, so it draws no numbers."""
@@ -328,6 +340,8 @@ class SearchModule(_Base):
             'curve': self.curve, 'averaged': averaged,
             'samples': json.dumps(self.samples),  # labels of NNI are no plain text
             'alphas': json.dumps(self.alphas),
+            'warm_start': json.dumps(self.warm_start),
+            'seconds': self.seconds,
             'random': random_state(self._generators()),
         }  # fmt: skip
 
@@ -338,6 +352,8 @@ class SearchModule(_Base):
             self.samples = json.loads(checkpoint[STATE].get('samples', '[]'))
             unknown = json.dumps([{} for _ in self.curve])  # a checkpoint from before they were recorded
             self.alphas = json.loads(checkpoint[STATE].get('alphas', unknown))
+            self.warm_start = json.loads(checkpoint[STATE].get('warm_start', 'null'))
+            self.seconds_before = checkpoint[STATE].get('seconds', 0.0)
             self._earlier = checkpoint[STATE].get('averaged')
             self._random = checkpoint[STATE]['random']
 

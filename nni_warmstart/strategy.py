@@ -122,7 +122,7 @@ class WarmStartDARTS(DARTS):
             penalty = LivePenalty(module.penalty, lambda: module.model)
             del module.penalty  # a submodule, which gives no place to another object
             module.penalty = cast(Any, penalty)
-        module.average = self.average
+        module.average, module.begun = self.average, time.perf_counter()
         module.parameter_free_cap, module.stop_on_eigenvalue = self.parameter_free_cap, self.stop_on_eigenvalue
         return module
 
@@ -146,6 +146,7 @@ class WarmStartDARTS(DARTS):
         evaluator.module.held_out = lambda: self._loader('val')
         if self.source is not None:
             self.report = self._warm_start(mutated.model_space, evaluator)
+            evaluator.module.warm_start = self.report.to_dict()
             _logger.info('%s', self.report.summary())
         if channel.in_trial():
             channel.forward_metrics(engine, lambda: len(self.curve) - 1)

@@ -17,7 +17,7 @@ from conftest import OwnSpace
 from PIL import Image
 from test_data import save_npz
 
-from nni_warmstart import Supernet
+from nni_warmstart import Supernet, SupernetZoo
 from nni_warmstart.cli import main
 from nni_warmstart.evaluator import Cosine
 
@@ -118,11 +118,29 @@ def test_a_killed_search_resumes_to_the_same_result(folder, strategy, settings):
     assert all(torch.equal(tensor, resumed.tensors[name]) for name, tensor in whole.tensors.items())
     results = [json.loads((folder / name / 'result.json').read_text()) for name in ('whole', 'killed')]
     assert results[0]['architecture'] == results[1]['architecture']
+    assert results[1]['seconds'] > sum(figures['epoch_seconds'] for figures in results[1]['curve'])
     for figure in ('default', 'alpha_eigenvalue'):
         assert [f.get(figure) for f in results[0]['curve']] == [f.get(figure) for f in results[1]['curve']]
     assert main([*command, '--out', str(folder / 'killed'), '--resume']) == 0  # already at its end
     again = Supernet.load(folder / 'killed' / 'supernet.safetensors')
     assert all(torch.equal(tensor, again.tensors[name]) for name, tensor in whole.tensors.items())
+
+
+def test_a_resumed_search_keeps_its_source(folder):
+    """What it has remembered since would be nearer."""
+    zoo = SupernetZoo(folder / 'zoo')
+    assert search(folder) == 0
+    zoo.add(Supernet.load(folder / 'out' / 'supernet.safetensors').renamed('first'))
+    warm = [f'strategy.{key}' for key in ('name=WarmStartDARTS', 'source=nearest', f'zoo={zoo.root}', f'save_to={zoo.root}')]
+    settings = [word for each in warm for word in ('--set', each)]
+    assert search(folder, *settings) == 0
+    before = json.loads((folder / 'out' / 'result.json').read_text())
+    assert zoo.names() != ['first']
+    zoo.remove('first')
+    assert search(folder, *settings, '--resume') == 0
+    after = json.loads((folder / 'out' / 'result.json').read_text())
+    assert (after['source'], after['warm_start']) == (before['source'], before['warm_start'])
+    assert after['source'] == 'first'
 
 
 def test_a_killed_pretraining_resumes_to_the_same_supernet(folder, capsys):
