@@ -164,10 +164,12 @@ def _add_onto(parser: argparse.ArgumentParser) -> None:
 
 def _add_rank(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        '--data',
-        required=True,
-        help="the new dataset: 'digits', a file.npz, or a folder with one folder of pictures per class",
+        '--data', help="the new dataset: 'digits', a file.npz, or a folder with one folder of pictures per class"
     )
+    parser.add_argument(
+        '--config', type=Path, help='or search.yml: its data as its space takes them, as source: nearest does'
+    )
+    _add_set(parser)
     parser.add_argument(
         '--by', default='otdd',
         help='otdd: optimal transport between datasets; sliced: the same by projections; logme: evidence of the labels '

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.bar import Bar
 from rich.box import SIMPLE_HEAD
@@ -16,6 +16,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from . import devices
+
+if TYPE_CHECKING:
+    from .data import Task
 
 _HAS_WIDTH = sys.stdout.isatty() or 'COLUMNS' in os.environ
 _console = Console(quiet=not devices.is_first(), width=None if _HAS_WIDTH else 120)
@@ -196,7 +199,6 @@ def _check_file(option: str, path: Path, suffix: str) -> None:
 
 def zoo_rank(arguments: argparse.Namespace) -> None:
     """The entries in order of their promise."""
-    from .data import digits, from_folder, from_npz
     from .errors import ConfigError, ZooError
     from .ranking import RANKINGS
     from .zoo import open_zoo
@@ -207,8 +209,7 @@ def zoo_rank(arguments: argparse.Namespace) -> None:
         raise ConfigError(f'--seed {arguments.seed} must be from 0 to {2**32 - 1}.')
     if arguments.heatmap is not None:
         _check_file('--heatmap', arguments.heatmap, '.png')
-    path = Path(arguments.data).expanduser()
-    task = digits() if arguments.data == 'digits' else from_folder(path) if path.is_dir() else from_npz(path)
+    task = _task(arguments)
     zoo = open_zoo(arguments.zoo)
     with _console.status(f'Ranking {len(zoo)} entries by {arguments.by} ...'):
         ranked = zoo.rank(task, by=arguments.by, seed=arguments.seed)
@@ -227,6 +228,21 @@ def zoo_rank(arguments: argparse.Namespace) -> None:
         names, distances = pairwise(list(zoo.entries()), task)
         heatmap(names, distances, arguments.heatmap)
         _console.print(f'Pairwise distances drawn in {arguments.heatmap}')
+
+
+def _task(arguments: argparse.Namespace) -> Task:
+    """The data to rank for."""
+    from .config import parse_search
+    from .data import digits, from_folder, from_npz
+    from .errors import ConfigError
+    from .search import adapted
+
+    if (arguments.data is None) == (arguments.config is None):
+        raise ConfigError('give one of --data and --config: the new dataset, or search.yml.')
+    if arguments.config is not None:
+        return adapted(parse_search(_document(arguments), arguments.config.resolve().parent))
+    path = Path(arguments.data).expanduser()
+    return digits() if arguments.data == 'digits' else from_folder(path) if path.is_dir() else from_npz(path)
 
 
 def zoo_add(arguments: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from . import strategy as strategies
 from .data import Task, digits, from_folder, from_npz, from_torchvision
 from .errors import ConfigError, WarmStartError
+from .mapping.transfer import check_settings
 from .settings import check_values, checked, known, limits, mapping, near, section_of, typed
 
 STRATEGIES: dict[str, type[strategies.WarmStartDARTS]] = {
@@ -45,6 +46,9 @@ _STRATEGY_TYPES: dict[str, tuple[type, float | None, bool]] = {
 
 WARM_KEYS = ('source', 'zoo', 'head', 'alpha', 'keep', 'noise', 'untraceable')
 """Settings of a warm start; they have no effect under one of NNI's own names."""
+
+_START = {'head': 'ridge', 'alpha': 'transfer', 'keep': 0.8, 'noise': 1e-3, 'untraceable': 'error'}
+"""Those that a transfer takes, with what passes."""
 
 
 @dataclass(frozen=True)
@@ -258,6 +262,10 @@ def _strategy(section: Mapping[str, Any]) -> NamedConfig:
         named.arguments['temperature'] = _temperature(named.arguments['temperature'])
     if isinstance(named.arguments.get('source'), str) and named.arguments['source'] in ('none', 'None', ''):
         named.arguments['source'] = None  # searchSpace of NNI: a choice between null and a name has no null
+    try:
+        check_settings(**{**_START, **{key: value for key, value in named.arguments.items() if key in _START}})
+    except WarmStartError as error:
+        raise ConfigError(f'strategy.{error}') from error
     if not named.name.startswith('WarmStart'):
         return NamedConfig(named.name, {key: v for key, v in named.arguments.items() if key not in WARM_KEYS})
     return named

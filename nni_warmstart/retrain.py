@@ -22,6 +22,7 @@ from .errors import ConfigError
 from .evaluator import classification, make_trainer, seed_of
 from .measure import final_accuracy
 from .network import Network, check_format, chosen, export, inherited, is_blind
+from .search import adapted
 from .supernet import Supernet
 
 WEIGHTS = ('scratch', 'inherited')
@@ -77,9 +78,8 @@ def retrain(
     for kind in exports:
         check_format(kind)
     out, start = checkpoint.output_folder(out), time.perf_counter()
-    cls = spaces.resolve(config.space.name, allow_import=True)
-    channels, side = spaces.input_of(cls, config.space.arguments)
-    task = config.data.load(config.base, side).adapted(channels, side)
+    task = adapted(config)
+    channels, side = task.train_x.shape[1:3]
     splits = learning(task, config.evaluator.val_share)
     architecture = found_by(run)
     seed_everything(seed, workers=True, verbose=False)

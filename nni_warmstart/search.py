@@ -14,7 +14,7 @@ from pytorch_lightning import seed_everything
 
 from . import checkpoint, spaces, storage
 from .config import SearchConfig, make_strategy
-from .data import split
+from .data import Task, split
 from .evaluator import classification, make_trainer
 from .mapping.report import TransferReport
 from .mapping.transfer import transfer
@@ -52,9 +52,8 @@ def run_search(
     """
     out = checkpoint.output_folder(out)
     start = time.perf_counter()
-    cls = spaces.resolve(config.space.name, allow_import=True)
-    channels, side = spaces.input_of(cls, config.space.arguments)
-    task = config.data.load(config.base, side).adapted(channels, side)
+    task = adapted(config)
+    channels, side = task.train_x.shape[1:3]
     splits = split(task, val_share=config.evaluator.val_share)
     seed_everything(seed, workers=True, verbose=False)
     space = spaces.create(config.space.name, config.space.arguments, task.num_classes, allow_import=True)
@@ -111,6 +110,13 @@ def run_search(
     return result
 
 
+def adapted(config: SearchConfig) -> Task:
+    """The data of a search, as its space takes them."""
+    cls = spaces.resolve(config.space.name, allow_import=True)
+    channels, side = spaces.input_of(cls, config.space.arguments)
+    return config.data.load(config.base, side).adapted(channels, side)
+
+
 def preview(config: SearchConfig, source: Supernet) -> TransferReport:
     """What a search would inherit from ``source``, without training; the classifier counts as fresh.
 
@@ -119,10 +125,10 @@ def preview(config: SearchConfig, source: Supernet) -> TransferReport:
     WarmStartError
         If the space does not work, or has nothing in common with the source.
     """
-    cls = spaces.resolve(config.space.name, allow_import=True)
-    channels, side = spaces.input_of(cls, config.space.arguments)
-    task = config.data.load(config.base, side).adapted(channels, side)
+    task = adapted(config)
+    channels, side = task.train_x.shape[1:3]
     space = spaces.create(config.space.name, config.space.arguments, task.num_classes, allow_import=True)
     spaces.check_input(space, channels, side, task.num_classes)
-    target = make_strategy(config.strategy, config.base).mutate_model(space)
-    return transfer(source, target, head='random')
+    strategy = make_strategy(config.strategy, config.base)
+    settings = {key: getattr(strategy, key) for key in ('alpha', 'keep', 'noise', 'untraceable')}
+    return transfer(source, strategy.mutate_model(space), head='random', **settings)

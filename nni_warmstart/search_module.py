@@ -285,8 +285,8 @@ class SearchModule(_Base):
         data = getattr(self.trainer, 'datamodule', None)
         if data is None or not is_overridden('test_dataloader', data, LightningDataModule):
             return None
-        if not self._is_nnis('validation_step'):
-            return None  # only the evaluator knows how to feed the model
+        if not self._is_nnis('validation_step') or 'acc' not in getattr(self.training_module, 'metrics', {}):
+            return None  # only the evaluator knows how to feed the model, and what its outputs mean
         data.setup('test')
         loader = data.test_dataloader()
         if not isinstance(loader, DataLoader):

@@ -24,6 +24,8 @@ from .supernet import Supernet
 _logger = logging.getLogger(__name__)
 
 SUFFIX = '.safetensors'
+RULES = ('nearest', 'fused', 'joint', 'auto', 'none')
+"""What ``source=`` takes for a way to choose, or for a cold start."""
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,199}')  # a file's name has at most 255 characters, a part's is longer
 
 
@@ -156,6 +158,8 @@ class SupernetZoo:
         """
         if not _NAME.fullmatch(name):
             raise ZooError(f'zoo entry name {name!r} may hold letters, digits, ".", "_" and "-" only, 200 at most.')
+        if name in RULES:
+            raise ZooError(f'zoo entry name {name!r} means a rule as a source ({", ".join(RULES)}); choose another.')
         if isinstance(self._files, LocalFileSystem):
             trouble = unwritable(self._folder)
             if trouble:

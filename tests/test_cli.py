@@ -267,6 +267,7 @@ def test_zoo_rank(folder, capsys):
     for by in ('sliced', 'static', 'random', 'logme', 'probe'):
         assert main([*command, '--by', by]) == 0
     assert main(['zoo', 'rank', '--zoo', zoo, '--data', 'digits']) == 0
+    assert main(['zoo', 'rank', '--zoo', zoo, '--config', str(folder / 'search.yml'), '--set', 'data.flip=true']) == 0
 
 
 def test_zoo_rank_errors(folder, capsys):
@@ -276,6 +277,7 @@ def test_zoo_rank_errors(folder, capsys):
         ([str(folder / 'missing.npz')], 'does not exist'),
         (['digits', '--by', 'best'], "--by 'best' is unknown; choose one of otdd"),
         (['digits', '--heatmap', 'map.gif'], '--heatmap map.gif must end in .png'),
+        (['digits', '--config', 'search.yml'], 'give one of --data and --config'),
         (['digits', '--seed', '99999999999999999999'], 'must be from 0 to'),
         (['digits', '--zoo', 'nowhere://zoo'], 'cannot be opened: Protocol not known'),
     ):
@@ -327,7 +329,10 @@ def test_own_space_by_module_and_class(folder, monkeypatch):
         ('strategy.souce=x', 'key strategy.souce is unknown; did you mean source?'),
         ('strategy={name: WarmStartDARTS, source: nothing}', "source = 'nothing' is neither a file nor an entry of"),
         ('strategy={name: WarmStartDARTS, keep: 2}', 'keep = 2, but it must be from 0 to 1'),
-        ('strategy={name: WarmStartDARTS, head: best}', "head = 'best' is unknown"),
+        ('strategy={name: WarmStartDARTS, head: best}', "strategy.head = 'best' is unknown"),
+        ('strategy={name: DARTS, keep: 5}', 'strategy.keep = 5, but it must be from 0 to 1'),
+        ('strategy={name: DARTS, alpha: true}', 'strategy.alpha = True, but it must be from 0 to 1'),
+        ('strategy={name: DARTS, head: foo}', "strategy.head = 'foo' is unknown"),
         ('seed=-1', 'seed = -1, but it must be from 0 to 4294967295'),
         ('sed=1', 'key sed is unknown; did you mean seed?'),
         ('seed', '--set \'seed\' has no "="'),

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import OwnSpace, make_task, run, small_space
+from nni.nas.evaluator.pytorch import DataLoader, Regression
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.space import RawFormatModelSpace
 from sklearn.linear_model import Ridge
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from nni_warmstart import (
     Supernet,
@@ -206,8 +210,51 @@ def test_labels_of_other_types_and_ranges(source):
     x, y = next(iter(batches(3)))
     report = transfer(source, target(3), data=[(x, y.int())])
     assert report.zero_shot_accuracy is not None
-    with pytest.raises(TransferError, match=r'and the classifier .* has 3 classes; number them from 0'):
-        transfer(source, target(3), data=[(x, y + 1)])
+    for head in ('ridge', 'random'):
+        with pytest.raises(TransferError, match=r'labels from 1 to 3, and the classifier has 3 classes; number them from 0'):
+            transfer(source, target(3), head=head, data=[(x, y + 1)])
+    assert set(y.tolist()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize('shape', [(8,), (8, 3), (8, 8, 8)])
+def test_labels_that_are_no_classes(source, shape):
+    x, y = next(iter(batches(3)))[0], torch.rand(shape)
+    with pytest.raises(TransferError, match=r"head 'ridge' is fitted on classes, .* type torch.float32; pass head='random'"):
+        transfer(source, target(3), data=[(x, y)])
+    report = transfer(source, target(3), head='random', data=[(x, y)])
+    assert report.zero_shot_accuracy is None
+    assert any(origin.how == 're-estimated' for origin in report.origins)
+
+
+def test_pictures_that_are_not_finite(source):
+    x, y = next(iter(batches(3)))
+    x[0, 0, 0, 0] = float('nan')
+    with pytest.raises(TransferError, match='are not finite; look for NaN or infinite pixels'):
+        transfer(source, target(3), data=[(x, y)])
+
+
+def test_any_evaluator_of_nni(source, tmp_path):
+    """Regression has no classes to fit a head on, and no accuracy."""
+    generator = torch.Generator().manual_seed(0)
+    data = [
+        TensorDataset(torch.rand(32, 3, 8, 8, generator=generator), torch.rand(32, 1, generator=generator)) for _ in '12'
+    ]
+    loaders = [DataLoader(each, 8) for each in data]
+    evaluator = Regression(
+        train_dataloaders=loaders[0], val_dataloaders=loaders[1], max_epochs=1, enable_progress_bar=False, logger=False,
+        enable_checkpointing=False, default_root_dir=str(tmp_path),
+    )  # fmt: skip
+    strategy = WarmStartDARTS(source=source, head='random')
+    strategy(RawFormatModelSpace(small_space(1), evaluator), SequentialExecutionEngine())
+    assert strategy.report.zero_shot_accuracy is None
+    assert strategy.report.share_inherited > 0.9
+    assert set(strategy.oneshot_module.final) >= {'default', 'val_loss'}
+    assert 'test_accuracy' not in strategy.oneshot_module.final
+
+
+def test_a_target_that_is_not_mutated(source):
+    with pytest.raises(TransferError, match=r'NasBench201 is not mutated; pass the result of strategy.mutate_model'):
+        transfer(source, small_space(3), data=batches(3))
 
 
 def test_a_part_of_sorted_data_has_every_class(source):
@@ -384,6 +431,7 @@ def test_a_model_without_a_linear_classifier_takes_the_other_heads(source):
     [
         ({'keep': 1.5}, 'keep = 1.5, but it must be from 0 to 1'),
         ({'keep': None}, 'keep = None, but it must be from 0 to 1'),
+        ({'keep': True}, 'keep = True, but it must be from 0 to 1'),
         ({'keep': -0.1}, 'keep = -0.1, but it must be from 0 to 1'),
         ({'alpha': 2}, 'alpha = 2, but it must be from 0 to 1'),
         ({'alpha': 'best'}, "alpha = 'best' is unknown"),

@@ -86,6 +86,12 @@ def test_names_are_file_names(tmp_path, supernet, name):
         SupernetZoo(tmp_path).add(supernet.renamed(name))
 
 
+@pytest.mark.parametrize('name', ['nearest', 'joint', 'none'])
+def test_names_that_mean_a_rule(tmp_path, supernet, name):
+    with pytest.raises(ZooError, match=f"'{name}' means a rule as a source"):
+        SupernetZoo(tmp_path).add(supernet.renamed(name))
+
+
 def test_numbered_names(zoo, supernet):
     assert [zoo.add_numbered(supernet, 'net') for _ in range(2)] == ['net-1', 'net-2']
     assert zoo.names() == ['net-1', 'net-2']

@@ -1,4 +1,4 @@
-"""transfer: carry a supernet's weights and alphas over to a target, computed first and applied once."""
+"""transfer: carry a supernet's weights and alphas over to a target, wholly or, where anything fails, not at all."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.oneshot.pytorch.strategy import is_supernet
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -76,7 +77,7 @@ def transfer(
         Training data of the target, for batch-norm statistics and the head: a loader of batches ``(inputs, classes)``, a
         torch dataset, or two tensors.
     val_data
-        Data on which the accuracy before any training is measured; ``data`` when None.
+        Data on which the accuracy before any training is measured (where the labels are classes); ``data`` when None.
     seed
         Seed of that noise.
     max_samples
@@ -98,9 +99,11 @@ def transfer(
     Raises
     ------
     TransferError
-        If an argument is out of its range, the two have nothing in common, or the head needs data and there are none.
+        If an argument is out of its range, the two have nothing in common, or the head needs classes and there are none.
     """
     check_settings(head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable)
+    if isinstance(target, ModelSpace) and not is_supernet(target):
+        raise TransferError(f'{type(target).__name__} is not mutated; pass the result of strategy.mutate_model(space).')
     if data is None and head in FITTED:
         raise TransferError(
             f"head {head!r} is fitted on the target's training data and there are none; pass data=, or head='random'."
@@ -110,6 +113,11 @@ def transfer(
     with quiet_randomness(), ExitStack() as stack:
         clock = _Clock()
         batches = _take(data, max_samples)
+        if head in FITTED and not _has_classes(batches):
+            raise TransferError(
+                f'head {head!r} is fitted on classes, whole numbers from 0, one per picture, and data has labels of shape '
+                f"{tuple(batches[0][1].shape)} and type {batches[0][1].dtype}; pass head='random'."
+            )
         draft = stack.enter_context(_all_or_nothing(target, device))
         head_name = _head_of(draft, head, batches, device)
         strength = {'transfer': 1.0, 'reset': 0.0}[alpha] if isinstance(alpha, str) else float(alpha)
@@ -132,7 +140,11 @@ def transfer(
                 origins.update({n: replace(origins[n], how=how) for n in head_tensors(head_name) if n in origins})
             clock.stop('head')
             probe = _take(val_data, max_samples) if val_data is not None else batches
-            accuracy = accuracy_on(draft, probe, device, heads) if probe else None
+            accuracy = None
+            if probe and _has_classes(probe):
+                if head_name is not None:
+                    _check_range(torch.cat([y for _, y in probe]), draft.get_submodule(head_name).out_features)
+                accuracy = accuracy_on(draft, probe, device, heads)
             clock.stop('probe')
     return TransferReport(
         ' + '.join(each.name for each, _ in sources),
@@ -223,7 +235,7 @@ def check_settings(*, head: str, alpha: str | float, keep: float, noise: float, 
     for name, value, highest in (('alpha', alpha, 1.0), ('keep', keep, 1.0), ('noise', noise, float('inf'))):
         if name == 'alpha' and isinstance(value, str):
             continue
-        if not isinstance(value, int | float) or not 0 <= value <= highest or math.isinf(value):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= highest or math.isinf(value):
             wanted = 'from 0 to 1' if highest == 1 else '0 or more'
             raise TransferError(f'{name} = {value}, but it must be {wanted}.')
 
@@ -247,6 +259,18 @@ def accuracy_on(
             total += len(y)
     model.train(was_training)
     return right / max(total, 1)
+
+
+def _has_classes(batches: list[tuple[Any, Tensor]]) -> bool:
+    return all(y.dim() == 1 and not y.is_floating_point() and not y.is_complex() for _, y in batches)
+
+
+def _check_range(labels: Tensor, classes: Any) -> None:
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise TransferError(
+            f'data has labels from {low} to {high}, and the classifier has {classes} classes; number them from 0.'
+        )
 
 
 def among_own(logits: Tensor, y: Tensor, heads: Mapping[str, tuple[int, int]]) -> Tensor:
@@ -278,11 +302,9 @@ def _fit_head(
     module = model.get_submodule(head_name)
     assert isinstance(module, nn.Linear)
     features, labels = features_of(model, head_name, batches, device)
-    if int(labels.min()) < 0 or int(labels.max()) >= module.out_features:
-        raise TransferError(
-            f'data has labels from {int(labels.min())} to {int(labels.max())}, and the classifier {head_name!r} has '
-            f'{module.out_features} classes; number them from 0.'
-        )
+    _check_range(labels, module.out_features)
+    if not torch.isfinite(features).all():
+        raise TransferError('the features of data are not finite; look for NaN or infinite pixels in the pictures.')
     for start, stop in (heads or {'': (0, module.out_features)}).values():
         chosen = (labels >= start) & (labels < stop)
         x, y, rows = features[chosen], labels[chosen] - start, stop - start
@@ -368,7 +390,8 @@ def _take(data: Any, max_samples: int) -> list[tuple[Any, Tensor]]:
     for batch in data:
         if not (isinstance(batch, list | tuple) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)):
             raise TransferError('data must give batches (inputs, classes) of two tensors; wrap your loader so that it does.')
-        taken.append((batch[0], batch[1].cpu().long()))
+        y = batch[1].cpu()
+        taken.append((batch[0], y if y.is_floating_point() or y.is_complex() else y.long()))
         size += len(batch[1])
         if size >= max_samples:
             break
