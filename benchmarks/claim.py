@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument('--data', type=Path, help='folder of NAME.npz')
     parser.add_argument('--space', type=yaml.safe_load, default=SPACE, help=f'name or YAML mapping (default: {SPACE})')
     parser.add_argument(
-        '--seeds', type=int, nargs='+', default=[3], help='how many, or, where several are given, which (default: 3)'
+        '--seeds', type=int, nargs='+', default=[3], help='how many, or, where 0 or several are given, which (default: 3)'
     )
     parser.add_argument('--tasks', nargs='+', metavar='NAME', help=f'default: all in DIR but {", ".join(TUNING)}')
     parser.add_argument('--zoo', help='of the sources (default: the shipped one)')
@@ -146,7 +146,7 @@ def main() -> None:
     missing = [name for name in names if not (arguments.data / f'{name}.npz').is_file()]
     if missing:
         parser.error(f'--tasks: {", ".join(missing)} not in {arguments.data}.')
-    seeds = arguments.seeds if len(arguments.seeds) > 1 else list(range(arguments.seeds[0]))
+    seeds = list(range(arguments.seeds[0])) if len(arguments.seeds) == 1 and arguments.seeds[0] else arguments.seeds
     recipe = setting.recipe
     alike = {name for name in names if sources(setting, name, strict=True) == sources(setting, name, strict=False)}
     first = [

@@ -185,6 +185,7 @@ def report(rows: list[dict[str, Any]], space: dict[str, Any], out: Path) -> None
     }
     others = [statistics.mean(gains) for gains in sound.values() if gains]
     summary = {
+        'recipe': rows[-1]['recipe'],
         'tasks': len(differences),
         'share_at_least_as_good': statistics.mean(gap >= 0 for gap, _ in differences),
         'share_within_half_error': statistics.mean(gap >= -error / 2 for gap, error in differences),

@@ -62,7 +62,7 @@ def report(rows: Rows, out: Path) -> dict[str, Any]:
         'against_better_cold': summarise(table(better, 'warm')),
         'recipe_over_plain_copy_geomean': against_copy(tables),
         'zero_shot_over_chance_median': zero_shot(rows),
-        'networks': json.loads((out / NETWORKS).read_text()) if (out / NETWORKS).exists() else {},
+        'networks': networks(rows, out),
         'equals_upstream': [row['equals_upstream'] for row in rows if 'equals_upstream' in row],
     }
     write_json(out / 'summary.json', summary)
@@ -70,6 +70,12 @@ def report(rows: Rows, out: Path) -> dict[str, Any]:
     if tables.get('warm'):
         draw(by_task, tables['warm'], rows, out)
     return summary
+
+
+def networks(rows: Rows, out: Path) -> dict[str, Any]:
+    """What claim_networks.py wrote, if it is of the same recipe."""
+    found = json.loads((out / NETWORKS).read_text()) if (out / NETWORKS).exists() else {}
+    return found if rows and found.get('recipe') == rows[-1]['recipe'] else {}
 
 
 def controls_in(rows: Rows) -> list[str]:
