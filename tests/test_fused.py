@@ -17,6 +17,8 @@ def test_fused_with_itself_is_itself():
     target = trained(small_space(), 1)
     report = transfer([source, source, source], target, head='copy', keep=1, noise=0)
     assert {origin.how for origin in report.origins if origin.parameter} == {'fused'}
+    assert {key.partition(': ')[0] for key in report.couplings} == {'source'}
+    assert all(torch.equal(each, torch.eye(len(each), dtype=each.dtype)) for each in report.couplings.values())
     for name, tensor in target.state_dict().items():
         assert torch.allclose(tensor, model.state_dict()[name], atol=1e-6), name
 
@@ -28,6 +30,8 @@ def test_sources_of_different_shapes_are_fused():
         list(zip(sources, (0.25, 0.75), strict=True)), target, data=(torch.randn(32, 3, 8, 8), torch.arange(32) % 3)
     )
     assert report.source == 'w4 + w8'
+    shapes = {(key.partition(': ')[0], *each.shape) for key, each in report.couplings.items()}
+    assert {('w4', 4, 6), ('w8', 8, 6)} <= shapes
     assert report.share_inherited == 1.0
     alphas = [introspect.choices(target)['cell/0_1'].alpha.detach(), *(source.alpha('cell/0_1') for source in sources)]
     assert torch.allclose(alphas[0], 0.25 * alphas[1] + 0.75 * alphas[2], atol=1e-6)

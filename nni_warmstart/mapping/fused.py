@@ -69,8 +69,14 @@ def inherit_fused(
     for name, value in average.items():
         first = found[held[name][0]].origins[name]
         how = 'fused' if len(held[name]) > 1 and value.is_floating_point() else first.how
-        writer.write(name, value, how, first.source or '', first.by)
-    return replace(found[0], origins=writer.origins)
+        partners = dict.fromkeys(found[k].origins[name].source or '' for k in held[name])
+        writer.write(name, value, how, ', '.join(partners) if how == 'fused' else first.source or '', first.by)
+    couplings = {
+        f'{source.name}: {tensor}': coupling
+        for (source, _), each in zip(sources, found, strict=True)
+        for tensor, coupling in each.couplings.items()
+    }
+    return replace(found[0], origins=writer.origins, couplings=couplings)
 
 
 def _aligned(

@@ -31,7 +31,7 @@ class TensorOrigin:
         source's features), 'transported' (a head from the source's class weights), 're-estimated' (batch-norm statistics),
         'fresh'.
     source
-        Name of the source tensor, or None.
+        Name of the source tensor, or None; of several sources, the names that differ.
     numel
         Its size.
     parameter
@@ -82,7 +82,7 @@ class TransferReport:
         Label of a choice -> all candidates of the target, and of the source.
     couplings
         Source tensor -> coupling of the channel space that it is the first to have, shape ``(n_source, n_target)``; empty
-        where the spaces are the same.
+        where the spaces are the same. Of several sources: 'source: tensor'.
     """
 
     source: str
