@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +59,16 @@ class DataConfig:
     npz: dict | None = None
     folder: dict | None = None
     torchvision: dict | None = None
+    label: str | None = None  # how the task is called; by default as the data
     licence: str | None = None
     flip: bool = False  # whether a mirrored picture has the same class: then training pictures are mirrored at random
 
     def load(self, base: Path, side: int) -> Task:
         """Read the task; relative paths start at ``base``, the YAML's folder; picture files are read at ``side`` pixels."""
+        task = self._read(base, side)
+        return task if self.label is None else replace(task, name=self.label)
+
+    def _read(self, base: Path, side: int) -> Task:
         if self.name is not None:
             if self.name != 'digits':
                 raise ConfigError(

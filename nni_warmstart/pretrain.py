@@ -65,7 +65,7 @@ def pretrain(
     for item in config.data:
         task = item.load(config.base, side)
         if task.name in tasks:
-            raise DataError(f'dataset {task.name!r} is named twice in data; each may appear once.')
+            raise DataError(f'dataset {task.name!r} is named twice in data; give one a label: of its own.')
         tasks[task.name] = task
     settings = asdict(config.evaluator)
     seed_everything(seed, workers=True, verbose=False)

@@ -252,6 +252,29 @@ def test_pretrain_and_zoo(folder, capsys):
     assert [path.name for path in (folder / 'zoo').iterdir()] == ['mine.safetensors']
 
 
+def test_datasets_of_one_name_need_labels(folder, capsys):
+    data = [{'npz': {'path': 'shapes.npz'}}, {'npz': {'path': 'shapes.npz'}}]
+    document = {'space': SMALL['space'], 'evaluator': {'max_epochs': 1, 'steps_per_epoch': 2, 'batch_size': 8}}
+    config = folder / 'pretrain.yml'
+    command = [
+        'pretrain',
+        '--config',
+        str(config),
+        '--name',
+        'both',
+        '--zoo',
+        str(folder / 'zoo'),
+        '--out',
+        str(folder / 'p'),
+    ]
+    config.write_text(yaml.safe_dump({**document, 'data': data}))
+    assert main(command) == 2
+    assert "dataset 'shapes' is named twice in data; give one a label" in capsys.readouterr().err
+    config.write_text(yaml.safe_dump({**document, 'data': [data[0], {**data[1], 'label': 'again'}]}))
+    assert main(command) == 0
+    assert Supernet.load(folder / 'zoo' / 'both.safetensors').history['datasets'].keys() == {'shapes', 'again'}
+
+
 def test_zoo_rank(folder, capsys):
     assert search(folder) == 0
     zoo = str(folder / 'zoo')
