@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
+from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
@@ -20,12 +21,13 @@ from .averaging import check_epochs
 from .budget import LivePenalty
 from .choosing import Chooser, Source
 from .data import quiet_randomness
-from .errors import TransferError
+from .errors import ConfigError, TransferError, reason
 from .joint import remembered
 from .joint_module import JointModule
 from .mapping.report import TransferReport
 from .mapping.transfer import check_settings, transfer
 from .search_module import SearchModule, search_module
+from .spaces import REFUSALS
 from .supernet import Supernet
 from .zoo import SupernetZoo, open_zoo
 
@@ -113,6 +115,13 @@ class WarmStartDARTS(DARTS):
     def curve(self) -> list[dict[str, float]]:
         """Figures of every finished epoch, as reported to NNI."""
         return getattr(self.oneshot_module, 'curve', [])
+
+    def mutate_model(self, model: ModelSpace) -> Any:
+        try:
+            return super().mutate_model(model)
+        except REFUSALS as error:
+            kind, name = type(model).__name__, type(self).__name__
+            raise ConfigError(f'NNI cannot make a supernet of {kind} for {name}: {reason(error)}') from error
 
     def configure_oneshot_module(self, training_module: Any) -> SearchModule:
         inner: Any = super().configure_oneshot_module(training_module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nni
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from nni_warmstart import (
+    ConfigError,
     Supernet,
     TransferError,
     WarmStartDARTS,
@@ -250,6 +252,13 @@ def test_any_evaluator_of_nni(source, tmp_path):
     assert strategy.report.share_inherited > 0.9
     assert set(strategy.oneshot_module.final) >= {'default', 'val_loss'}
     assert 'test_accuracy' not in strategy.oneshot_module.final
+
+
+def test_a_space_that_nni_cannot_mutate(source, tmp_path):
+    space = small_space()
+    space.add_mutable(nni.uniform('rate', 0, 1))
+    with pytest.raises(ConfigError, match=r'NNI cannot make a supernet of NasBench201 for WarmStartDARTS: .* categorical'):
+        run(WarmStartDARTS(source=source), tmp_path, space=space)
 
 
 def test_a_target_that_is_not_mutated(source):
