@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import nni
+import pytest
 import torch
+from nni.nas.nn.pytorch import ModelSpace, MutableConv2d
 from torch import nn
 
+from nni_warmstart import TransferError, introspect
 from nni_warmstart.mapping.alphas import by_candidate, by_value
 from nni_warmstart.mapping.axes import Op
 from nni_warmstart.mapping.channels import trace
 from nni_warmstart.mapping.coupling import aligned, replicated
 from nni_warmstart.mapping.ops import plan
 from nni_warmstart.mapping.projection import resize_kernel
+from nni_warmstart.mapping.structure import structure_of
 
 
 def test_channels_of_a_plain_network():
@@ -69,3 +74,25 @@ def test_couplings_use_every_channel():
         assert ((coupling.sum(1) >= 1) & (coupling.sum(1) <= 2)).all()
     permutation = torch.tensor([2, 0, 3, 1])
     assert torch.equal(aligned(1 - torch.eye(4)[permutation]), torch.eye(4, dtype=torch.double)[permutation])
+
+
+class TwoWidths(ModelSpace):
+    """One convolution with a choice between two widths, and one without."""
+
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        width = nni.choice('width', list(widths))
+        self.first, self.second = MutableConv2d(3, width, 1), MutableConv2d(width, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.relu(self.first(x))).mean((2, 3))
+
+
+@pytest.mark.filterwarnings('ignore:Initializing zero-element')
+def test_layers_without_channels_are_refused():
+    assert structure_of(introspect.mutate(TwoWidths(2, 4), 'DARTS'), (2, 3, 4, 4)).values
+    with pytest.raises(TransferError, match="choice 'width' offers first the number 0: a layer without channels"):
+        structure_of(introspect.mutate(TwoWidths(0, 4), 'DARTS'), (2, 3, 4, 4))
+    empty = nn.Sequential(nn.Conv2d(3, 0, 1), nn.Conv2d(0, 4, 1))
+    with pytest.raises(TransferError, match=r'0.weight has shape \(0, 3, 1, 1\): a layer without channels'):
+        structure_of(empty, (2, 3, 4, 4))
