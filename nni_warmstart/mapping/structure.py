@@ -134,12 +134,9 @@ def structure_of(model: nn.Module, shape: tuple[int, ...]) -> Structure:
     for name, tensor in model.named_parameters():
         if not tensor.numel():
             raise TransferError(f'{name} has shape {tuple(tensor.shape)}: a layer without channels cannot be mapped.')
-    for path in values:
-        for label in values[path] if _is_layer(model.get_submodule(path)) else ():
-            if '0' in choices[label].candidates:
-                raise TransferError(
-                    f'choice {label!r} offers {path} the number 0: a layer without channels cannot be mapped.'
-                )
+    for path in (path for path in values if _is_layer(model.get_submodule(path))):
+        for label in (label for label in values[path] if label in choices and '0' in choices[label].candidates):
+            raise TransferError(f'choice {label!r} offers {path} the number 0: a layer without channels cannot be mapped.')
     alphas = {id(choice.alpha) for choice in choices.values()}
     skip = frozenset(name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in alphas)
     with introspect.every_path(model):
