@@ -28,6 +28,8 @@ from nni.nas.oneshot.pytorch.supermodule.proxyless import ProxylessMixedInput, P
 from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
 from torch import Tensor, nn
 
+_WIDTHS = ('in_channels', 'out_channels', 'in_features', 'out_features', 'num_features')
+
 NOT_CHOSEN = '(not chosen)'
 """The extra slot that NNI's differentiable cell adds to every edge: the edge is left out."""
 
@@ -90,6 +92,16 @@ def _choices_of(module: BaseSuperNetModule) -> Iterator[Choice]:
         mutables = cast(Any, module).depth_choice.simplify() if hasattr(module, 'depth_choice') else module.simplify()
         for label, alpha in alphas.items():
             yield Choice(label, alpha, tuple(str(value) for value in cast(Any, mutables[label]).values))
+
+
+def widths(model: nn.Module) -> dict[str, list[int]]:
+    """Path of a layer of mutable width -> all numbers of channels that it may choose, read or made."""
+    found: dict[str, list[int]] = {}
+    for path, module in model.named_modules():
+        for name, argument in getattr(module, 'mutable_arguments', {}).items():
+            if name in _WIDTHS:
+                found.setdefault(path, []).extend(map(int, argument.grid()))
+    return found
 
 
 def sites(model: nn.Module) -> tuple[dict[str, tuple[str, dict[str, str]]], dict[str, list[str]]]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import introspect
 from ..errors import SupernetFileError, TransferError
@@ -129,24 +128,19 @@ def structure_of(model: nn.Module, shape: tuple[int, ...]) -> Structure:
     TransferError
         If it does not run on such an input, or a layer has no channels or may choose to have none; it is named.
     """
-    choices = introspect.choices(model)
-    sites, values = introspect.sites(model)
     for name, tensor in model.named_parameters():
         if not tensor.numel():
             raise TransferError(f'{name} has shape {tuple(tensor.shape)}: a layer without channels cannot be mapped.')
-    for path in (path for path in values if _is_layer(model.get_submodule(path))):
-        for label in (label for label in values[path] if label in choices and '0' in choices[label].candidates):
-            raise TransferError(f'choice {label!r} offers {path} the number 0: a layer without channels cannot be mapped.')
-    alphas = {id(choice.alpha) for choice in choices.values()}
+    for path, widths in introspect.widths(model).items():
+        if 0 in widths:
+            raise TransferError(f'{path} may choose a width of 0: a layer without channels cannot be mapped.')
+    alphas = {id(choice.alpha) for choice in introspect.choices(model).values()}
     skip = frozenset(name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in alphas)
     with introspect.every_path(model):
         channels = trace(model, shape, skip)
     kinds = {path: kind for path, module in model.named_modules() if (kind := introspect.kind_of(module))}
+    sites, values = introspect.sites(model)
     return Structure(channels, kinds, sites, values)
-
-
-def _is_layer(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear | _BatchNorm)
 
 
 def guess_shape(model: nn.Module, pictures: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
