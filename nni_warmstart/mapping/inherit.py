@@ -78,7 +78,7 @@ def inherit(
     source
         The supernet to start from.
     draft
-        A copy of the target, freshly initialised; changed in place.
+        The target, freshly initialised; changed in place (the caller puts it back if anything fails).
     head_name
         Path of its classifier, which is left alone unless ``settings.head`` is 'copy'.
     shape
