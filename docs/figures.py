@@ -14,7 +14,7 @@ from torch import Tensor
 from nni_warmstart import DatasetSketch, SupernetZoo, dataset_distance, transfer
 from nni_warmstart.data import digits
 from nni_warmstart.mapping.fusion import align
-from nni_warmstart.mapping.transfer import accuracy_on
+from nni_warmstart.mapping.labelled import accuracy_on
 from nni_warmstart.spaces import create
 
 HERE = Path(__file__).resolve().parent

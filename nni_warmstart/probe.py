@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import introspect
-from .mapping.transfer import accuracy_on, among_own, transfer
+from .mapping.labelled import accuracy_on, among_own
+from .mapping.transfer import transfer
 from .supernet import Supernet
 
 Labelled = tuple[Tensor, Tensor]

@@ -23,7 +23,7 @@ from . import guards, introspect
 from .averaging import WeightAverage
 from .data import quiet_randomness
 from .mapping import batchnorm
-from .mapping.transfer import accuracy_on
+from .mapping.labelled import accuracy_on
 from .random_state import random_state, set_random_state
 
 _logger = logging.getLogger(__name__)

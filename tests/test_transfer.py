@@ -27,7 +27,7 @@ from nni_warmstart import (
 from nni_warmstart.data import split
 from nni_warmstart.mapping import batchnorm
 from nni_warmstart.mapping.head import barycentric_projection, find_head, prototype, ridge
-from nni_warmstart.mapping.transfer import accuracy_on
+from nni_warmstart.mapping.labelled import accuracy_on
 
 
 @pytest.fixture(scope='module')

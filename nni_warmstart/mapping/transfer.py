@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,6 @@ import torch
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.strategy import is_supernet
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from .. import introspect, spaces
 from ..data import quiet_randomness
@@ -26,12 +25,10 @@ from .fused import inherit_fused
 from .fusion import check_weights
 from .head import FITTED, HEADS, LinearHead, features_of, find_head, prototype, ridge, transported
 from .inherit import Settings, head_tensors, inherit, same_space, share_in_common
+from .labelled import Data, accuracy_on, check_range, has_classes, take
 from .modes import modes_kept
 from .report import TensorOrigin, TransferReport
 from .structure import guess_shape, structure_of
-
-Data = Iterable[Any] | Dataset | tuple[Tensor, Tensor]
-"""Labelled data: a loader (or list) of batches ``(inputs, classes)``, a torch dataset, or the two tensors."""
 
 
 def transfer(
@@ -112,8 +109,8 @@ def transfer(
     source = sources[0][0]
     with quiet_randomness(), ExitStack() as stack:
         clock = _Clock()
-        batches = _take(data, max_samples)
-        if head in FITTED and not _has_classes(batches):
+        batches = take(data, max_samples)
+        if head in FITTED and not has_classes(batches):
             raise TransferError(
                 f'head {head!r} is fitted on classes, whole numbers from 0, one per picture, and data has labels of shape '
                 f"{tuple(batches[0][1].shape)} and type {batches[0][1].dtype}; pass head='random'."
@@ -139,11 +136,11 @@ def transfer(
                 how = 'transported' if head == 'ot' else 'fitted'
                 origins.update({n: replace(origins[n], how=how) for n in head_tensors(head_name) if n in origins})
             clock.stop('head')
-            probe = _take(val_data, max_samples) if val_data is not None else batches
+            probe = take(val_data, max_samples) if val_data is not None else batches
             accuracy = None
-            if probe and _has_classes(probe):
+            if probe and has_classes(probe):
                 if head_name is not None:
-                    _check_range(torch.cat([y for _, y in probe]), draft.get_submodule(head_name).out_features)
+                    check_range(torch.cat([y for _, y in probe]), draft.get_submodule(head_name).out_features)
                 accuracy = accuracy_on(draft, probe, device, heads)
             clock.stop('probe')
     return TransferReport(
@@ -240,47 +237,6 @@ def check_settings(*, head: str, alpha: str | float, keep: float, noise: float, 
             raise TransferError(f'{name} = {value}, but it must be {wanted}.')
 
 
-def accuracy_on(
-    model: nn.Module,
-    batches: Iterable[Any],
-    device: torch.device | str,
-    heads: Mapping[str, tuple[int, int]] | None = None,
-) -> float:
-    """Share of ``batches`` that ``model`` classifies correctly, in evaluation mode; ``heads`` as :func:`transfer` has it."""
-    was_training = model.training
-    model.eval()
-    right = total = 0
-    with torch.no_grad():
-        for x, y in batches:
-            logits = model(x.to(device)).cpu()
-            if heads is not None:
-                logits = among_own(logits, y, heads)
-            right += int((logits.argmax(1) == y).sum())
-            total += len(y)
-    model.train(was_training)
-    return right / max(total, 1)
-
-
-def _has_classes(batches: list[tuple[Any, Tensor]]) -> bool:
-    return all(y.dim() == 1 and not y.is_floating_point() and not y.is_complex() for _, y in batches)
-
-
-def _check_range(labels: Tensor, classes: Any) -> None:
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
-        raise TransferError(
-            f'data has labels from {low} to {high}, and the classifier has {classes} classes; number them from 0.'
-        )
-
-
-def among_own(logits: Tensor, y: Tensor, heads: Mapping[str, tuple[int, int]]) -> Tensor:
-    """Logits with minus infinity for all classes of other datasets than that of ``y``, shape ``(n, rows)``."""
-    owner = torch.full((logits.shape[1],), -1, device=logits.device)
-    for number, (start, stop) in enumerate(heads.values()):
-        owner[start:stop] = number
-    return logits.masked_fill(owner[y.to(owner.device)][:, None] != owner, float('-inf'))
-
-
 def _reestimated(
     model: nn.Module, before: dict[str, Tensor], origins: dict[str, TensorOrigin]
 ) -> Iterator[tuple[str, TensorOrigin]]:
@@ -302,7 +258,7 @@ def _fit_head(
     module = model.get_submodule(head_name)
     assert isinstance(module, nn.Linear)
     features, labels = features_of(model, head_name, batches, device)
-    _check_range(labels, module.out_features)
+    check_range(labels, module.out_features)
     if not torch.isfinite(features).all():
         raise TransferError('the features of data are not finite; look for NaN or infinite pixels in the pictures.')
     for start, stop in (heads or {'': (0, module.out_features)}).values():
@@ -374,30 +330,6 @@ def _head_name(target: nn.Module) -> str | None:
         return find_head(target)
     except TransferError:
         return None
-
-
-def _take(data: Any, max_samples: int) -> list[tuple[Any, Tensor]]:
-    """The first batches of ``data``, of ``max_samples`` pictures at most."""
-    if data is None:
-        return []
-    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
-        data = TensorDataset(*data)
-    if isinstance(data, Dataset):
-        large = isinstance(data, Sized) and len(data) > max_samples  # a part of it must not be its first classes
-        data = DataLoader(data, batch_size=256, shuffle=large, generator=torch.Generator().manual_seed(0))
-    taken: list[tuple[Any, Tensor]] = []
-    size = 0
-    for batch in data:
-        if not (isinstance(batch, list | tuple) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)):
-            raise TransferError('data must give batches (inputs, classes) of two tensors; wrap your loader so that it does.')
-        y = batch[1].cpu()
-        taken.append((batch[0], y if y.is_floating_point() or y.is_complex() else y.long()))
-        size += len(batch[1])
-        if size >= max_samples:
-            break
-    if not taken:
-        raise TransferError('data is empty: it gave no batch of (inputs, classes).')
-    return taken
 
 
 class _Clock:
