@@ -12,7 +12,7 @@ from typing import Any
 from . import strategy as strategies
 from .data import Task, digits, from_folder, from_npz, from_torchvision
 from .errors import ConfigError, WarmStartError
-from .mapping.transfer import check_settings
+from .mapping.transfer import check_settings, transfer
 from .settings import check_values, checked, known, limits, mapping, near, section_of, typed
 
 STRATEGIES: dict[str, type[strategies.WarmStartDARTS]] = {
@@ -47,8 +47,8 @@ _STRATEGY_TYPES: dict[str, tuple[type, float | None, bool]] = {
 WARM_KEYS = ('source', 'zoo', 'head', 'alpha', 'keep', 'noise', 'untraceable')
 """Settings of a warm start; they have no effect under one of NNI's own names."""
 
-_START = {'head': 'ridge', 'alpha': 'transfer', 'keep': 0.8, 'noise': 1e-3, 'untraceable': 'error'}
-"""Those that a transfer takes, with what passes."""
+_START = {name: p.default for name, p in inspect.signature(transfer).parameters.items() if name in WARM_KEYS[2:]}
+"""Those that a transfer takes, with its defaults."""
 
 
 @dataclass(frozen=True)
