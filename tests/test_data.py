@@ -5,26 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import make_task
+from conftest import make_task, save_npz
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from nni_warmstart import DataError
 from nni_warmstart.data import described, digits, from_folder, from_npz, from_torchvision, split, stratified
-
-
-def save_npz(path, n=24, classes=3, **changes):
-    rng = np.random.default_rng(0)
-    arrays = {
-        'train_x': rng.integers(0, 255, (n, 8, 8, 3), dtype=np.uint8),
-        'train_y': np.arange(n) % classes,
-        'test_x': rng.integers(0, 255, (6, 8, 8, 3), dtype=np.uint8),
-        'test_y': np.arange(6) % classes,
-        'class_names': np.array([f'class {i}' for i in range(classes)]),
-    }
-    arrays.update(changes)
-    np.savez(path, **{key: value for key, value in arrays.items() if value is not None})
-    return path
 
 
 def test_digits():

@@ -9,9 +9,7 @@ import sys
 import pytest
 import torch
 import yaml
-from conftest import ROOT
-from test_cli import SMALL
-from test_data import save_npz
+from conftest import ROOT, SMALL, save_npz
 
 from nni_warmstart import Supernet
 from nni_warmstart.cli import main

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from test_cli import SMALL
-from test_data import save_npz
+from conftest import SMALL, save_npz
 
 from nni_warmstart import Supernet
 from nni_warmstart.cli import main

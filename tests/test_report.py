@@ -14,11 +14,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import yaml
-from conftest import OwnSpace
+from conftest import SMALL, OwnSpace, save_npz
 from nni.tools.nnictl import config_utils
 from PIL import Image
-from test_cli import SMALL
-from test_data import save_npz
 
 from nni_warmstart.cli import main
 from nni_warmstart.report_figures import Edge, _tracks

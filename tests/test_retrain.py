@@ -7,20 +7,20 @@ import json
 import pytest
 import torch
 from conftest import OwnSpace
-from test_cli import folder, run_killed_and_resumed, search  # noqa: F401
+from test_cli import run_killed_and_resumed, search
 
 from nni_warmstart import ConfigError, Supernet, SupernetFileError, TransferError
 from nni_warmstart.cli import main
 from nni_warmstart.network import Network, export, inherited
 
 
-def retrain(folder, *arguments: str) -> int:  # noqa: F811
+def retrain(folder, *arguments: str) -> int:
     places = ['--config', str(folder / 'search.yml'), '--run', str(folder / 'out'), '--out', str(folder / 'net')]
     return main(['retrain', *places, *arguments])
 
 
 @pytest.fixture
-def searched(folder):  # noqa: F811
+def searched(folder):
     assert search(folder) == 0
     return folder
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import nni
-import numpy as np
 import pytest
 import torch
-from conftest import OwnSpace, make_task, run, small_space
+from conftest import OwnSpace, batches, make_task, run, small_space, target
 from nni.nas.evaluator.pytorch import DataLoader, Regression
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
-from sklearn.linear_model import Ridge
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -26,26 +24,7 @@ from nni_warmstart import (
 )
 from nni_warmstart.data import split
 from nni_warmstart.mapping import batchnorm
-from nni_warmstart.mapping.head import barycentric_projection, find_head, prototype, ridge
 from nni_warmstart.mapping.labelled import accuracy_on
-
-
-@pytest.fixture(scope='module')
-def source(tmp_path_factory) -> Supernet:
-    """A supernet trained on three classes."""
-    torch.manual_seed(0)
-    strategy = run(WarmStartDARTS(arc_learning_rate=0.1), tmp_path_factory.mktemp('source'), epochs=4)
-    return Supernet.from_strategy(strategy, name='three', class_names=['a', 'b', 'c'], dataset=make_task())
-
-
-def batches(classes: int, seed: int = 5, n: int = 64) -> list:
-    data = split(make_task(n=n, classes=classes, seed=seed)).train
-    return list(torch.utils.data.DataLoader(data, 8))
-
-
-def target(classes: int = 4, seed: int = 1, kind: str = 'DARTS') -> nn.Module:
-    torch.manual_seed(seed)
-    return introspect.mutate(small_space(classes), kind)
 
 
 def test_body_is_copied_and_head_fitted(source):
@@ -158,56 +137,6 @@ def test_global_randomness_is_untouched(source):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_copy_gives_the_sources_own_function(source):
-    model = target(classes=3)
-    transfer(source, model, head='copy', keep=1.0)
-    x = torch.randn(4, 3, 8, 8)
-    with torch.no_grad():
-        assert torch.equal(model.eval()(x), source.build().eval()(x))
-
-
-def test_heads_beat_chance_and_random(source):
-    accuracy = {}
-    for head in ('ridge', 'prototype', 'random'):
-        report = transfer(source, target(), head=head, data=batches(4), val_data=batches(4, seed=9))
-        accuracy[head] = report.zero_shot_accuracy
-    assert accuracy['ridge'] >= 0.5 > accuracy['random'] or accuracy['ridge'] > accuracy['random'] + 0.2
-    assert accuracy['prototype'] > accuracy['random']
-
-
-@pytest.mark.parametrize('classes', [2, 3, 4], ids=['fewer', 'equal', 'more'])
-def test_transported_heads_beat_random_ones(source, classes):
-    accuracy = {}
-    for head in ('ot', 'random'):
-        reports = [
-            transfer(source, target(classes, seed), head=head, data=batches(classes), val_data=batches(classes, seed=9))
-            for seed in range(4)
-        ]
-        accuracy[head] = np.mean([report.zero_shot_accuracy for report in reports])
-        origin = next(each for each in reports[0].origins if each.target.startswith('classifier'))
-        assert origin.how == {'ot': 'transported', 'random': 'fresh'}[head]
-    assert accuracy['ot'] > accuracy['random'] + 0.05
-    assert accuracy['ot'] >= 0.6
-
-
-def test_transported_head_finds_permuted_classes(source):
-    """The same pictures under other labels: rows of the classifier follow the classes."""
-    permutation = torch.tensor([2, 0, 1])
-    data = [(x, permutation[y]) for x, y in batches(3)]
-    report = transfer(source, target(3), head='ot', keep=1.0, data=data)
-    assert report.zero_shot_accuracy >= 0.9
-
-
-def test_transported_head_needs_a_sketch_and_every_class(source):
-    bare = Supernet(**{**vars(source), 'sketches': {}})
-    with pytest.raises(TransferError, match=r"head 'ot' needs .* there is no sketch; use head='ridge'"):
-        transfer(bare, target(), head='ot', data=batches(4))
-    with pytest.raises(TransferError, match=r"head 'ot' needs a training picture of every class; classes \[3\] have none"):
-        transfer(source, target(4), head='ot', data=batches(3))
-    with pytest.raises(TransferError, match="head 'ot' is fitted on the target's training data"):
-        transfer(source, target(4), head='ot')
-
-
 def test_labels_of_other_types_and_ranges(source):
     x, y = next(iter(batches(3)))
     report = transfer(source, target(3), data=[(x, y.int())])
@@ -274,14 +203,6 @@ def test_a_part_of_sorted_data_has_every_class(source):
     assert report.zero_shot_accuracy is not None
 
 
-def test_barycentric_projection():
-    coupling = torch.tensor([[0.2, 0.0], [0.2, 0.6]])
-    rows = torch.tensor([[1.0, 0.0], [3.0, 4.0]])
-    assert torch.allclose(barycentric_projection(coupling, rows), torch.tensor([[2.0, 2.0], [3.0, 4.0]]))
-    with pytest.raises(TransferError, match=r'target points \[0\] receive no mass'):
-        barycentric_projection(torch.tensor([[0.0, 1.0]]), rows[:1])
-
-
 def test_zero_shot_accuracy_is_that_of_the_target_model(source):
     model, val = target(), batches(4, seed=9)
     report = transfer(source, model, data=batches(4), val_data=val)
@@ -316,67 +237,6 @@ def test_save_to_remembers_the_supernet(source, tmp_path):
     )
     remembered = zoo['nasbench201-1'].state_dict()
     assert all(torch.equal(tensor, remembered[name]) for name, tensor in done.supernet.state_dict().items())
-
-
-# -- the closed-form heads against independent implementations ---------------------------------------------------------
-
-
-def features(n: int = 60, d: int = 7, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(n) % classes
-    return torch.randn(n, d, generator=generator) + 1.5 * torch.eye(classes, d)[labels], labels
-
-
-def test_ridge_is_scikit_learns_up_to_its_scale():
-    x, y = features()
-    head = ridge(x, y, 3)
-    one_hot = np.eye(3)[y.numpy()]
-    penalties = (torch.linalg.svdvals(x.double() - x.double().mean(0)) ** 2).mean().item() * 10.0 ** np.arange(-6, 3)
-    fits = [Ridge(alpha=penalty).fit(x.numpy().astype(float), one_hot) for penalty in penalties]
-
-    def left_out(penalty: float) -> float:  # by really leaving each sample out
-        keep = ~np.eye(len(y), dtype=bool)
-        xs = x.numpy().astype(float)
-        predicted = [Ridge(alpha=penalty).fit(xs[k], one_hot[k]).predict(xs[i : i + 1])[0] for i, k in enumerate(keep)]
-        return float(((np.array(predicted) - one_hot) ** 2).sum())
-
-    best = fits[int(np.argmin([left_out(penalty) for penalty in penalties]))]
-    scale = (head.weight.numpy() / best.coef_).mean()
-    assert scale > 1
-    assert np.allclose(head.weight.numpy(), scale * best.coef_, rtol=1e-3, atol=1e-4)
-    assert np.allclose(head.bias.numpy(), scale * best.intercept_, rtol=1e-3, atol=1e-3)
-
-
-def test_ridge_scale_minimises_the_left_out_cross_entropy():
-    """Making the logits bolder or more timid by half does not help on fresh data of the same kind."""
-    x, y = features(n=600)
-    head = ridge(x[:300], y[:300], 3, boldness=1.0)
-    logits = x[300:] @ head.weight.T + head.bias
-    losses = [nn.functional.cross_entropy(factor * logits, y[300:]).item() for factor in (0.5, 1.0, 2.0)]
-    assert losses[1] == min(losses)
-
-
-def test_prototype_is_the_nearest_class_mean():
-    x, y = features()
-    head = prototype(x, y, 3)
-    means = torch.stack([x[y == label].mean(0) for label in range(3)])
-    nearest = torch.cdist(x, means).argmin(1)
-    assert torch.equal((x @ head.weight.T + head.bias).argmax(1), nearest)
-
-
-def test_prototype_needs_every_class():
-    x, y = features()
-    with pytest.raises(TransferError, match=r'classes \[3\] have none'):
-        prototype(x, y, 4)
-
-
-def test_the_head_is_the_layer_that_gives_the_output():
-    model = target()
-    assert find_head(model, torch.randn(2, 3, 8, 8)) == 'classifier'
-    assert find_head(introspect.mutate(OwnSpace(), 'DARTS'), torch.randn(2, 3, 8, 8)) == 'head'
-    assert find_head(model) == 'classifier'
-    with pytest.raises(TransferError, match='no linear layer'):
-        find_head(nn.Sequential(nn.Linear(3, 3), nn.Tanh()), torch.randn(2, 3))
 
 
 def test_data_in_three_forms(source):
@@ -419,19 +279,6 @@ def test_proxyless_reports_only_the_statistics_that_were_estimated(source):
             assert not changed
 
 
-def test_a_model_without_a_linear_classifier_takes_the_other_heads(source):
-    class Logged(type(small_space())):
-        def forward(self, inputs):
-            return torch.log_softmax(super().forward(inputs), 1)
-
-    def space() -> nn.Module:
-        return introspect.mutate(Logged(stem_out_channels=4, num_modules_per_stack=1, num_labels=3), 'DARTS')
-
-    assert transfer(source, space(), head='random', data=batches(3)).share_inherited == 1.0
-    with pytest.raises(TransferError, match='no linear layer of Logged gives its output'):
-        transfer(source, space(), head='ridge', data=batches(3))
-
-
 # -- bad input ---------------------------------------------------------------------------------------------------------
 
 
@@ -458,11 +305,6 @@ def test_settings_out_of_range(settings, message, source):
 def test_bounds_are_allowed():
     for value in (0, 1):
         WarmStartDARTS(keep=value, alpha=value, noise=value)
-
-
-def test_ridge_needs_data(source):
-    with pytest.raises(TransferError, match=r"head 'ridge' is fitted on the target's training data and there are none"):
-        transfer(source, target())
 
 
 def test_sources_of_another_space_or_depth(source):
