@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -17,6 +16,7 @@ from .axes import OUT
 from .batchnorm import reestimate
 from .mapper import Mapping
 from .modes import modes_kept
+from .patches import at, is_plain, patches, places
 from .projection import averaging
 from .structure import Structure
 
@@ -130,7 +130,7 @@ def refit(
 
     def reader(module: Any, inputs: Any, name: str) -> None:
         y = kept(name, seen.made)
-        x = None if y is None else _patches(module, inputs[0], rows)
+        x = None if y is None else _read(module, inputs[0], rows)
         if y is None or x is None or len(x) != len(y):
             return
         weight = module.weight.flatten(1)
@@ -177,29 +177,24 @@ def ridge(gram: Tensor, product: Tensor, penalty: float) -> Tensor:
     return torch.linalg.solve(gram + weight * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), product.double())
 
 
-def _positions(count: int, pictures: int, rows: int) -> Tensor:
-    """The same positions of every picture, drawn at random: a stride would only see one column."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[: max(rows // pictures, 1)]
+def _where(count: int, x: Tensor, rows: int) -> Tensor:
+    """The same places of every picture, drawn at random: a stride would only see one column."""
+    drawn = torch.randperm(count, generator=torch.Generator().manual_seed(0))[: max(rows // len(x), 1)]
+    return drawn.to(x.device).expand(len(x), -1)
 
 
 def _sampled(module: nn.Module, x: Tensor, rows: int) -> Tensor:
-    """Channels at some positions, shape ``(rows, channels)``."""
+    """Channels at some places, shape ``(rows, channels)``."""
     if isinstance(module, nn.Linear):
         return x.flatten(0, -2)[:: max(x[..., 0].numel() // rows, 1)]
-    return x.flatten(2)[:, :, _positions(x[0, 0].numel(), len(x), rows)].permute(0, 2, 1).flatten(0, 1)
+    return at(x, _where(x[0, 0].numel(), x, rows))
 
 
-def _patches(module: Any, x: Tensor, rows: int) -> Tensor | None:
+def _read(module: Any, x: Tensor, rows: int) -> Tensor | None:
     """What a layer reads for the same outputs, shape ``(rows, n_in * taps)``; None where that is not known."""
     if isinstance(module, nn.Linear):
         return _sampled(module, x, rows)
-    if isinstance(module.padding, str) or module.padding_mode != 'zeros':
-        return None
-    parts = []
-    for part in x.split(64):  # all patches of all pictures would not fit
-        patches = F.unfold(part, module.kernel_size, module.dilation, module.padding, module.stride)
-        parts.append(patches[:, :, _positions(patches.shape[2], len(x), rows)].permute(0, 2, 1).flatten(0, 1))
-    return torch.cat(parts)
+    return patches(module, x, _where(places(module, x), x, rows)) if is_plain(module) else None
 
 
 def _spread(x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .axes import OUT
 from .fusion import fuse
 from .mapper import Mapping
+from .patches import at, is_plain, patches, places
 from .projection import averaging, project
 from .structure import Structure
 
@@ -146,8 +147,8 @@ def _layers(model: nn.Module) -> dict[str, nn.Module]:
 def _solvable(module: Any, x: Tensor) -> bool:
     if type(module).forward is nn.Linear.forward:
         return True
-    plain = type(module).forward is nn.Conv2d.forward and x.dim() == 4
-    return plain and module.groups == 1 and module.padding_mode == 'zeros' and not isinstance(module.padding, str)
+    own = type(module).forward is nn.Conv2d.forward and x.dim() == 4
+    return own and module.groups == 1 and is_plain(module)
 
 
 def _moments(y: Tensor) -> dict[str, Tensor]:
@@ -193,22 +194,11 @@ def _rows(y: Tensor) -> Tensor:
     """Shape ``(rows, channels)`` of activations: channels are the second dimension, the last one of three."""
     if y.dim() < 4:
         return y.flatten(0, -2) if y.dim() == 3 else y
-    where = _chosen(len(y), y.shape[2:].numel()).to(y.device)
-    taken = y.flatten(2).gather(2, where[:, None].expand(-1, y.shape[1], -1))
-    return taken.transpose(1, 2).flatten(0, 1)
+    return at(y, _chosen(len(y), y.shape[2:].numel()).to(y.device))
 
 
 def _read(module: Any, x: Tensor) -> Tensor:
     """What a layer multiplies with its weights in order to make :func:`_rows`, shape ``(rows, features)``."""
     if isinstance(module, nn.Linear):
         return x.flatten(0, -2)
-    (high, wide), (down, right), (apart, beside) = module.kernel_size, module.stride, module.dilation
-    x = F.pad(x, (module.padding[1], module.padding[1], module.padding[0], module.padding[0]))
-    columns = (x.shape[3] - beside * (wide - 1) - 1) // right + 1
-    places = ((x.shape[2] - apart * (high - 1) - 1) // down + 1) * columns
-    where = _chosen(len(x), places).to(x.device)
-    corner = where // columns * down * x.shape[3] + where % columns * right
-    taps = (torch.arange(high)[:, None] * apart * x.shape[3] + torch.arange(wide) * beside).flatten().to(x.device)
-    index = (corner[:, :, None] + taps).flatten(1)
-    taken = x.flatten(2).gather(2, index[:, None].expand(-1, x.shape[1], -1))
-    return taken.unflatten(2, (-1, len(taps))).permute(0, 2, 1, 3).reshape(where.numel(), -1)
+    return patches(module, x, _chosen(len(x), places(module, x)).to(x.device))

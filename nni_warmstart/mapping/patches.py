@@ -1,0 +1,57 @@
+"""What layers read and make at some places of a picture, as rows of matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether :func:`patches` knows what a convolution reads."""
+    return isinstance(module, nn.Conv2d) and module.padding_mode == 'zeros' and not isinstance(module.padding, str)
+
+
+def places(module: Any, x: Tensor) -> int:
+    """Outputs of a convolution per picture and channel."""
+    return _columns(module, x, 0) * _columns(module, x, 1)
+
+
+def patches(module: Any, x: Tensor, where: Tensor) -> Tensor:
+    """What a convolution multiplies with its weights in order to make :func:`at`.
+
+    Parameters
+    ----------
+    module
+        As :func:`is_plain` says.
+    x
+        Its input, shape ``(pictures, channels, height, width)``.
+    where
+        Places of the output that are wanted of each picture, row by row, shape ``(pictures, kept)``.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(pictures * kept, channels * taps)``.
+    """
+    (high, wide), (down, right), (apart, beside) = module.kernel_size, module.stride, module.dilation
+    columns = _columns(module, x, 1)
+    x = F.pad(x, (module.padding[1], module.padding[1], module.padding[0], module.padding[0]))
+    corner = where // columns * down * x.shape[3] + where % columns * right
+    taps = (torch.arange(high)[:, None] * apart * x.shape[3] + torch.arange(wide) * beside).flatten().to(x.device)
+    index = (corner[:, :, None] + taps).flatten(1)
+    taken = x.flatten(2).gather(2, index[:, None].expand(-1, x.shape[1], -1))
+    return taken.unflatten(2, (-1, len(taps))).permute(0, 2, 1, 3).reshape(where.numel(), -1)
+
+
+def at(y: Tensor, where: Tensor) -> Tensor:
+    """Channels of pictures at the places of each, shape ``(pictures * kept, channels)``."""
+    taken = y.flatten(2).gather(2, where[:, None].expand(-1, y.shape[1], -1))
+    return taken.transpose(1, 2).flatten(0, 1)
+
+
+def _columns(module: Any, x: Tensor, axis: int) -> int:
+    side = x.shape[2 + axis] + 2 * module.padding[axis]
+    return (side - module.dilation[axis] * (module.kernel_size[axis] - 1) - 1) // module.stride[axis] + 1
