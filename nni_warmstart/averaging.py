@@ -36,15 +36,15 @@ class WeightAverage:
 
     Parameters
     ----------
-    model
-        The supernet.
+    module
+        The supernet, or what holds it and more weights.
     steps
         n, the steps that an average reaches back.
     """
 
-    def __init__(self, model: nn.Module, steps: float) -> None:
-        alphas = {id(alpha) for alpha in introspect.arch_parameters(model)}
-        self.weights = [parameter for parameter in model.parameters() if id(parameter) not in alphas]
+    def __init__(self, module: nn.Module, steps: float) -> None:
+        alphas = {id(alpha) for alpha in introspect.arch_parameters(module)}
+        self.weights = [parameter for parameter in module.parameters() if id(parameter) not in alphas]
         self.values = [weight.detach().clone() for weight in self.weights]
         self.share = 1 / max(1.0, steps)
 

@@ -170,6 +170,30 @@ def described(dataset: Any) -> tuple[str, list[str]]:
     return str(name), [str(each) for each in classes] if isinstance(classes, list | tuple) else []
 
 
+def form_of(dataset: Any) -> tuple[int, int] | None:
+    """Channels and side (pixels) of square pictures, by the first of them; None of other data.
+
+    Parameters
+    ----------
+    dataset
+        A task, a torch dataset, a loader, or two arrays, channels first or last.
+    """
+    if isinstance(dataset, Task):
+        shape = dataset.train_x.shape[1:]
+    elif isinstance(dataset, Dataset):
+        shape = np.shape(dataset[0][0]) if isinstance(dataset, Sized) and len(dataset) else ()
+    elif isinstance(dataset, tuple):
+        shape = np.shape(dataset[0])[1:]
+    else:
+        with quiet_randomness():
+            batch = next(iter(dataset), ())
+        shape = np.shape(batch[0])[1:] if isinstance(batch, list | tuple) and len(batch) == 2 else ()
+    for channels, *sides in (shape, (*shape[-1:], *shape[:-1])) if len(shape) == 3 else ():
+        if channels in (1, 3) and sides[0] == sides[1]:
+            return int(channels), int(sides[0])
+    return None
+
+
 def digits() -> Task:
     """Scikit-learn's handwritten digits (1797 grey pictures of 8x8 pixels), a quarter of them for testing."""
     from sklearn.datasets import load_digits
@@ -294,6 +318,7 @@ def labelled(name: str, dataset: Any) -> Task:
             raise DataError(f'{name} is a {type(dataset).__name__}; give a Task, a torch dataset with a length, or (x, y).')
         if not len(dataset):
             raise DataError(f'{name} is empty: it has no pictures.')
+    names = described(dataset)[1]
     try:
         if isinstance(dataset, Dataset):
             pairs = [dataset[index] for index in range(len(dataset))]  # pyright: ignore[reportArgumentType]
@@ -310,7 +335,8 @@ def labelled(name: str, dataset: Any) -> Task:
     elif pictures.ndim == 4 and pictures.shape[-1] not in (1, 3) and pictures.shape[1] in (1, 3):  # torch's habit
         pictures = pictures.transpose(0, 2, 3, 1)
     x, y = _channels_first(pictures, name), _labels(labels, name)
-    return _checked(name, x, y, x[:0], y[:0], [str(label) for label in _numbered(y, name)])
+    numbers = _numbered(y, name)
+    return _checked(name, x, y, x[:0], y[:0], names if len(names) == len(numbers) else [str(label) for label in numbers])
 
 
 @contextmanager

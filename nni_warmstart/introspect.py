@@ -266,6 +266,14 @@ def best_path(model: nn.Module) -> Iterator[None]:
                 setattr(module, key, value)
 
 
+def draw_path(model: nn.Module) -> None:
+    """Select a path at random where NNI's RandomOneShot runs one at a time; before its first step it has none."""
+    drawn: dict[str, Any] = {}
+    for module in model.modules():
+        if isinstance(module, BaseSuperNetModule) and getattr(module, '_arch_alpha', None) is None:
+            drawn.update(module.resample(memo=drawn))
+
+
 @contextmanager
 def every_path(model: nn.Module) -> Iterator[None]:
     """Run every candidate of every choice, weighted without noise: Proxyless as DARTS would."""

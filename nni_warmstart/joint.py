@@ -185,6 +185,8 @@ def _tasks(datasets: Mapping[str, Any] | Sequence[Task]) -> dict[str, Task]:
         raise DataError(f'datasets is a {type(datasets).__name__}; give a dict of labelled datasets, or a list of tasks.')
     tasks: dict[str, Task] = {}
     for name, dataset in named:
+        if not isinstance(name, str):
+            raise DataError(f'dataset {name!r} has a name of type {type(name).__name__}; give text.')
         if name in tasks:
             raise DataError(f'dataset {name!r} is there twice; each needs a name of its own.')
         tasks[name] = labelled(name, dataset)

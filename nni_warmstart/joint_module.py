@@ -96,6 +96,7 @@ class JointModule(LightningModule):
         if model is not getattr(self, '_model', None):
             x = torch.zeros(2, *self.pictures, device=next(model.parameters()).device)
             try:
+                introspect.draw_path(model)
                 with quiet_randomness(), introspect.best_path(model), modes_kept(model), torch.no_grad():
                     name = self.classifier or find_head(model, x)
                     resize_head(model, self.num_classes, name)

@@ -107,7 +107,7 @@ class SearchModule(_Base):
                 batchnorm.reestimate(self.model, self._calibration_inputs())
 
     def _start_averaging(self) -> None:
-        self._averaged = WeightAverage(self.model, self.average * self.trainer.num_training_batches)
+        self._averaged = WeightAverage(self.training_module, self.average * self.trainer.num_training_batches)
         if self._earlier is not None:
             self._averaged.load(self._earlier)
 
@@ -177,12 +177,13 @@ class SearchModule(_Base):
             nni.report_intermediate_result(figures)
 
     def on_fit_end(self) -> None:
-        if not (self.curve and self._is_nnis('on_fit_end')):  # NNI's own would only report a second time
-            super().on_fit_end()
         if self._averaged is None and self._earlier is not None:  # it went on after its last epoch: nothing was trained
             self._start_averaging()
         if self._averaged is not None:
             self._averaged.apply()
+        if not (self.curve and self._is_nnis('on_fit_end')):  # NNI's own would only report a second time
+            super().on_fit_end()
+        if self._averaged is not None:
             self._fit_statistics()
         self.final = dict(self.curve[-1]) if self.curve else {}
         test = self._test_accuracy()

@@ -39,12 +39,12 @@ def _check_card(supernet: Supernet, origin: str) -> None:
         raise SupernetFileError(
             f'{origin} names the strategy {supernet.strategy!r}; known are {", ".join(introspect.STRATEGIES)}.'
         )
-    malformed = _malformed(supernet)
-    if malformed:
-        raise SupernetFileError(f'{origin} has a malformed card: {malformed}.')
+    wrong = malformed(supernet)
+    if wrong:
+        raise SupernetFileError(f'{origin} has a malformed card: {wrong}.')
 
 
-def _malformed(supernet: Supernet) -> str | None:
+def malformed(supernet: Supernet) -> str | None:
     """What is wrong with a card whose parts are of the right kinds."""
     if not all(isinstance(name, str) for name in supernet.class_names):
         return 'class_names must be text'

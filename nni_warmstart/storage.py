@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from .errors import SupernetFileError
+from .errors import ConfigError, SupernetFileError
 
 FORMAT = 3
 """Version of the file format (2: sketches of the datasets, 3: structure); files of a higher version are refused."""
@@ -120,14 +121,25 @@ def unwritable(folder: str | os.PathLike[str]) -> str | None:
 
 
 def plain(value: Any) -> Any:
-    """``value`` as JSON can hold it: numbers that are not finite (a diverged run has them) become None."""
+    """``value`` as JSON can hold it: numbers that are not finite (a diverged run has them) become None, keys text.
+
+    Raises
+    ------
+    ConfigError
+        If it holds anything but numbers, text, lists and mappings.
+    """
+    if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.ndim == 0):
+        value = value.item()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    return value
+    if value is None or isinstance(value, int | str):
+        return value
+    kind = type(value).__name__
+    raise ConfigError(f'{str(value)[:60]!r} of type {kind} cannot be kept in a file; give numbers, text, lists or mappings.')
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

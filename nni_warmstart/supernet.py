@@ -18,7 +18,7 @@ from nni.nas.oneshot.pytorch.strategy import OneShotStrategy, is_supernet
 from torch import Tensor, nn
 
 from . import introspect, soundness, spaces, storage
-from .data import described
+from .data import described, form_of
 from .distance.embedding import EMBEDDINGS, Embedding, own_features
 from .distance.sketch import DatasetSketch, sketches_of
 from .errors import ConfigError, SupernetFileError, TransferError, reason
@@ -118,6 +118,8 @@ class Supernet:
         ------
         TransferError
             If ``model`` is not a model space mutated by a strategy of the DARTS family.
+        ConfigError
+            If ``history`` holds what no file can.
         """
         if not isinstance(model, ModelSpace) or not is_supernet(model):
             raise TransferError(
@@ -133,17 +135,24 @@ class Supernet:
         classes: list[str] = []
         if dataset is not None:
             record['dataset'], classes = described(dataset)
+        space = spaces.describe(model)
+        form = form_of(dataset) if 'name' in space and not isinstance(dataset, str | None) else None
+        if form is not None:  # a hub space takes pictures of several sizes
+            record['pictures'] = list(form)
         supernet = cls(
             name=name,
             tensors={key: tensor.detach().cpu().clone() for key, tensor in tensors.items()},
             aliases=aliases,
             alphas={label: names[id(choice.alpha)] for label, choice in found.items()},
             candidates={label: list(choice.candidates) for label, choice in found.items()},
-            space=spaces.describe(model),
+            space=space,
             strategy=introspect.strategy_kind(model),
             class_names=list(class_names or classes),
-            history={**record, **(history or {})},
+            history=storage.plain({**record, **(history or {})}),
         )
+        wrong = soundness.malformed(supernet)
+        if wrong:
+            raise ConfigError(f'supernet {name!r} cannot be remembered: {wrong}.')
         try:
             supernet = replace(supernet, structure=structure_of(model, guess_shape(model, supernet.pictures)))
         except TransferError as error:
@@ -264,7 +273,7 @@ class Supernet:
             raise TransferError(
                 f'{self.strategy} cannot search {type(space).__name__}, the space of supernet {self.name!r}: {reason(error)}'
             ) from error
-        if len(self.history.get('datasets', ())) > 1:
+        if 'datasets' in self.history:
             self._resize_head(model)
         self._check_matches(model)
         try:
@@ -274,10 +283,13 @@ class Supernet:
         return model
 
     def _resize_head(self, model: nn.Module) -> None:
-        """Heads of several datasets stand where a space has its classifier."""
+        """Heads of datasets stand where a space has its classifier."""
         from .mapping.head import find_head, resize_head
 
-        name = find_head(model)
+        try:
+            name = find_head(model)
+        except TransferError:  # then it was named by the user; what does not fit is said below
+            return
         weight = self.tensors.get(f'{name}.weight')
         if weight is not None and weight.ndim == 2:
             resize_head(model, len(weight), name)

@@ -26,6 +26,7 @@ _logger = logging.getLogger(__name__)
 SUFFIX = '.safetensors'
 RULES = ('nearest', 'fused', 'joint', 'auto', 'none')
 """What ``source=`` takes for a way to choose, or for a cold start."""
+_FORBIDDEN = re.compile(r'^[^A-Za-z0-9]+|[^A-Za-z0-9._-]')
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,199}')  # a file's name has at most 255 characters, a part's is longer
 
 
@@ -125,12 +126,14 @@ class SupernetZoo:
     def add_numbered(self, supernet: Supernet, stem: str) -> str:
         """Add an entry under the first free name of ``stem-1``, ``stem-2``, ...; never replaces one.
 
+        Of the stem what cannot be in a name is left out.
+
         Returns
         -------
         str
             The name.
         """
-        number = 1
+        number, stem = 1, _FORBIDDEN.sub('', stem)[:150] or 'supernet'
         while True:
             name = f'{stem}-{number}'
             self.check_can_add(name)

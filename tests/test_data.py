@@ -7,10 +7,20 @@ import pytest
 import torch
 from conftest import make_task, save_npz
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from nni_warmstart import DataError
-from nni_warmstart.data import described, digits, from_folder, from_npz, from_torchvision, split, stratified
+from nni_warmstart.data import (
+    described,
+    digits,
+    form_of,
+    from_folder,
+    from_npz,
+    from_torchvision,
+    labelled,
+    split,
+    stratified,
+)
 
 
 def test_digits():
@@ -138,6 +148,23 @@ def test_data_tell_their_name_and_classes():
     assert described(Subset(Letters(), [0])) == ('Letters', ['a', 'b'])
     assert described('flowers') == ('flowers', [])
     assert described((torch.zeros(2, 4), torch.zeros(2))) == ('tuple', [])
+
+
+def test_a_torch_dataset_keeps_its_class_names():
+    class Pets(TensorDataset):
+        classes = ('cat', 'dog')
+
+    pets = Pets(torch.rand(8, 3, 4, 4), torch.arange(8) % 2)
+    assert labelled('pets', pets).class_names == ('cat', 'dog')
+    Pets.classes = ('cat', 'dog', 'fish')  # of which there is none
+    assert labelled('pets', pets).class_names == ('0', '1')
+
+
+def test_the_form_of_pictures():
+    assert form_of((torch.zeros(2, 1, 5, 5), [0, 1])) == (1, 5)
+    assert form_of((np.zeros((2, 5, 5, 3)), [0, 1])) == (3, 5)
+    assert form_of((np.zeros((2, 3, 4, 5)), [0, 1])) is None
+    assert form_of([torch.zeros(2, 3, 5, 5)]) is None
 
 
 def test_class_missing_from_a_split(tmp_path):

@@ -12,15 +12,27 @@ import torch.nn.functional as F
 from conftest import make_task, run, small_space
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.hub.pytorch import DARTS as HubDarts
-from nni.nas.hub.pytorch import MobileNetV3Space, ProxylessNAS
+from nni.nas.hub.pytorch import MobileNetV3Space, NasBench201, ProxylessNAS
 from nni.nas.nn.pytorch import ModelSpace, MutableBatchNorm2d, MutableConv2d
 from nni.nas.space import RawFormatModelSpace
+from nni.nas.strategy import RandomOneShot
 from pytorch_lightning.callbacks import Callback
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from nni_warmstart import DataError, JointClassification, Supernet, TransferError, WarmStartDARTS, checkpoint, introspect
+from nni_warmstart import (
+    DataError,
+    JointClassification,
+    Supernet,
+    SupernetZoo,
+    TransferError,
+    WarmStartDARTS,
+    checkpoint,
+    introspect,
+    transfer,
+)
 from nni_warmstart.augment import cropped, cut_out, flipped, jittered
+from nni_warmstart.data import split
 from nni_warmstart.drop_path import drop_paths
 from nni_warmstart.evaluator import make_trainer
 from nni_warmstart.joint_data import _EveryBatch, _RandomBatches
@@ -226,6 +238,45 @@ def test_a_warm_start_reaches_every_head_and_every_batch_norm(tmp_path):
     assert torch.equal(state['stem.1.weight'], source.tensors['stem.1.weight'])
 
 
+def test_averages_after_a_warm_start_are_of_the_banks_batch_norms_too(tmp_path):
+    source = Supernet.from_strategy(run(WarmStartDARTS(), tmp_path), name='source')
+    tasks = {'a': make_task(classes=3), 'b': make_task(n=64, classes=2, seed=1)}
+    evaluator = JointClassification(
+        tasks, make_trainer(2, tmp_path, progress=False), batch_size=8, batch_norm='per_dataset', learning_rate=0.2
+    )
+    strategy = WarmStartDARTS(source=source)
+    strategy(RawFormatModelSpace(small_space(3), evaluator), SequentialExecutionEngine())
+    module, state = strategy.oneshot_module, strategy.supernet.state_dict()
+    bank = module.training_module.bank
+    averaged = {id(weight) for weight in module._averaged.weights}
+    assert averaged >= {id(weight) for weight in bank.parameters()}
+    trained = 0
+    for place in bank.places:
+        mean = torch.stack([bank.tensors(name)[place].detach().double() for name in tasks]).mean(0)
+        assert torch.equal(state[place], mean.to(state[place]))
+        trained += not torch.equal(state[place], source.state_dict()[place])
+    assert trained > len(bank.places) / 2
+
+
+def test_one_dataset_of_other_classes_than_the_space_was_made_for(tmp_path):
+    evaluator = JointClassification({'a': make_task(classes=3)}, make_trainer(1, tmp_path, progress=False), batch_size=8)
+    zoo = SupernetZoo(tmp_path / 'zoo')
+    WarmStartDARTS(save_to=zoo)(RawFormatModelSpace(small_space(10), evaluator), SequentialExecutionEngine())
+    (entry,) = zoo.entries()
+    assert entry.build().classifier.out_features == 3
+    narrow = introspect.mutate(NasBench201(stem_out_channels=2, num_modules_per_stack=1, num_labels=3), 'DARTS')
+    data = split(make_task(classes=3)).train
+    assert transfer(entry, narrow, data=data).share_inherited == 1.0
+
+
+def test_strategies_that_run_one_path_at_a_time(joint):
+    """NNI's RandomOneShot has no path before its first step; it does not tell an evaluator when a validation ends."""
+    strategy = RandomOneShot()
+    strategy(RawFormatModelSpace(small_space(2), joint), SequentialExecutionEngine())
+    assert strategy.supernet.classifier.out_features == 5
+    assert joint.trainer.callback_metrics.keys() >= {'train_acc', 'val_loss'}
+
+
 @pytest.mark.parametrize('settings', [{'batch_norm': 'per_dataset'}, {'label_smoothing': 0.1, 'drop_path': 0.3}])
 def test_a_remembered_joint_supernet_is_rebuilt(tmp_path, settings):
     """The space was made for three classes; the evaluator gives it five."""
@@ -368,6 +419,7 @@ def test_a_hub_space_of_fixed_classes_is_rebuilt(tmp_path):
         ({'few': make_task(n=8, classes=6)}, {}, 'few: class .* is missing from the validation split'),
         ({'gap': (np.zeros((9, 8, 8, 3), np.uint8), np.arange(9) % 2 * 2)}, {}, 'gap: class 1 is missing'),
         ({'text': ['a', 'b']}, {}, 'text is a list; give a Task'),
+        ({1: make_task()}, {}, 'dataset 1 has a name of type int; give text'),
         ({'flat': (np.zeros((9, 8)), np.arange(9) % 2)}, {}, 'flat: pictures have shape'),
         (None, {}, 'datasets is a NoneType'),
         (make_task(), {}, 'datasets is a Task'),

@@ -6,12 +6,24 @@ import json
 from dataclasses import replace
 
 import nni.nas.hub.pytorch as hub
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from conftest import OwnSpace, run, small_space
+from conftest import OwnSpace, make_task, run, small_space
+from torch.utils.data import DataLoader
 
-from nni_warmstart import Supernet, SupernetFileError, TransferError, WarmStartDARTS, introspect, spaces, storage
+from nni_warmstart import (
+    ConfigError,
+    Supernet,
+    SupernetFileError,
+    TransferError,
+    WarmStartDARTS,
+    introspect,
+    spaces,
+    storage,
+)
+from nni_warmstart.data import split
 
 # Every model space of the hub, small, and whether NNI's DARTS strategy can mutate it.
 HUB = {
@@ -187,6 +199,27 @@ def test_a_diverged_run_is_remembered_too(packed):
     history = {'curve': [{'train_loss': float('nan'), 'default': 0.5}, {'train_loss': float('inf')}]}
     again = Supernet.from_bytes(replace(supernet, history=history).to_bytes())
     assert again.history['curve'] == [{'train_loss': None, 'default': 0.5}, {'train_loss': None}]
+
+
+def test_a_history_of_anything_that_a_file_can_hold(tmp_path):
+    model = introspect.mutate(small_space(), 'DARTS')
+    history = {'accuracy': np.float32(0.5), 'loss': torch.tensor(float('inf')), 'seeds': {1: (2, 3), 'b': None}}
+    Supernet.from_model(model, name='one', history=history).save(tmp_path / 'one.safetensors')
+    kept = Supernet.load(tmp_path / 'one.safetensors').history
+    assert {key: kept[key] for key in history} == {'accuracy': 0.5, 'loss': None, 'seeds': {'1': [2, 3], 'b': None}}
+    with pytest.raises(ConfigError, match='of type Tensor cannot be kept in a file; give numbers'):
+        Supernet.from_model(model, name='one', history={'weights': torch.ones(3)})
+    with pytest.raises(ConfigError, match=r"history.pictures = 'big', which is not \[channels, side\]"):
+        Supernet.from_model(model, name='one', history={'pictures': 'big'})
+
+
+def test_pictures_of_a_hub_space_are_those_it_was_trained_on():
+    """The space takes several sizes; its card says which it has seen."""
+    task = make_task(side=8)
+    model = introspect.mutate(small_space(), 'DARTS')
+    for dataset in (task, split(task).train, DataLoader(split(task).train, 8), (task.train_x, task.train_y)):
+        assert Supernet.from_model(model, name='one', dataset=dataset).pictures == (3, 8)
+    assert Supernet.from_model(model, name='one').pictures == (3, 32)
 
 
 def test_writing_is_atomic(tmp_path, monkeypatch, packed):

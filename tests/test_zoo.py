@@ -103,6 +103,16 @@ def _add_some(root: str, data: bytes, count: int) -> None:
         zoo.add_numbered(Supernet.from_bytes(data), 'net')
 
 
+@pytest.mark.parametrize(
+    ('stem', 'name'),
+    [('_space', 'space-1'), ('größe', 'gre-1'), ('_', 'supernet-1'), ('a' * 300, 'a' * 150 + '-1')],
+)
+def test_of_a_stem_what_cannot_be_in_a_name_is_left_out(tmp_path, supernet, stem, name):
+    zoo = SupernetZoo(tmp_path)
+    assert zoo.add_numbered(supernet, stem) == name
+    assert zoo.names() == [name]
+
+
 def test_eight_processes_add_at_once_while_another_is_killed(tmp_path, supernet):
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['nni_warmstart'])
