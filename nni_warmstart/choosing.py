@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from .probe import Probe
 from .ranking import EMBEDDING, Ranked, by_distance, rank
 from .supernet import Supernet
 from .zoo import SupernetZoo, open_zoo, resolve_source
+
+_logger = logging.getLogger(__name__)
 
 Source = Supernet | str | os.PathLike[str]
 
@@ -116,7 +119,14 @@ class Chooser:
         may_fuse = 'nearest' in found and len(self._ranking) > 1
         if len(found) == 1 and not may_fuse:
             return next(iter(found.values())), []
-        tried = {rule: self._probe(sources) for rule, sources in found.items()}
+        tried: dict[str, Probe] = {}
+        for rule, sources in found.items():
+            try:
+                tried[rule] = self._probe(sources)
+            except TransferError as failure:  # one that cannot be mapped must not stop the other
+                if rule == list(found)[-1] and not tried:
+                    raise
+                _logger.warning('%s is left out: %s', sources[0][0].name, failure)
         if may_fuse and self._best(tried) == 'nearest':
             found['fused'] = self.fused()[0]
             tried['fused'] = self._probe(found['fused'])
@@ -154,7 +164,7 @@ class Chooser:
         trained on the same data those of its own shape."""
         zoo = open_zoo(self.zoo)
         entries = list(zoo.entries())
-        shares = fit(entries, self.target, self.settings['head'])
+        shares = fit(entries, self.target, self.settings['head'], self.settings.get('untraceable', 'error'))
         least = max(0.5, 0.9 * max(shares, default=0.0))
         fitting = [entry for entry, share in zip(entries, shares, strict=True) if share >= least]
         own = {entry.name: _data_of(entry) for entry in fitting if is_same(entry, self.target)}

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from rich.bar import Bar
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from . import devices
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .data import Task
 
 _HAS_WIDTH = sys.stdout.isatty() or 'COLUMNS' in os.environ
-_console = Console(quiet=not devices.is_first(), width=None if _HAS_WIDTH else 120)
+_console = Console(quiet=not devices.is_first(), width=None if _HAS_WIDTH else 120, markup=False, emoji=False)
 
 
 def _document(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def report(arguments: argparse.Namespace) -> None:
         number = write_report(arguments.where, arguments.out)
     _console.print(
         f'{"One search" if number == 1 else f"{number} searches"} reported in {arguments.out}',
-        markup=False, highlight=False, soft_wrap=True,
+        highlight=False, soft_wrap=True,
     )  # fmt: skip
 
 
@@ -277,10 +277,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     bad = 0
     with _console.status('Examining this machine ...'):
         for finding in examine(zoo=arguments.zoo, port=arguments.port):
-            colour = colours[finding.status]
-            table.add_row(
-                f'[{colour}]{finding.status}[/{colour}]', *map(escape, (finding.subject, finding.text, finding.remedy))
-            )
+            table.add_row(Text(finding.status, colours[finding.status]), finding.subject, finding.text, finding.remedy)
             bad += finding.status == 'bad'
     _console.print(table)
     _console.print('All is well.' if not bad else f'{bad} to be mended, see the last column.')

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
-from conftest import make_task, run, small_space
+from conftest import OwnSpace, make_task, run, small_space
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.hub.pytorch import NasBench201
 from nni.nas.space import RawFormatModelSpace
+from test_mapping import Attention
 from test_ranking import stripes
 
 from nni_warmstart import (
@@ -122,6 +125,30 @@ def test_auto_takes_a_joint_supernet_that_cannot_be_ranked(zoo, tmp_path):
     bare = SupernetZoo(tmp_path / 'zoo')
     bare.add(Supernet(**{**vars(zoo[JOINT]), 'sketches': {}}))
     assert run(WarmStartDARTS(source='auto', zoo=bare), tmp_path, epochs=1, task=make_task(seed=5)).report.source == JOINT
+
+
+@pytest.mark.parametrize('rule', ['nearest', 'auto'])
+def test_entries_of_unknown_spaces_stop_no_rule(tmp_path, rule):
+    """Of a newer version, say, with more spaces."""
+    both = SupernetZoo(tmp_path / 'zoo')
+    mine = run(WarmStartDARTS(), tmp_path, space=OwnSpace())
+    good = Supernet.from_strategy(mine, name='good', dataset=make_task())
+    both.add(good)
+    unknown = introspect.mutate(NasBench201(stem_out_channels=6, num_modules_per_stack=1, num_labels=3), 'DARTS')
+    foreign = Supernet.from_model(unknown, name='foreign', dataset=make_task())
+    both.add(replace(foreign, space={'name': 'newspace', 'arguments': {}}))
+    strategy = run(WarmStartDARTS(source=rule, zoo=both), tmp_path, epochs=1, space=OwnSpace())
+    assert strategy.report.source == 'good'
+
+
+@pytest.mark.parametrize('rule', ['nearest', 'auto'])
+def test_entries_that_cannot_be_mapped_stop_no_rule(tmp_path, rule):
+    both = SupernetZoo(tmp_path / 'zoo')
+    for name, width in (('same', 4), ('wider', 8)):
+        model = introspect.mutate(Attention(width), 'DARTS')
+        both.add(Supernet.from_model(model, name=name, dataset=make_task(seed=width - 4)))
+    strategy = run(WarmStartDARTS(source=rule, zoo=both), tmp_path, epochs=1, space=Attention(8))
+    assert strategy.report.source == 'wider'  # the other one has a layer that cannot be widened
 
 
 def test_auto_needs_batches_of_pictures(zoo):

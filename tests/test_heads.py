@@ -63,6 +63,12 @@ def test_transported_head_needs_a_sketch_and_every_class(source):
         transfer(source, target(4), head='ot')
 
 
+@pytest.mark.parametrize('heads', [{'a': (0, 7)}, {'a': (2, 2)}, {'a': (-1, 2)}])
+def test_heads_beyond_the_classifier(source, heads):
+    with pytest.raises(TransferError, match=r'heads = .*, but the classifier has rows 0 to 3 only'):
+        transfer(source, target(3), data=batches(3), heads=heads)
+
+
 def test_ridge_needs_data(source):
     with pytest.raises(TransferError, match=r"head 'ridge' is fitted on the target's training data and there are none"):
         transfer(source, target())

@@ -111,6 +111,16 @@ def test_zoo_rank_errors(folder, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_names_with_square_brackets_are_shown_as_they_are(folder, capsys):
+    save_npz(folder / 'usps[v2].npz', n=36)
+    assert search(folder, '--set', 'data.npz.path=usps[v2].npz') == 0
+    zoo = str(folder / 'zoo')
+    assert main(['zoo', 'add', '--zoo', zoo, str(folder / 'out' / 'supernet.safetensors'), '--name', 'mine']) == 0
+    assert main(['zoo', 'list', '--zoo', zoo]) == 0
+    assert main(['zoo', 'rank', '--zoo', zoo, '--data', str(folder / 'usps[v2].npz')]) == 0
+    assert capsys.readouterr().out.count('usps[v2]') >= 3
+
+
 def test_zoo_errors(tmp_path, capsys):
     assert main(['zoo', 'show', '--zoo', str(tmp_path), 'nobody']) == 2
     assert "has no entry 'nobody'; it has none" in capsys.readouterr().err

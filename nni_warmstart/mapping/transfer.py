@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .. import introspect, spaces
 from ..data import quiet_randomness
 from ..distance.sketch import DatasetSketch
-from ..errors import TransferError, reason
+from ..errors import ConfigError, TransferError, reason
 from ..supernet import Supernet
 from . import batchnorm
 from .fused import inherit_fused
@@ -257,11 +257,14 @@ def _fit_head(
 ) -> None:
     module = model.get_submodule(head_name)
     assert isinstance(module, nn.Linear)
+    heads = {'': (0, module.out_features)} if heads is None else heads
+    if any(not 0 <= start < stop <= module.out_features for start, stop in heads.values()):
+        raise TransferError(f'heads = {dict(heads)}, but the classifier has rows 0 to {module.out_features} only.')
     features, labels = features_of(model, head_name, batches, device)
     check_range(labels, module.out_features)
     if not torch.isfinite(features).all():
         raise TransferError('the features of data are not finite; look for NaN or infinite pixels in the pictures.')
-    for start, stop in (heads or {'': (0, module.out_features)}).values():
+    for start, stop in heads.values():
         chosen = (labels >= start) & (labels < stop)
         x, y, rows = features[chosen], labels[chosen] - start, stop - start
         if head == 'ridge':
@@ -293,7 +296,7 @@ def _source_head(source: Supernet, head_name: str, width: int) -> tuple[LinearHe
     return LinearHead(weight, torch.zeros(len(weight)) if bias is None else bias), sketch
 
 
-def fit(sources: Sequence[Supernet], target: nn.Module, head: str = 'random') -> list[float]:
+def fit(sources: Sequence[Supernet], target: nn.Module, head: str = 'random', untraceable: str = 'error') -> list[float]:
     """Share of the target's weights (tensors) that have a partner in each of ``sources``.
 
     It is 0 for a source that lacks what the head needs, or whose space cannot be mapped.
@@ -313,8 +316,11 @@ def fit(sources: Sequence[Supernet], target: nn.Module, head: str = 'random') ->
         if same:
             return 1.0
         try:
-            return share_in_common(source, target, head_name, structure(_input_shape(target, [], source)))
-        except TransferError:
+            theirs, mine = source.traced().channels, structure(_input_shape(target, [], source))
+            if untraceable == 'error' and (theirs.opaque or mine.channels.opaque):
+                return 0.0
+            return share_in_common(source, target, head_name, mine)
+        except (TransferError, ConfigError):  # of a space that this installation does not know
             return 0.0
 
     return [share(source) for source in sources]
