@@ -118,10 +118,10 @@ def report() -> None:
         "Epochs: to the cold run's final validation accuracy, reached and held;",
         f'"not" where the warm run did not, which counts as {claim.EPOCHS}.',
         '',
-        '| shape | task | inherited | before training | cold | warm | cold epochs | warm epochs | ratio |',
-        '|---' * 9 + '|',
+        '| shape | task | seed | inherited | before training | cold | warm | cold epochs | warm epochs | ratio |',
+        '|---' * 10 + '|',
     ]
-    ratios: dict[str, list[float]] = {}
+    ratios: dict[str, dict[str, list[float]]] = {}
     for shape, target, seed, warm in sorted(found, key=lambda key: (list(SHAPES).index(key[0]), *key[1:])):
         hot = found.get((shape, target, seed, True))
         if warm or hot is None:
@@ -130,14 +130,22 @@ def report() -> None:
         goal = final_accuracy(curve)
         epochs = epochs_to(curve, goal) or claim.EPOCHS, epochs_to(hot['curve'], goal)
         ratio = epochs[0] / (epochs[1] or claim.EPOCHS)
-        ratios.setdefault(shape, []).append(ratio)
+        ratios.setdefault(shape, {}).setdefault(target, []).append(ratio)
         lines.append(
-            f'| {shape} | {target} | {hot["inherited"]:.0%} | {hot["zero_shot"]:.3f} | {goal:.3f} | '
+            f'| {shape} | {target} | {seed} | {hot["inherited"]:.0%} | {hot["zero_shot"]:.3f} | {goal:.3f} | '
             f'{final_accuracy(hot["curve"]):.3f} | {epochs[0]} | {epochs[1] or "not"} | {ratio:.1f} |'
         )
-    lines += ['', '| shape | runs | median ratio | smallest |', '|---|---|---|---|']
-    for shape, values in ratios.items():
-        lines.append(f'| {shape} | {len(values)} | {statistics.median(values):.1f} | {min(values):.1f} |')
+    lines += [
+        '',
+        'Of each task the geometric mean over its seeds:',
+        '',
+        '| shape | tasks | runs | median of tasks | smallest |',
+        '|---|---|---|---|---|',
+    ]
+    for shape, tasks in ratios.items():
+        values = [statistics.geometric_mean(each) for each in tasks.values()]
+        runs = sum(map(len, tasks.values()))
+        lines.append(f'| {shape} | {len(values)} | {runs} | {statistics.median(values):.1f} | {min(values):.1f} |')
     (RESULTS / 'shapes.md').write_text('\n'.join(lines) + '\n')
 
 
