@@ -16,6 +16,7 @@ from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
+from .devices import is_first
 from .errors import ConfigError
 from .storage import unwritable, write_atomic, write_json
 
@@ -48,8 +49,8 @@ def output_folder(out: str | Path) -> Path:
     return Path(out)
 
 
-def keep(out: Path, settings: dict[str, Any], *, resume: bool) -> None:
-    """Write down the settings of a run; when it goes on, they must be the same, but for epochs and seconds.
+def check(out: Path, settings: dict[str, Any]) -> None:
+    """The settings of a run that goes on must be those it began with, but for epochs and seconds.
 
     Raises
     ------
@@ -57,20 +58,33 @@ def keep(out: Path, settings: dict[str, Any], *, resume: bool) -> None:
         Naming what differs.
     """
     path = out / 'settings.json'
-    plain = json.loads(json.dumps({key: value for key, value in settings.items() if key != 'base'}, default=str))
-    now = flat(plain)
-    if resume and path.is_file():
-        try:
-            before = flat(json.loads(path.read_text()))
-        except (ValueError, AttributeError, RecursionError) as error:
-            raise ConfigError(f'{path} is damaged; delete it to go on with these settings.') from error
-        for key in sorted(before.keys() | now.keys()):
-            if before.get(key) != now.get(key) and key not in ('evaluator.max_epochs', 'evaluator.max_seconds'):
-                raise ConfigError(
-                    f'the run in {out} has {key} = {before.get(key)!r} and should go on with {now.get(key)!r}; put it '
-                    'back, or choose another --out.'
-                )
-    write_json(path, plain)
+    if not path.is_file():
+        return
+    now = flat(_plain(settings))
+    try:
+        before = flat(json.loads(path.read_text()))
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ConfigError(f'{path} is damaged; delete it to go on with these settings.') from error
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key) and key not in ('evaluator.max_epochs', 'evaluator.max_seconds'):
+            raise ConfigError(
+                f'the run in {out} has {key} = {before.get(key)!r} and should go on with {now.get(key)!r}; put it '
+                'back, or choose another --out.'
+            )
+
+
+def begin(out: Path, settings: dict[str, Any], *, resume: bool) -> None:
+    """Write down the settings of a run that is about to train; a new one forgets the checkpoint and result of an older."""
+    if not is_first():
+        return
+    if not resume:
+        for stale in (_path(out), out / 'result.json'):
+            stale.unlink(missing_ok=True)
+    write_json(out / 'settings.json', _plain(settings))
+
+
+def _plain(settings: dict[str, Any]) -> Any:
+    return json.loads(json.dumps({key: value for key, value in settings.items() if key != 'base'}, default=str))
 
 
 def flat(settings: Any, prefix: str = '') -> dict[str, Any]:

@@ -25,10 +25,8 @@ _console = Console(quiet=not devices.is_first(), width=None if _HAS_WIDTH else 1
 
 
 def _document(arguments: argparse.Namespace) -> dict[str, Any]:
-    import yaml
-
     from .errors import ConfigError
-    from .settings import overridden, read
+    from .settings import overridden, parse_yaml, read
 
     changes = {}
     for item in arguments.set:
@@ -36,8 +34,8 @@ def _document(arguments: argparse.Namespace) -> dict[str, Any]:
         if not equals:
             raise ConfigError(f'--set {item!r} has no "="; write KEY=VALUE.')
         try:
-            changes[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            changes[key] = parse_yaml(value)
+        except ConfigError as error:
             raise ConfigError(f'--set {item!r}: the value is not YAML.') from error
     if arguments.seed is not None:
         changes['seed'] = arguments.seed

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,13 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .errors import DataError, reason
-
-_UNREADABLE = (
-    OSError, ValueError, EOFError, AttributeError, TypeError, LookupError, SyntaxError, RuntimeError, MemoryError,
-    OverflowError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError,
-)  # fmt: skip
-"""What damaged files make numpy, its zip files and PIL raise."""
+from .errors import UNREADABLE, DataError, reason
 
 
 @dataclass(frozen=True)
@@ -122,6 +112,7 @@ def split(task: Task, *, val_share: float = 0.5, seed: int = 0) -> Splits:
     if not 0 < val_share < 1:
         raise DataError(f'val_share = {val_share}, but it must lie between 0 and 1.')
     val_index, train_index = stratified(task.train_y, val_share, seed)
+    val_index = val_index[mixing(task.train_y[val_index])]  # alphas learn from it in this order
     for part, index in (('training', train_index), ('validation', val_index)):
         missing = set(range(task.num_classes)) - set(task.train_y[index].tolist())
         if missing:
@@ -142,6 +133,18 @@ def split(task: Task, *, val_share: float = 0.5, seed: int = 0) -> Splits:
         images(task.train_x[val_index], task.train_y[val_index]),
         test,
     )
+
+
+def mixing(labels: Tensor) -> Tensor:
+    """An order in which classes alternate: that of the data, or a random one, always the same, where they come sorted.
+
+    Sorted are data in which neighbours are of one class more often than half way from chance to always.
+    """
+    together = (labels[1:] == labels[:-1]).double().mean() if len(labels) > 1 else 0.0
+    chance = (labels.bincount() / len(labels)).square().sum()
+    if together <= (1 + chance) / 2:
+        return torch.arange(len(labels))
+    return torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
 
 
 def stratified(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -222,7 +225,7 @@ def from_npz(path: str | Path) -> Task:
             arrays = {key: np.asarray(file[key]) for key in file.files}  # of a member that is no array, bytes
     except FileNotFoundError as error:
         raise DataError(f'data file {path} does not exist.') from error
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataError(f'data file {path} cannot be read as npz: {reason(error)}') from error
     missing = {'train_x', 'train_y'} - arrays.keys()
     if missing:
@@ -245,14 +248,16 @@ def from_folder(path: str | Path, *, side: int = 64) -> Task:
 
     Pictures are cut to a centred square and read at ``side`` pixels, in colour.
     """
+    from .folders import read_folder  # torchvision and Pillow are read only where there are pictures in folders
+
     path = Path(os.path.expanduser(path))
     if not os.path.isdir(path):
         raise DataError(f'data folder {path} does not exist.')
     has_split = (path / 'train').is_dir()
-    train_x, train_y, names = _read_folder(path / 'train' if has_split else path, side)
+    train_x, train_y, names = read_folder(path / 'train' if has_split else path, side)
     test_x, test_y = train_x[:0], train_y[:0]
     if (path / 'test').is_dir() and has_split:
-        test_x, test_y, test_names = _read_folder(path / 'test', side)
+        test_x, test_y, test_names = read_folder(path / 'test', side)
         unknown = set(test_names) - set(names)
         if unknown:
             raise DataError(f'{path / "test"} has classes that {path / "train"} lacks: {", ".join(sorted(unknown))}.')
@@ -423,25 +428,3 @@ def _resized(x: Tensor, side: int) -> Tensor:
     if x.dtype == torch.uint8:
         parts = [part.round().clamp(0, 255).to(torch.uint8) for part in parts]
     return torch.cat(parts)
-
-
-def _read_folder(path: Path, side: int) -> tuple[Tensor, Tensor, list[str]]:
-    import torchvision.datasets
-    from torchvision.transforms import functional as pictures
-
-    def read(file: str) -> Tensor:
-        from PIL import Image
-
-        try:
-            with Image.open(file) as picture:
-                square = pictures.center_crop(pictures.pil_to_tensor(picture.convert('RGB')), [min(picture.size)] * 2)
-        except (*_UNREADABLE, Image.DecompressionBombError) as error:
-            raise DataError(f'picture {file} cannot be read ({reason(error)}); repair or remove it.') from error
-        return pictures.resize(square, [side, side], antialias=True)
-
-    try:
-        folder = torchvision.datasets.ImageFolder(str(path))
-    except FileNotFoundError as error:
-        raise DataError(f'data folder {path} has no pictures in class folders: {error}') from error
-    x = torch.stack([read(file) for file, _ in folder.samples])
-    return x, torch.tensor([label for _, label in folder.samples]), list(folder.classes)

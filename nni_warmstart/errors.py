@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+import struct
+import tokenize
+import zipfile
+import zlib
+
+UNREADABLE = (
+    OSError, ValueError, EOFError, AttributeError, TypeError, LookupError, SyntaxError, RuntimeError, MemoryError,
+    OverflowError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError,
+)  # fmt: skip
+"""What damaged files make numpy, its zip files and PIL raise."""
+
 
 class WarmStartError(ValueError):
     """Base class; the command line prints its message as one line instead of a traceback."""

@@ -75,12 +75,14 @@ def pretrain(
     )
     flip = [name for name, item in zip(tasks, config.data, strict=True) if item.flip]
     evaluator = JointClassification(tasks, trainer, channels=channels, image_size=side, flip=flip, **settings)
-    checkpoint.keep(out, {**asdict(config), 'seed': seed}, resume=resume)
+    if resume:
+        checkpoint.check(out, {**asdict(config), 'seed': seed})
     space = spaces.create(config.space.name, config.space.arguments, evaluator.num_classes, allow_import=True)
     strategy = make_strategy(config.strategy, config.base)
     strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
     if resume:
         checkpoint.resume(strategy, out, config.evaluator.max_epochs)
+    checkpoint.begin(out, {**asdict(config), 'seed': seed}, resume=resume)
     strategy.run()
     data = evaluator.datamodule
     supernet = remembered(

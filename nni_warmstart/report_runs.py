@@ -88,7 +88,12 @@ def _experiment(name: str) -> Path | None:
 
 def _is_search(folder: Path) -> bool:
     """Whether a search left ``folder``; pretraining has a list of data, retraining has weights."""
-    settings, result = (_json(folder / name) for name in ('settings.json', 'result.json'))
+    try:
+        settings, result = (_json(folder / name) for name in ('settings.json', 'result.json'))
+    except ConfigError:
+        if any((folder / mine).exists() for mine in ('checkpoints/last.ckpt', 'supernet.safetensors', 'architecture.json')):
+            raise
+        return False  # another program's file of that name
     if 'evaluator' in settings:
         return isinstance(settings.get('data'), dict) and 'strategy' in settings and 'weights' not in settings
     return {'strategy', 'curve', 'architecture'} <= result.keys()

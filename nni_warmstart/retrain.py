@@ -92,7 +92,10 @@ def retrain(
             'input to the output, a collapse of DARTS; search for longer, or with strategy.parameter_free_cap.'
         )
     settings = config.evaluator
-    checkpoint.keep(out, {**asdict(config), 'seed': seed, 'weights': weights, 'architecture': architecture}, resume=resume)
+    kept = {**asdict(config), 'seed': seed, 'weights': weights, 'architecture': architecture}
+    if resume:
+        checkpoint.check(out, kept)
+    checkpoint.begin(out, kept, resume=resume)
     training = {**settings.module(), 'flip': config.data.flip}
     training |= {'max_epochs': settings.max_epochs, 'max_seconds': settings.max_seconds}
     curve = train(network, splits, task.num_classes, training, out, seed=seed, resume=resume, progress=progress)

@@ -73,14 +73,17 @@ def run_search(
         **config.evaluator.module(),
         flip=config.data.flip,
     )
-    checkpoint.keep(out, {**asdict(config), 'seed': seed}, resume=resume)
-    if resume and checkpoint.exists(out):
-        strategy.source = None  # it has started, from what was best then
+    settings = {**asdict(config), 'seed': seed}
+    if resume:
+        checkpoint.check(out, settings)
+        if checkpoint.exists(out):
+            strategy.source = None  # it has started, from what was best then
     strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
     module = cast(SearchModule, strategy.oneshot_module)
     module.begun = start
     if resume:
         checkpoint.resume(strategy, out, config.evaluator.max_epochs)
+    checkpoint.begin(out, settings, resume=resume)
     strategy.run()
     curve, warm_start = strategy.curve, module.warm_start
     architecture = {'sample': module.export(), 'probabilities': module.probabilities()}

@@ -97,6 +97,8 @@ class SearchModule(_Base):
             self._random = None
             # Lightning made this epoch's iterator before any hook could run, with other random numbers
             iter(self.trainer.fit_loop._data_fetcher)  # pyright: ignore[reportArgumentType]
+        if self.stop_on_eigenvalue and self._collapsing():  # resumed after it had stopped
+            self.trainer.should_stop = True
         return super().on_train_start()
 
     def _fit_statistics(self) -> None:
@@ -177,6 +179,9 @@ class SearchModule(_Base):
             nni.report_intermediate_result(figures)
 
     def on_fit_end(self) -> None:
+        if self._random is not None:  # resumed after its last epoch: an export may draw numbers
+            set_random_state(self._random, self._generators())
+            self._random = None
         if self._averaged is None and self._earlier is not None:  # it went on after its last epoch: nothing was trained
             self._start_averaging()
         if self._averaged is not None:
@@ -208,7 +213,8 @@ class SearchModule(_Base):
     def export(self) -> dict[str, Any]:
         if self.stop_on_eigenvalue and self._collapsing():
             return self.samples[-1 - guards.WINDOW]
-        return self._constrained(super().export())
+        started_warm = self.warm_start is not None  # Proxyless as in NNI draws a path from the probabilities
+        return self._constrained(introspect.best_sample(self.model) if started_warm else super().export())
 
     def _constrained(self, sample: dict[str, Any]) -> dict[str, Any]:
         if self.parameter_free_cap is not None:
@@ -224,8 +230,14 @@ class SearchModule(_Base):
         assert self.held_out is not None
         state = random_state(self._generators())
         batch = self.transfer_batch_to_device(next(iter(self.held_out())), self.device, 0)
-        with self._evaluating(calibrate=True), self._silent(), torch.enable_grad():
-            value = guards.dominant_eigenvalue(lambda: self._loss(batch), introspect.arch_parameters(self.model))
+        alphas = introspect.arch_parameters(self.model)
+        learning = [alpha.requires_grad for alpha in alphas]  # not while NNI warms up the weights
+        with self._evaluating(introspect.every_path, calibrate=True), self._silent(), torch.enable_grad():
+            for alpha in alphas:
+                alpha.requires_grad_(True)
+            value = guards.dominant_eigenvalue(lambda: self._loss(batch), alphas)
+        for alpha, learns in zip(alphas, learning, strict=True):
+            alpha.requires_grad_(learns)
         set_random_state(state, self._generators())
         return value
 
@@ -312,12 +324,12 @@ class SearchModule(_Base):
         return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
 
     @contextmanager
-    def _evaluating(self, *, calibrate: bool) -> Iterator[None]:
-        """Evaluate averaged weights on the best path, if asked with re-estimated batch norm; put everything back."""
+    def _evaluating(self, paths: Callable[..., Any] = introspect.best_path, *, calibrate: bool) -> Iterator[None]:
+        """Evaluate averaged weights on some paths, if asked with re-estimated batch norm; put everything back."""
         # The inputs go into the model as the loader gives them only where the evaluator has NNI's own step.
         calibrate = calibrate and self.calibration is not None and self._is_nnis('validation_step')
         average = nullcontext() if self._averaged is None else self._averaged.applied()
-        with average, introspect.best_path(self.model), batchnorm.kept(self.model):
+        with average, paths(self.model), batchnorm.kept(self.model):
             if calibrate and batchnorm.batch_norms(self.model):
                 batchnorm.reestimate(self.model, self._calibration_inputs())
             yield

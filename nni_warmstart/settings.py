@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import field, fields
 from pathlib import Path
@@ -15,6 +16,9 @@ from .errors import ConfigError, reason
 
 _MOST_VALUES, _MOST_LEVELS, _LARGEST = 10_000, 20, 2**31 - 1
 """What a file of settings may hold: values, sections in sections, and the largest number besides a seed."""
+
+_EXPONENT = re.compile(r'[+-]?\d+(\.\d*)?[eE][+-]?\d+')
+"""A number that YAML 1.1 takes for text, such as 3e-4."""
 
 
 def limits(default: Any, low: float | None = None, high: float | None = None) -> Any:
@@ -140,8 +144,10 @@ def typed(cls: Any, section: Mapping[str, Any], where: str) -> Any:
 def checked(value: Any, where: str, kind: type, limits: Mapping[str, Any]) -> Any:
     """``value`` as ``kind``, between ``limits['low']`` and ``limits['high']``; ``where`` is named in errors."""
     words = {int: 'a whole number', float: 'a number', str: 'text', bool: 'true or false', dict: 'a section with keys'}
+    if kind is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
+        value = float(value)
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    whole = number and (isinstance(value, int) or value.is_integer())
+    whole = number and (isinstance(value, int) or float(value).is_integer())
     fits = (number if kind is float else whole) if kind in (int, float) else isinstance(value, kind)
     if not fits:
         raise ConfigError(f'{where} = {value!r}, but it must be {words[kind]}.')

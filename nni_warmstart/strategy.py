@@ -215,4 +215,7 @@ class WarmStartGumbelDARTS(WarmStartDARTS, GumbelDARTS):
 
 
 class WarmStartProxyless(WarmStartDARTS, Proxyless):
-    """NNI's Proxyless with a warm start; parameters as :class:`WarmStartDARTS`."""
+    """NNI's Proxyless with a warm start; parameters as :class:`WarmStartDARTS`.
+
+    After a warm start the most probable path is exported; NNI's own, and a cold start, draw one.
+    """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +16,10 @@ import torch
 import yaml
 from conftest import SMALL, OwnSpace, save_npz
 
-from nni_warmstart import Supernet, SupernetZoo
+from nni_warmstart import Supernet, SupernetZoo, guards
 from nni_warmstart.cli import main
 from nni_warmstart.evaluator import Cosine
+from nni_warmstart.search_module import SearchModule
 
 
 def search(folder, *arguments: str) -> int:
@@ -108,6 +110,52 @@ def test_a_killed_search_resumes_to_the_same_result(folder, strategy, settings):
     assert main([*command, '--out', str(folder / 'killed'), '--resume']) == 0  # already at its end
     again = Supernet.load(folder / 'killed' / 'supernet.safetensors')
     assert all(torch.equal(tensor, again.tensors[name]) for name, tensor in whole.tensors.items())
+    assert json.loads((folder / 'killed' / 'result.json').read_text())['architecture'] == results[0]['architecture']
+
+
+def test_a_new_run_in_an_old_folder_forgets_the_old_one(folder, monkeypatch):
+    """Killed in its first epoch, it must not go on from the older run's checkpoint."""
+
+    def killed(self, *_):
+        raise KeyboardInterrupt
+
+    other = ['--seed', '2', '--set', 'evaluator.learning_rate=0.01']
+    assert search(folder, '--seed', '1') == 0
+    with monkeypatch.context() as patched, pytest.raises((KeyboardInterrupt, SystemExit)):
+        patched.setattr(SearchModule, 'training_step', killed)
+        search(folder, *other)
+    assert not (folder / 'out' / 'result.json').exists()
+    assert search(folder, *other, '--resume') == 0
+    resumed = json.loads((folder / 'out' / 'result.json').read_text())
+    shutil.rmtree(folder / 'out')
+    assert search(folder, *other) == 0
+    fresh = json.loads((folder / 'out' / 'result.json').read_text())
+    assert [each['train_loss'] for each in resumed['curve']] == [each['train_loss'] for each in fresh['curve']]
+
+
+def test_a_run_that_cannot_start_leaves_the_old_one_alone(folder):
+    assert search(folder) == 0
+    assert search(folder, '--set', 'strategy={name: WarmStartDARTS, source: typo}') == 2
+    assert search(folder, '--set', 'evaluator.max_epochs=3', '--resume') == 0
+    assert len(json.loads((folder / 'out' / 'result.json').read_text())['curve']) == 3
+
+
+def test_a_stopped_search_does_not_go_on(folder, monkeypatch):
+    """Killed between its last checkpoint and its results."""
+    values = iter([1.0] * 6 + [3.0] * 4 + [0.5] * 10)
+    monkeypatch.setattr(guards, 'dominant_eigenvalue', lambda loss, alphas: next(values))
+    guarded = ['--set', 'strategy.stop_on_eigenvalue=true', '--set', 'evaluator.max_epochs=12']
+    guarded += ['--set', 'strategy.arc_learning_rate=0.5']
+    assert search(folder, *guarded) == 0
+    before = json.loads((folder / 'out' / 'result.json').read_text())
+    weights = Supernet.load(folder / 'out' / 'supernet.safetensors')
+    for name in ('result.json', 'architecture.json', 'supernet.safetensors'):
+        (folder / 'out' / name).unlink()
+    assert search(folder, *guarded, '--resume') == 0
+    after = json.loads((folder / 'out' / 'result.json').read_text())
+    assert len(after['curve']) == len(before['curve']) == 10
+    assert after['architecture'] == before['architecture']
+    assert Supernet.load(folder / 'out' / 'supernet.safetensors').key == weights.key
 
 
 def test_a_resumed_search_keeps_its_source(folder):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from nni_warmstart import DataError
 from nni_warmstart.data import (
+    Task,
     described,
     digits,
     form_of,
@@ -18,6 +21,7 @@ from nni_warmstart.data import (
     from_npz,
     from_torchvision,
     labelled,
+    mixing,
     split,
     stratified,
 )
@@ -59,6 +63,60 @@ def test_folder(tmp_path):
     assert task.train_x.shape == (6, 3, 16, 16)
     assert task.train_x[task.train_y == 1].float().mean() == 200
     assert len(task.test_x) == 4
+
+
+def test_pictures_in_folders_are_read_as_they_look(tmp_path):
+    def picture(name: str) -> Path:
+        (tmp_path / 'a').mkdir(exist_ok=True)
+        return tmp_path / 'a' / name
+
+    ramp = np.linspace(0, 65535, 8).astype(np.uint16)[None].repeat(8, 0)
+    Image.fromarray(ramp).save(picture('0.png'))
+    shape = np.zeros((8, 8, 4), np.uint8)
+    shape[2:6, 2:6, 3] = 255  # black on transparent
+    Image.fromarray(shape).save(picture('1.png'))
+    turned = np.zeros((8, 8, 3), np.uint8)
+    turned[:4] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter to the right
+    Image.fromarray(turned).save(picture('2.png'), exif=exif)
+    (tmp_path / 'b').mkdir()
+    Image.new('L', (8, 8), 7).save(tmp_path / 'b' / 'grey.gif')
+    hidden = tmp_path / 'a' / '.ipynb_checkpoints'
+    hidden.mkdir()
+    Image.new('L', (8, 8)).save(hidden / '0-checkpoint.png')
+    (tmp_path / '.git').mkdir()
+    task = from_folder(tmp_path, side=8)
+    assert task.class_names == ('a', 'b')
+    assert task.train_y.tolist() == [0, 0, 0, 1]
+    high, black, right, grey = task.train_x
+    assert high[0, 0].tolist() == [0, 36, 72, 109, 145, 182, 218, 255]
+    assert (black[:, 3, 3] == 0).all() and (black[:, 0, 0] == 255).all()
+    assert (right[:, :, 4:] == 255).all() and (right[:, :, :4] == 0).all()
+    assert (grey == 7).all()
+
+
+def test_files_that_are_no_pictures_are_named(tmp_path, caplog):
+    for name in ('a', 'b'):
+        (tmp_path / name).mkdir()
+        Image.new('L', (8, 8)).save(tmp_path / name / '0.png')
+    (tmp_path / 'a' / 'list.csv').write_text('0')
+    assert len(from_folder(tmp_path, side=8).train_x) == 2
+    assert '1 files are no pictures by their ending, such as' in caplog.text and 'list.csv' in caplog.text
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / 'a' / '1.tif')
+    with pytest.raises(DataError, match=r'1\.tif cannot be read \(its pixels are floating-point numbers'):
+        from_folder(tmp_path, side=8)
+
+
+def test_sorted_data_are_mixed_for_the_alphas(tmp_path):
+    y = torch.arange(40) % 4
+    assert torch.equal(mixing(y), torch.arange(40))
+    order = mixing(y.sort().values)
+    assert sorted(order.tolist()) == list(range(40))
+    x = torch.arange(40, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 4, 4)
+    val = split(Task('sorted', x, y.sort().values, x[:0], y[:0], tuple('abcd'))).val
+    assert len(val.y[:8].unique()) > 2
+    assert torch.equal(val.y, val.x[:, 0, 0, 0] // 10)
 
 
 def test_torchvision_is_read_where_it_lies(tmp_path, monkeypatch):

@@ -128,6 +128,23 @@ def test_solvers_agree_and_certify():
     assert entropic.gap < 0.2 * exact.cost
 
 
+def test_costs_of_any_size_are_solved_alike():
+    """POT's tolerances are absolute."""
+    cost = torch.rand(30, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    value = solve(cost).cost
+    for scale in (1e-20, 1e-8, 1e8):
+        scaled = solve(cost * scale)
+        assert scaled.converged
+        assert scaled.cost / scale == pytest.approx(value, rel=1e-9)
+
+
+def test_a_compact_sketch_of_features_far_from_zero():
+    x, y = torch.randn(200, 8, generator=torch.Generator().manual_seed(0)), torch.arange(200) % 4
+    near, far = (DatasetSketch.from_dataset((x + shift, y)).compact() for shift in (0.0, 1e4))
+    assert near.samples.dtype == torch.float16
+    assert torch.allclose(far.samples - 1e4, near.samples.float(), atol=5e-3)
+
+
 def test_too_few_iterations_are_reported():
     cost = squared_distances(blobs(0)[0], blobs(1)[0])
     assert not solve(cost, reg=0.01, max_iterations=2).converged

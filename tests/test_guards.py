@@ -7,7 +7,15 @@ import torch
 from conftest import make_task, run, small_space
 from torch import nn
 
-from nni_warmstart import ConfigError, Supernet, WarmStartDARTS, guards, introspect
+from nni_warmstart import (
+    ConfigError,
+    Supernet,
+    WarmStartDARTS,
+    WarmStartGumbelDARTS,
+    WarmStartProxyless,
+    guards,
+    introspect,
+)
 from nni_warmstart.guards import capped, collapsing, dominant_eigenvalue
 from nni_warmstart.search_spaces import DartsSpace
 
@@ -105,3 +113,22 @@ def test_measuring_the_curvature_leaves_no_trace(tmp_path):
     assert all(torch.equal(tensor, state[name]) for name, tensor in plain.supernet.state_dict().items())
     assert all(abs(figures['alpha_eigenvalue']) > 0 for figures in guarded.curve)
     assert 'alpha_eigenvalue' not in plain.curve[0]
+
+
+@pytest.mark.parametrize(
+    ('strategy', 'settings'), [(WarmStartProxyless, {}), (WarmStartGumbelDARTS, {}), (WarmStartDARTS, {'warmup_epochs': 1})]
+)
+def test_the_curvature_of_every_strategy(tmp_path, strategy, settings):
+    """Proxyless runs one path, and the alphas of a warm-up do not learn: both are measured all the same."""
+    done = run(strategy(stop_on_eigenvalue=True, **settings), tmp_path, epochs=2)
+    assert all(abs(figures['alpha_eigenvalue']) > 0 for figures in done.curve)
+    assert all(alpha.requires_grad for alpha in introspect.arch_parameters(done.supernet))
+
+
+def test_a_warm_proxyless_search_exports_the_most_probable_path(tmp_path):
+    source = Supernet.from_strategy(run(WarmStartDARTS(), tmp_path), name='source')
+    done = run(WarmStartProxyless(source=source), tmp_path, epochs=1)
+    best = {label: max(each, key=each.get) for label, each in done.oneshot_module.probabilities().items()}
+    for seed in range(3):
+        torch.manual_seed(seed)
+        assert done.oneshot_module.export() == best

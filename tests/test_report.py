@@ -105,6 +105,14 @@ def result_of(folder) -> dict:
 OVERVIEW = ('', 'search', 'data', 'space', 'strategy', 'source', 'epochs', 'validation accuracy', 'test accuracy', 'seconds')
 
 
+def test_files_of_other_programs_are_left_alone(runs, tmp_path):
+    """Editors have a settings.json too, often with comments."""
+    (tmp_path / 'project' / '.vscode').mkdir(parents=True)
+    (tmp_path / 'project' / '.vscode' / 'settings.json').write_text('// mine\n{}')
+    shutil.copytree(runs / 'cold', tmp_path / 'project' / 'cold')
+    assert main(['report', str(tmp_path / 'project'), '--out', str(tmp_path / 'page.html')]) == 0
+
+
 def test_a_cold_and_a_warm_search_side_by_side(searches, tmp_path, capsys):
     cold, warm = (searches / 'runs' / name for name in ('cold', 'warm'))
     page = report(tmp_path / 'page.html', cold, warm)

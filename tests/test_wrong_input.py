@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -51,6 +52,9 @@ from nni_warmstart.cli import main
         ('seed', '--set \'seed\' has no "="'),
         ('seed=5000000000', 'seed = 5000000000, but it must be from 0 to 4294967295'),
         ('strategy.head=[', 'the value is not YAML'),
+        ('evaluator.max_epochs=2024-13-45', 'the value is not YAML'),
+        ('seed=!!bool x', 'the value is not YAML'),
+        ('evaluator.weight_decay=3-e4', "evaluator.weight_decay = '3-e4', but it must be a number"),
         ('space.image_size=0', 'space.image_size = 0, but it must be a whole number, 1 or more'),
         ('space.image_size=big', "space.image_size = 'big', but it must be a whole number"),
         ('space.in_channels=x', "space.in_channels = 'x', but it must be a whole number"),
@@ -71,6 +75,13 @@ def test_wrong_settings_give_one_line(folder, capsys, change, message):
     error = capsys.readouterr().err.strip().splitlines()
     assert error[-1].startswith('error: ')
     assert message in error[-1]
+
+
+def test_numbers_may_be_written_as_the_field_does(folder):
+    """YAML 1.1 takes 3e-4 for text."""
+    assert search(folder, '--set', 'evaluator.weight_decay=3e-4') == 0
+    settings = json.loads((folder / 'out' / 'settings.json').read_text())
+    assert settings['evaluator']['weight_decay'] == 3e-4
 
 
 def test_wrong_files_give_one_line(folder, capsys):

@@ -161,9 +161,13 @@ class DatasetSketch:
             means=self.means.float(),
             factors=_half(vectors[:, :, -rank:] * leading.sqrt()[:, None, :]),
             remainders=rest.float(),
-            samples=_half(self.samples[chosen]),
+            samples=_half(self.samples[chosen]) if self._is_centred() else self.samples[chosen].float(),
             labels=self.labels[chosen],
         )
+
+    def _is_centred(self) -> bool:
+        """Whether samples lie near enough to zero for half precision to tell them apart."""
+        return len(self.samples) < 2 or bool(self.samples.abs().max() / 2048 <= 0.05 * self.samples.std(0).max())
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Its tensors by attribute, for a file."""

@@ -81,15 +81,16 @@ def _masses(given: Tensor | None, size: int) -> np.ndarray:
 
 
 def _exact(matrix: np.ndarray, a: np.ndarray, b: np.ndarray) -> Transport:
+    scale = float(np.ldexp(1.0, np.frexp(matrix.max(initial=0))[1]))  # POT's tolerances are absolute
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # convergence is part of the result
-        coupling, log = ot.emd(a, b, matrix, numItermax=10_000_000, log=True)
-    dual = float(a @ log['u'] + b @ log['v'])
-    gap = abs(log['cost'] - dual)
+        coupling, log = ot.emd(a, b, matrix / scale, numItermax=10_000_000, log=True)
+    cost, dual = scale * float(log['cost']), scale * float(a @ log['u'] + b @ log['v'])
+    gap = abs(cost - dual)
     return Transport(
         torch.from_numpy(coupling),
-        float(log['cost']),
-        float(log['cost']),
+        cost,
+        cost,
         _marginal_error(coupling, a, b),
         gap,
         bool(log['warning'] is None and gap <= 1e-6 * max(abs(dual), matrix.max(initial=0))),
