@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -88,6 +88,7 @@ class Setting:
     space: dict[str, Any]
     pictures: int
     out: Path
+    controls: str | None = None
 
     @functools.cached_property
     def recipe(self) -> str:
@@ -112,6 +113,8 @@ SIDES: dict[str, dict[str, Any]] = {
 }
 """Arguments of the strategy. Without a source it is NNI's DARTS; the controls after the strict side take the source that the
 warm side took, but for those named after theirs."""
+OWN_SOURCE = ('random source', 'farthest source')
+"""Controls that choose theirs among the zoo of the controls."""
 CHANGES = {'cold, no crops': {'crop': 0.0}}
 """Of the settings of the evaluator: without crops some cold searches end higher."""
 FIRST = list(SIDES)[:5]
@@ -126,6 +129,7 @@ def main() -> None:
     )
     parser.add_argument('--tasks', nargs='+', metavar='NAME', help=f'default: all in DIR but {", ".join(TUNING)}')
     parser.add_argument('--zoo', help='of the sources (default: the shipped one)')
+    parser.add_argument('--controls', help='zoo of the random and the farthest source (default: that of the sources)')
     parser.add_argument('--pictures', type=int, default=PICTURES, help=f'for training at most (default: {PICTURES})')
     sides = f'of {", ".join(map(repr, SIDES))} (default: all)'
     parser.add_argument('--sides', nargs='+', choices=list(SIDES), default=list(SIDES), metavar='SIDE', help=sides)
@@ -141,7 +145,7 @@ def main() -> None:
     if arguments.data is None or not sorted(arguments.data.glob('*.npz')):
         parser.error(f'--data must be a folder with NAME.npz; {arguments.data} has none.')
     space = {'name': arguments.space} if isinstance(arguments.space, str) else dict(arguments.space)
-    setting = Setting(arguments.data, arguments.zoo, space, arguments.pictures, arguments.out)
+    setting = Setting(arguments.data, arguments.zoo, space, arguments.pictures, arguments.out, arguments.controls)
     names = arguments.tasks or [p.stem for p in sorted(arguments.data.glob('*.npz')) if p.stem not in TUNING]
     missing = [name for name in names if not (arguments.data / f'{name}.npz').is_file()]
     if missing:
@@ -209,7 +213,8 @@ def search(run: Run, setting: Setting) -> dict[str, Any]:
     if run.side.startswith('cold'):
         strategy = WarmStartDARTS(gradient_clip_val=CLIP, **SIDES[run.side])
     else:
-        zoo = zoo_of(setting, sources(setting, run.task, strict=run.side == 'strict'))
+        of = replace(setting, zoo=setting.controls or setting.zoo) if run.side in OWN_SOURCE else setting
+        zoo = zoo_of(of, sources(of, run.task, strict=run.side == 'strict'))
         arguments = {'source': chosen(run, zoo, splits.train), **SIDES[run.side]}
         strategy = WarmStartDARTS(gradient_clip_val=CLIP, zoo=zoo, **arguments)
     start = time.perf_counter()

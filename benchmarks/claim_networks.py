@@ -44,10 +44,15 @@ TRAININGS: dict[str, dict[str, Any]] = {
 }
 TUNING: dict[str, Any] = {**_BASE, 'max_epochs': 5, 'learning_rate': 0.02}
 """Of inherited weights."""
-SIDES = ('cold', 'warm')
 QUARTER = claim.EPOCHS // 4
-GUARD: dict[str, Any] = {'parameter_free_cap': 2}
-"""Of what a warm search exports, as in P-DARTS: DARTS likes skip connections, and a source hands that on."""
+CAP = 2
+"""Operations without parameters in a cell that a warm search finds, as in P-DARTS: DARTS likes skip connections."""
+SIDES: dict[str, dict[str, Any]] = {
+    'cold': {},
+    'warm': {'parameter_free_cap': CAP},
+    'warm, alphas reset': {'parameter_free_cap': CAP, 'alpha': 'reset'},
+}
+"""Arguments of the strategy."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,8 @@ def main() -> None:
     parser.add_argument('--zoo', help='as of claim.py')
     parser.add_argument('--pictures', type=int, default=claim.PICTURES, help='as of claim.py')
     parser.add_argument('--seeds', type=int, nargs='+', help='which (default: all that claim.py has run)')
+    sides = f'of {", ".join(map(repr, SIDES))} (default: the first two)'
+    parser.add_argument('--sides', nargs='+', choices=list(SIDES), default=['cold', 'warm'], metavar='SIDE', help=sides)
     parser.add_argument('--processes', type=int, default=os.cpu_count(), help='at once (default: one per core)')
     parser.add_argument('--out', type=Path, default=RESULTS, help='folder of claim.jsonl')
     parser.add_argument('--report', action='store_true', help='run nothing, write the table')
@@ -84,9 +91,10 @@ def main() -> None:
     setting = claim.Setting(arguments.data, arguments.zoo, space, arguments.pictures, arguments.out)
     runs = []
     for row in claim.read(arguments.out / 'claim.jsonl', setting.recipe):
-        if row['side'] in SIDES and (arguments.seeds is None or row['seed'] in arguments.seeds):
-            found = (row['architecture'], row['seconds']) if row['side'] == 'cold' else ()
-            runs.append(Found(row['task'], row['seed'], row['side'], *found))
+        if row['side'] == 'cold' and (arguments.seeds is None or row['seed'] in arguments.seeds):
+            for side in arguments.sides:
+                found = (row['architecture'], row['seconds']) if side == 'cold' else ()
+                runs.append(Found(row['task'], row['seed'], side, *found))
     claim.perform(run, runs, setting, path, arguments.processes)
     report(claim.read(path, setting.recipe), space, arguments.out)
 
@@ -122,16 +130,27 @@ def searched(found: Found, setting: claim.Setting, task: data.Task) -> Any:
     """A warm search of a quarter of the budget."""
     seed_everything(found.seed, workers=True, verbose=False)
     zoo = claim.zoo_of(setting, claim.sources(setting, found.task, strict=False))
-    strategy = WarmStartDARTS(gradient_clip_val=claim.CLIP, zoo=zoo, source='auto', **GUARD)
+    strategy = WarmStartDARTS(gradient_clip_val=claim.CLIP, zoo=zoo, source='auto', **SIDES[found.side])
     with tempfile.TemporaryDirectory() as out:
         evaluator = claim.evaluator(task, data.split(task), out, epochs=QUARTER)
         strategy(RawFormatModelSpace(claim.space_of(setting, task), evaluator), SequentialExecutionEngine())
     return strategy
 
 
-def gain(cold: dict[str, Any], warm: dict[str, Any]) -> float:
-    """Test accuracy of a warm network above that of a cold one, mean over the trainings, in points."""
-    return 100 * statistics.mean(warm['accuracy'][name] - cold['accuracy'][name] for name in TRAININGS)
+def pairs(rows: list[dict[str, Any]], side: str) -> dict[str, list[tuple[dict[str, Any], dict[str, Any]]]]:
+    """Task -> what cold searches found and what those of a side found, by seeds that both have."""
+    found = {(row['task'], row['side'], row['seed']): row for row in rows}
+    both: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = defaultdict(list)
+    for task, which, seed in sorted(found):
+        if which == side and (task, 'cold', seed) in found:
+            both[task].append((found[task, 'cold', seed], found[task, side, seed]))
+    return both
+
+
+def gaps(pair: tuple[dict[str, Any], dict[str, Any]]) -> list[float]:
+    """Test accuracy of the second network above that of the first, one for each training, in points."""
+    cold, warm = pair
+    return [100 * (warm['accuracy'][name] - cold['accuracy'][name]) for name in TRAININGS]
 
 
 def is_collapsed(space: dict[str, Any], architecture: dict[str, Any]) -> bool:
@@ -141,71 +160,64 @@ def is_collapsed(space: dict[str, Any], architecture: dict[str, Any]) -> bool:
     return is_blind(network, spaces.input_of(spaces.resolve(space['name']), arguments))
 
 
-def report(rows: list[dict[str, Any]], space: dict[str, Any], out: Path) -> None:
-    """Write networks.json and networks.md."""
-    found: dict[str, dict[str, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
-    for row in rows:
-        found[row['task']][row['side']][row['seed']] = row
-    lines = [
-        '# The networks that the searches found',
-        '',
-        'Made by `python benchmarks/claim_networks.py --data DIR --zoo ZOO`. Test accuracy, means over seeds and three',
-        'trainings from scratch, with the standard error of the paired differences. Cold: found with the full budget;',
-        f'warm: with a quarter of it and at most {GUARD["parameter_free_cap"]} operations without parameters per cell.',
-        f'Inherited: the warm network with the weights of its search, tuned for {TUNING["max_epochs"]} epochs.',
-        '',
-        '| task | seeds | cold | warm | difference, points | inherited |',
-        '|---' * 6 + '|',
-    ]
-    differences, paired = [], []
-    sound: dict[str, list[float]] = {}
-    for task, sides in sorted(found.items()):
-        seeds = sorted(sides['cold'].keys() & sides['warm'].keys())
-        if not seeds:
-            continue
-        pairs = [(sides['cold'][seed], sides['warm'][seed]) for seed in seeds]
-        paired += pairs
-        blind = [any(is_collapsed(space, row['architecture']) for row in pair) for pair in pairs]
-        sound[task] = [gain(*pair) for pair, has_none in zip(pairs, blind, strict=True) if not has_none]
-        cold, warm = ([row['accuracy'][name] for row in side for name in TRAININGS] for side in zip(*pairs, strict=True))
-        gaps = [100 * (after - before) for before, after in zip(cold, warm, strict=True)]
-        differences.append((statistics.mean(gaps), statistics.stdev(gaps) / len(gaps) ** 0.5))
-        inherits = statistics.mean(row['accuracy']['inherited'] for _, row in pairs)
-        lines.append(
-            f'| {task} | {len(seeds)} | {statistics.mean(cold):.3f} | {statistics.mean(warm):.3f} | '
-            f'{differences[-1][0]:+.1f} ± {differences[-1][1]:.1f} | {inherits:.3f} |'
-        )
-    if not paired:
-        return
+def agreement(differences: list[float]) -> dict[str, Any]:
+    """What a table says of the differences of its tasks; nothing without any."""
+    if not differences:
+        return {}
+    return {
+        'tasks': len(differences),
+        'share_at_least_as_good': statistics.mean(gap >= 0 for gap in differences),
+        'mean_difference': statistics.mean(differences),
+        'median_difference': statistics.median(differences),
+    }
+
+
+def of_task(both: list[tuple[dict[str, Any], dict[str, Any]]], space: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a task: one row of the table."""
+    each = [gap for pair in both for gap in gaps(pair)]
+    sound = [gap for pair in both if not any(is_collapsed(space, row['architecture']) for row in pair) for gap in gaps(pair)]
+    cold, warm = (statistics.mean(pair[side]['accuracy'][name] for pair in both for name in TRAININGS) for side in (0, 1))
+    return {
+        'seeds': len(both),
+        'cold': cold,
+        'warm': warm,
+        'difference': statistics.mean(each),
+        'error': statistics.stdev(each) / len(each) ** 0.5,
+        'difference_without_collapsed': statistics.mean(sound) if sound else None,
+        'inherited': statistics.mean(row['accuracy']['inherited'] for _, row in both),
+    }
+
+
+def summarise(rows: list[dict[str, Any]], space: dict[str, Any]) -> dict[str, Any]:
+    """The figures of all tasks together."""
+    tasks = {task: of_task(both, space) for task, both in pairs(rows, 'warm').items()}
+    paired = [pair for both in pairs(rows, 'warm').values() for pair in both]
+    sound = [task['difference_without_collapsed'] for task in tasks.values()]
+    reset = [[gap for pair in both for gap in gaps(pair)] for both in pairs(rows, 'warm, alphas reset').values()]
     long = max(TRAININGS, key=lambda name: TRAININGS[name]['max_epochs'])
     ways = {
         'cold, trained from scratch': (0, long),
         'warm, trained from scratch': (1, long),
         'warm, inherited weights': (1, 'inherited'),
     }
-    others = [statistics.mean(gains) for gains in sound.values() if gains]
-    summary = {
+    return {
         'recipe': rows[-1]['recipe'],
-        'tasks': len(differences),
-        'share_at_least_as_good': statistics.mean(gap >= 0 for gap, _ in differences),
-        'share_within_half_error': statistics.mean(gap >= -error / 2 for gap, error in differences),
-        'mean_difference': statistics.mean(gap for gap, _ in differences),
-        'median_difference': statistics.median(gap for gap, _ in differences),
+        **agreement([task['difference'] for task in tasks.values()]),
+        'share_within_half_error': statistics.mean(task['difference'] >= -task['error'] / 2 for task in tasks.values()),
+        'searches': len(paired),
         'collapsed': {
             side: sum(is_collapsed(space, pair[index]['architecture']) for pair in paired)
-            for index, side in enumerate(SIDES)
+            for index, side in enumerate(('cold', 'warm'))
         },
-        'without_collapsed': {
-            'tasks': len(others),
-            'share_at_least_as_good': statistics.mean(gap >= 0 for gap in others),
-            'mean_difference': statistics.mean(others),
-        },
+        'without_collapsed': agreement([gap for gap in sound if gap is not None]),
         'architectures': {
             side: len({json.dumps(pair[index]['architecture'], sort_keys=True) for pair in paired})
-            for index, side in enumerate(SIDES)
+            for index, side in enumerate(('cold', 'warm'))
         },
+        'alphas_reset': agreement([statistics.mean(each) for each in reset]),
         'cost': {
             name: {
+                'training': training,
                 'accuracy': statistics.mean(pair[side]['accuracy'][training] for pair in paired),
                 'seconds': statistics.mean(
                     pair[side]['seconds']['search'] + pair[side]['seconds'][training] for pair in paired
@@ -213,25 +225,60 @@ def report(rows: list[dict[str, Any]], space: dict[str, Any], out: Path) -> None
             }
             for name, (side, training) in ways.items()
         },
+        'by_task': tasks,
     }
-    without = summary['without_collapsed']
-    lines += [
+
+
+def report(rows: list[dict[str, Any]], space: dict[str, Any], out: Path) -> None:
+    """Write networks.json and networks.md."""
+    if not pairs(rows, 'warm'):
+        return
+    summary = summarise(rows, space)
+    collapsed = summary['collapsed']
+    lines = [
+        '# The networks that the searches found',
         '',
-        f'At least as good on {summary["share_at_least_as_good"]:.0%} of {len(differences)} tasks (required 70 %, aim',
+        'Made by `python benchmarks/claim_networks.py --data DIR --zoo ZOO`. Test accuracy, means over seeds and three',
+        'trainings from scratch, with the standard error of the paired differences. Cold: found with the full budget;',
+        f'warm: with a quarter of it and at most {CAP} operations without parameters per cell.',
+        f'Inherited: the warm network with the weights of its search, tuned for {TUNING["max_epochs"]} epochs.',
+        '',
+        '| task | seeds | cold | warm | difference, points | inherited |',
+        '|---' * 6 + '|',
+        *(
+            f'| {name} | {task["seeds"]} | {task["cold"]:.3f} | {task["warm"]:.3f} | '
+            f'{task["difference"]:+.1f} ± {task["error"]:.1f} | {task["inherited"]:.3f} |'
+            for name, task in summary['by_task'].items()
+        ),
+        '',
+        f'At least as good on {summary["share_at_least_as_good"]:.0%} of {summary["tasks"]} tasks (required 70 %, aim',
         f'85 %), within half the standard error on {summary["share_within_half_error"]:.0%}; mean difference',
         f'{summary["mean_difference"]:+.2f} points (required 0, aim +1), median {summary["median_difference"]:+.2f}.',
-        f'Of {len(paired)} searches, {summary["collapsed"]["cold"]} cold and {summary["collapsed"]["warm"]} warm ones',
-        'chose cells in which no path leads from the input to the output; such a network stays at chance. Without these',
-        f'searches: at least as good on {without["share_at_least_as_good"]:.0%} of {without["tasks"]} tasks, mean '
-        f'{without["mean_difference"]:+.2f}.',
+        f'Of {summary["searches"]} searches, {collapsed["cold"]} cold and {collapsed["warm"]} warm ones',
+        'chose cells in which no path leads from the input to the output; such a network stays at chance.',
         f'Cold searches found {summary["architectures"]["cold"]} different cells, warm ones '
         f'{summary["architectures"]["warm"]}.',
+    ]
+    lines += [
+        f'{name} ({figures["tasks"]} tasks): at least as good on {figures["share_at_least_as_good"]:.0%}, mean '
+        f'{figures["mean_difference"]:+.2f}, median {figures["median_difference"]:+.2f}.'
+        for name, figures in (
+            ('Without the searches that found such a cell', summary['without_collapsed']),
+            ("With flat alphas instead of the source's, one seed", summary['alphas_reset']),
+        )
+        if figures
+    ]
+    lines += [
         '',
-        f'From pictures to a trained network, search included ("{long}" training; means over tasks and seeds):',
+        'From pictures to a trained network, search included (means over tasks and seeds):',
         '',
-        '| way | test accuracy | seconds |',
-        '|---|---|---|',
-        *(f'| {name} | {way["accuracy"]:.3f} | {way["seconds"]:.0f} |' for name, way in summary['cost'].items()),
+        '| way | epochs of training | test accuracy | seconds |',
+        '|---|---|---|---|',
+        *(
+            f'| {name} | {({**TRAININGS, "inherited": TUNING})[way["training"]]["max_epochs"]} | '
+            f'{way["accuracy"]:.3f} | {way["seconds"]:.0f} |'
+            for name, way in summary['cost'].items()
+        ),
     ]
     write_json(out / NETWORKS, summary)
     (out / 'networks.md').write_text('\n'.join(lines) + '\n')

@@ -1,4 +1,4 @@
-"""Tables and figures of the claim: summary.json, claim.md and claim_*.png from the rows of claim.jsonl."""
+"""Tables of the claim: summary.json and claim.md from the rows of claim.jsonl; claim_figures.py draws them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+import claim_figures
 
 from nni_warmstart.measure import epochs_to, final_accuracy
 from nni_warmstart.storage import write_json
@@ -43,8 +45,6 @@ REQUIRED: list[tuple[str, Callable[[dict[str, Any]], float | None], float, float
 NETWORKS = 'networks.json'
 """What claim_networks.py found about the architectures."""
 
-COLOURS = {'cold': 'tab:blue', 'warm': 'tab:orange'}
-
 
 def report(rows: Rows, out: Path) -> dict[str, Any]:
     """Write everything, and give the summary."""
@@ -58,9 +58,9 @@ def report(rows: Rows, out: Path) -> dict[str, Any]:
     summary = {
         **summarise(tables.get('warm', {})),
         'strict': summarise(tables.get('strict', {})),
-        'controls': {side: summarise(tables[side]) for side in controls_in(rows)},
+        'controls': {side: against(by_task, side) for side in controls_in(rows)},
         'against_better_cold': summarise(table(better, 'warm')),
-        'recipe_over_plain_copy_geomean': against_copy(tables),
+        'recipe_over_plain_copy_geomean': over_copy(by_task),
         'zero_shot_over_chance_median': zero_shot(rows),
         'networks': networks(rows, out),
         'equals_upstream': [row['equals_upstream'] for row in rows if 'equals_upstream' in row],
@@ -68,7 +68,7 @@ def report(rows: Rows, out: Path) -> dict[str, Any]:
     write_json(out / 'summary.json', summary)
     (out / 'claim.md').write_text('\n'.join(document(tables, summary, rows)) + '\n')
     if tables.get('warm'):
-        draw(by_task, tables['warm'], rows, out)
+        claim_figures.draw(by_task, tables['warm'], time_parts(rows), out)
     return summary
 
 
@@ -166,9 +166,23 @@ def summarise(found: Table) -> dict[str, Any]:
     }
 
 
-def against_copy(tables: dict[str, Table]) -> float | None:
-    """Speedup of the recipe over that of a plain copy, on the tasks that have both."""
-    ours, copies = tables.get('warm', {}), tables.get('plain copy', {})
+def against(by_task: dict[str, Found], side: str) -> dict[str, Any]:
+    """Figures of a control, and those of the warm searches of the same tasks and seeds."""
+    return {**summarise(table(by_task, side)), 'warm': summarise(warm_like(by_task, side))}
+
+
+def warm_like(by_task: dict[str, Found], side: str) -> Table:
+    """The warm searches of the tasks and seeds that ``side`` has."""
+    kept = {
+        task: {**found, 'warm': {seed: row for seed, row in found['warm'].items() if seed in found[side]}}
+        for task, found in by_task.items()
+    }
+    return table(kept, 'warm')
+
+
+def over_copy(by_task: dict[str, Found]) -> float | None:
+    """Speedup of the recipe over that of a plain copy, on the tasks and seeds that have both."""
+    ours, copies = warm_like(by_task, 'plain copy'), table(by_task, 'plain copy')
     ratios = [ours[task]['speedup_epochs'] / copies[task]['speedup_epochs'] for task in ours.keys() & copies.keys()]
     return geometric(ratios) if ratios else None
 
@@ -228,22 +242,25 @@ def document(tables: dict[str, Table], summary: dict[str, Any], rows: Rows) -> l
             f'final accuracy {better["mean_difference"]:+.1f} points (mean), worst loss {least:.1f}, at least as high on '
             f'{share:.0%}.',
         ]
-    controls = {side: tables[side] for side in controls_in(rows) if tables[side]}
-    if controls:
+    if any(own.get('tasks') for own in summary['controls'].values()):
         lines += [
             '',
             '## Controls',
             '',
-            '| search | tasks | runs | failed | speedup, epochs | seconds | share >= 2 | difference |',
+            'Beside each its speedup in epochs is that of the warm searches of the same tasks and seeds.',
+            '',
+            '| search | tasks | runs | failed | speedup, epochs | of warm | seconds | share >= 2 | difference | of warm |',
+            '|---' * 10 + '|',
         ]
-        lines += ['|---' * 8 + '|']
-        for side, found in {'warm': tables.get('warm', {}), **controls}.items():
-            own = summarise(found)
-            if own:
-                shown = [str(own[key]) for key in ('tasks', 'runs', 'failed_runs')]
-                shown += [f'{own[key]:.2f}' for key in ('speedup_epochs_geomean', 'speedup_seconds_geomean')]
-                shown += [f'{own["share_speedup_2"]:.0%}', f'{own["mean_difference"]:+.1f}']
-                lines.append(f'| {side} | {" | ".join(shown)} |')
+        for side, own in summary['controls'].items():
+            if own.get('tasks'):
+                warm = own['warm']
+                lines.append(
+                    f'| {side} | {own["tasks"]} | {own["runs"]} | {own["failed_runs"]} | '
+                    f'{own["speedup_epochs_geomean"]:.2f} | {warm["speedup_epochs_geomean"]:.2f} | '
+                    f'{own["speedup_seconds_geomean"]:.2f} | {own["share_speedup_2"]:.0%} | {own["mean_difference"]:+.1f} | '
+                    f'{warm["mean_difference"]:+.1f} |'
+                )
     if tables.get('warm'):
         lines += ['', '## Where the time goes', '', 'Mean of the warm searches, all their epochs.', '']
         parts = time_parts(rows)
@@ -305,77 +322,3 @@ def time_parts(rows: Rows) -> dict[str, float]:
         for name, value in {**row['start_seconds'], 'search': sum(row['epoch_seconds'])}.items():
             parts[name] += value / len(warm)
     return dict(parts)
-
-
-def draw(by_task: dict[str, Found], found: Table, rows: Rows, out: Path) -> None:
-    import matplotlib
-
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-
-    order = sorted(found, key=lambda task: found[task]['speedup_epochs'])
-    columns, height = 5, -(-len(order) // 5)
-    figure, grid = plt.subplots(height, columns, figsize=(3 * columns, 2.2 * height), squeeze=False)
-    for axes in grid.flat[len(order) :]:
-        axes.set_axis_off()
-    for axes, task in zip(grid.flat, reversed(order), strict=False):
-        for side, colour in COLOURS.items():
-            for row in by_task[task][side].values():
-                axes.plot(range(1, len(row['curve']) + 1), row['curve'], color=colour, alpha=0.6, linewidth=1)
-        axes.axhline(found[task]['cold'], color='tab:blue', linewidth=0.6, linestyle=':')
-        axes.set_title(task, fontsize=8)
-        axes.tick_params(labelsize=6)
-    handles = [plt.Line2D([], [], color=colour, label=side) for side, colour in COLOURS.items()]
-    figure.legend(handles=handles, loc='lower right', fontsize=8)
-    figure.supxlabel('epoch', fontsize=9)
-    figure.supylabel('validation accuracy', fontsize=9)
-    save(figure, out / 'claim_curves.png')
-
-    values = [found[task]['speedup_epochs'] for task in order]
-    bars = [[max(0.0, sign * (found[task]['spread'][end] - found[task]['speedup_epochs'])) for task in order]
-            for end, sign in ((0, -1), (1, 1))]  # fmt: skip
-    figure, axes = plt.subplots(figsize=(7, 0.25 * len(order) + 1))
-    axes.barh(order, values, xerr=bars, color='tab:orange', ecolor='grey')
-    axes.axvline(1, color='black', linewidth=0.8)
-    axes.axvline(geometric(values), color='tab:blue', linestyle='--', label=f'geometric mean {geometric(values):.1f}')
-    axes.set(xlabel='cold epochs / warm epochs (bars: range over seeds)', xscale='log')
-    ticks = [1, 2, 3, 5, 10, 20]
-    axes.set_xticks(ticks, [str(tick) for tick in ticks])
-    axes.minorticks_off()
-    axes.tick_params(labelsize=7)
-    axes.legend(fontsize=8)
-    save(figure, out / 'claim_speedup.png')
-
-    ends = sorted(found, key=lambda task: found[task]['difference'])
-    figure, axes = plt.subplots(figsize=(7, 0.25 * len(ends) + 1))
-    axes.barh(
-        ends, [100 * found[t]['difference'] for t in ends], xerr=[100 * found[t]['standard_error'] for t in ends],
-        color=['tab:orange' if found[t]['difference'] >= 0 else 'tab:grey' for t in ends], ecolor='grey',
-    )  # fmt: skip
-    axes.set(xlabel='final validation accuracy, warm minus cold (points; bars: standard error)')
-    axes.tick_params(labelsize=7)
-    save(figure, out / 'claim_accuracy.png')
-
-    figure, axes = plt.subplots(figsize=(4, 4))
-    known = [line for line in found.values() if line['zero_shot'] is not None]
-    axes.scatter([line['chance'] for line in known], [line['zero_shot'] for line in known], color='tab:orange')
-    axes.plot([0, 1], [0, 1], color='grey', linewidth=0.8)
-    axes.set(xlabel='chance', ylabel='accuracy before training', xlim=(0, 1), ylim=(0, 1))
-    save(figure, out / 'claim_zero_shot.png')
-
-    figure, axes = plt.subplots(figsize=(7, 1.6))
-    left = 0.0
-    for name, value in time_parts(rows).items():
-        axes.barh(['warm search'], [value], left=left, label=name)
-        left += value
-    axes.set(xlabel='seconds (mean)')
-    axes.legend(fontsize=7, ncol=4, loc='lower center', bbox_to_anchor=(0.5, 1.0))
-    save(figure, out / 'claim_time.png')
-
-
-def save(figure: Any, path: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
