@@ -84,7 +84,8 @@ def _in_colour(picture: Any) -> Any:
         values = np.asarray(picture)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError(f'its pixels go from {values.min()} to {values.max()}: save it with 8 or 16 bits')
-        picture = Image.fromarray((values // 257).astype(np.uint8))
+        few = picture.mode == 'I' and values.max() < 256  # 8 bits in the room of 32
+        picture = Image.fromarray((values if few else values // 257).astype(np.uint8))
     if picture.mode in ('RGBA', 'LA', 'PA') or 'transparency' in picture.info:
         picture = picture.convert('RGBA')
         picture = Image.alpha_composite(Image.new('RGBA', picture.size, 'white'), picture)
