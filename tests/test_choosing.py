@@ -10,8 +10,8 @@ from conftest import OwnSpace, make_task, run, small_space
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.hub.pytorch import NasBench201
 from nni.nas.space import RawFormatModelSpace
-from test_mapping import Attention
 from test_ranking import stripes
+from test_tracing import Attention
 
 from nni_warmstart import (
     JointClassification,

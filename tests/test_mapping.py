@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from conftest import OwnSpace, make_task, run, small_space
+from conftest import make_task, run, small_space
 from nni.nas.hub.pytorch import MobileNetV3Space, NasBench201, ProxylessNAS, ShuffleNetSpace
 from nni.nas.hub.pytorch.nasnet import NDS
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, Repeat
@@ -14,7 +14,6 @@ from torch import nn
 
 from nni_warmstart import Supernet, TransferError, WarmStartDARTS, introspect, transfer
 from nni_warmstart.cli import main
-from nni_warmstart.mapping.structure import Structure, structure_of
 from nni_warmstart.search_spaces import NasBench201Space
 
 
@@ -284,78 +283,6 @@ def test_shared_modules_and_alphas():
     assert report.share_inherited == 1.0
 
 
-class Attention(ModelSpace):
-    """Has a module whose channels are not known."""
-
-    def __init__(self, width: int = 4) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, width, 1)
-        self.mixer = Mixer(width)
-        self.body = LayerChoice({'conv': nn.Conv2d(width, width, 3, padding=1), 'skip': nn.Identity()}, label='body')
-        self.head = nn.Linear(width, 3)
-
-    def forward(self, x):
-        return self.head(self.body(self.mixer(self.stem(x))).mean((2, 3)))
-
-
-class Mixer(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(width, width))
-
-    def forward(self, x):
-        return torch.einsum('ij,njhw->nihw', self.scale @ self.scale.T, x)
-
-
-def test_what_cannot_be_traced_is_named_or_starts_fresh(tmp_path):
-    source, target = trained(Attention(4)), trained(Attention(8), 1)
-    supernet = Supernet.from_model(source, name='source')
-    with pytest.raises(
-        TransferError, match=r"module 'mixer' \(Mixer\) of supernet 'source' cannot be mapped: .*untraceable='fresh'"
-    ):
-        transfer(supernet, target, head='random')
-    report = transfer(supernet, target, head='random', untraceable='fresh')
-    how = {origin.target: origin.how for origin in report.origins}
-    assert how['mixer.scale'] == 'fresh'
-    assert how['stem.weight'] == how['body.conv.weight'] == 'widened'
-    with pytest.raises(TransferError, match="untraceable = 'maybe' is unknown"):
-        transfer(supernet, target, head='random', untraceable='maybe')
-    strategy = run(WarmStartDARTS(source=supernet, untraceable='fresh'), tmp_path, epochs=1, space=Attention(8))
-    assert {origin.target: origin.how for origin in strategy.report.origins}['mixer.scale'] == 'fresh'
-
-
-def test_spaces_that_fail_to_run_are_named():
-    class Broken(OwnSpace):
-        def forward(self, x):
-            return self.head(self.norm(self.stem(x)).flatten(1))
-
-    model = introspect.mutate(Broken(), 'DARTS')
-    with pytest.raises(
-        TransferError, match=r"module 'head' .* does not run on an input of shape \(2, 3, 8, 8\) without data"
-    ):
-        structure_of(model, (2, 3, 8, 8))
-    source = Supernet.from_model(trained(OwnSpace()), name='source')
-    wide = Broken()
-    wide.stem[0] = nn.Conv2d(3, 6, 5, padding=2)
-    with pytest.raises(TransferError, match='does not run'):
-        transfer(source, introspect.mutate(wide, 'DARTS'), head='random')
-
-
-def test_tracing_leaves_the_network_alone():
-    model = trained(small_space())
-    model.train()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    random = torch.random.get_rng_state()
-    structure = structure_of(model, (2, 3, 8, 8))
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    assert model.training
-    assert model.stem.training
-    assert torch.equal(random, torch.random.get_rng_state())
-    again = Structure.from_bytes(structure.to_bytes())
-    assert again.to_bytes() == structure.to_bytes()
-    assert again.kinds == structure.kinds
-
-
 def test_strategies_start_from_sources_of_other_shapes(tmp_path):
     first = run(WarmStartDARTS(save_to=tmp_path / 'zoo'), tmp_path, epochs=1)
     wide = NasBench201(stem_out_channels=8, num_modules_per_stack=2, num_labels=3)
@@ -402,25 +329,6 @@ def test_proxyless_targets_may_be_deeper():
     assert report.share_inherited > 0.9
 
 
-def test_channels_lost_on_the_way_cost_only_their_module(caplog):
-    class Spatial(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norm = nn.BatchNorm2d(1)
-
-        def forward(self, x):
-            return x * torch.sigmoid(self.norm(x.mean(1, keepdim=True)))
-
-    class Space(OwnSpace):
-        def __init__(self):
-            super().__init__()
-            self.norm = nn.Sequential(self.norm, Spatial())
-
-    supernet = Supernet.from_model(trained(Space()), name='source')
-    assert supernet.structure is not None
-    assert list(supernet.structure.channels.opaque) == ['norm.1.norm']
-
-
 def test_copied_heads_need_equal_classes_in_other_shapes_too():
     source = Supernet.from_model(trained(NasBench201(4, 1, 3)), name='source')
     target = trained(NasBench201(8, 1, 5), 1)
@@ -450,18 +358,6 @@ def test_frozen_modules_stay_frozen():
     transfer(Supernet.from_model(trained(small_space()), name='source'), target, data=data)
     assert target.training
     assert not target.stem[1].training
-
-
-def test_structures_that_do_not_fit_their_tensors_are_refused():
-    from dataclasses import replace
-
-    from nni_warmstart import SupernetFileError
-
-    narrow, wide = (Supernet.from_model(trained(NasBench201(width, 1, 3)), name='source') for width in (4, 8))
-    with pytest.raises(SupernetFileError, match='has a structure that does not fit its tensors'):
-        Supernet.from_bytes(replace(narrow, structure=wide.structure).to_bytes())
-    with pytest.raises(SupernetFileError, match='has a structure that this version does not understand'):
-        Structure.from_bytes(b'nonsense')
 
 
 def test_pictures_need_a_search(capsys):
