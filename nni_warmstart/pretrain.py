@@ -75,14 +75,15 @@ def pretrain(
     )
     flip = [name for name, item in zip(tasks, config.data, strict=True) if item.flip]
     evaluator = JointClassification(tasks, trainer, channels=channels, image_size=side, flip=flip, **settings)
+    kept = {**asdict(config), 'seed': seed}
     if resume:
-        checkpoint.check(out, {**asdict(config), 'seed': seed})
+        checkpoint.check(out, kept)
     space = spaces.create(config.space.name, config.space.arguments, evaluator.num_classes, allow_import=True)
     strategy = make_strategy(config.strategy, config.base)
     strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
     if resume:
         checkpoint.resume(strategy, out, config.evaluator.max_epochs)
-    checkpoint.begin(out, {**asdict(config), 'seed': seed}, resume=resume)
+    checkpoint.begin(out, kept, resume=resume)
     strategy.run()
     data = evaluator.datamodule
     supernet = remembered(

@@ -92,14 +92,20 @@ class SearchModule(_Base):
     def on_train_start(self) -> None:
         if self.average:
             self._start_averaging()
-        if self._random is not None:  # resumed: go on with the random numbers that would have come next
-            set_random_state(self._random, self._generators())
-            self._random = None
+        if self._draw_on():  # resumed
             # Lightning made this epoch's iterator before any hook could run, with other random numbers
             iter(self.trainer.fit_loop._data_fetcher)  # pyright: ignore[reportArgumentType]
         if self.stop_on_eigenvalue and self._collapsing():  # resumed after it had stopped
             self.trainer.should_stop = True
         return super().on_train_start()
+
+    def _draw_on(self) -> bool:
+        """Go on with the random numbers that would have come next, if a state is kept; whether there was one."""
+        if self._random is None:
+            return False
+        set_random_state(self._random, self._generators())
+        self._random = None
+        return True
 
     def _fit_statistics(self) -> None:
         """Batch-norm statistics of the averaged weights, for good."""
@@ -153,9 +159,8 @@ class SearchModule(_Base):
         if not self._is_nnis('on_validation_epoch_end'):
             self.training_module.on_validation_epoch_end()
         self._aside.close()
-        if self._random is not None and not self.trainer.sanity_checking:
-            set_random_state(self._random, self._generators())
-            self._random = None
+        if not self.trainer.sanity_checking:
+            self._draw_on()
 
     def on_validation_end(self) -> None:
         super().on_validation_end()
@@ -179,9 +184,7 @@ class SearchModule(_Base):
             nni.report_intermediate_result(figures)
 
     def on_fit_end(self) -> None:
-        if self._random is not None:  # resumed after its last epoch: an export may draw numbers
-            set_random_state(self._random, self._generators())
-            self._random = None
+        self._draw_on()  # where it was resumed after its last epoch: an export may draw numbers
         if self._averaged is None and self._earlier is not None:  # it went on after its last epoch: nothing was trained
             self._start_averaging()
         if self._averaged is not None:
