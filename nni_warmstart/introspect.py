@@ -104,6 +104,12 @@ def widths(model: nn.Module) -> dict[str, list[int]]:
     return found
 
 
+def width_labels(model: nn.Module) -> frozenset[str]:
+    """Labels of the choices that widths depend on."""
+    arguments = [item for m in model.modules() for item in getattr(m, 'mutable_arguments', {}).items()]
+    return frozenset(label for name, argument in arguments if name in _WIDTHS for label in argument.simplify())
+
+
 def sites(model: nn.Module) -> tuple[dict[str, tuple[str, dict[str, str]]], dict[str, list[str]]]:
     """Where the choices of a supernet are.
 

@@ -136,8 +136,8 @@ class Supernet:
         if dataset is not None:
             record['dataset'], classes = described(dataset)
         space = spaces.describe(model)
-        form = form_of(dataset) if 'name' in space and not isinstance(dataset, str | None) else None
-        if form is not None:  # a hub space takes pictures of several sizes
+        form = form_of(dataset) if not isinstance(dataset, str | None) else None
+        if form is not None and 'name' in space:  # a hub space takes pictures of several sizes
             record['pictures'] = list(form)
         supernet = cls(
             name=name,
@@ -154,9 +154,11 @@ class Supernet:
         if wrong:
             raise ConfigError(f'supernet {name!r} cannot be remembered: {wrong}.')
         try:
-            supernet = replace(supernet, structure=structure_of(model, guess_shape(model, supernet.pictures)))
+            supernet = replace(supernet, structure=structure_of(model, guess_shape(model, form or supernet.pictures)))
         except TransferError as error:
-            _logger.warning('Supernet %r can be mapped onto its own space only: %s', name, error)
+            _logger.warning('A supernet of %s can be mapped onto its own space only: %s', type(model).__name__, error)
+        if supernet.diverged:
+            _logger.warning('Supernet %r has weights that are not finite; nothing can start from it.', name)
         if dataset is None or isinstance(dataset, str):
             return supernet
         return supernet.sketched(dataset, model)
@@ -200,6 +202,11 @@ class Supernet:
         """
         if self.structure is not None:
             return self.structure
+        if 'name' not in self.space:
+            raise TransferError(
+                f'supernet {self.name!r} was kept without its structure, so it goes onto its own space and shape only; keep '
+                'it again with dataset=, by whose pictures the structure is found.'
+            )
         model = self.build()
         return structure_of(model, guess_shape(model, self.pictures))
 
@@ -229,6 +236,11 @@ class Supernet:
     def alpha(self, label: str) -> Tensor:
         """Alphas (logits) of one choice, shape ``(n_candidates,)``."""
         return self.tensors[self.alphas[label]]
+
+    @property
+    def diverged(self) -> bool:
+        """Whether some weights are not finite."""
+        return not all(bool(torch.isfinite(tensor).all()) for tensor in self.tensors.values())
 
     @property
     def num_parameters(self) -> int:

@@ -63,3 +63,15 @@ def test_weights_of_a_fusion_are_checked(weights):
     source = Supernet.from_model(trained(small_space()), name='source')
     with pytest.raises(TransferError, match='give one per network, 1 in all'):
         transfer([(source, weight) for weight in weights], trained(small_space(), 1), head='random')
+
+
+def test_alpha_and_noise_mean_the_same_for_several_sources():
+    source = Supernet.from_model(trained(NasBench201(4, 1, 3)), name='source')
+    found = []
+    for sources in (source, [source, source]):
+        target = trained(NasBench201(8, 1, 3), 1)
+        transfer(sources, target, head='random', alpha=0.5, keep=1, noise=0.5)
+        filters = target.state_dict()['stem.0.weight'].flatten(1)
+        assert len(filters.unique(dim=0)) == 8  # no two repeated channels are alike
+        found.append(introspect.choices(target)['cell/0_1'].alpha.detach())
+    assert torch.allclose(*found)

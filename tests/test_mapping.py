@@ -78,8 +78,10 @@ def mobile(widths: int, depth: tuple[int, int] = (1, 2)) -> ModelSpace:
     return MobileNetV3Space(3, widths_of_stages, (0.5, 1.0), (4.0, 8.0), depth_range=depth)
 
 
-def darts(width: int, ops: tuple[str, ...] = ('skip_connect', 'max_pool_3x3', 'sep_conv_3x3', 'conv_1x1')) -> ModelSpace:
-    return NDS(list(ops), width=width, num_cells=3, num_nodes_per_cell=2, dataset='cifar')
+def darts(
+    width: int, ops: tuple[str, ...] = ('skip_connect', 'max_pool_3x3', 'sep_conv_3x3', 'conv_1x1'), cells: int = 3
+) -> ModelSpace:
+    return NDS(list(ops), width=width, num_cells=cells, num_nodes_per_cell=2, dataset='cifar')
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ def by_value(alpha: Tensor, candidates: list[str], target: list[str]) -> Tensor:
     """Logits of numbers (widths, kernel sizes, depths), of which a larger one holds the smaller ones.
 
     A number stands for the largest number of the source that is not above it, else for the smallest; those that stand for
-    the same one share its probability. So a choice that only gains numbers computes what it did: a larger kernel starts
-    with zeros around it, a deeper stage with identities behind it.
+    the same one share its probability. So a choice of kernels or depths that only gains numbers computes what it did: a
+    larger kernel starts with zeros around it, a deeper stage with identities behind it.
 
     Parameters
     ----------
@@ -47,6 +47,17 @@ def by_value(alpha: Tensor, candidates: list[str], target: list[str]) -> Tensor:
         below = [index for index in order if theirs[index] <= value]
         stands.append(below[-1] if below else order[0])
     return torch.stack([alpha[index] - math.log(stands.count(index)) for index in stands])
+
+
+def by_rank(alpha: Tensor, candidates: list[str], target: list[str]) -> Tensor:
+    """Logits of as many other widths: each takes that of the width of its rank, so that wider ones compute what they did.
+
+    Parameters as :func:`by_value` takes them.
+    """
+    theirs = sorted(range(len(candidates)), key=lambda index: float(candidates[index]))
+    mine = sorted(range(len(target)), key=lambda index: float(target[index]))
+    partner = dict(zip(mine, theirs, strict=True))
+    return alpha[[partner[index] for index in range(len(target))]]
 
 
 def is_number(candidates: list[str]) -> bool:

@@ -66,8 +66,8 @@ class Channels:
     keeps
         Paths of modules that make one tensor of one of the same shape; of a network that was run, not of a file.
     opaque
-        Path of a module that ran an operator whose channels are not known -> why; its parameters are not in ``tensors``, and
-        what it makes counts as new channels.
+        Path of a module that ran an operator whose channels are not known -> why; what it makes counts as new channels, and
+        those of its parameters that are in ``tensors`` are not to be mapped.
     """
 
     tensors: dict[str, Axes]

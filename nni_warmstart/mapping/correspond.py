@@ -6,7 +6,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from .ops import family, plan
-from .structure import Structure
+from .structure import Structure, ancestors
+
+Kind = tuple[str, bool]
 
 
 @dataclass
@@ -38,10 +40,19 @@ class Correspondence:
 
 
 def correspond(target: Structure, source: Structure) -> Correspondence:
-    """Walk both trees from the root: children by name, candidates by an optimal-transport plan, blocks by kind and depth."""
+    """Walk both trees from the root: children by name, candidates by an optimal-transport plan, blocks by kind and depth.
+
+    Tensors of modules whose channels are not known, on either side, correspond to nothing.
+    """
     found = Correspondence()
     _walk(target, source, '', '', found)
+    found.tensors = {a: b for a, b in found.tensors.items() if not (_is_opaque(target, a) or _is_opaque(source, b))}
     return found
+
+
+def _is_opaque(structure: Structure, tensor: str) -> bool:
+    """Whether a tensor is in a module of unknown channels; an unknown operator of the network itself is in none."""
+    return any(path in structure.channels.opaque for path in ancestors(tensor.rpartition('.')[0])[:-1])
 
 
 def _walk(target: Structure, source: Structure, mine: str, theirs: str, found: Correspondence) -> None:
@@ -55,7 +66,7 @@ def _walk(target: Structure, source: Structure, mine: str, theirs: str, found: C
     else:
         pairs = _children(target, source, mine, theirs, found)
     for child, other in pairs:
-        _walk(target, source, _join(mine, child), _join(theirs, other), found)
+        _walk(target, source, _join(mine, child), other, found)
 
 
 def _candidates(
@@ -73,31 +84,34 @@ def _candidates(
     for name, partner in partners.items():
         if name != partner and name in here and partner in there:
             found.renamed[_join(mine, here[name])] = _join(theirs, there[partner])
-    return [(here[name], there[partner]) for name, partner in partners.items() if name in here and partner in there]
+    known = {name: partner for name, partner in partners.items() if name in here and partner in there}
+    return [(here[name], _join(theirs, there[partner])) for name, partner in known.items()]
 
 
 def _children(target: Structure, source: Structure, mine: str, theirs: str, found: Correspondence) -> list[tuple[str, str]]:
+    """Names of the target's children with the paths of the source's."""
     here, there = target.children.get(mine, []), source.children.get(theirs, [])
     if not (here and there and all(name.isdigit() for name in (*here, *there))):
-        return [(name, name) for name in here if name in there]
+        return [(name, _join(theirs, name)) for name in here if name in there]
     kinds = [_kind(target, _join(mine, name)) for name in here]
     others = [_kind(source, _join(theirs, name)) for name in there]
     if [kind for kind, _ in kinds] == [kind for kind, _ in others]:
-        return list(zip(here, there, strict=True))
+        return [(name, _join(theirs, other)) for name, other in zip(here, there, strict=True)]
     if mine.rpartition('.')[0] in target.values and theirs.rpartition('.')[0] in source.values:
-        pairs = _prefixes(here, there)  # a mutable depth takes prefixes: new blocks come last
+        prefix = [there[min(index, len(there) - 1)] for index in range(len(here))]  # new blocks come last
+        pairs = [(name, _join(theirs, other)) for name, other in zip(here, prefix, strict=True)]
     else:
         pairs = _by_depth(target, source, mine, theirs, here, there)
     carried: set[str] = set()
     for child, other in pairs:
-        found.blocks[_join(mine, child)] = _join(theirs, other)
-        if other in carried:
+        found.blocks[_join(mine, child)] = other
+        if other in carried or other.rpartition('.')[0] != theirs:
             found.added.append(_join(mine, child))
         carried.add(other)
     return pairs
 
 
-def _kind(structure: Structure, path: str) -> tuple[str, bool]:
+def _kind(structure: Structure, path: str) -> Kind:
     """Class of a block, and whether it reduces the sides of its pictures; of a single layer, whether it is depthwise."""
     if structure.children.get(path):
         return structure.kinds[path], structure.channels.scales.get(path, 1.0) < 1
@@ -118,30 +132,29 @@ def handed_on(found: Correspondence, target: Structure, source: Structure) -> di
     return names
 
 
-def _prefixes(here: list[str], there: list[str]) -> list[tuple[str, str]]:
-    return [(name, there[min(index, len(there) - 1)]) for index, name in enumerate(here)]
-
-
 def _by_depth(
     target: Structure, source: Structure, mine: str, theirs: str, here: list[str], there: list[str]
 ) -> list[tuple[str, str]]:
-    """Each block takes the block of its kind at the nearest relative depth of the corresponding run, or of the sequence."""
+    """Each block takes the block of its kind at the nearest relative depth of the corresponding run, or of the sequence, or,
+    where this has none, of the sequence next to it."""
+    others = [_join(theirs, name) for name in there]
     mine_runs = _runs([_kind(target, _join(mine, name)) for name in here])
-    their_runs = _runs([_kind(source, _join(theirs, name)) for name in there])
+    their_runs = _runs([_kind(source, other) for other in others])
+    groups: list[tuple[list[int], list[str]]]
     if [kind for kind, _ in mine_runs] == [kind for kind, _ in their_runs]:
-        groups = [(left, right) for (_, left), (_, right) in zip(mine_runs, their_runs, strict=True)]
+        groups = [(left, [others[j] for j in right]) for (_, left), (_, right) in zip(mine_runs, their_runs, strict=True)]
     else:
-        by_kind: dict[tuple[str, bool], list[int]] = defaultdict(list)
-        for kind, indices in their_runs:
-            by_kind[kind] += indices
-        ours: dict[tuple[str, bool], list[int]] = defaultdict(list)
+        ours: dict[Kind, list[int]] = defaultdict(list)
         for kind, indices in mine_runs:
             ours[kind] += indices
-        groups = [(indices, by_kind[kind]) for kind, indices in ours.items() if kind in by_kind]
+        groups = [
+            (indices, [other for other in others if _kind(source, other) == kind] or _beside(source, theirs, kind))
+            for kind, indices in ours.items()
+        ]
     pairs = []
     for left, right in groups:
-        inside = [source.inside.get(_join(theirs, there[j]), frozenset()) for j in right]
-        for rank, i in enumerate(left):
+        inside = [source.inside.get(other, frozenset()) for other in right]
+        for rank, i in enumerate(left if right else ()):
             own = target.inside.get(_join(mine, here[i]), frozenset())
             depth = (rank + 0.5) / len(left)
             best = min(
@@ -149,15 +162,31 @@ def _by_depth(
                 key=lambda k: (round(10 * (1 - _overlap(own, inside[k]))), abs((k + 0.5) / len(right) - depth)),
             )
             pairs.append((i, right[best]))
-    return [(here[i], there[j]) for i, j in sorted(pairs)]
+    return [(here[i], other) for i, other in sorted(pairs)]
+
+
+def _beside(source: Structure, theirs: str, kind: Kind) -> list[str]:
+    """Blocks of a kind in the nearest of the sequences beside one: 'stages.0.blocks' is beside 'stages.1.blocks'."""
+    parts = theirs.split('.')
+    numbered = [index for index, part in enumerate(parts) if part.isdigit()]
+    if not numbered:
+        return []
+    at = numbered[-1]
+    beside = [name for name in source.children.get('.'.join(parts[:at]), ()) if name.isdigit()]
+    for name in sorted(beside, key=lambda name: abs(int(name) - int(parts[at]))):
+        path = '.'.join([*parts[:at], name, *parts[at + 1 :]])
+        found = [block for child in source.children.get(path, ()) if _kind(source, block := _join(path, child)) == kind]
+        if found:
+            return found
+    return []
 
 
 def _overlap(left: frozenset[str], right: frozenset[str]) -> float:
     return len(left & right) / max(len(left | right), 1)
 
 
-def _runs(kinds: list[tuple[str, bool]]) -> list[tuple[tuple[str, bool], list[int]]]:
-    runs: list[tuple[tuple[str, bool], list[int]]] = []
+def _runs(kinds: list[Kind]) -> list[tuple[Kind, list[int]]]:
+    runs: list[tuple[Kind, list[int]]] = []
     for index, kind in enumerate(kinds):
         if runs and runs[-1][0] == kind:
             runs[-1][1].append(index)

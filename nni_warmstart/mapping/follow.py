@@ -162,6 +162,7 @@ class Follow(TorchDispatchMode):
             if (result < 0).any():
                 result = torch.where(result < 0, other, result)
         for parameter in parameters:
+            self.roles.setdefault(parameter.name, {})  # one number for all channels has none of its own
             offset = output.dim() - len(parameter.units)
             for dim, units in enumerate(parameter.units):
                 if len(units) > 1 and not is_constant(result, dim + offset):

@@ -49,7 +49,7 @@ def inherit_fused(
         If the weights do not sum to one, or a source and the target have nothing in common.
     """
     shares = [weight for _, weight in sources]
-    plain = replace(settings, keep=1.0, noise=0.0)
+    plain = replace(settings, keep=1.0, noise=0.0, alpha=float(settings.alpha > 0))
     pictures = None if pictures is None else pictures[:_SEEN]
     mapped: list[nn.Module] = []
     found: list[Inheritance] = []
@@ -70,7 +70,8 @@ def inherit_fused(
         first = found[held[name][0]].origins[name]
         how = 'fused' if len(held[name]) > 1 and value.is_floating_point() else first.how
         partners = dict.fromkeys(found[k].origins[name].source or '' for k in held[name])
-        writer.write(name, value, how, ', '.join(partners) if how == 'fused' else first.source or '', first.by)
+        origin = ', '.join(partners) if how == 'fused' else first.source or ''
+        writer.write(name, value, how, origin, first.by, repeated=name in found[held[name][0]].repeated)
     couplings = {
         f'{source.name}: {tensor}': coupling
         for (source, _), each in zip(sources, found, strict=True)

@@ -54,12 +54,15 @@ class Inheritance:
         By the first source tensor in which a channel space occurs: its coupling, shape ``(n_source, n_target)``.
     candidates
         By target label: candidates of the target and of the source.
+    repeated
+        Target tensors in which channels are repeated.
     """
 
     origins: dict[str, TensorOrigin] = field(default_factory=dict)
     correspondence: Correspondence = field(default_factory=Correspondence)
     couplings: dict[str, Tensor] = field(default_factory=dict)
     candidates: dict[str, tuple[list[str], list[str]]] = field(default_factory=dict)
+    repeated: set[str] = field(default_factory=set)
 
 
 def inherit(
@@ -132,7 +135,19 @@ def same_space(source: Supernet, target: nn.Module, head_name: str | None) -> bo
     if not all(name in state and state[name].shape == p.shape for name, p in body_of(target, head_name).items()):
         return False
     choices = introspect.choices(target).items()
-    return all(source.candidates.get(label) == list(choice.candidates) for label, choice in choices)
+    if any(source.candidates.get(label) != list(choice.candidates) for label, choice in choices):
+        return False
+    return not _reordered(source, target)
+
+
+def _reordered(source: Supernet, target: nn.Module) -> bool:
+    """Whether candidates that have numbers for names are of other kinds in the source, as far as it tells."""
+    if source.structure is None:
+        return False
+    kinds = source.structure.kinds
+    places = introspect.sites(target)[0].items()
+    paths = [f'{path}.{child}' for path, (_, names) in places for name, child in names.items() if name.isdigit()]
+    return any(kinds.get(path) not in (None, introspect.kind_of(target.get_submodule(path))) for path in paths)
 
 
 def share_in_common(source: Supernet, target: nn.Module, head_name: str | None, structure: Structure) -> float:
@@ -153,7 +168,7 @@ class Writer:
         self.alpha_names = {label: names[id(choice.alpha)] for label, choice in self.choices.items()}
         self.settings, self.origins = settings, origins
         self.places = introspect.places(draft)
-        self.inputs = introspect.input_choices(draft)
+        self.inputs, self.widths = introspect.input_choices(draft), introspect.width_labels(draft)
         self.noise = torch.Generator().manual_seed(settings.seed)
         for name, tensor in self.tensors.items():
             self._account(name, 'fresh', None, '', tensor)
@@ -177,6 +192,9 @@ class Writer:
 
     def zeroed(self, name: str, origin: str) -> None:
         self._account(name, 'identity', origin, 'an added block', self.tensors[name])
+
+    def left(self, name: str, why: str) -> None:
+        self._account(name, 'fresh', None, why, self.tensors[name])
 
     def write_alpha(self, label: str, value: Tensor, how: str, origin: str, by: str = '') -> None:
         alpha, strength = self.choices[label].alpha, self.settings.alpha
@@ -232,12 +250,15 @@ def _map(
         origin = mapping.pairs[name]
         by = _by(mine.channels.tensors[name], theirs.channels.tensors[origin])
         writer.write(name, tensor, mapping.how[name], origin, by, repeated=name in mapping.repeated)
+    for name, why in mapping.unmapped.items():
+        writer.left(name, why)
     for name, tensor in writer.tensors.items():
         if not tensor.is_floating_point():  # counts of batches go with their batch norm
             path, _, local = name.rpartition('.')
             origin = f'{mapping.pairs.get(f"{path}.running_mean", "").rpartition(".")[0]}.{local}'
             if origin in state and state[origin].shape == tensor.shape:
                 writer.write(name, state[origin], 'copied', origin)
+    result.repeated = mapping.repeated
     spaces = mapping.couplings.source_spaces.spaces
     for (_, other), coupling in mapping.couplings.found.items():
         result.couplings[min(spaces[other].places)[0]] = coupling
@@ -300,13 +321,14 @@ def _inherit_alpha(source: Supernet, label: str, choice: introspect.Choice, resu
         return
     origin = source.alphas[other]
     inputs = label in writer.inputs
-    if theirs == mine:
+    if theirs == mine and all(name == partner for name, partner in partners.items()):
         writer.write_alpha(label, source.alpha(other), 'copied', origin)
     elif label in found.choices or inputs:
         both = {**(dict(zip(mine, mine, strict=True)) if inputs else partners), introspect.NOT_CHOSEN: introspect.NOT_CHOSEN}
         writer.write_alpha(label, alphas.by_candidate(source.alpha(other), theirs, mine, both), 'op-mapped', origin, 'ops')
     elif alphas.is_number(theirs) and alphas.is_number(mine):
-        writer.write_alpha(label, alphas.by_value(source.alpha(other), theirs, mine), 'op-mapped', origin, 'values')
+        mapped = alphas.by_rank if label in writer.widths and len(mine) == len(theirs) else alphas.by_value
+        writer.write_alpha(label, mapped(source.alpha(other), theirs, mine), 'op-mapped', origin, 'values')
 
 
 def _check_head(source: Supernet, draft: nn.Module, head_name: str | None, origins: dict[str, TensorOrigin]) -> None:

@@ -19,6 +19,24 @@ def _same(mode: Follow, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
     return units_of(args[0])
 
 
+@rule('_prelu_kernel')
+def _prelu(mode: Follow, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
+    return mode.pointwise(func, args, kwargs, output)
+
+
+@rule('glu')
+def _glu(mode: Follow, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
+    gated, gate = units_of(args[0]).chunk(2, args[1] if len(args) > 1 else -1)
+    mode.join(gated, gate)
+    return gated
+
+
+@rule('channel_shuffle', 'native_channel_shuffle')
+def _shuffled(mode: Follow, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
+    units, groups = units_of(args[0]), args[1]
+    return units.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+
+
 @rule('zeros_like', 'ones_like', 'full_like', 'empty_like')
 def _like(mode: Follow, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
     units = units_of(args[0])

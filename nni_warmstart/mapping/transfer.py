@@ -106,6 +106,9 @@ def transfer(
             f"head {head!r} is fitted on the target's training data and there are none; pass data=, or head='random'."
         )
     sources = _sources(source)
+    for each, _ in sources:
+        if each.diverged:
+            raise TransferError(f'supernet {each.name!r} has weights that are not finite: its training diverged.')
     source = sources[0][0]
     with quiet_randomness(), ExitStack() as stack:
         clock = _Clock()
@@ -116,7 +119,7 @@ def transfer(
                 f"{tuple(batches[0][1].shape)} and type {batches[0][1].dtype}; pass head='random'."
             )
         draft = stack.enter_context(_all_or_nothing(target, device))
-        head_name = _head_of(draft, head, batches, device)
+        head_name = _head_of(draft, head, batches, device) if batches else _head_name(draft, source)
         strength = {'transfer': 1.0, 'reset': 0.0}[alpha] if isinstance(alpha, str) else float(alpha)
         settings = Settings(head, strength, keep, noise, seed, untraceable)
         shape = _input_shape(draft, batches, source)
@@ -209,7 +212,7 @@ def _head_of(model: nn.Module, head: str, batches: list[Any], device: torch.devi
     """Name of the classifier; None where the model has none and the head needs none."""
     with introspect.best_path(model):
         try:
-            return find_head(model, batches[0][0].to(device) if batches else None)
+            return find_head(model, batches[0][0].to(device))
         except TransferError:
             if head in FITTED:
                 raise
@@ -219,6 +222,24 @@ def _head_of(model: nn.Module, head: str, batches: list[Any], device: torch.devi
                 f'the first batch of data does not go into {type(model).__name__} as it is '
                 f'({reason(error)}); give data= batches (inputs, classes) that the model itself takes.'
             ) from error
+
+
+def _head_name(model: nn.Module, source: Supernet) -> str | None:
+    """Name of the classifier without data, None where there is none: of several linear layers the one that gives the output
+    for an input like the source's, or, where the model takes no such, the one that was made last."""
+    try:
+        if sum(isinstance(module, nn.Linear) for module in model.modules()) > 1:
+            device = next(model.parameters()).device
+            with quiet_randomness(), introspect.best_path(model):
+                return find_head(model, torch.zeros(_input_shape(model, [], source), device=device))
+    except (RuntimeError, TypeError, AttributeError, IndexError):
+        pass
+    except TransferError:
+        return None
+    try:
+        return find_head(model)
+    except TransferError:
+        return None
 
 
 def check_settings(*, head: str, alpha: str | float, keep: float, noise: float, untraceable: str = 'error') -> None:
@@ -299,13 +320,15 @@ def _source_head(source: Supernet, head_name: str, width: int) -> tuple[LinearHe
 def fit(sources: Sequence[Supernet], target: nn.Module, head: str = 'random', untraceable: str = 'error') -> list[float]:
     """Share of the target's weights (tensors) that have a partner in each of ``sources``.
 
-    It is 0 for a source that lacks what the head needs, or whose space cannot be mapped.
+    It is 0 for a source that lacks what the head needs, that diverged, or whose space cannot be mapped.
     """
-    head_name = _head_name(target)
     structure = functools.cache(lambda shape: structure_of(target, shape))
     state = target.state_dict()
 
     def share(source: Supernet) -> float:
+        if source.diverged:
+            return 0.0
+        head_name = _head_name(target, source)
         same = same_space(source, target, head_name)
         if head == 'ot' and not (same and source.key in source.sketches):
             return 0.0
@@ -328,14 +351,7 @@ def fit(sources: Sequence[Supernet], target: nn.Module, head: str = 'random', un
 
 def is_same(source: Supernet, target: nn.Module) -> bool:
     """Whether the source is of the target's own space and shape, the classifier aside."""
-    return same_space(source, target, _head_name(target))
-
-
-def _head_name(target: nn.Module) -> str | None:
-    try:
-        return find_head(target)
-    except TransferError:
-        return None
+    return same_space(source, target, _head_name(target, source))
 
 
 class _Clock:

@@ -1,0 +1,201 @@
+"""Mapping spaces of the user's own: what is easily mixed up, what is not known, and what has no partner."""
+
+from __future__ import annotations
+
+import logging
+
+import nni
+import pytest
+import torch
+from conftest import run, small_space
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableBatchNorm2d, MutableConv2d, MutableLinear
+from test_mapping import darts, difference, trained
+from torch import nn
+
+from nni_warmstart import Supernet, SupernetZoo, TransferError, WarmStartDARTS, ZooError, introspect, transfer
+
+OPS = {
+    'conv': lambda: nn.Conv2d(4, 4, 3, padding=1),
+    'wide': lambda: nn.Conv2d(4, 4, 5, padding=2),
+    'pool': lambda: nn.AvgPool2d(3, 1, 1),
+    'skip': nn.Identity,
+}
+
+
+class Unnamed(ModelSpace):
+    """Its candidates have numbers for names."""
+
+    def __init__(self, *ops: str) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3)
+        self.body = LayerChoice([OPS[op]() for op in ops], label='body')
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.body(self.stem(x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ('before', 'after'),
+    [(('conv', 'wide', 'skip'), ('skip', 'conv', 'wide')), (('conv', 'pool', 'skip'), ('conv', 'skip', 'pool'))],
+)
+def test_alphas_of_unnamed_candidates_follow_their_ops(before, after):
+    source, target = trained(Unnamed(*before)), trained(Unnamed(*after), 1)
+    error, report = difference(source, target, 8)
+    assert error < 1e-6
+    assert report.choices['body'] == {str(after.index(op)): str(before.index(op)) for op in before}
+    alphas = [introspect.choices(model)['body'].alpha.tolist() for model in (source, target)]
+    assert [alphas[1][after.index(op)] for op in before] == alphas[0]
+
+
+class Widths(ModelSpace):
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        width = nni.choice('width', list(widths))
+        self.stem, self.norm = MutableConv2d(3, width, 3), MutableBatchNorm2d(width)
+        self.head = MutableLinear(width, 3)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.norm(self.stem(x))).mean((2, 3)))
+
+
+def test_as_many_wider_widths_compute_what_the_source_does():
+    error, _ = difference(trained(Widths(4, 8)), trained(Widths(16, 8), 1), 8)
+    assert error < 1e-6
+
+
+class Activated(ModelSpace):
+    def __init__(self, width: int, activation: str) -> None:
+        super().__init__()
+        made = 2 * width if activation == 'glu' else width
+        self.stem = nn.Conv2d(3, made, 3)
+        self.activation = nn.GLU(1) if activation == 'glu' else nn.PReLU(1 if activation == 'one slope' else width)
+        for slope in self.activation.parameters():
+            nn.init.uniform_(slope)
+        self.shuffle = nn.ChannelShuffle(2)
+        self.body = LayerChoice({'conv': nn.Conv2d(width, width, 1), 'skip': nn.Identity()}, label='body')
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x):
+        return self.head(self.body(self.shuffle(self.activation(self.stem(x)))).mean((2, 3)))
+
+
+@pytest.mark.parametrize('activation', ['slopes', 'one slope', 'glu'])
+def test_activations_with_weights_and_gates_are_widened(activation):
+    source, target = trained(Activated(4, activation)), trained(Activated(8, activation), 1)
+    error, report = difference(source, target, 8)
+    assert error < 1e-6
+    assert report.share_inherited == 1
+
+
+class Recurrent(ModelSpace):
+    """A module whose parameters are used by known operators too, but not by these alone."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 1)
+        self.mixer = nn.GRU(width, width, batch_first=True)
+        self.body = LayerChoice({'linear': nn.Linear(width, width), 'skip': nn.Identity()}, label='body')
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x):
+        sequence, _ = self.mixer(self.stem(x).flatten(2).transpose(1, 2))
+        return self.head(self.body(sequence.mean(1)))
+
+
+def test_a_module_that_cannot_be_traced_is_fresh_as_a_whole():
+    supernet, target = Supernet.from_model(trained(Recurrent(4)), name='source'), trained(Recurrent(6), 1)
+    before = {name: tensor.clone() for name, tensor in target.mixer.state_dict().items()}
+    report = transfer(supernet, target, head='random', untraceable='fresh', keep=1)
+    how = {origin.target: origin.how for origin in report.origins}
+    assert {how[f'mixer.{name}'] for name in before} == {'fresh'}
+    assert how['stem.weight'] == how['body.linear.weight'] == 'widened'
+    assert all(torch.equal(tensor, before[name]) for name, tensor in target.mixer.state_dict().items())
+
+
+class Grouped(ModelSpace):
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 1)
+        self.body = LayerChoice({'conv': nn.Conv2d(8, 8, 3, groups=groups), 'other': nn.Conv2d(8, 8, 3)}, label='body')
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.body(self.stem(x)).mean((2, 3)))
+
+
+def test_the_report_says_why_a_partner_was_not_mapped():
+    report = transfer(Supernet.from_model(trained(Grouped(2)), name='source'), trained(Grouped(4), 1), head='random')
+    by = {origin.target: (origin.how, origin.by) for origin in report.origins}
+    assert by['body.conv.weight'] == ('fresh', "it has 4 groups, the source's 2")
+
+
+def test_cells_without_a_partner_in_their_stage_take_one_of_the_next():
+    """A source of three cells has normal ones in its first stage only; of six, each stage has one."""
+    source = Supernet.from_model(trained(darts(4)), name='source')
+    report = transfer(source, trained(darts(4, cells=6), 1), head='random')
+    normal = ('stages.1.blocks.1', 'stages.2.blocks.1')
+    assert {report.blocks[path] for path in normal} == {'stages.0.blocks.0'}
+    shares = report.shares()
+    assert min(shares[path] for path in normal) > 0.9
+
+
+class Late(ModelSpace):
+    """The classifier is made before the layer that it follows."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3)
+        self.classifier = nn.Linear(6, num_classes)
+        self.body = LayerChoice({'conv': nn.Conv2d(4, 4, 1), 'skip': nn.Identity()}, label='body')
+        self.projection = nn.Linear(4, 6)
+
+    def forward(self, x):
+        return self.classifier(torch.relu(self.projection(self.body(self.stem(x)).mean((2, 3)))))
+
+
+def test_without_data_too_the_classifier_is_what_gives_the_output():
+    source = Supernet.from_model(trained(Late(3)), name='source')
+    report = transfer(source, trained(Late(5), 1), head='random')
+    how = {origin.target: origin.how for origin in report.origins}
+    assert (how['classifier.weight'], how['projection.weight']) == ('fresh', 'copied')
+
+
+class Flat(ModelSpace):
+    """Runs on pictures of one size only."""
+
+    def __init__(self, width: int = 4, side: int = 8) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 3, padding=1)
+        self.body = LayerChoice({'conv': nn.Conv2d(width, width, 1), 'skip': nn.Identity()}, label='body')
+        self.head = nn.Linear(width * side * side, 3)
+
+    def forward(self, x):
+        return self.head(self.body(self.stem(x)).flatten(1))
+
+
+def test_the_structure_of_an_own_space_is_found_with_its_own_pictures(tmp_path, caplog):
+    data = torch.randn(24, 3, 8, 8), torch.arange(24) % 3
+    source = Supernet.from_model(trained(Flat()), name='flat', dataset=data)
+    assert transfer(source, trained(Flat(6), 1), data=data).share_inherited == 1
+    run(WarmStartDARTS(save_to=tmp_path / 'zoo'), tmp_path, epochs=1, space=Flat())
+    assert SupernetZoo(tmp_path / 'zoo')['flat-1'].structure is not None
+    assert 'its own space only' not in caplog.text
+    unknown = Supernet.from_model(trained(Flat()), name='flat')
+    assert 'A supernet of Flat can be mapped onto its own space only' in caplog.text
+    with pytest.raises(TransferError, match=r"'flat' was kept without its structure.*keep it again with dataset="):
+        transfer(unknown, trained(Flat(6), 1), data=data)
+
+
+def test_a_supernet_that_diverged_is_refused(tmp_path, caplog):
+    model = trained(small_space())
+    model.stem[0].weight.data[0] = float('nan')
+    with caplog.at_level(logging.WARNING):
+        source = Supernet.from_model(model, name='wild')
+    assert "Supernet 'wild' has weights that are not finite" in caplog.text
+    with pytest.raises(TransferError, match="supernet 'wild' has weights that are not finite: its training diverged"):
+        transfer(source, trained(small_space(), 1), head='random')
+    zoo = SupernetZoo(tmp_path)
+    zoo.add(source)
+    with pytest.raises(ZooError, match='has no entry that fits'):
+        run(WarmStartDARTS(source='nearest', zoo=zoo), tmp_path, epochs=1)
