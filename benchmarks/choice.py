@@ -5,8 +5,8 @@
     python benchmarks/choice.py --report                        # table and figure from the results so far
 
 Sources are pretrained on one dataset each (15 x 100 steps, seed 0) and kept in --zoo. A transfer is three epochs of search
-on at most 600 pictures of the target; its accuracy is that on the test pictures. A ranking loses what its first choice
-ends below the best source. The target's own dataset is never among the sources.
+on at most 600 pictures of the target, without averaged weights; its accuracy is that on the test pictures. A ranking loses
+what its first choice ends below the best source. The target's own dataset is never among the sources.
 """
 
 from __future__ import annotations
@@ -123,7 +123,8 @@ def run_target(target: str, seed: int, entries: dict[str, Any], folder: Path) ->
         row = {'kind': 'transfer', 'target': target, 'source': source and source.name, 'seed': seed}
         if not rows.has(**row):
             space = spaces.create('nasbench201', SPACE, task.num_classes)
-            rows.append(**{**row, **search(space, adapted, seed=seed, epochs=3, source=source), 'source': row['source']})
+            found = search(space, adapted, seed=seed, epochs=3, source=source, average=0.0)
+            rows.append(**{**row, **found, 'source': row['source']})
     nearest = rank(candidates, DatasetSketch.from_dataset(task))[0].name
     for head in HEADS:
         row = {'kind': 'head', 'target': target, 'source': nearest, 'seed': seed, 'head': head}

@@ -67,16 +67,11 @@ def search(
     seed: int,
     epochs: int,
     settings: dict[str, Any] = SETTINGS,
-    average: float | None = 0.0,
     **strategy: Any,
 ) -> dict[str, Any]:
-    """One search, cold or warm; ``strategy`` are arguments of :class:`~nni_warmstart.WarmStartDARTS`.
-
-    Unless ``average`` says otherwise, the weights of the last step are measured: older tables are from before there were
-    averages.
-    """
+    """One search, cold or warm; ``strategy`` are arguments of :class:`~nni_warmstart.WarmStartDARTS`."""
     seed_everything(seed, workers=True, verbose=False)
-    warm = WarmStartDARTS(gradient_clip_val=5.0, average=average, **strategy)
+    warm = WarmStartDARTS(gradient_clip_val=5.0, **strategy)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as out:
         evaluator = classification(data.split(task), task.num_classes, make_trainer(epochs, out, progress=False), **settings)

@@ -43,10 +43,7 @@ SUPERNETS: dict[str, tuple[list[str], dict[str, Any]]] = {
     **{f'darts-w4-{name}': ([name], {**DARTS, 'evaluator': {'max_epochs': 3, 'batch_size': 32}}) for name in SINGLE[:3]},
 }
 """Shipped ones: name -> datasets, and what the recipe is changed by."""
-CONTROLS = {
-    f'nasbench201-w16-{name}': ([name], {'space': CLAIM['space'], 'flip': PHOTOGRAPHS, 'evaluator': {'max_epochs': 3}})
-    for name in SINGLE
-}
+CONTROLS = {f'nasbench201-w16-{name}': ([name], {**W16, 'evaluator': {'max_epochs': 3}}) for name in SINGLE}
 """Not shipped: among them claim.py takes a random and the farthest source."""
 OTHERS = 'joint-others-w16'
 """Not shipped: the one of pretrain_claim.yml."""

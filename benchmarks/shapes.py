@@ -106,7 +106,7 @@ def run(target: str, shape: str, source: Supernet, seed: int, folder: Path) -> N
     for warm in (False, True):
         row = {'target': target, 'shape': shape, 'warm': warm, 'seed': seed}
         if not rows.has(**row):
-            recipe = {'epochs': claim.EPOCHS, 'settings': claim.SETTINGS, 'average': None}
+            recipe = {'epochs': claim.EPOCHS, 'settings': claim.SETTINGS}
             rows.append(**row, **search(cls(**arguments), task, seed=seed, source=source if warm else None, **recipe))
 
 
