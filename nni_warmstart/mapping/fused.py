@@ -49,7 +49,7 @@ def inherit_fused(
         If the weights do not sum to one, or a source and the target have nothing in common.
     """
     shares = [weight for _, weight in sources]
-    plain = replace(settings, keep=1.0, noise=0.0, alpha=float(settings.alpha > 0))
+    plain = replace(settings, keep=1.0, noise=0.0, alpha=float(settings.alpha > 0))  # the average is shrunk and perturbed
     pictures = None if pictures is None else pictures[:_SEEN]
     mapped: list[nn.Module] = []
     found: list[Inheritance] = []
