@@ -47,6 +47,8 @@ TARGETS = [
     'solar_cells', 'cifar10', 'tinyimagenet_things', 'tinyimagenet_animals', 'usps', 'digits8x8',
 ]  # fmt: skip
 """All other tasks of families that no source has seen, without the X-rays that the claim was tuned on."""
+ADDED = TARGETS[12:]
+"""After a first look at the others."""
 SEQUENCE = [
     'mnist', 'flowers5', 'usps', 'spoken_digits', 'math_symbols', 'cifar10', 'steel_defects', 'tinyimagenet_things',
     'quickdraw3', 'gtsrb',
@@ -221,7 +223,7 @@ def report_targets() -> list[str]:
         '|---' * 11 + '|',
     ]
     columns: dict[str, list[float]] = defaultdict(list)
-    wins = []
+    wins: dict[str, bool] = {}
     for target, found in sorted(accuracy.items()):
         seeds = set(found['joint', WARM]).intersection(*(found[name, WARM] for name in SOURCES))
         if not seeds or not found['auto', WARM]:
@@ -236,14 +238,16 @@ def report_targets() -> list[str]:
         }  # fmt: skip
         for name, value in values.items():
             columns[name].append(value)
-        wins.append(values['joint'] >= values['best'])
+        wins[target] = values['joint'] >= values['best']
         columns['auto'].append(first['auto', WARM])
         cells = [f'{value:.3f}' + (f' ({best})' if name == 'best' else '') for name, value in values.items()]
-        verdict = 'yes' if wins[-1] else 'no'
+        verdict = 'yes' if wins[target] else 'no'
         lines.append(f'| {target} | {len(seeds)} | {" | ".join(cells)} | {verdict} | {first["auto", WARM]:.3f} |')
     if wins:
         means = [f'{statistics.mean(values):.3f}' for values in columns.values()]
-        lines.append(f'| **mean** | | {" | ".join(means[:-1])} | {sum(wins)} of {len(wins)} | {means[-1]} |')
+        lines.append(f'| **mean** | | {" | ".join(means[:-1])} | {sum(wins.values())} of {len(wins)} | {means[-1]} |')
+        first = [won for target, won in wins.items() if target not in ADDED]
+        lines += ['', f'Without {", ".join(ADDED)}, added after a first look at the others: {sum(first)} of {len(first)}.']
     return lines
 
 

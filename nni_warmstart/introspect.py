@@ -97,17 +97,21 @@ def _choices_of(module: BaseSuperNetModule) -> Iterator[Choice]:
 def widths(model: nn.Module) -> dict[str, list[int]]:
     """Path of a layer of mutable width -> all numbers of channels that it may choose, read or made."""
     found: dict[str, list[int]] = {}
-    for path, module in model.named_modules():
-        for name, argument in getattr(module, 'mutable_arguments', {}).items():
-            if name in _WIDTHS:
-                found.setdefault(path, []).extend(map(int, argument.grid()))
+    for path, width in _mutable_widths(model):
+        found.setdefault(path, []).extend(map(int, width.grid()))
     return found
 
 
 def width_labels(model: nn.Module) -> frozenset[str]:
     """Labels of the choices that widths depend on."""
-    arguments = [item for m in model.modules() for item in getattr(m, 'mutable_arguments', {}).items()]
-    return frozenset(label for name, argument in arguments if name in _WIDTHS for label in argument.simplify())
+    return frozenset(label for _, width in _mutable_widths(model) for label in width.simplify())
+
+
+def _mutable_widths(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    for path, module in model.named_modules():
+        for name, argument in getattr(module, 'mutable_arguments', {}).items():
+            if name in _WIDTHS:
+                yield path, argument
 
 
 def sites(model: nn.Module) -> tuple[dict[str, tuple[str, dict[str, str]]], dict[str, list[str]]]:

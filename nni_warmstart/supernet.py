@@ -296,15 +296,14 @@ class Supernet:
 
     def _resize_head(self, model: nn.Module) -> None:
         """Heads of datasets stand where a space has its classifier."""
-        from .mapping.head import find_head, resize_head
+        from .mapping.head import resize_head
 
-        try:
-            name = find_head(model)
-        except TransferError:  # then it was named by the user; what does not fit is said below
-            return
-        weight = self.tensors.get(f'{name}.weight')
-        if weight is not None and weight.ndim == 2:
-            resize_head(model, len(weight), name)
+        linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        stored = {name: self.tensors.get(f'{name}.weight') for name in linears}
+        rows = {name: len(weight) for name, weight in stored.items() if weight is not None and weight.ndim == 2}
+        other = [name for name, number in rows.items() if number != linears[name].out_features]
+        if len(other) == 1:  # with more it is another space, which is said below
+            resize_head(model, rows[other[0]], other[0])
 
     def _check_matches(self, model: nn.Module) -> None:
         mine, theirs = self.state_dict(), model.state_dict()

@@ -13,6 +13,7 @@ from test_mapping import darts, difference, trained
 from torch import nn
 
 from nni_warmstart import Supernet, SupernetZoo, TransferError, WarmStartDARTS, ZooError, introspect, transfer
+from nni_warmstart.mapping.head import resize_head
 
 OPS = {
     'conv': lambda: nn.Conv2d(4, 4, 3, padding=1),
@@ -159,6 +160,15 @@ def test_without_data_too_the_classifier_is_what_gives_the_output():
     report = transfer(source, trained(Late(5), 1), head='random')
     how = {origin.target: origin.how for origin in report.origins}
     assert (how['classifier.weight'], how['projection.weight']) == ('fresh', 'copied')
+
+
+def test_heads_of_datasets_are_found_where_the_classifier_is_made_early():
+    model = introspect.mutate(Late(3), 'DARTS')
+    resize_head(model, 7, 'classifier')
+    joint = Supernet.from_model(model, name='joint', history={'datasets': {'letters': {'classes': 7}}})
+    built = joint.build(Late(3))
+    assert torch.equal(built.classifier.weight, model.classifier.weight)
+    assert torch.equal(built.projection.weight, model.projection.weight)
 
 
 class Flat(ModelSpace):

@@ -40,8 +40,7 @@ def by_value(alpha: Tensor, candidates: list[str], target: list[str]) -> Tensor:
     target
         Numbers of the target's choice as text.
     """
-    theirs = [float(value) for value in candidates]
-    order = sorted(range(len(theirs)), key=lambda index: theirs[index])
+    theirs, order = [float(value) for value in candidates], _ascending(candidates)
     stands: list[int] = []
     for value in map(float, target):
         below = [index for index in order if theirs[index] <= value]
@@ -54,10 +53,13 @@ def by_rank(alpha: Tensor, candidates: list[str], target: list[str]) -> Tensor:
 
     Parameters as :func:`by_value` takes them.
     """
-    theirs = sorted(range(len(candidates)), key=lambda index: float(candidates[index]))
-    mine = sorted(range(len(target)), key=lambda index: float(target[index]))
-    partner = dict(zip(mine, theirs, strict=True))
-    return alpha[[partner[index] for index in range(len(target))]]
+    logits = torch.empty_like(alpha)
+    logits[_ascending(target)] = alpha[_ascending(candidates)]
+    return logits
+
+
+def _ascending(numbers: list[str]) -> list[int]:
+    return sorted(range(len(numbers)), key=lambda index: float(numbers[index]))
 
 
 def is_number(candidates: list[str]) -> bool:

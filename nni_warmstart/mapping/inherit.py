@@ -144,10 +144,10 @@ def _reordered(source: Supernet, target: nn.Module) -> bool:
     """Whether candidates that have numbers for names are of other kinds in the source, as far as it tells."""
     if source.structure is None:
         return False
-    kinds = source.structure.kinds
-    places = introspect.sites(target)[0].items()
-    paths = [f'{path}.{child}' for path, (_, names) in places for name, child in names.items() if name.isdigit()]
-    return any(kinds.get(path) not in (None, introspect.kind_of(target.get_submodule(path))) for path in paths)
+    kinds, sites = source.structure.kinds, source.structure.sites.items()
+    paths = [f'{path}.{child}' for path, (_, names) in sites for name, child in names.items() if name.isdigit()]
+    modules = dict(target.named_modules()) if paths else {}
+    return any(path in modules and kinds.get(path) not in (None, introspect.kind_of(modules[path])) for path in paths)
 
 
 def share_in_common(source: Supernet, target: nn.Module, head_name: str | None, structure: Structure) -> float:

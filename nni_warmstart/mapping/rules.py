@@ -19,9 +19,7 @@ def _same(mode: Follow, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
     return units_of(args[0])
 
 
-@rule('_prelu_kernel')
-def _prelu(mode: Follow, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
-    return mode.pointwise(func, args, kwargs, output)
+rule('_prelu_kernel')(Follow.pointwise)
 
 
 @rule('glu')
@@ -29,12 +27,6 @@ def _glu(mode: Follow, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
     gated, gate = units_of(args[0]).chunk(2, args[1] if len(args) > 1 else -1)
     mode.join(gated, gate)
     return gated
-
-
-@rule('channel_shuffle', 'native_channel_shuffle')
-def _shuffled(mode: Follow, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
-    units, groups = units_of(args[0]), args[1]
-    return units.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
 
 
 @rule('zeros_like', 'ones_like', 'full_like', 'empty_like')
@@ -97,7 +89,8 @@ def _slice(mode: Follow, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
 
 
 @rule('expand', 'unsqueeze', 'squeeze', 'select', 'split', 'split_with_sizes', 'unbind', 'chunk', 'narrow', 'flip', 'roll',
-       'repeat', 'index_select', 'index', 'movedim', 'pixel_shuffle', 'pixel_unshuffle')  # fmt: skip
+       'repeat', 'index_select', 'index', 'movedim', 'pixel_shuffle', 'pixel_unshuffle', 'channel_shuffle',
+       'native_channel_shuffle')  # fmt: skip
 def _moved(mode: Follow, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
     units = units_of(args[0])
     if isinstance(units, Parameter):
