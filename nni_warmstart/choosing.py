@@ -6,6 +6,7 @@ import copy
 import functools
 import itertools
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -30,14 +31,8 @@ Weighted = list[tuple[Supernet, float]]
 FUSED = 2
 """Supernets that 'fused' takes."""
 
-PROBED = 256
+PROBED = 512
 """Pictures of either half that 'auto' looks at."""
-
-STEPS = 4
-"""Of training, before 'auto' compares those that are close before any."""
-
-CLOSE = 0.05
-"""Difference of error rates up to which two are close; the standard error over the pictures is 0.03 at most."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +95,11 @@ class Chooser:
         return [(best, 1.0)], []
 
     def auto(self) -> tuple[Weighted, list[Ranked]]:
-        """The joint one or the nearest, whichever errs less, or the fused ones where that is the nearest.
+        """The joint one, unless the nearest errs clearly less, or both nearest fused clearly less than that.
 
-        Errors are those before any training, and after a few steps of those that are close. Fusing takes longest, and the
-        nearest ones together have hardly a chance where the nearest has lost.
+        Errors are those before any training: a few steps of it say less than more pictures do (benchmarks/NOTES.md).
+        "Clearly" is by more than a standard error, as in Breiman et al., *Classification and Regression Trees*, 1984,
+        section 3.4. Fusing takes longest, and has hardly a chance where the nearest alone has lost.
         """
         found: dict[str, Weighted] = {}
         trouble: ZooError | None = None
@@ -131,7 +127,7 @@ class Chooser:
             found['fused'] = self.fused()[0]
             tried['fused'] = self._probe(found['fused'])
         best = self._best(tried)
-        order = sorted(tried, key=lambda rule: (rule != best, tried[rule].key))
+        order = sorted(tried, key=lambda rule: (rule != best, tried[rule].error))
         return found[best], [Ranked(tried[rule].name, tried[rule].error, tried[rule].seconds) for rule in order]
 
     def _probe(self, sources: Weighted) -> Probe:
@@ -141,15 +137,11 @@ class Chooser:
             name, sources, copy.deepcopy(self.target), self._halves['train'], [self._halves['val']], **self.settings
         )
 
-    @staticmethod
-    def _best(tried: dict[str, Probe]) -> str:
-        """Which errs least; those that are close are trained first."""
-        least = min(probe.first_error for probe in tried.values())
-        close = [rule for rule, probe in tried.items() if probe.first_error <= least + CLOSE]
-        for rule in close if len(close) > 1 else ():
-            if not tried[rule].rounds:
-                tried[rule].train(STEPS)
-        return min(close, key=lambda rule: tried[rule].error)
+    def _best(self, tried: dict[str, Probe]) -> str:
+        """The first that is within a standard error of the best."""
+        least = min(probe.error for probe in tried.values())
+        most = least + math.sqrt(least * (1 - least) / len(self._halves['val'][1]))
+        return next(rule for rule, probe in tried.items() if probe.error <= most)
 
     by_rule: ClassVar = {'nearest': nearest, 'fused': fused, 'joint': joint, 'auto': auto}
 

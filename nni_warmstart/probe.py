@@ -58,7 +58,7 @@ class Probe:
         self.heads = settings.get('heads')
         report = transfer(sources, model, data=train, val_data=val, seed=seed, **settings)
         model.to(settings.get('device', 'cpu'))
-        self.error = self.first_error = 1 - (report.zero_shot_accuracy or 0.0)  # before any training
+        self.error = 1 - (report.zero_shot_accuracy or 0.0)  # before any training
         self.generator = torch.Generator().manual_seed(seed)
         self.seconds = time.perf_counter() - start
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 import nni.nas.hub.pytorch as hub
 import torch
 from nni.nas.nn.pytorch import ModelSpace
+from torch.nn.parameter import is_lazy
 
 from .errors import ConfigError, reason
 from .search_spaces import SPACES  # pyright: ignore[reportMissingImports]  (mapped by package_dir in setup.cfg)
@@ -125,6 +126,8 @@ def create(name: str, arguments: dict[str, Any], num_classes: int, *, allow_impo
         raise ConfigError(f'space {name} cannot be built with {arguments}: {reason(error)}') from error
     if not space.simplify():
         raise ConfigError(f'space {name} with {arguments} has nothing to choose; give it at least one cell or choice.')
+    if any(not is_lazy(weight) and not weight.numel() for weight in space.parameters()):
+        raise ConfigError(f'space {name} with {arguments} has layers without any weights; make its width 1 or more.')
     fixed = getattr(space, 'num_labels', num_classes)
     if fixed != num_classes:
         raise ConfigError(

@@ -46,8 +46,8 @@ class WarmStartDARTS(DARTS):
         What to start from: None (a cold start), a :class:`~nni_warmstart.Supernet`, the path of a file, the name of a
         zoo entry, 'nearest': the entry whose data are nearest to the training data by optimal transport, among those
         that fit the model space best, 'fused': the two nearest, 'joint': the entry trained on most datasets, 'auto':
-        the best of these, tried on some pictures (fused only where the nearest is ahead of the joint one), or a list of all
-        that, whose members are fused: aligned by optimal transport and averaged, the nearer the data the more.
+        the joint one, unless the nearest, or both fused, err clearly less on some pictures; or a list of all that, whose
+        members are fused: aligned by optimal transport and averaged, the nearer the data the more.
     zoo
         Where names are looked up: a :class:`~nni_warmstart.SupernetZoo`, a folder, or None for the shipped zoo.
     head

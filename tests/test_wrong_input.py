@@ -59,6 +59,7 @@ from nni_warmstart.cli import main
         ('space.image_size=big', "space.image_size = 'big', but it must be a whole number"),
         ('space.in_channels=x', "space.in_channels = 'x', but it must be a whole number"),
         ('space.width=-8', 'space nasbench201 cannot be built'),
+        ('space.width=0', 'has layers without any weights; make its width 1 or more'),
         ('space.depth=0', 'has nothing to choose'),
         ('space.name=:C', "space.name = ':C' cannot be imported"),
         ('evaluator.max_epochs=.inf', 'evaluator.max_epochs = inf, but it must be a whole number'),
