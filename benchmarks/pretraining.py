@@ -7,7 +7,11 @@
     python benchmarks/pretraining.py report                 # results/pretraining.md and .png
 
 All steps are resumable, one JSON line per run; `--part I N` shares the work. Sources are the shipped supernets: the
-joint one of 12 datasets, and eight of one dataset each (of the five Omniglot alphabets one).
+joint one of 12 datasets, and eight of one dataset each (of the five Omniglot alphabets one). Two more, of all photographs of
+clothing and groceries that the joint one has seen, are made first, into --more:
+
+    python benchmarks/photographs.py --data DIR
+    python benchmarks/rebuild_zoo.py --data DIR --zoo MORE nasbench201-w8-clothing_3k nasbench201-w8-grocery_3k
 """
 
 from __future__ import annotations
@@ -40,6 +44,7 @@ DATASETS = [Path(item['npz']['path']).stem for item in RECIPE['data']]
 SOURCES = [
     'fashion_mnist', 'clothing', 'omniglot_latin', 'grocery', 'emoji_category', 'notmnist', 'braille', 'blood_cells',
 ]  # fmt: skip
+MORE = ['clothing_3k', 'grocery_3k']
 DEVELOPMENT = ['kannada_digits', 'plant_seedlings', 'sign_digits']
 """Tasks that were looked at while recipes were made."""
 TARGETS = [
@@ -81,8 +86,9 @@ def main() -> None:
     parser.add_argument('step', choices=['targets', 'cost', 'ablation', 'sequence', 'report'])
     parser.add_argument('--data', type=Path, help='folder of NAME.npz')
     parser.add_argument('--zoo', help='zoo of the sources (default: the shipped one)')
+    parser.add_argument('--more', type=Path, default=Path('.more-zoo'), help='zoo of the two that are not shipped')
     parser.add_argument('--growing', type=Path, default=Path('.growing-zoo'), help='folder for the zoos of `sequence`')
-    seeds = 'of the searches (default: 1); further ones with the joint and the single sources only'
+    seeds = "of the searches (default: 1); further ones with the joint and the single sources and 'auto' only"
     parser.add_argument('--seeds', type=int, nargs='+', default=[1], help=seeds)
     parser.add_argument('--part', type=int, nargs=2, default=(0, 1), metavar=('I', 'N'), help='every Nth run, from the Ith')
     arguments = parser.parse_args()
@@ -103,14 +109,15 @@ def run_targets(arguments: argparse.Namespace) -> None:
     part, parts = arguments.part
     zoo = open_zoo(arguments.zoo)
     singles = {name: zoo[f'nasbench201-w8-{name}'].renamed(name) for name in SOURCES}
+    more = {name: SupernetZoo(arguments.more)[f'nasbench201-w8-{name}'].renamed(name) for name in MORE}
     for seed in arguments.seeds:
         for target in TARGETS[part::parts]:
             task = load(arguments.data, target)
             runs: list[tuple[str, int, Any]] = [('joint', WARM, 'joint')]
-            runs += [(name, WARM, singles[name]) for name in SOURCES]
+            runs += [*((name, WARM, each) for name, each in {**singles, **more}.items()), ('auto', WARM, 'auto')]
             if seed == arguments.seeds[0]:
                 near = [singles[each.name] for each in rank(list(singles.values()), data.split(task).train)[:2]]
-                runs += [('nearest', WARM, near[0]), ('fused', WARM, near), ('auto', WARM, 'auto')]
+                runs += [('nearest', WARM, near[0]), ('fused', WARM, near)]
                 runs += [('cold', COLD, None), ('cold', WARM, None)]
             for name, epochs, source in runs:
                 row = {'target': target, 'source': name, 'epochs': epochs, 'seed': seed}
@@ -193,7 +200,7 @@ def run_sequence(arguments: argparse.Namespace) -> None:
             before = {entry: (Path(zoo.root) / f'{entry}.safetensors').read_bytes() for entry in zoo.names()}
             warm = {'source': 'auto', 'zoo': zoo} if before else {}
             epochs = LONG if before else COLD
-            found = search(space(task.num_classes), task, seed=1, epochs=epochs, save_to=zoo, average=0.0, **warm)
+            found = search(space(task.num_classes), task, seed=1, epochs=epochs, save_to=zoo, **warm)
             after = {entry: (Path(zoo.root) / f'{entry}.safetensors').read_bytes() for entry in before}
             sequence.append(order=order, place=place, target=name, zoo=len(before), unchanged=before == after, **found)
 
@@ -214,9 +221,11 @@ def report_targets() -> list[str]:
         '## One joint source or one of many',
         '',
         f'Test accuracy after {WARM} warm epochs of search on at most 1000 pictures; families of the targets are in no',
-        f'source. "Best" and "random": the best one in hindsight (of the means over seeds), and the mean, of {len(SOURCES)}',
-        'sources of one dataset. Means over the seeds of joint and these; "nearest" and "fused", which choose among them,',
-        '"auto", which chooses among all that are shipped, and the cold searches have the first seed only.',
+        'source. "Best" and "random": the best one in hindsight (of the means over seeds), and the mean, of '
+        f'{len(SOURCES + MORE)}',
+        'sources of one dataset: eight that are shipped, and two of all the photographs of clothing and groceries that the',
+        'joint one has seen. Means over the seeds of joint, these and "auto", which chooses among all that are shipped;',
+        '"nearest" and "fused", which choose among the eight, and the cold searches have the first seed only.',
         '',
         f'| target | seeds | cold, {COLD} epochs | cold, {WARM} | random | nearest | fused | best | joint '
         '| joint at least best | auto |',
@@ -225,10 +234,10 @@ def report_targets() -> list[str]:
     columns: dict[str, list[float]] = defaultdict(list)
     wins: dict[str, bool] = {}
     for target, found in sorted(accuracy.items()):
-        seeds = set(found['joint', WARM]).intersection(*(found[name, WARM] for name in SOURCES))
-        if not seeds or not found['auto', WARM]:
+        seeds = set(found['joint', WARM]).intersection(*(found[name, WARM] for name in [*SOURCES, *MORE, 'auto']))
+        if not seeds:
             continue
-        singles = {name: statistics.mean(found[name, WARM][seed] for seed in seeds) for name in SOURCES}
+        singles = {name: statistics.mean(found[name, WARM][seed] for seed in seeds) for name in SOURCES + MORE}
         best = max(singles, key=lambda name: singles[name])
         first = {key: values[min(values)] for key, values in found.items() if values}
         values = {
@@ -239,10 +248,10 @@ def report_targets() -> list[str]:
         for name, value in values.items():
             columns[name].append(value)
         wins[target] = values['joint'] >= values['best']
-        columns['auto'].append(first['auto', WARM])
+        columns['auto'].append(statistics.mean(found['auto', WARM][seed] for seed in seeds))
         cells = [f'{value:.3f}' + (f' ({best})' if name == 'best' else '') for name, value in values.items()]
         verdict = 'yes' if wins[target] else 'no'
-        lines.append(f'| {target} | {len(seeds)} | {" | ".join(cells)} | {verdict} | {first["auto", WARM]:.3f} |')
+        lines.append(f'| {target} | {len(seeds)} | {" | ".join(cells)} | {verdict} | {columns["auto"][-1]:.3f} |')
     if wins:
         means = [f'{statistics.mean(values):.3f}' for values in columns.values()]
         lines.append(f'| **mean** | | {" | ".join(means[:-1])} | {sum(wins.values())} of {len(wins)} | {means[-1]} |')
@@ -306,9 +315,9 @@ def report_sequence() -> list[str]:
         '',
         '## A zoo that grows',
         '',
-        f'Ten tasks, one after the other; each is searched with `source: auto` for {LONG} epochs, without averaged weights,',
-        'from what the zoo remembers of the earlier ones. Epochs: to the final validation accuracy of a cold search of',
-        f'{COLD} epochs, reached and held.',
+        f'Ten tasks, one after the other; each is searched with `source: auto` for {LONG} epochs, from what the',
+        f'zoo remembers of the earlier ones. Epochs: to the final validation accuracy of a cold search of {COLD} epochs,',
+        'reached and held.',
         '',
         '| order | task | zoo | source | cold epochs | warm epochs | ratio | stored before unchanged |',
         '|---' * 8 + '|',

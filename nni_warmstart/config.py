@@ -89,6 +89,13 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class SourceDataConfig(DataConfig):
+    """One of the datasets that a source is pretrained on."""
+
+    weight: float = limits(1.0, 0.01, 100)  # in the draws: more for what is harder to learn
+
+
+@dataclass(frozen=True)
 class EvaluatorConfig:
     """How the supernet is trained."""
 
@@ -118,7 +125,7 @@ class JointConfig(EvaluatorConfig):
     val_share: float = limits(0.25, 0.01, 0.99)
     arc_batch_size: int = limits(16, 2)  # pictures per step of the alphas
     steps_per_epoch: int = limits(100, 1)  # training steps that make an epoch
-    temperature: float = limits(2.0, 0.01)  # datasets are drawn ~ n ** (1 / temperature)
+    temperature: float = limits(2.0, 0.01)  # datasets are drawn ~ weight * n ** (1 / temperature)
     jitter: float = limits(0.15, 0, 1)
     label_smoothing: float = limits(0.0, 0, 0.99)
     drop_path: float = limits(0.0, 0, 0.99)  # probability of dropping a candidate op, at the end of training
@@ -149,7 +156,7 @@ class SearchConfig:
 class PretrainConfig:
     """One joint pretraining, as ``pretrain.yml`` describes it."""
 
-    data: tuple[DataConfig, ...]
+    data: tuple[SourceDataConfig, ...]
     space: NamedConfig
     evaluator: JointConfig
     strategy: NamedConfig
@@ -192,7 +199,7 @@ def parse_pretrain(document: Mapping[str, Any], base: Path) -> PretrainConfig:
     if not isinstance(items, list) or not items:
         raise ConfigError('data must be a list of datasets for pretraining: one item such as {npz: {path: a.npz}} a line.')
     return PretrainConfig(
-        data=tuple(_data(item, f'data[{i}]') for i, item in enumerate(items)),
+        data=tuple(_data(item, f'data[{i}]', SourceDataConfig) for i, item in enumerate(items)),
         space=_named(section_of(document, 'space', {'name': 'nasbench201'}), 'space'),
         evaluator=typed(JointConfig, section_of(document, 'evaluator', {}), 'evaluator'),
         strategy=_strategy(section_of(document, 'strategy', {'name': 'DARTS'})),
@@ -287,8 +294,8 @@ def _temperature(value: Any) -> dict[str, float]:
     return {'init': first, 'min': last}
 
 
-def _data(section: Any, where: str) -> DataConfig:
-    data = typed(DataConfig, mapping(section, where), where)
+def _data(section: Any, where: str, cls: Any = DataConfig) -> Any:
+    data = typed(cls, mapping(section, where), where)
     kinds = ('name', 'npz', 'folder', 'torchvision')
     given = [kind for kind in kinds if getattr(data, kind) is not None]
     if len(given) != 1:

@@ -52,7 +52,9 @@ class JointClassification(Lightning):
     learning_rate, weight_decay
         Of SGD with momentum and a cosine schedule.
     temperature
-        Datasets are drawn with probability proportional to ``n ** (1 / temperature)``.
+        Datasets are drawn with probability proportional to ``weight * n ** (1 / temperature)``.
+    weights
+        Dataset -> its weight in the draws, more for what is harder to learn; 1 for those not named.
     jitter, crop, cutout
         See :class:`~nni_warmstart.augment.Augmentation`.
     flip, label_smoothing, drop_path, batch_norm, classifier
@@ -67,7 +69,7 @@ class JointClassification(Lightning):
     ------
     DataError
         If there are no datasets, two of one name, one that is empty, has a single class or cannot be split, a setting is
-        out of its range, or ``flip`` names an unknown dataset.
+        out of its range, or ``flip`` or ``weights`` name an unknown dataset.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class JointClassification(Lightning):
         image_size: int | None = None,
         classifier: str | None = None,
         arc_batch_size: int | None = None,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         numbers = {
             'epochs': (epochs, 1, None), 'batch_size': (batch_size, 2, None), 'learning_rate': (learning_rate, 0, None),
@@ -112,6 +115,10 @@ class JointClassification(Lightning):
         for name in [flip] if isinstance(flip, str) else flip:
             if name not in tasks or isinstance(flip, str):
                 raise DataError(f'flip names {name!r}; it must be a list of some of the datasets {", ".join(tasks)}.')
+        for name, weight in (weights or {}).items():
+            if name not in tasks:
+                raise DataError(f'weights names {name!r}; the datasets are {", ".join(tasks)}.')
+            _check_number(f'weights[{name!r}]', weight, 0.01, 100)
         channels = channels or max(task.train_x.shape[1] for task in tasks.values())
         side = image_size or max(max(task.train_x.shape[-2:]) for task in tasks.values())
         self.num_classes, heads = 0, {}
@@ -131,7 +138,7 @@ class JointClassification(Lightning):
             classifier=classifier,
         )
         tasks = {name: task.adapted(channels, side) for name, task in tasks.items()}
-        data = JointData(tasks, val_share, batch_size, steps_per_epoch, temperature, arc_batch_size)
+        data = JointData(tasks, val_share, batch_size, steps_per_epoch, temperature, arc_batch_size, weights)
         super().__init__(module, trainer or Trainer(max_epochs=epochs), datamodule=data, fit_kwargs=dict(SAFE_LOADING))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,7 +29,9 @@ class JointData(LightningDataModule):
     steps_per_epoch
         Training batches that make an epoch; None for one per validation batch.
     temperature
-        Datasets are drawn with probability proportional to ``n ** (1 / temperature)``.
+        Datasets are drawn with probability proportional to ``weight * n ** (1 / temperature)``.
+    weights
+        Dataset -> weight; 1 for those not named.
     """
 
     def __init__(
@@ -40,12 +42,14 @@ class JointData(LightningDataModule):
         steps_per_epoch: int | None,
         temperature: float,
         arc_batch_size: int | None = None,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.tasks = tasks
         self.splits = {name: split(task, val_share=val_share) for name, task in tasks.items()}
         self.batch_size, self.arc_batch_size = batch_size, arc_batch_size or batch_size
         self.steps_per_epoch, self.temperature = steps_per_epoch, temperature
+        self.weights = [(weights or {}).get(name, 1.0) for name in tasks]
 
     def train_dataloader(self) -> Any:
         return self._random('train', self.batch_size)
@@ -57,7 +61,7 @@ class JointData(LightningDataModule):
     def _random(self, part: str, batch_size: int) -> Any:
         parts = self._parts(part)
         steps = self.steps_per_epoch or len(self._validation())
-        batches = _RandomBatches([len(part) for part in parts], batch_size, steps, self.temperature)
+        batches = _RandomBatches([len(part) for part in parts], batch_size, steps, self.temperature, self.weights)
         return DataLoader(_numbered(parts), batch_sampler=batches)
 
     def val_dataloader(self) -> Any:
@@ -81,9 +85,12 @@ class _RandomBatches(Sampler[list[int]]):
     On several devices all draw the same, and each takes its part.
     """
 
-    def __init__(self, sizes: list[int], batch_size: int, steps: int, temperature: float) -> None:
+    def __init__(
+        self, sizes: list[int], batch_size: int, steps: int, temperature: float, weights: Sequence[float] = ()
+    ) -> None:
         self.sizes, self.batch_size, self.steps = sizes, batch_size, steps
-        self.weights = torch.softmax(torch.tensor(sizes).double().log() / temperature, 0)
+        logits = torch.tensor(sizes).double().log() / temperature
+        self.weights = torch.softmax(logits + torch.tensor(weights or [1.0] * len(sizes)).double().log(), 0)
         self.starts = torch.tensor([0, *sizes]).cumsum(0)[:-1].tolist()
 
     def __len__(self) -> int:

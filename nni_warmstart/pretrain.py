@@ -74,7 +74,10 @@ def pretrain(
         out=out, progress=progress, callbacks=[checkpoint.every_epoch(out)], use_distributed_sampler=False, **limits
     )
     flip = [name for name, item in zip(tasks, config.data, strict=True) if item.flip]
-    evaluator = JointClassification(tasks, trainer, channels=channels, image_size=side, flip=flip, **settings)
+    weights = {name: item.weight for name, item in zip(tasks, config.data, strict=True)}
+    evaluator = JointClassification(
+        tasks, trainer, channels=channels, image_size=side, flip=flip, weights=weights, **settings
+    )
     kept = {**asdict(config), 'seed': seed}
     if resume:
         checkpoint.check(out, kept)

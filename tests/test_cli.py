@@ -178,7 +178,7 @@ def test_a_resumed_search_keeps_its_source(folder):
 def test_a_killed_pretraining_resumes_to_the_same_supernet(folder, capsys):
     save_npz(folder / 'others.npz', n=30, classes=2)
     document = {
-        'data': [{'npz': {'path': 'shapes.npz'}, 'flip': True}, {'npz': {'path': 'others.npz'}}],
+        'data': [{'npz': {'path': 'shapes.npz'}, 'flip': True}, {'npz': {'path': 'others.npz'}, 'weight': 2}],
         'space': SMALL['space'],
         'evaluator': {'max_epochs': 6, 'steps_per_epoch': 3, 'batch_size': 8, 'batch_norm': 'per_dataset'},
     }

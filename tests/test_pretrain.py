@@ -89,6 +89,13 @@ def test_every_validation_picture_comes_once():
     assert min(map(len, _EveryBatch([65, 3, 9], batch_size=8).batches)) > 1  # batch norm needs two pictures
 
 
+def test_weights_tilt_the_draw():
+    torch.manual_seed(0)
+    batches = list(_RandomBatches([900, 100, 100], 8, 4000, 1e9, [1.0, 3.0, 1.0]))
+    shares = [sum(low <= batch[0] < high for batch in batches) / 4000 for low, high in ((0, 900), (900, 1000), (1000, 1100))]
+    assert shares == pytest.approx([0.2, 0.6, 0.2], abs=0.03)
+
+
 @pytest.mark.parametrize(('temperature', 'share'), [(0.01, 1.0), (1.0, 0.9), (2.0, 0.75), (1e9, 0.5)])
 def test_temperature_flattens_the_draw(temperature, share):
     torch.manual_seed(0)
@@ -428,6 +435,8 @@ def test_a_hub_space_of_fixed_classes_is_rebuilt(tmp_path):
         ({'halves': (np.zeros((9, 8, 8, 3), np.uint8), np.arange(9) / 2)}, {}, 'halves: labels have .* whole numbers'),
         ({'a': make_task()}, {'flip': ['b']}, "flip names 'b'; it must be a list of some of the datasets a"),
         ({'a': make_task()}, {'flip': 'a'}, "flip names 'a'; it must be a list"),
+        ({'a': make_task()}, {'weights': {'b': 2}}, "weights names 'b'; the datasets are a"),
+        ({'a': make_task()}, {'weights': {'a': 0}}, r"weights\['a'\] = 0, but it must be from 0.01 to 100"),
         ({'a': make_task()}, {'temperature': 0.0}, 'temperature = 0.0'),
         ({'a': make_task()}, {'temperature': '2'}, "temperature = '2'"),
         ({'a': make_task()}, {'batch_size': 1}, 'batch_size = 1, but it must be 2 or more'),

@@ -22,6 +22,7 @@ from nni_warmstart.cli import main
         ('data={}', 'data must have exactly one of name, npz, folder, torchvision; it has none'),
         ('data={name: digits, npz: {path: a}}', 'it has name, npz'),
         ('data.npz.path=nowhere.npz', 'nowhere.npz does not exist'),
+        ('data.weight=2', 'key data.weight is unknown'),
         ('data.npz.path=3', 'data.npz.path = 3, but it must be a path'),
         ('data={torchvision: {root: x}}', 'data.torchvision.name is missing'),
         ('evaluator.epochs=3', 'key evaluator.epochs is unknown; did you mean max_epochs?'),
