@@ -37,6 +37,7 @@ MORE = {
     'emoji_category': {'weight': 2.0},
 }
 """What is harder to learn than letters: more of it, and oftener."""
+W8 = {'flip': PHOTOGRAPHS, 'data': MORE}
 W16 = {'space': CLAIM['space'], 'flip': PHOTOGRAPHS}
 DARTS = {
     'space': {'name': 'darts', 'width': 4, 'num_cells': 3, 'image_size': 16},
@@ -44,19 +45,17 @@ DARTS = {
 }
 SUPERNETS: dict[str, tuple[list[str], dict[str, Any]]] = {
     'joint-nasbench201-w16': (list(DATASETS), W16),
-    'joint-nasbench201-w8': (list(DATASETS), {'flip': PHOTOGRAPHS, 'data': MORE}),
+    'joint-nasbench201-w8': (list(DATASETS), W8),
     **{f'nasbench201-w8-{name}': ([name], {'evaluator': {'max_epochs': 10}}) for name in SINGLE},
     'joint-darts-w4': (list(DATASETS), DARTS),
     **{f'darts-w4-{name}': ([name], {**DARTS, 'evaluator': {'max_epochs': 3, 'batch_size': 32}}) for name in SINGLE[:3]},
 }
 """Shipped ones: name -> datasets, and what the recipe is changed by."""
-CONTROLS = {f'nasbench201-w16-{name}': ([name], {**W16, 'evaluator': {'max_epochs': 3}}) for name in SINGLE}
-"""Not shipped: among them claim.py takes a random and the farthest source."""
-CONTROLS |= {
-    f'nasbench201-w8-{name}_3k': ([name], {'flip': PHOTOGRAPHS, 'data': MORE, 'evaluator': {'max_epochs': 20}})
-    for name in ('clothing', 'grocery')
+CONTROLS = {
+    **{f'nasbench201-w16-{name}': ([name], {**W16, 'evaluator': {'max_epochs': 3}}) for name in SINGLE},
+    **{f'nasbench201-w8-{name}_3k': ([name], {**W8, 'evaluator': {'max_epochs': 20}}) for name in ('clothing', 'grocery')},
 }
-"""Nor these: single sources of as many photographs as the joint one, for pretraining.py."""
+"""Not shipped: claim.py takes a random and the farthest of width 16, pretraining.py compares the others."""
 OTHERS = 'joint-others-w16'
 """Not shipped: the one of pretrain_claim.yml."""
 

@@ -85,12 +85,10 @@ class _RandomBatches(Sampler[list[int]]):
     On several devices all draw the same, and each takes its part.
     """
 
-    def __init__(
-        self, sizes: list[int], batch_size: int, steps: int, temperature: float, weights: Sequence[float] = ()
-    ) -> None:
+    def __init__(self, sizes: list[int], batch_size: int, steps: int, temperature: float, weights: Sequence[float]) -> None:
         self.sizes, self.batch_size, self.steps = sizes, batch_size, steps
-        logits = torch.tensor(sizes).double().log() / temperature
-        self.weights = torch.softmax(logits + torch.tensor(weights or [1.0] * len(sizes)).double().log(), 0)
+        shares = torch.tensor(weights).double().log() + torch.tensor(sizes).double().log() / temperature
+        self.weights = torch.softmax(shares, 0)
         self.starts = torch.tensor([0, *sizes]).cumsum(0)[:-1].tolist()
 
     def __len__(self) -> int:
