@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import functools
-import itertools
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import TransferError, ZooError
+from .mapping.labelled import take
 from .mapping.transfer import fit, is_same
 from .probe import Probe
 from .ranking import EMBEDDING, Ranked, by_distance, rank
@@ -175,7 +175,8 @@ class Chooser:
 
     @functools.cached_property
     def _halves(self) -> dict[str, tuple[Tensor, Tensor]]:
-        return {part: _some(self.loader(part)) for part in ('train', 'val')}
+        batches = {part: take(self.loader(part), PROBED) for part in ('train', 'val')}
+        return {part: (torch.cat([x for x, _ in some]), torch.cat([y for _, y in some])) for part, some in batches.items()}
 
     def _weighted(self, found: list[Supernet]) -> Weighted:
         """By distance where all are sketched, else equally."""
@@ -189,23 +190,3 @@ class Chooser:
 def _data_of(entry: Supernet) -> frozenset[str]:
     """Names of the datasets that it was trained on; empty where they are not known."""
     return frozenset(entry.history.get('datasets', ()))
-
-
-def _some(loader: Iterable[Any]) -> tuple[Tensor, Tensor]:
-    """Some pictures and classes of a loader.
-
-    Raises
-    ------
-    TransferError
-        If it gives no batches ``(pictures, classes)``.
-    """
-    batches: list[tuple[Tensor, Tensor]] = []
-    for batch in itertools.islice(loader, PROBED):
-        if not (isinstance(batch, list | tuple) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)):
-            raise TransferError("source 'auto' tries sources out on batches (inputs, classes); name a source instead.")
-        batches.append((batch[0], batch[1]))
-        if sum(len(y) for _, y in batches) >= PROBED:
-            break
-    if not batches:
-        raise TransferError("source 'auto' tries sources out, and a loader gave no batch.")
-    return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])

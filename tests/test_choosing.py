@@ -182,7 +182,7 @@ def test_auto_needs_batches_of_pictures(zoo):
     settings = {'head': 'random', 'alpha': 'transfer', 'keep': 0.8, 'noise': 1e-3, 'seed': 0}
     batches = [(x.float(), y) for x, y in zip(make_task().train_x.split(12), make_task().train_y.split(12), strict=True)]
     loaders = {'train': batches, 'val': [{'x': x, 'y': y} for x, y in batches]}
-    with pytest.raises(TransferError, match='name a source instead'):
+    with pytest.raises(TransferError, match=r'batches \(inputs, classes\) of two tensors; wrap your loader'):
         Chooser(zoo, target, loaders.get, settings).choose('auto')
 
 

@@ -24,7 +24,7 @@ from nni_warmstart import (
 )
 from nni_warmstart.data import split
 from nni_warmstart.mapping import batchnorm
-from nni_warmstart.mapping.labelled import accuracy_on
+from nni_warmstart.mapping.labelled import accuracy_on, take
 
 
 def test_body_is_copied_and_head_fitted(source):
@@ -195,12 +195,21 @@ def test_a_target_that_is_not_mutated(source):
         transfer(source, small_space(3), data=batches(3))
 
 
-def test_a_part_of_sorted_data_has_every_class(source):
-    data = split(make_task(n=64, classes=4)).train
-    order = data.y.argsort()
-    x = torch.stack([data[i][0] for i in order.tolist()])
-    report = transfer(source, target(4), data=(x, data.y[order]), head='prototype', max_samples=len(x) - 1)
-    assert report.zero_shot_accuracy is not None
+@pytest.mark.parametrize('form', ['arrays', 'dataset', 'loader'])
+def test_a_part_of_sorted_data_has_every_class(form):
+    x, y = torch.arange(2000.0)[:, None], torch.arange(2000) // 500
+    dataset = TensorDataset(x, y)
+    data = {'arrays': (x, y), 'dataset': dataset, 'loader': DataLoader(dataset, batch_size=32)}[form]
+    first, again = ([torch.cat(part) for part in zip(*take(data, 512), strict=True)] for _ in range(2))
+    assert len(first[1]) == 512
+    assert first[1].bincount().min() > 64
+    assert torch.equal(first[0][:, 0] // 500, first[1])
+    assert torch.equal(first[0], again[0])
+
+
+def test_all_of_the_data_keep_their_order():
+    dataset = TensorDataset(torch.zeros(40, 1), torch.arange(40))
+    assert torch.equal(torch.cat([y for _, y in take(DataLoader(dataset, batch_size=16), 40)]), torch.arange(40))
 
 
 def test_zero_shot_accuracy_is_that_of_the_target_model(source):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, SequentialSampler, TensorDataset
 
 from ..errors import TransferError
 
@@ -16,17 +16,16 @@ Data = Iterable[Any] | Dataset | tuple[Tensor, Tensor]
 
 
 def take(data: Any, max_samples: int) -> list[tuple[Any, Tensor]]:
-    """The first batches of ``data``, of ``max_samples`` pictures at most."""
+    """The first batches of ``data`` with ``max_samples`` pictures or a few more, in a mixed order where these are a part."""
     if data is None:
         return []
     if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
         data = TensorDataset(*data)
     if isinstance(data, Dataset):
-        large = isinstance(data, Sized) and len(data) > max_samples  # a part of it must not be its first classes
-        data = DataLoader(data, batch_size=256, shuffle=large, generator=torch.Generator().manual_seed(0))
+        data = DataLoader(data, batch_size=256)
     taken: list[tuple[Any, Tensor]] = []
     size = 0
-    for batch in data:
+    for batch in _mixed(data, max_samples):
         if not (isinstance(batch, list | tuple) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)):
             raise TransferError('data must give batches (inputs, classes) of two tensors; wrap your loader so that it does.')
         y = batch[1].cpu()
@@ -37,6 +36,18 @@ def take(data: Any, max_samples: int) -> list[tuple[Any, Tensor]]:
     if not taken:
         raise TransferError('data is empty: it gave no batch of (inputs, classes).')
     return taken
+
+
+def _mixed(data: Iterable[Any], max_samples: int) -> Iterable[Any]:
+    """The same pictures at random, where a loader in the order of its dataset would show its first classes alone."""
+    if not (isinstance(data, DataLoader) and isinstance(data.sampler, SequentialSampler) and data.batch_size is not None):
+        return data
+    if len(data.dataset) <= max_samples:  # pyright: ignore[reportArgumentType]
+        return data
+    order = torch.Generator().manual_seed(0)
+    return DataLoader(
+        data.dataset, data.batch_size, True, generator=order, collate_fn=data.collate_fn, num_workers=data.num_workers
+    )
 
 
 def has_classes(batches: list[tuple[Any, Tensor]]) -> bool:
