@@ -34,6 +34,7 @@ _STRATEGY_TYPES: dict[str, tuple[type, float | None, bool]] = {
     'noise': (float, 0, False),
     'untraceable': (str, None, False),
     'average': (float, 0, True),
+    'refit_head': (bool, None, True),
     'arc_learning_rate': (float, 0, False),
     'gradient_clip_val': (float, 0, True),
     'log_prob_every_n_step': (int, 1, False),

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from . import introspect
 from .errors import ConfigError
 
+CAP = 2
+"""Operations without parameters in a cell that a warm start exports at most: the skips of P-DARTS."""
+
 WINDOW = 5
 """Epochs over which eigenvalues are averaged, as in RobustDARTS."""
 

@@ -23,6 +23,7 @@ from . import guards, introspect
 from .averaging import WeightAverage
 from .data import quiet_randomness
 from .mapping import batchnorm
+from .mapping.head import refit
 from .mapping.labelled import accuracy_on
 from .random_state import random_state, set_random_state
 
@@ -48,7 +49,7 @@ class SearchModule(_Base):
     """
 
     calibration: Callable[[], Iterable[Any]] | None = None
-    """Gives training batches for the batch-norm statistics; None leaves these as training left them."""
+    """Gives training batches for batch-norm statistics and classifier; None leaves these as training left them."""
 
     max_calibration_samples = 2048
 
@@ -57,6 +58,9 @@ class SearchModule(_Base):
 
     average = 0.0
     """Epochs over which the weights that are validated, tested and kept are averaged; 0 for the last ones."""
+
+    refit_head = False
+    """Whether the averaged weights have a classifier that is fitted to their features."""
 
     warm_start: dict[str, Any] | None = None
     """The strategy's report as plain data; a resumed search has that of its beginning."""
@@ -107,12 +111,11 @@ class SearchModule(_Base):
         self._random = None
         return True
 
-    def _fit_statistics(self) -> None:
-        """Batch-norm statistics of the averaged weights, for good."""
-        if self.calibration is not None and self._is_nnis('validation_step') and batchnorm.batch_norms(self.model):
-            with quiet_randomness(), introspect.best_path(self.model):
-                torch.manual_seed(0)  # a run that goes on after its last epoch comes to the same
-                batchnorm.reestimate(self.model, self._calibration_inputs())
+    def _fit_averaged(self) -> None:
+        """Batch-norm statistics and classifier of the averaged weights, for good."""
+        with quiet_randomness(), introspect.best_path(self.model):
+            torch.manual_seed(0)  # a run that goes on after its last epoch comes to the same
+            self._calibrate(self._head_share(self.current_epoch))
 
     def _start_averaging(self) -> None:
         self._averaged = WeightAverage(self.training_module, self.average * self.trainer.num_training_batches)
@@ -144,7 +147,8 @@ class SearchModule(_Base):
 
     def on_validation_start(self) -> None:
         super().on_validation_start()
-        self._aside.enter_context(self._evaluating(calibrate=not self.trainer.sanity_checking))
+        share = self._head_share(self.current_epoch + 1)
+        self._aside.enter_context(self._evaluating(calibrate=not self.trainer.sanity_checking, head=share))
 
     def on_validation_epoch_start(self) -> None:
         self.training_module.on_validation_epoch_start()
@@ -192,7 +196,7 @@ class SearchModule(_Base):
         if not (self.curve and self._is_nnis('on_fit_end')):  # NNI's own would only report a second time
             super().on_fit_end()
         if self._averaged is not None:
-            self._fit_statistics()
+            self._fit_averaged()
         self.final = dict(self.curve[-1]) if self.curve else {}
         test = self._test_accuracy()
         if test is not None:
@@ -308,7 +312,7 @@ class SearchModule(_Base):
         if not isinstance(loader, DataLoader):
             return None
         state = random_state(self._generators())
-        with self._evaluating(calibrate=True):
+        with self._evaluating(calibrate=True, head=self._head_share(self.current_epoch)):
             accuracy = accuracy_on(self.model, loader, self.device)
         set_random_state(state, self._generators())
         return accuracy
@@ -327,22 +331,38 @@ class SearchModule(_Base):
         return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
 
     @contextmanager
-    def _evaluating(self, paths: Callable[..., Any] = introspect.best_path, *, calibrate: bool) -> Iterator[None]:
-        """Evaluate averaged weights on some paths, if asked with re-estimated batch norm; put everything back."""
-        # The inputs go into the model as the loader gives them only where the evaluator has NNI's own step.
-        calibrate = calibrate and self.calibration is not None and self._is_nnis('validation_step')
+    def _evaluating(
+        self, paths: Callable[..., Any] = introspect.best_path, *, calibrate: bool, head: float = 0.0
+    ) -> Iterator[None]:
+        """Evaluate averaged weights on some paths, if asked with re-estimated batch norm and a share of a classifier that is
+        fitted to them; put everything back."""
         average = nullcontext() if self._averaged is None else self._averaged.applied()
         with average, paths(self.model), batchnorm.kept(self.model):
-            if calibrate and batchnorm.batch_norms(self.model):
-                batchnorm.reestimate(self.model, self._calibration_inputs())
+            if calibrate:
+                self._calibrate(head if self._averaged is not None else 0.0)
             yield
 
-    def _calibration_inputs(self) -> Iterable[Any]:
+    def _head_share(self, epochs: int) -> float:
+        """Of the fitted classifier after so many epochs: a half in the beginning, when the trained one is behind its
+        features, and nothing in the end, when these know the training pictures by heart."""
+        most = self.trainer.max_epochs or -1
+        progress = min(1.0, epochs / most) if most > 0 else 0.0
+        return (1 - progress) / 2 if self.refit_head else 0.0
+
+    def _calibrate(self, head: float) -> None:
+        if self.calibration is None or not self._is_nnis('validation_step'):
+            return  # only NNI's own step gives the model the inputs as the loader has them
+        if batchnorm.batch_norms(self.model):
+            batchnorm.reestimate(self.model, (inputs for inputs, _ in self._calibration_batches()))
+        if head:
+            refit(self.model, list(self._calibration_batches()), self.device, head)
+
+    def _calibration_batches(self) -> Iterator[tuple[Any, Tensor]]:
         assert self.calibration is not None
         seen = 0
         for batch in self.calibration():
             inputs, targets = batch
-            yield self.transfer_batch_to_device(inputs, self.device, 0)
+            yield self.transfer_batch_to_device(inputs, self.device, 0), targets
             seen += len(targets)
             if seen >= self.max_calibration_samples:
                 return

@@ -24,6 +24,7 @@ from .data import quiet_randomness
 from .errors import ConfigError, TransferError, reason
 from .joint import remembered
 from .joint_module import JointModule
+from .mapping.head import FITTED
 from .mapping.report import TransferReport
 from .mapping.transfer import check_settings, transfer
 from .search_module import SearchModule, search_module
@@ -64,11 +65,16 @@ class WarmStartDARTS(DARTS):
         Epochs over which the weights that are validated, tested and kept are averaged; see
         :class:`~nni_warmstart.averaging.WeightAverage`. None for one epoch after a warm start and, as in NNI, no averaging
         after a cold one.
+    refit_head
+        Whether the averaged weights have a mean of their classifier and a 'ridge' one that is fitted to their features on up
+        to 2,048 training pictures: the share of this falls from a half to nothing from the first epoch to the last. Training
+        goes on without it. None for yes where ``head`` was fitted, too.
     save_to
         A zoo or a folder in which the trained supernet is remembered afterwards.
     parameter_free_cap
-        Operations without parameters (skip, pooling, none) that an exported architecture may have in a cell; None for any
-        number. See :func:`~nni_warmstart.guards.capped`.
+        Operations without parameters (skip, pooling, none) that an exported architecture may have in a cell; see
+        :func:`~nni_warmstart.guards.capped`. None for two after a warm start, whose alphas have had more time to collapse,
+        and, as in NNI, no cap after a cold one.
     stop_on_eigenvalue
         Stop when the curvature of the alphas' loss grows, and export the architecture from before; it takes some seconds an
         epoch. See :mod:`nni_warmstart.guards`.
@@ -93,6 +99,7 @@ class WarmStartDARTS(DARTS):
         noise: float = 1e-3,
         untraceable: str = 'error',
         average: float | None = None,
+        refit_head: bool | None = None,
         save_to: SupernetZoo | str | os.PathLike[str] | None = None,
         parameter_free_cap: int | None = None,
         stop_on_eigenvalue: bool = False,
@@ -105,8 +112,11 @@ class WarmStartDARTS(DARTS):
         self.source, self.zoo = source, zoo
         self.head, self.alpha, self.keep, self.noise, self.untraceable = head, alpha, keep, noise, untraceable
         self.average = float(source is not None) if average is None else average
+        self.refit_head = source is not None and head in FITTED if refit_head is None else refit_head
         self.save_to = save_to
-        self.parameter_free_cap, self.stop_on_eigenvalue = parameter_free_cap, stop_on_eigenvalue
+        warm_cap = None if source is None else guards.CAP
+        self.parameter_free_cap = warm_cap if parameter_free_cap is None else parameter_free_cap
+        self.stop_on_eigenvalue = stop_on_eigenvalue
         self.report: TransferReport | None = None
         self._validates = False
         self._loaders: dict[str, Callable[[], Any]] = {}
@@ -131,7 +141,7 @@ class WarmStartDARTS(DARTS):
             penalty = LivePenalty(module.penalty, lambda: module.model)
             del module.penalty  # a submodule, which gives no place to another object
             module.penalty = cast(Any, penalty)
-        module.average, module.begun = self.average, time.perf_counter()
+        module.average, module.refit_head, module.begun = self.average, self.refit_head, time.perf_counter()
         module.parameter_free_cap, module.stop_on_eigenvalue = self.parameter_free_cap, self.stop_on_eigenvalue
         return module
 

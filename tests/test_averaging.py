@@ -5,9 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import make_task, run, small_space
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.space import RawFormatModelSpace
+from pytorch_lightning import Callback
 
 from nni_warmstart import ConfigError, Supernet, WarmStartDARTS, introspect
 from nni_warmstart.averaging import WeightAverage
+from nni_warmstart.data import split
+from nni_warmstart.evaluator import classification, make_trainer
 
 
 def test_an_average_reaches_back_some_steps():
@@ -49,9 +54,48 @@ def test_what_is_kept_has_the_statistics_of_the_averaged_weights(tmp_path):
         searches[average] = run(WarmStartDARTS(average=average), tmp_path, epochs=3, task=task).oneshot_module
     kept, trained = ({n: t.clone() for n, t in searches[a].model.state_dict().items() if 'running' in n} for a in (1.0, 0.0))
     assert not any(map(torch.equal, kept.values(), trained.values()))
-    searches[1.0]._fit_statistics()  # they are those of the weights that are there: estimated once more, they stay
+    searches[1.0]._fit_averaged()  # they are those of the weights that are there: estimated once more, they stay
     again = searches[1.0].model.state_dict()
     assert all(torch.equal(tensor, again[name]) for name, tensor in kept.items())
+
+
+def test_a_refitted_head_is_judged_while_the_training_goes_its_own_way(tmp_path):
+    task, searches = make_task(n=64), []
+    for average, refit_head in ((1.0, False), (1.0, True), (0.0, True), (0.0, False)):
+        torch.manual_seed(0)
+        searches.append(run(WarmStartDARTS(average=average, refit_head=refit_head), tmp_path, epochs=3, task=task))
+    averaged, refitted, last, plain = searches
+    losses = [[figures['train_loss'] for figures in each.curve] for each in searches]
+    assert all(each == losses[0] for each in losses)
+    differs = [a['val_loss'] != b['val_loss'] for a, b in zip(averaged.curve, refitted.curve, strict=True)]
+    assert differs == [True, True, False]
+    for one, other in ((averaged, refitted), (last, plain)):  # after the last epoch, and of weights that are not averaged
+        state = other.supernet.state_dict()
+        assert all(torch.equal(tensor, state[name]) for name, tensor in one.supernet.state_dict().items())
+
+
+def test_a_search_that_stops_early_keeps_the_head_that_was_judged(tmp_path):
+    class Stop(Callback):
+        def on_validation_end(self, trainer, _):
+            trainer.should_stop = trainer.current_epoch == 1
+
+    task, heads = make_task(n=64), []
+    for refit_head in (False, True):
+        torch.manual_seed(0)
+        trainer = make_trainer(8, tmp_path, progress=False, callbacks=[Stop()])
+        evaluator = classification(split(task), 3, trainer, batch_size=8, learning_rate=0.05, weight_decay=3e-4)
+        strategy = WarmStartDARTS(average=1.0, refit_head=refit_head)
+        strategy(RawFormatModelSpace(small_space(3), evaluator), SequentialExecutionEngine())
+        assert len(strategy.curve) == 2
+        heads.append(strategy.supernet.classifier.weight)
+    assert not torch.equal(*heads)
+
+
+@pytest.mark.parametrize(('head', 'refitted'), [('ridge', True), ('prototype', True), ('random', False), ('copy', False)])
+def test_only_a_warm_start_with_a_fitted_head_refits_it_by_itself(source, head, refitted):
+    assert not WarmStartDARTS(head=head).refit_head
+    assert WarmStartDARTS(source=source, head=head).refit_head is refitted
+    assert not WarmStartDARTS(source=source, head=head, refit_head=False).refit_head
 
 
 def test_only_a_warm_start_averages_by_itself(tmp_path):

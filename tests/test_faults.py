@@ -20,7 +20,7 @@ from nni_warmstart import Supernet
 from nni_warmstart.cli import main
 
 KILLS = 10
-LONG = {**SMALL, 'strategy': {'name': 'WarmStartDARTS', 'arc_learning_rate': 0.01, 'average': 1.0}}
+LONG = {**SMALL, 'strategy': {'name': 'WarmStartDARTS', 'arc_learning_rate': 0.01, 'average': 1.0, 'refit_head': True}}
 LONG['evaluator'] = {**SMALL['evaluator'], 'max_epochs': 4 * KILLS, 'crop': 0.1}
 
 processes = multiprocessing.get_context('forkserver')

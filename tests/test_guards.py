@@ -65,10 +65,12 @@ def test_a_search_exports_within_the_cap(tmp_path):
     source = Supernet.from_strategy(run(WarmStartDARTS(), tmp_path / 'source'), name='skips')
     for label, candidates in source.candidates.items():
         source.alpha(label)[candidates.index('skip_connect')] = 1.0
-    free = run(WarmStartDARTS(source=source), tmp_path / 'free').oneshot_module
-    assert introspect.skip_share(free.model, free.export()) == 1
-    guarded = run(WarmStartDARTS(source=source, parameter_free_cap=0), tmp_path / 'guarded').oneshot_module
-    assert introspect.skip_share(guarded.model, guarded.export()) == 0
+    shares = {}
+    for cap in (6, None, 0):
+        done = run(WarmStartDARTS(source=source, parameter_free_cap=cap), tmp_path / f'{cap}').oneshot_module
+        shares[cap] = introspect.skip_share(done.model, done.export())
+    assert shares == {6: 1, None: 2 / 6, 0: 0}
+    assert WarmStartDARTS().parameter_free_cap is None
 
 
 @pytest.mark.parametrize('sign', [1.0, -1.0])
@@ -127,7 +129,7 @@ def test_the_curvature_of_every_strategy(tmp_path, strategy, settings):
 
 def test_a_warm_proxyless_search_exports_the_most_probable_path(tmp_path):
     source = Supernet.from_strategy(run(WarmStartDARTS(), tmp_path), name='source')
-    done = run(WarmStartProxyless(source=source), tmp_path, epochs=1)
+    done = run(WarmStartProxyless(source=source, parameter_free_cap=6), tmp_path, epochs=1)
     best = {label: max(each, key=each.get) for label, each in done.oneshot_module.probabilities().items()}
     for seed in range(3):
         torch.manual_seed(seed)

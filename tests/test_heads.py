@@ -10,7 +10,7 @@ from sklearn.linear_model import Ridge
 from torch import nn
 
 from nni_warmstart import Supernet, TransferError, introspect, transfer
-from nni_warmstart.mapping.head import barycentric_projection, find_head, prototype, ridge
+from nni_warmstart.mapping.head import barycentric_projection, features_of, find_head, prototype, refit, ridge
 
 
 def test_copy_gives_the_sources_own_function(source):
@@ -151,3 +151,24 @@ def test_prototype_needs_every_class():
     x, y = features()
     with pytest.raises(TransferError, match=r'classes \[3\] have none'):
         prototype(x, y, 4)
+
+
+@pytest.mark.parametrize('bias', [True, False])
+def test_refitted_is_on_the_way_to_ridge(bias):
+    model = target()
+    if not bias:
+        model.classifier = nn.Linear(model.classifier.in_features, 4, bias=False)
+    before = [parameter.detach().clone() for parameter in model.classifier.parameters()]
+    expected = ridge(*features_of(model, 'classifier', batches(4), 'cpu'), 4, bias=bias, boldness=1.0)
+    refit(model, [(x, y.to(torch.uint8)) for x, y in batches(4)], 'cpu', 0.25)
+    for parameter, old, new in zip(model.classifier.parameters(), before, expected, strict=False):
+        torch.testing.assert_close(parameter.detach(), 0.75 * old + 0.25 * new)
+
+
+@pytest.mark.parametrize('data', ['numbers', 'not finite'])
+def test_refitted_are_classes_of_finite_features_only(data):
+    model = target()
+    before = model.classifier.weight.detach().clone()
+    x, y = batches(4)[0]
+    refit(model, [(x, y.float())] if data == 'numbers' else [(x * float('nan'), y)], 'cpu', 0.5)
+    assert torch.equal(model.classifier.weight, before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from ..distance.otdd import dataset_distance
 from ..distance.sketch import DatasetSketch
 from ..errors import TransferError
 from ..spaces import CLASS_ARGUMENTS
+from .labelled import has_classes
 
 HEADS = ('ridge', 'ot', 'prototype', 'random', 'copy')
 """Ways to initialise the classifier of a warm supernet."""
@@ -192,6 +193,30 @@ def barycentric_projection(coupling: Tensor, source: Tensor) -> Tensor:
         starved = (mass <= 0).nonzero().squeeze(1).tolist()
         raise TransferError(f'target points {starved} receive no mass, so their projection is undefined.')
     return torch.tensordot((coupling / mass).to(source).T, source, 1)
+
+
+def refit(model: nn.Module, batches: list[tuple[Any, Tensor]], device: torch.device | str, share: float) -> None:
+    """Replace the classifier by its mean with the calibrated :func:`ridge` one of these pictures, which has ``share``.
+
+    Left as it is where labels are no classes, or features not finite.
+
+    Raises
+    ------
+    TransferError
+        If the model has no classifier.
+    """
+    if not has_classes(batches):
+        return
+    name = find_head(model, batches[0][0].to(device))
+    head = cast(nn.Linear, model.get_submodule(name))
+    features, labels = features_of(model, name, batches, device)
+    if not torch.isfinite(features).all():
+        return
+    new = ridge(features, labels.long(), head.out_features, bias=head.bias is not None, boldness=1.0)
+    with torch.no_grad():
+        head.weight.lerp_(new.weight, share)
+        if head.bias is not None:
+            head.bias.lerp_(new.bias, share)
 
 
 def _check_every_class(labels: Tensor, n_classes: int, head: str) -> None:
