@@ -355,7 +355,7 @@ class SearchModule(_Base):
         if batchnorm.batch_norms(self.model):
             batchnorm.reestimate(self.model, (inputs for inputs, _ in self._calibration_batches()))
         if head:
-            refit(self.model, list(self._calibration_batches()), self.device, head)
+            refit(self.model, self._calibration_batches(), self.device, head)
 
     def _calibration_batches(self) -> Iterator[tuple[Any, Tensor]]:
         assert self.calibration is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
@@ -195,7 +196,7 @@ def barycentric_projection(coupling: Tensor, source: Tensor) -> Tensor:
     return torch.tensordot((coupling / mass).to(source).T, source, 1)
 
 
-def refit(model: nn.Module, batches: list[tuple[Any, Tensor]], device: torch.device | str, share: float) -> None:
+def refit(model: nn.Module, batches: Iterable[tuple[Any, Tensor]], device: torch.device | str, share: float) -> None:
     """Replace the classifier by its mean with the calibrated :func:`ridge` one of these pictures, which has ``share``.
 
     Left as it is where labels are no classes, or features not finite.
@@ -205,11 +206,13 @@ def refit(model: nn.Module, batches: list[tuple[Any, Tensor]], device: torch.dev
     TransferError
         If the model has no classifier.
     """
-    if not has_classes(batches):
+    others = iter(batches)
+    first = next(others)
+    if not has_classes([first]):
         return
-    name = find_head(model, batches[0][0].to(device))
+    name = find_head(model, first[0].to(device))
     head = cast(nn.Linear, model.get_submodule(name))
-    features, labels = features_of(model, name, batches, device)
+    features, labels = features_of(model, name, itertools.chain([first], others), device)
     if not torch.isfinite(features).all():
         return
     new = ridge(features, labels.long(), head.out_features, bias=head.bias is not None, boldness=1.0)
