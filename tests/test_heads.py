@@ -165,6 +165,19 @@ def test_refitted_is_on_the_way_to_ridge(bias):
         torch.testing.assert_close(parameter.detach(), 0.75 * old + 0.25 * new)
 
 
+def test_a_head_without_mistakes_is_not_refitted():
+    model = target()
+    features, labels = features_of(model, 'classifier', batches(4), 'cpu')
+    with torch.no_grad():
+        weight, bias = ridge(features, labels, 4, boldness=1.0)
+        model.classifier.weight.copy_(weight)
+        model.classifier.bias.copy_(bias)
+    right = (model.classifier(features).argmax(1) == labels).tolist()
+    data = [(x[None], y[None]) for x, y in zip(*(torch.cat(p) for p in zip(*batches(4), strict=True)), strict=True)]
+    refit(model, [pair for pair, good in zip(data, right, strict=True) if good], 'cpu', 0.5)
+    assert torch.equal(model.classifier.weight, weight)
+
+
 @pytest.mark.parametrize('data', ['numbers', 'not finite'])
 def test_refitted_are_classes_of_finite_features_only(data):
     model = target()

@@ -70,6 +70,13 @@ def ridge(features: Tensor, labels: Tensor, n_classes: int, *, bias: bool = True
     Hoerl & Kennard, *Ridge Regression*, Technometrics 12(1), 1970; Allen, *The Relationship between Variable Selection
     and Data Augmentation and a Method for Prediction*, Technometrics 16(1), 1974 (the leave-one-out formula).
     """
+    head, left_out = _least_squares(features, labels, n_classes, bias)
+    scale = boldness * _sharpness(left_out, labels)
+    return LinearHead((scale * head.weight).to(features.dtype), (scale * head.bias).to(features.dtype))
+
+
+def _least_squares(features: Tensor, labels: Tensor, n_classes: int, bias: bool) -> tuple[LinearHead, Tensor]:
+    """The ridge regression, and what it predicts for each sample when that is left out."""
     x = features.double()
     y = torch.nn.functional.one_hot(labels, n_classes).double()
     mean_x = x.mean(0) if bias else torch.zeros_like(x[0])
@@ -89,8 +96,7 @@ def ridge(features: Tensor, labels: Tensor, n_classes: int, *, bias: bool = True
             best = (error, v.T @ ((shrink / s.clamp_min(1e-12))[:, None] * target), left_out)
     assert best is not None
     _, weight, left_out = best
-    scale = boldness * _sharpness(left_out, labels)
-    return LinearHead((scale * weight.T).to(features.dtype), (scale * (mean_y - mean_x @ weight)).to(features.dtype))
+    return LinearHead(weight.T, mean_y - mean_x @ weight), left_out
 
 
 def prototype(features: Tensor, labels: Tensor, n_classes: int) -> LinearHead:
@@ -197,9 +203,10 @@ def barycentric_projection(coupling: Tensor, source: Tensor) -> Tensor:
 
 
 def refit(model: nn.Module, batches: Iterable[tuple[Any, Tensor]], device: torch.device | str, share: float) -> None:
-    """Replace the classifier by its mean with the calibrated :func:`ridge` one of these pictures, which has ``share``.
+    """Move the classifier to the calibrated :func:`ridge` one of these pictures, by ``share`` of the way.
 
-    Left as it is where labels are no classes, or features not finite.
+    By less where it makes fewer mistakes on them than the ridge regression does on those that are left out of it: features
+    that know the pictures by heart fit a poor classifier. Left as it is where labels are no classes, or features not finite.
 
     Raises
     ------
@@ -215,11 +222,15 @@ def refit(model: nn.Module, batches: Iterable[tuple[Any, Tensor]], device: torch
     features, labels = features_of(model, name, itertools.chain([first], others), device)
     if not torch.isfinite(features).all():
         return
-    new = ridge(features, labels.long(), head.out_features, bias=head.bias is not None, boldness=1.0)
+    labels = labels.long()
+    new, left_out = _least_squares(features, labels, head.out_features, head.bias is not None)
+    scale = _sharpness(left_out, labels)
     with torch.no_grad():
-        head.weight.lerp_(new.weight, share)
+        mistakes, without = (int((logits.argmax(1) != labels).sum()) for logits in (head(features), left_out))
+        share *= min(1.0, mistakes / max(1, without))
+        head.weight.lerp_((scale * new.weight).to(head.weight), share)
         if head.bias is not None:
-            head.bias.lerp_(new.bias, share)
+            head.bias.lerp_((scale * new.bias).to(head.bias), share)
 
 
 def _check_every_class(labels: Tensor, n_classes: int, head: str) -> None:
