@@ -122,6 +122,7 @@ def report() -> None:
         '|---' * 10 + '|',
     ]
     ratios: dict[str, dict[str, list[float]]] = {}
+    refitted: dict[str, set[str]] = {}
     for shape, target, seed, warm in sorted(found, key=lambda key: (list(SHAPES).index(key[0]), *key[1:])):
         hot = found.get((shape, target, seed, True))
         if warm or hot is None:
@@ -131,21 +132,24 @@ def report() -> None:
         epochs = epochs_to(curve, goal) or claim.EPOCHS, epochs_to(hot['curve'], goal)
         ratio = epochs[0] / (epochs[1] or claim.EPOCHS)
         ratios.setdefault(shape, {}).setdefault(target, []).append(ratio)
+        refitted.setdefault(shape, set()).add('yes' if hot.get('refit_head') else 'no')
         lines.append(
             f'| {shape} | {target} | {seed} | {hot["inherited"]:.0%} | {hot["zero_shot"]:.3f} | {goal:.3f} | '
             f'{final_accuracy(hot["curve"]):.3f} | {epochs[0]} | {epochs[1] or "not"} | {ratio:.1f} |'
         )
     lines += [
         '',
-        'Of each task the geometric mean over its seeds:',
+        'Of each task the geometric mean over its seeds; "refitted" says whether heads were (`refit_head`, which is newer',
+        'than some of the runs):',
         '',
-        '| shape | tasks | runs | median of tasks | smallest |',
-        '|---|---|---|---|---|',
+        '| shape | tasks | runs | refitted | median of tasks | smallest |',
+        '|---|---|---|---|---|---|',
     ]
     for shape, tasks in ratios.items():
         values = [statistics.geometric_mean(each) for each in tasks.values()]
         runs = sum(map(len, tasks.values()))
-        lines.append(f'| {shape} | {len(values)} | {runs} | {statistics.median(values):.1f} | {min(values):.1f} |')
+        how = ', '.join(sorted(refitted[shape]))
+        lines.append(f'| {shape} | {len(values)} | {runs} | {how} | {statistics.median(values):.1f} | {min(values):.1f} |')
     (RESULTS / 'shapes.md').write_text('\n'.join(lines) + '\n')
 
 
