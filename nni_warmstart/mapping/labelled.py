@@ -44,9 +44,13 @@ def _mixed(data: Iterable[Any], max_samples: int) -> Iterable[Any]:
         return data
     if len(data.dataset) <= max_samples:  # pyright: ignore[reportArgumentType]
         return data
-    order = torch.Generator().manual_seed(0)
     return DataLoader(
-        data.dataset, data.batch_size, True, generator=order, collate_fn=data.collate_fn, num_workers=data.num_workers
+        data.dataset,
+        data.batch_size,
+        shuffle=True,
+        generator=torch.Generator().manual_seed(0),
+        collate_fn=data.collate_fn,
+        num_workers=data.num_workers,
     )
 
 
