@@ -9,6 +9,7 @@ from nni.nas.hub.pytorch import NasBench201
 from test_mapping import trained
 
 from nni_warmstart import Supernet, TransferError, WarmStartDARTS, introspect, transfer
+from nni_warmstart.search_spaces import DartsSpace
 
 
 def test_fused_with_itself_is_itself():
@@ -35,6 +36,15 @@ def test_sources_of_different_shapes_are_fused():
     assert report.share_inherited == 1.0
     alphas = [introspect.choices(target)['cell/0_1'].alpha.detach(), *(source.alpha('cell/0_1') for source in sources)]
     assert torch.allclose(alphas[0], 0.25 * alphas[1] + 0.75 * alphas[2], atol=1e-6)
+
+
+def test_sources_are_fused_where_cells_move_to_another_resolution():
+    def space(width: int, cells: int, seed: int) -> torch.nn.Module:
+        return trained(DartsSpace(width, cells, num_classes=3, image_size=8, num_nodes=2), seed)
+
+    sources = [Supernet.from_model(space(width, 3, width), name=f'w{width}') for width in (2, 4)]
+    report = transfer(sources, space(3, 4, 1), data=(torch.randn(32, 3, 8, 8), torch.arange(32) % 3))
+    assert report.share_inherited > 0.99
 
 
 def test_fusion_weights_must_sum_to_one():

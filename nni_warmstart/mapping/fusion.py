@@ -83,12 +83,13 @@ def align(
 
 
 class _Matching:
-    """Couplings of all pairs of spaces, improved one at a time."""
+    """Couplings of all pairs of spaces, improved one at a time; on the processor, where transport plans are computed."""
 
     def __init__(
         self, state: _State, source: Structure, target: Structure, reference: _State, pairs: dict[str, str], narrow: str
     ) -> None:
-        self.state, self.reference, self.narrow = state, reference, narrow
+        self.state, self.reference = ({name: x.cpu() for name, x in each.items()} for each in (state, reference))
+        self.narrow = narrow
         self.mine, self.theirs = target.channels, source.channels
         self.fixed = evenly(source)
         self.found: dict[_Pair, Tensor] = {}
@@ -144,8 +145,9 @@ class _Matching:
         return coupling
 
     def correlations(self, theirs: _State, mine: _State) -> dict[_Pair, Tensor]:
-        """Correlations of what the layers make, summed over all layers that make channels of a space."""
+        """Correlations of what the layers make, summed over all layers that make channels of a space at one resolution."""
         gains: dict[_Pair, Tensor] = {}
+        apart: tuple[tuple[str, str], int, int] | None = None
         for pair in self.order:
             for name, axis in self.places[pair]:
                 paths = self.pairs[name].rpartition('.')[0], name.rpartition('.')[0]
@@ -154,12 +156,16 @@ class _Matching:
                 if paths[0] not in theirs or paths[1] not in mine:
                     continue
                 a, b = theirs[paths[0]], mine[paths[1]]
-                if len(a) != len(b):
-                    raise TransferError(
-                        f'activations of {paths[0]!r} have {len(a)} rows and those of {paths[1]!r} {len(b)}; '
-                        'take both on the same pictures.'
-                    )
-                self._add(gains, pair, name, axis, _standard(a).T @ _standard(b))
+                if len(a) != len(b):  # another resolution, or other pictures
+                    apart = apart or (paths, len(a), len(b))
+                    continue
+                self._add(gains, pair, name, axis, (_standard(a).T @ _standard(b)).cpu())
+        if apart and not gains:
+            paths, *rows = apart
+            raise TransferError(
+                f'activations of {paths[0]!r} have {rows[0]} rows and those of {paths[1]!r} {rows[1]}; '
+                'take both on the same pictures.'
+            )
         return gains
 
     def _add(self, gains: dict[_Pair, Tensor], pair: _Pair, name: str, axis: int, gain: Tensor) -> None:

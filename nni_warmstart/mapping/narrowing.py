@@ -121,7 +121,7 @@ def selecting(state: dict[str, Tensor], source: Structure, covariances: dict[str
             _, at, _ = np.intersect1d(read, theirs.channels, return_indices=True)
             if len(at) == len(theirs):
                 weight = state[name].detach().double().movedim(axis, 0)[torch.from_numpy(at)].flatten(1)
-                readers.append((covariances[name].cpu()[np.ix_(at, at)], (weight @ weight.T).cpu()))
+                readers.append((covariances[name][np.ix_(at, at)], weight @ weight.T))
         if readers:
             c, a = (torch.stack(each) for each in zip(*readers, strict=True))
             chosen = torch.tensor(select_channels(c, a, len(mine)))
@@ -148,7 +148,7 @@ def regressing(covariances: dict[str, Tensor], penalty: float = _EXACT) -> Share
         if name not in covariances or coupling.shape[0] <= coupling.shape[1] or not selects:
             return sharing(coupling)
         made = averaging(coupling)
-        covariance = covariances[name].to(made.device)
+        covariance = covariances[name]
         return ridge(made.T @ covariance @ made, (covariance @ made).T, penalty).T
 
     return share
@@ -197,7 +197,7 @@ def narrow(
     Mapping
         Its tensors are the refitted ones, batch-norm statistics included.
     """
-    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     seen = observe(model, pictures, rows=rows)
     share = regressing(seen.covariances)
     generator = torch.Generator().manual_seed(seed)

@@ -65,7 +65,7 @@ def observe(model: nn.Module, pictures: Tensor, *, rows: int = 8192) -> Seen:
         if name not in seen.covariances:  # a layer that runs several times is seen in its first place
             x = _sampled(module, inputs[0], rows).double()
             x = x - x.mean(0)
-            seen.covariances[name] = x.T @ x / len(x)
+            seen.covariances[name] = (x.T @ x / len(x)).cpu()  # couplings are made of them, on the processor
             seen.made[name] = _sampled(module, output, rows).clone()
 
     def norm(module: Any, inputs: Any, output: Tensor, name: str) -> None:
