@@ -12,6 +12,7 @@ what its first choice ends below the best source. The target's own dataset is ne
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import tempfile
 import time
@@ -122,7 +123,7 @@ def run_target(target: str, seed: int, entries: dict[str, Any], folder: Path) ->
     for source in [None, *candidates]:
         row = {'kind': 'transfer', 'target': target, 'source': source and source.name, 'seed': seed}
         if not rows.has(**row):
-            space = spaces.create('nasbench201', SPACE, task.num_classes)
+            space = functools.partial(spaces.create, 'nasbench201', SPACE)
             found = search(space, adapted, seed=seed, epochs=3, source=source, average=0.0)
             rows.append(**{**row, **found, 'source': row['source']})
     nearest = rank(candidates, DatasetSketch.from_dataset(task))[0].name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def arguments_of(space: dict[str, Any]) -> dict[str, Any]:
 
 
 def search(
-    space: ModelSpace,
+    space: Callable[[int], ModelSpace],
     task: data.Task,
     *,
     seed: int,
@@ -69,13 +70,17 @@ def search(
     settings: dict[str, Any] = SETTINGS,
     **strategy: Any,
 ) -> dict[str, Any]:
-    """One search, cold or warm; ``strategy`` are arguments of :class:`~nni_warmstart.WarmStartDARTS`."""
+    """One search, cold or warm, of the space for the task's classes.
+
+    ``strategy`` are arguments of :class:`~nni_warmstart.WarmStartDARTS`. The space is made here, so that its first weights,
+    too, are of the seed.
+    """
     seed_everything(seed, workers=True, verbose=False)
     warm = WarmStartDARTS(gradient_clip_val=5.0, **strategy)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as out:
         evaluator = classification(data.split(task), task.num_classes, make_trainer(epochs, out, progress=False), **settings)
-        warm(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
+        warm(RawFormatModelSpace(space(task.num_classes), evaluator), SequentialExecutionEngine())
     found = {
         'curve': [round(figures['default'], 5) for figures in warm.curve],
         'test_accuracy': warm.oneshot_module.final['test_accuracy'],

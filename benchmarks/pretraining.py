@@ -122,7 +122,7 @@ def run_targets(arguments: argparse.Namespace) -> None:
             for name, epochs, source in runs:
                 row = {'target': target, 'source': name, 'epochs': epochs, 'seed': seed}
                 if not targets.has(**row):
-                    found = search(space(task.num_classes), task, seed=seed, epochs=epochs, source=source, zoo=zoo)
+                    found = search(space, task, seed=seed, epochs=epochs, source=source, zoo=zoo)
                     targets.append(**row, taken=found.pop('source', None), **found)
 
 
@@ -151,7 +151,7 @@ def run_ablation(arguments: argparse.Namespace) -> None:
         seconds = time.perf_counter() - start
         for target in DEVELOPMENT:
             task = load(arguments.data, target)
-            found = search(space(task.num_classes), task, seed=seed + 1, epochs=WARM, source=source, average=0.0)
+            found = search(space, task, seed=seed + 1, epochs=WARM, source=source, average=0.0)
             ablation.append(
                 variant=variant, seed=seed, target=target, **found, joint_accuracy=strategy.curve[-1]['default'],
                 pretraining_seconds=seconds,
@@ -196,11 +196,11 @@ def run_sequence(arguments: argparse.Namespace) -> None:
             task = load(arguments.data, name)
             row = {'target': name, 'source': 'cold', 'epochs': COLD, 'seed': 1}
             if not targets.has(**row):
-                targets.append(**row, **search(space(task.num_classes), task, seed=1, epochs=COLD))
+                targets.append(**row, **search(space, task, seed=1, epochs=COLD))
             before = {entry: (Path(zoo.root) / f'{entry}.safetensors').read_bytes() for entry in zoo.names()}
             warm = {'source': 'auto', 'zoo': zoo} if before else {}
             epochs = LONG if before else COLD
-            found = search(space(task.num_classes), task, seed=1, epochs=epochs, save_to=zoo, **warm)
+            found = search(space, task, seed=1, epochs=epochs, save_to=zoo, **warm)
             after = {entry: (Path(zoo.root) / f'{entry}.safetensors').read_bytes() for entry in before}
             sequence.append(order=order, place=place, target=name, zoo=len(before), unchanged=before == after, **found)
 

@@ -102,12 +102,20 @@ def deep_source(arguments: argparse.Namespace) -> Supernet:
 def run(target: str, shape: str, source: Supernet, seed: int, folder: Path) -> None:
     task = load(folder, target, claim.PICTURES, claim.SPACE['image_size'])
     cls, changes = SHAPES[shape]
-    arguments = {**arguments_of(claim.SPACE), **changes, 'num_classes': task.num_classes}
+    arguments = {**arguments_of(claim.SPACE), **changes}
+
+    def space(classes: int) -> NasBench201Space:
+        return cls(**arguments, num_classes=classes)
+
     for warm in (False, True):
         row = {'target': target, 'shape': shape, 'warm': warm, 'seed': seed}
         if not rows.has(**row):
-            recipe = {'epochs': claim.EPOCHS, 'settings': claim.SETTINGS}
-            rows.append(**row, **search(cls(**arguments), task, seed=seed, source=source if warm else None, **recipe))
+            recipe = {'epochs': claim.EPOCHS, 'settings': claim.SETTINGS, 'source': source if warm else None}
+            rows.append(**row, **search(space, task, seed=seed, **recipe), device=device())
+
+
+def device() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'
 
 
 def report() -> None:
@@ -118,8 +126,8 @@ def report() -> None:
         "Epochs: to the cold run's final validation accuracy, reached and held;",
         f'"not" where the warm run did not, which counts as {claim.EPOCHS}.',
         '',
-        '| shape | task | seed | inherited | before training | cold | warm | cold epochs | warm epochs | ratio |',
-        '|---' * 10 + '|',
+        '| shape | task | seed | on | inherited | before training | cold | warm | cold epochs | warm epochs | ratio |',
+        '|---' * 11 + '|',
     ]
     ratios: dict[str, dict[str, list[float]]] = {}
     refitted: dict[str, set[str]] = {}
@@ -127,14 +135,15 @@ def report() -> None:
         hot = found.get((shape, target, seed, True))
         if warm or hot is None:
             continue
-        curve = found[shape, target, seed, False]['curve']
-        goal = final_accuracy(curve)
+        cold = found[shape, target, seed, False]
+        curve, goal = cold['curve'], final_accuracy(cold['curve'])
+        devices = ' and '.join(dict.fromkeys(row.get('device', 'CPU') for row in (cold, hot)))
         epochs = epochs_to(curve, goal) or claim.EPOCHS, epochs_to(hot['curve'], goal)
         ratio = epochs[0] / (epochs[1] or claim.EPOCHS)
         ratios.setdefault(shape, {}).setdefault(target, []).append(ratio)
         refitted.setdefault(shape, set()).add('yes' if hot.get('refit_head') else 'no')
         lines.append(
-            f'| {shape} | {target} | {seed} | {hot["inherited"]:.0%} | {hot["zero_shot"]:.3f} | {goal:.3f} | '
+            f'| {shape} | {target} | {seed} | {devices} | {hot["inherited"]:.0%} | {hot["zero_shot"]:.3f} | {goal:.3f} | '
             f'{final_accuracy(hot["curve"]):.3f} | {epochs[0]} | {epochs[1] or "not"} | {ratio:.1f} |'
         )
     lines += [
