@@ -28,7 +28,8 @@ class PretendedGPU(TorchFunctionMode):
             return GPU if is_there(args[0]) else CPU
         if name in ('numpy', '__array__') and is_there(args[0]):
             raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor first.")
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        given = args[0] if name == '__deepcopy__' else (args, kwargs)  # the other argument holds all that was copied before
+        tensors = [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
         there = [is_there(tensor) for tensor in tensors]
         alone = [tensor for tensor, far in zip(tensors, there, strict=True) if not far and tensor.dim()]
         if any(there) and alone and name not in MEET:

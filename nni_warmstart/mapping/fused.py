@@ -114,14 +114,13 @@ def _average(values: list[Tensor], shares: list[float]) -> Tensor:
 def _repaired(
     draft: nn.Module, average: dict[str, Tensor], mapped: list[nn.Module], shares: list[float], pictures: Tensor
 ) -> dict[str, Tensor]:
-    model = copy.deepcopy(draft)
-    _, aliases = introspect.first_names(model)
+    _, aliases = introspect.first_names(draft)
     shared = {alias: average[first] for alias, first in aliases.items() if first in average}
-    state = {**model.state_dict(), **average, **shared}
+    state = {**draft.state_dict(), **average, **shared}
     parents = []
     for each in mapped:
         with introspect.every_path(each):
             parents.append(activations(each, pictures))
-    with introspect.every_path(model):
-        fitted = repair(model, state, pictures, parents, shares)
+    with introspect.every_path(draft):
+        fitted = repair(draft, state, pictures, parents, shares)
     return {name: fitted[name] for name in average}

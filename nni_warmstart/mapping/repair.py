@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from copy import deepcopy
 from functools import lru_cache, partial
 from typing import Any
@@ -16,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .axes import OUT
 from .fusion import fuse
 from .mapper import Mapping
+from .modes import modes_kept
 from .patches import at, is_plain, patches, places
 from .projection import averaging, project
 from .structure import Structure
@@ -40,10 +42,10 @@ def activations(model: nn.Module, inputs: Tensor) -> Activations:
         if path not in made and isinstance(output, Tensor):
             made[path] = _rows(output)
 
-    model = deepcopy(model).eval()
-    for path, module in _layers(model).items():
-        module.register_forward_hook(partial(keep, path))
-    model(inputs)
+    with modes_kept(model), ExitStack() as hooks:
+        for path, module in _layers(model).items():
+            hooks.callback(module.register_forward_hook(partial(keep, path)).remove)
+        model.eval()(inputs)
     return made
 
 
