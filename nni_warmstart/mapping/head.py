@@ -70,13 +70,11 @@ def ridge(features: Tensor, labels: Tensor, n_classes: int, *, bias: bool = True
     Hoerl & Kennard, *Ridge Regression*, Technometrics 12(1), 1970; Allen, *The Relationship between Variable Selection
     and Data Augmentation and a Method for Prediction*, Technometrics 16(1), 1974 (the leave-one-out formula).
     """
-    head, left_out = _least_squares(features, labels, n_classes, bias)
-    scale = boldness * _sharpness(left_out, labels)
-    return LinearHead((scale * head.weight).to(features.dtype), (scale * head.bias).to(features.dtype))
+    return _ridge(features, labels, n_classes, bias, boldness)[0]
 
 
-def _least_squares(features: Tensor, labels: Tensor, n_classes: int, bias: bool) -> tuple[LinearHead, Tensor]:
-    """The ridge regression, and what it predicts for each sample when that is left out."""
+def _ridge(features: Tensor, labels: Tensor, n_classes: int, bias: bool, boldness: float) -> tuple[LinearHead, Tensor]:
+    """The classifier, and what the regression predicts for each sample when that is left out of it."""
     x = features.double()
     y = torch.nn.functional.one_hot(labels, n_classes).double()
     mean_x = x.mean(0) if bias else torch.zeros_like(x[0])
@@ -96,7 +94,9 @@ def _least_squares(features: Tensor, labels: Tensor, n_classes: int, bias: bool)
             best = (error, v.T @ ((shrink / s.clamp_min(1e-12))[:, None] * target), left_out)
     assert best is not None
     _, weight, left_out = best
-    return LinearHead(weight.T, mean_y - mean_x @ weight), left_out
+    scale = boldness * _sharpness(left_out, labels)
+    intercept = mean_y - mean_x @ weight
+    return LinearHead((scale * weight.T).to(features.dtype), (scale * intercept).to(features.dtype)), left_out
 
 
 def prototype(features: Tensor, labels: Tensor, n_classes: int) -> LinearHead:
@@ -223,14 +223,13 @@ def refit(model: nn.Module, batches: Iterable[tuple[Any, Tensor]], device: torch
     if not torch.isfinite(features).all():
         return
     labels = labels.long()
-    new, left_out = _least_squares(features, labels, head.out_features, head.bias is not None)
-    scale = _sharpness(left_out, labels)
     with torch.no_grad():
+        new, left_out = _ridge(features, labels, head.out_features, bias=head.bias is not None, boldness=1.0)
         mistakes, without = (int((logits.argmax(1) != labels).sum()) for logits in (head(features), left_out))
         share *= min(1.0, mistakes / max(1, without))
-        head.weight.lerp_((scale * new.weight).to(head.weight), share)
+        head.weight.lerp_(new.weight.to(head.weight), share)
         if head.bias is not None:
-            head.bias.lerp_((scale * new.bias).to(head.bias), share)
+            head.bias.lerp_(new.bias.to(head.bias), share)
 
 
 def _check_every_class(labels: Tensor, n_classes: int, head: str) -> None:
