@@ -201,6 +201,7 @@ def narrow(
     seen = observe(model, pictures, rows=rows)
     share = regressing(seen.covariances)
     generator = torch.Generator().manual_seed(seed)
+    trial = copy.deepcopy(target_model)
     best: Mapping | None = None
     nearest = float('inf')
     for turn in range(max(tries, 1)):
@@ -209,7 +210,8 @@ def narrow(
         else:
             couple = _exchanged(best, generator)
         mapping = map_tensors(state, source, target, couple=couple, share=share, skip=skip)
-        fitted, distance = _refitted(mapping, target_model, target, source, seen, pictures, rows)
+        trial.load_state_dict(target_model.state_dict())
+        fitted, distance = _refitted(mapping, trial, target, source, seen, pictures, rows)
         if distance < nearest or best is None:
             mapping.tensors = {name: fitted[name] for name in mapping.tensors if name not in head}
             best, nearest = mapping, distance
@@ -220,16 +222,16 @@ def narrow(
 
 
 def _refitted(
-    mapping: Mapping, target_model: nn.Module, target: Structure, source: Structure, seen: Seen, pictures: Tensor, rows: int
+    mapping: Mapping, model: nn.Module, target: Structure, source: Structure, seen: Seen, pictures: Tensor, rows: int
 ) -> tuple[dict[str, Tensor], float]:
-    """State of the refitted network, and how far its outputs are from the source's."""
-    narrow = copy.deepcopy(target_model)
-    narrow.load_state_dict(mapping.tensors, strict=False)
-    outputs = refit(narrow, mapping, target, source, seen, pictures, rows=rows)
+    """State of the network, changed in place and refitted, and how far its outputs are from the source's."""
+    model.load_state_dict(mapping.tensors, strict=False)
+    outputs = refit(model, mapping, target, source, seen, pictures, rows=rows)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     if outputs.shape != seen.outputs.shape:
-        return narrow.state_dict(), float('inf')
+        return state, float('inf')
     mine, theirs = (each.double().log_softmax(1) for each in (outputs, seen.outputs))
-    return narrow.state_dict(), float(F.kl_div(mine, theirs, reduction='batchmean', log_target=True))
+    return state, float(F.kl_div(mine, theirs, reduction='batchmean', log_target=True))
 
 
 def _exchanged(mapping: Mapping, generator: torch.Generator) -> Couple:
