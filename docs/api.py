@@ -99,7 +99,7 @@ def doc_of(raw: Any) -> str:
 def signature(name: str, thing: Any) -> str:
     """The call with its annotations and defaults, one argument a line where it is long."""
     target = getattr(thing, '_init_wrapped', thing)  # NNI's trace hides the constructor there
-    found = inspect.signature(target)
+    found = inspect.signature(inspect.unwrap(target))  # newer Pythons do not see through a class that NNI traces
     arguments = [text for text in written(found.parameters.values()) if text != 'self']
     returned = found.return_annotation
     arrow = '' if inspect.isclass(thing) or returned is inspect.Signature.empty else f' -> {annotation(returned)}'
