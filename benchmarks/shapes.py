@@ -130,7 +130,6 @@ def report() -> None:
         '|---' * 11 + '|',
     ]
     ratios: dict[str, dict[str, list[float]]] = {}
-    refitted: dict[str, set[str]] = {}
     for shape, target, seed, warm in sorted(found, key=lambda key: (list(SHAPES).index(key[0]), *key[1:])):
         hot = found.get((shape, target, seed, True))
         if warm or hot is None:
@@ -141,24 +140,23 @@ def report() -> None:
         epochs = epochs_to(curve, goal) or claim.EPOCHS, epochs_to(hot['curve'], goal)
         ratio = epochs[0] / (epochs[1] or claim.EPOCHS)
         ratios.setdefault(shape, {}).setdefault(target, []).append(ratio)
-        refitted.setdefault(shape, set()).add('yes' if hot.get('refit_head') else 'no')
         lines.append(
             f'| {shape} | {target} | {seed} | {devices} | {hot["inherited"]:.0%} | {hot["zero_shot"]:.3f} | {goal:.3f} | '
             f'{final_accuracy(hot["curve"]):.3f} | {epochs[0]} | {epochs[1] or "not"} | {ratio:.1f} |'
         )
     lines += [
         '',
-        'Of each task the geometric mean over its seeds; "refitted" says whether heads were (`refit_head`, which is newer',
-        'than some of the runs):',
+        'Of each task the geometric mean over its runs:',
         '',
-        '| shape | tasks | runs | refitted | median of tasks | smallest |',
-        '|---|---|---|---|---|---|',
+        '| shape | tasks | runs | median of tasks | smallest |',
+        '|---|---|---|---|---|',
     ]
+    every = {task: [ratio for tasks in ratios.values() for ratio in tasks.get(task, [])] for task in TARGETS}
+    ratios['all'] = {task: each for task, each in every.items() if each}
     for shape, tasks in ratios.items():
         values = [statistics.geometric_mean(each) for each in tasks.values()]
         runs = sum(map(len, tasks.values()))
-        how = ', '.join(sorted(refitted[shape]))
-        lines.append(f'| {shape} | {len(values)} | {runs} | {how} | {statistics.median(values):.1f} | {min(values):.1f} |')
+        lines.append(f'| {shape} | {len(values)} | {runs} | {statistics.median(values):.1f} | {min(values):.1f} |')
     (RESULTS / 'shapes.md').write_text('\n'.join(lines) + '\n')
 
 
