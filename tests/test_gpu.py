@@ -4,7 +4,8 @@ runs all tests on it."""
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -32,12 +33,16 @@ DATA = (torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(0)), to
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 
 
+def gpu(device: str) -> AbstractContextManager[Any]:
+    """What a device needs: a GPU is pretended where there is none."""
+    return PretendedGPU() if device == 'cuda' and not torch.cuda.is_available() else nullcontext()
+
+
 def started(sources: list[Supernet], device: str, **settings) -> tuple[dict[str, torch.Tensor], TransferReport]:
-    """Tensors of a target of width 6 that was started on a device, a pretended one where there is none, and the report."""
+    """Tensors of a target of width 6 that was started on a device, and the report."""
     torch.manual_seed(0)
     target = trained(NasBench201(6, 1, 3), 1)
-    pretended = device == 'cuda' and not torch.cuda.is_available()
-    with PretendedGPU() if pretended else nullcontext():
+    with gpu(device):
         report = transfer(sources, target, device=device, noise=0, **settings)
         assert {tensor.device.type for tensor in target.state_dict().values()} == {'cpu'}
     return target.state_dict(), report
@@ -63,7 +68,7 @@ def test_a_classifier_is_refitted_on_the_device():
     weights = []
     for device in ('cpu', 'cuda'):
         fitted = copy.deepcopy(model).eval()
-        with PretendedGPU() if device == 'cuda' and not torch.cuda.is_available() else nullcontext():
+        with gpu(device):
             refit(fitted.to(device), ((x.to(device), y) for x, y in batches), device, 0.5)
             weights.append(fitted.to('cpu').classifier.weight.detach())
     assert torch.allclose(*weights, atol=1e-4)
