@@ -62,7 +62,7 @@ def pretrained(folder: Path, data: Path) -> None:
     """The source, if it is not there yet."""
     zoo = SupernetZoo(folder)
     if SOURCE not in zoo:
-        document = {**rebuild_zoo.document('joint-nasbench201-w16'), 'space': SPACE}
+        document = {**rebuild_zoo.document(rebuild_zoo.BEGUN), 'space': SPACE}
         with tempfile.TemporaryDirectory() as out:
             print(zoo.add(pretrain(parse_pretrain(document, data), name=SOURCE, seed=0, out=out)))
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
 
+import numpy as np
+import pytest
 from conftest import ROOT
+
+from nni_warmstart import SupernetZoo
 
 REPORTS = {
     'choice.py': ['--report'],
@@ -42,3 +47,37 @@ def test_tables_are_those_of_the_committed_runs(tmp_path):
     assert done.returncode == 0, done.stdout[-300:] + done.stderr[-1500:]
     made = {name: (copy / 'results' / name).read_text() for name in committed if (copy / 'results' / name).exists()}
     assert made == committed
+
+
+def test_a_supernet_that_goes_on_from_another_is_rebuilt_with_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    import rebuild_zoo
+
+    folder = tmp_path / 'data'
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    pictures = generator.integers(0, 255, (80, 8, 8, 3), dtype=np.uint8)
+    for name in ('letters', 'things'):
+        np.savez(folder / f'{name}.npz', train_x=pictures, train_y=np.arange(80) % 4)
+    first = {
+        'data': [{'npz': {'path': f'{name}.npz'}, 'licence': 'MIT'} for name in ('letters', 'things')],
+        'space': {'name': 'nasbench201', 'width': 4, 'depth': 1, 'image_size': 8},
+        'evaluator': {'max_epochs': 1, 'steps_per_epoch': 1, 'batch_size': 8},
+        'strategy': {'name': 'DARTS'},
+    }
+    then = {**first, 'strategy': {'name': 'WarmStartDARTS', 'source': 'begun', 'keep': 1.0}}
+    monkeypatch.setattr(rebuild_zoo, 'document', lambda name: dict({'begun': first, 'gone-on': then}[name]))
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    zoo = SupernetZoo(tmp_path / 'zoo')
+    rebuild_zoo.make('gone-on', zoo, folder)
+    assert zoo.names() == ['gone-on']
+    assert zoo['gone-on'].history['strategy'] == then['strategy']
+
+    rebuild_zoo.make('begun', zoo, folder)
+    alone = SupernetZoo(tmp_path / 'alone')
+    rebuild_zoo.make('begun', alone, folder)
+    assert alone['begun'].key == zoo['begun'].key != zoo['gone-on'].key
+
+    (folder / 'things.npz').unlink()
+    with pytest.raises(FileNotFoundError, match=r'begun needs .*things\.npz'):
+        rebuild_zoo.make('begun', SupernetZoo(tmp_path / 'none'), folder)
