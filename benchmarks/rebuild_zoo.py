@@ -100,7 +100,7 @@ def make(name: str, zoo: SupernetZoo, folder: Path) -> None:
         )
     out = Path(tempfile.gettempdir()) / f'rebuild-{name}'  # of the same name next time, to go on from
     if 'source' in recipe['strategy']:
-        sources = SupernetZoo(out / 'sources')
+        sources = zoo if recipe['strategy']['source'] in zoo else SupernetZoo(out / 'sources')
         make(recipe['strategy']['source'], sources, folder)
         recipe['strategy'] = {**recipe['strategy'], 'zoo': str(sources.root)}
     command = f'python benchmarks/rebuild_zoo.py --data DIR {name}'

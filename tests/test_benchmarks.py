@@ -77,6 +77,8 @@ def test_a_supernet_that_goes_on_from_another_is_rebuilt_with_it(tmp_path, monke
     alone = SupernetZoo(tmp_path / 'alone')
     rebuild_zoo.make('begun', alone, folder)
     assert alone['begun'].key == zoo['begun'].key != zoo['gone-on'].key
+    rebuild_zoo.make('gone-on', alone, folder)  # from the one that is there
+    assert alone['gone-on'].key == zoo['gone-on'].key
 
     (folder / 'things.npz').unlink()
     with pytest.raises(FileNotFoundError, match=r'begun needs .*things\.npz'):
