@@ -91,7 +91,9 @@ class Chooser:
                 f'zoo {open_zoo(self.zoo).root} has no supernet of several datasets that fits this model space; '
                 'make one with `nni-warmstart pretrain`.'
             )
-        best = max(found, key=lambda each: (is_same(each, self.target), len(each.history['datasets']), each.name))
+        best = max(
+            found, key=lambda each: (is_same(each, self.target, self._some), len(each.history['datasets']), each.name)
+        )
         return [(best, 1.0)], []
 
     def auto(self) -> tuple[Weighted, list[Ranked]]:
@@ -156,10 +158,11 @@ class Chooser:
         trained on the same data those of its own shape."""
         zoo = open_zoo(self.zoo)
         entries = list(zoo.entries())
-        shares = fit(entries, self.target, self.settings['head'], self.settings.get('untraceable', 'error'))
+        untraceable = self.settings.get('untraceable', 'error')
+        shares = fit(entries, self.target, self.settings['head'], untraceable, self._some)
         least = max(0.5, 0.9 * max(shares, default=0.0))
         fitting = [entry for entry, share in zip(entries, shares, strict=True) if share >= least]
-        own = {entry.name: _data_of(entry) for entry in fitting if is_same(entry, self.target)}
+        own = {entry.name: _data_of(entry) for entry in fitting if is_same(entry, self.target, self._some)}
         known = set(own.values()) - {frozenset()}
         found = {entry.name: entry for entry in fitting if entry.name in own or _data_of(entry) not in known}
         if not found:
@@ -168,6 +171,11 @@ class Chooser:
                 f'{", ".join(zoo.names()) or "none"}. Pretrain one on a similar space.'
             )
         return found
+
+    @functools.cached_property
+    def _some(self) -> Tensor:
+        """A batch of the target's pictures."""
+        return take(self.loader('train'), 1)[0][0]
 
     @functools.cached_property
     def _ranking(self) -> list[Ranked]:

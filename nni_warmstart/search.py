@@ -11,6 +11,7 @@ from typing import Any, cast
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from pytorch_lightning import seed_everything
+from torch.utils.data import DataLoader
 
 from . import checkpoint, spaces, storage
 from .config import SearchConfig, make_strategy
@@ -20,6 +21,8 @@ from .mapping.report import TransferReport
 from .mapping.transfer import transfer
 from .search_module import SearchModule
 from .supernet import Supernet
+
+_SHOWN = 512  # pictures of either half on which a preview is fitted, and measured
 
 
 def run_search(
@@ -121,7 +124,7 @@ def adapted(config: SearchConfig) -> Task:
 
 
 def preview(config: SearchConfig, source: Supernet) -> TransferReport:
-    """What a search would inherit from ``source``, without training; the classifier counts as fresh.
+    """What a search would inherit from ``source``, without training; fitted on some of its pictures only.
 
     Raises
     ------
@@ -133,5 +136,7 @@ def preview(config: SearchConfig, source: Supernet) -> TransferReport:
     space = spaces.create(config.space.name, config.space.arguments, task.num_classes, allow_import=True)
     spaces.check_input(space, channels, side, task.num_classes)
     strategy = make_strategy(config.strategy, config.base)
-    settings = {key: getattr(strategy, key) for key in ('alpha', 'keep', 'noise', 'untraceable')}
-    return transfer(source, strategy.mutate_model(space), head='random', **settings)
+    settings = {key: getattr(strategy, key) for key in ('head', 'alpha', 'keep', 'noise', 'untraceable')}
+    splits = split(task, val_share=config.evaluator.val_share)
+    train, val = (DataLoader(part, batch_size=_SHOWN) for part in (splits.train, splits.val))
+    return transfer(source, strategy.mutate_model(space), data=train, val_data=val, max_samples=_SHOWN, **settings)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import make_task, run, small_space
 from nni.nas.hub.pytorch import NasBench201
-from test_mapping import trained
+from test_mapping import mobile, trained
 
 from nni_warmstart import Supernet, TransferError, WarmStartDARTS, introspect, transfer
 from nni_warmstart.search_spaces import DartsSpace
@@ -45,6 +45,15 @@ def test_sources_are_fused_where_cells_move_to_another_resolution():
     sources = [Supernet.from_model(space(width, 3, width), name=f'w{width}') for width in (2, 4)]
     report = transfer(sources, space(3, 4, 1), data=(torch.randn(32, 3, 8, 8), torch.arange(32) % 3))
     assert report.share_inherited > 0.99
+
+
+def test_added_blocks_of_fused_sources_start_as_the_identity():
+    sources = [Supernet.from_model(trained(mobile(16, (1, 2)), seed), name=f's{seed}') for seed in (0, 1)]
+    target = trained(mobile(16, (1, 4)), 2)
+    report = transfer(sources, target, head='random')
+    zeros = [origin.target for origin in report.origins if origin.how == 'identity']
+    assert zeros
+    assert not any(target.state_dict()[name].any() for name in zeros)
 
 
 def test_fusion_weights_must_sum_to_one():

@@ -194,6 +194,103 @@ def test_shallower_targets_take_cells_of_the_relative_depth():
     }
 
 
+class Stack(ModelSpace):
+    """Plain layers in a sequence, and cells of one width and name."""
+
+    def __init__(self, layers: int = 2, cells: int = 2, width: int = 6) -> None:
+        super().__init__()
+        first = nn.Conv2d(3, width, 3, padding=1)
+        self.layers = nn.Sequential(first, *(nn.Conv2d(width, width, 3, padding=1) for _ in range(layers - 1)))
+        ops = {'conv': lambda: nn.Conv2d(width, width, 3, padding=1), 'skip': nn.Identity}
+        self.cells = nn.ModuleList(
+            LayerChoice({op: ops[op]() for op in ops}, label=f'cell{index}') for index in range(cells)
+        )
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x):
+        x = self.layers(x)
+        for cell in self.cells:
+            x = torch.relu(cell(x))
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize('width', [6, 12])
+def test_shallower_targets_of_any_width_take_the_relative_depth(width):
+    source, target = trained(Stack(cells=6)), trained(Stack(cells=3, width=width), 1)
+    _, report = difference(source, target, 8)
+    assert report.blocks == {'cells.0': 'cells.0', 'cells.1': 'cells.2', 'cells.2': 'cells.5'}
+    if width == 6:
+        assert torch.equal(target.cells[2]['conv'].weight, source.cells[5]['conv'].weight)
+
+
+def test_added_layers_are_not_made_of_the_one_that_reads_the_pictures():
+    target = trained(Stack(4), 1)
+    _, report = difference(trained(Stack(2)), target, 8)
+    assert {f'layers.{index}': report.blocks[f'layers.{index}'] for index in (1, 2, 3)} == {
+        'layers.1': 'layers.1', 'layers.2': 'layers.1', 'layers.3': 'layers.1',
+    }  # fmt: skip
+    assert all(torch.linalg.matrix_rank(layer.weight.transpose(0, 1).flatten(1)) == 6 for layer in target.layers[1:])
+
+
+CANDIDATES = {
+    'plain': lambda: nn.Conv2d(4, 4, 3, padding=1),
+    'normed': lambda: nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)),
+    'grouped': lambda: nn.Conv2d(4, 4, 3, padding=1, groups=2),
+    'separable': lambda: nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.Conv2d(4, 4, 1)),
+    'point': lambda: nn.Conv2d(4, 4, 1),
+}
+
+
+class One(ModelSpace):
+    def __init__(self, op: str) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 1)
+        self.body = LayerChoice({op: CANDIDATES[op](), 'skip': nn.Identity()}, label='body')
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.body(torch.relu(self.stem(x))).mean((2, 3)))
+
+
+def test_candidates_without_a_name_in_common_are_taken_layer_by_layer():
+    error, report = difference(trained(One('point')), trained(One('separable'), 1), 8)
+    assert error < 1e-6
+    assert report.choices['body'] == {'separable': 'point', 'skip': 'skip'}
+    source, target = trained(One('plain')), trained(One('normed'), 1)
+    difference(source, target, 8)
+    assert torch.equal(target.body['normed'][0].weight, source.body['plain'].weight)
+
+
+def test_what_can_be_made_of_no_candidate_has_a_fresh_logit():
+    source, target = trained(One('plain')), trained(One('grouped'), 1)
+    _, report = difference(source, target, 8)
+    assert report.choices['body'] == {'skip': 'skip'}
+    theirs, mine = (introspect.choices(model)['body'].alpha.detach() for model in (source, target))
+    assert torch.allclose(mine, theirs[1].expand(2))  # the mean of those that have a partner
+
+
+class Flattened(ModelSpace):
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 1)
+        self.body = LayerChoice({'conv': nn.Conv2d(4, 4, 1), 'skip': nn.Identity()}, label='body')
+        self.wide, self.head = nn.Linear(4 * side**2, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.wide(self.body(torch.relu(self.stem(x))).flatten(1))))
+
+
+@pytest.mark.parametrize(('before', 'after'), [(4, 8), (4, 6)])
+def test_flattened_pictures_of_another_size(before, after):
+    source, target = trained(Flattened(before)), trained(Flattened(after), 1)
+    x = torch.randn(2, 3, before, before)
+    larger = nn.functional.interpolate(x, after)
+    kept = Supernet.from_model(source, name='source', dataset=(x, torch.tensor([0, 1])))
+    transfer(kept, target, head='copy', keep=1, noise=0, data=(larger, torch.tensor([0, 1])))
+    with torch.no_grad():
+        assert torch.allclose(target.eval()(larger), source.eval()(x), atol=1e-5)
+
+
 class Plain(ModelSpace):
     """Everything else: bias, grouped convolution, layer norm, concatenation, flattening, a stem of any stride."""
 
@@ -303,6 +400,7 @@ def test_show_onto(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert '% of the parameters inherited' in printed
     assert 'conv_3x3 100%' in printed
+    assert "head 'ridge'" in printed
     assert (tmp_path / 'map.png').read_bytes().startswith(b'\x89PNG')
     assert main([*command, '--tensors']) == 0
     assert 'out 8 -> 12, in 3' not in capsys.readouterr().out
@@ -323,6 +421,21 @@ def test_halving_the_width_is_fitted_on_pictures():
             errors.append(float((target.eval()(x) - theirs).norm() / theirs.norm()))
     assert errors[1] < errors[0]
     assert errors[1] < 0.9
+
+
+def test_narrowing_is_fitted_on_pictures_of_another_size_too():
+    source = Supernet.from_model(
+        trained(NasBench201Space(8, image_size=8, num_classes=3)), name='source', history={'pictures': [3, 8]}
+    )
+    x = torch.randn(64, 3, 12, 12)
+    theirs = source.build(NasBench201Space(8, image_size=8, num_classes=3)).eval()(x)
+    errors = []
+    for data in (None, (x, torch.arange(64) % 3)):
+        target = trained(NasBench201Space(4, image_size=12, num_classes=3), 1)
+        transfer(source, target, head='copy', keep=1, noise=0, data=data)
+        with torch.no_grad():
+            errors.append(float((target.eval()(x) - theirs).norm() / theirs.norm()))
+    assert errors[1] < min(errors[0], 0.9)
 
 
 def test_proxyless_targets_may_be_deeper():

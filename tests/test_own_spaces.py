@@ -197,6 +197,24 @@ def test_the_structure_of_an_own_space_is_found_with_its_own_pictures(tmp_path, 
         transfer(unknown, trained(Flat(6), 1), data=data)
 
 
+class TwiceFlat(Flat):
+    """Its first parameters, of the head, do not tell what it reads."""
+
+    def __init__(self, width: int = 4, side: int = 8) -> None:
+        ModelSpace.__init__(self)
+        self.head = nn.Linear(width * side * side, 3)
+        self.stem = nn.Conv2d(3, width, 3, padding=1)
+        self.body = LayerChoice({'conv': nn.Conv2d(width, width, 1), 'skip': nn.Identity()}, label='body')
+
+
+@pytest.mark.parametrize('space', [Flat, TwiceFlat])
+def test_the_shape_of_an_own_spaces_input_is_that_of_the_pictures(space, tmp_path):
+    run(WarmStartDARTS(save_to=tmp_path / 'zoo'), tmp_path, epochs=1, space=space())
+    for source in ('nearest', 'auto'):
+        warm = run(WarmStartDARTS(source=source, zoo=tmp_path / 'zoo'), tmp_path, epochs=1, space=space(6))
+        assert warm.report.share_inherited == 1.0
+
+
 def test_a_supernet_that_diverged_is_refused(tmp_path, caplog):
     model = trained(small_space())
     model.stem[0].weight.data[0] = float('nan')

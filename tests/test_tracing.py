@@ -7,10 +7,10 @@ import torch
 from conftest import OwnSpace, run, small_space
 from nni.nas.hub.pytorch import NasBench201
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
-from test_mapping import trained
+from test_mapping import difference, trained
 from torch import nn
 
-from nni_warmstart import Supernet, TransferError, WarmStartDARTS, introspect, transfer
+from nni_warmstart import Supernet, SupernetZoo, TransferError, WarmStartDARTS, introspect, transfer
 from nni_warmstart.mapping.structure import Structure, structure_of
 
 
@@ -115,3 +115,34 @@ def test_structures_that_do_not_fit_their_tensors_are_refused():
         Supernet.from_bytes(replace(narrow, structure=wide.structure).to_bytes())
     with pytest.raises(SupernetFileError, match='has a structure that this version does not understand'):
         Structure.from_bytes(b'nonsense')
+
+
+class Written(ModelSpace):
+    """What people write around their layers: constants that no file has, scales and kernels seen from another side."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.register_buffer('mean', torch.tensor([0.5, 0.4, 0.3]).view(1, 3, 1, 1), persistent=False)
+        self.stem = nn.Conv2d(3, width, 1)
+        self.scale, self.gamma = (nn.Parameter(torch.rand(size)) for size in ((width,), (1, width, 1, 1)))
+        self.kernel = nn.Parameter(torch.randn(width, 2 * width))  # transposed: from 'width' to twice as many
+        self.back = nn.Linear(2 * width, width)
+        self.body = LayerChoice({'conv': nn.Conv2d(width, width, 3, padding=1), 'skip': nn.Identity()}, label='body')
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x):
+        x = self.stem(x - self.mean) * self.scale[None, :, None, None]
+        x = nn.functional.conv2d(x, self.kernel.t()[:, :, None, None])
+        x = self.back(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) * self.gamma.expand(len(x), -1, *x.shape[2:])
+        return self.head(self.body(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize('width', [6, 12])
+def test_views_of_weights_and_linear_layers_on_transposed_pictures(width, tmp_path):
+    error, report = difference(trained(Written(4)), trained(Written(width), 1), 8)
+    assert error < 1e-5
+    assert report.share_inherited == 1.0
+    run(WarmStartDARTS(save_to=tmp_path), tmp_path, epochs=1, space=Written(4))
+    kept = SupernetZoo(tmp_path)['written-1']
+    assert kept.structure is not None
+    assert 'mean' not in kept.tensors

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode
 
 from ..errors import TransferError, reason
 from . import rules  # noqa: F401  (registers them)
@@ -43,6 +45,7 @@ def trace(model: nn.Module, shape: tuple[int, ...], skip: frozenset[str] = froze
     stand_ins: dict[str, Tensor] = {}
     mode = Follow()
     first: dict[int, Tensor] = {}
+    passing: set[str] = set()  # what no file has, constants as a rule
     for path, module in model.named_modules():  # each module once, whatever its names
         for local, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             name = f'{path}.{local}' if path else local
@@ -53,19 +56,34 @@ def trace(model: nn.Module, shape: tuple[int, ...], skip: frozenset[str] = froze
                 if name not in skip:
                     first[id(tensor)]._units = mode.parameter(name, tuple(tensor.shape))  # type: ignore[attr-defined]
             stand_ins[name] = first[id(tensor)]
+            if local in module._non_persistent_buffers_set:
+                passing.add(name)
     x = torch.empty(shape, device='meta')
     ids = mode.new(shape[1])
     x._units = ids.view(1, -1, *[1] * (len(shape) - 2)).expand(shape)  # type: ignore[attr-defined]
     names = {id(module): name for name, module in model.named_modules()}
     try:
-        with modes_kept(model), torch.no_grad(), _watching(names, mode), mode:
+        with modes_kept(model), torch.no_grad(), _watching(names, mode), mode, _ContiguousProducts():
             model.eval()
             output = torch.func.functional_call(model, stand_ins, (x,), tie_weights=False)
+        found = mode.result(ids, output)
     except Exception as error:  # whatever a user's own forward may raise
         raise TransferError(
             f'{_place(model, mode)} does not run on an input of shape {tuple(shape)} without data ({reason(error)[:200]}).'
         ) from error
-    return mode.result(ids, output)
+    return replace(found, tensors={name: axes for name, axes in found.tensors.items() if name not in passing})
+
+
+class _ContiguousProducts(TorchFunctionMode):
+    """Has linear layers read contiguous tensors: of others ATen makes batches of products with a repeated weight."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _PRODUCTS and args and isinstance(args[0], Tensor):
+            args = (args[0].contiguous(), *args[1:])
+        return func(*args, **(kwargs or {}))
+
+
+_PRODUCTS = frozenset({nn.functional.linear, torch.matmul, Tensor.matmul, Tensor.__matmul__})
 
 
 def _place(model: nn.Module, mode: Follow) -> str:

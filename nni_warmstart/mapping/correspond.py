@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from .ops import family, plan
 from .structure import Structure, ancestors
 
-Kind = tuple[str, bool]
+Kind = tuple[str, bool, bool]
 
 
 @dataclass
@@ -66,7 +66,31 @@ def _walk(target: Structure, source: Structure, mine: str, theirs: str, found: C
     else:
         pairs = _children(target, source, mine, theirs, found)
     for child, other in pairs:
-        _walk(target, source, _join(mine, child), other, found)
+        path = _join(mine, child)
+        _walk(target, source, path, other, found)
+        if mine in target.sites and not any(_join(path, name) in found.tensors for name in target.inside.get(path, ())):
+            found.tensors.update(_layer_by_layer(target, source, path, other))
+
+
+def _layer_by_layer(target: Structure, source: Structure, mine: str, theirs: str) -> dict[str, str]:
+    """Tensors of two candidates without a name in common: of their layers of a kind, in the order in which they run, where
+    there are as many."""
+    ours, others = _layers(target, mine), _layers(source, theirs)
+    return {
+        f'{layer}.{local}': f'{other}.{local}'
+        for kind in ours.keys() & others.keys() if len(ours[kind]) == len(others[kind])
+        for layer, other in zip(ours[kind], others[kind], strict=True)
+        for local in ('weight', 'bias') if local in target.locals[layer] and local in source.locals[other]
+    }  # fmt: skip
+
+
+def _layers(structure: Structure, path: str) -> dict[tuple[int, bool], list[str]]:
+    """Dimensions of a weight, and whether it is grouped -> paths of the layers."""
+    found: dict[tuple[int, bool], list[str]] = defaultdict(list)
+    for name, axes in structure.channels.tensors.items():
+        if name.startswith(f'{path}.') and name.endswith('.weight') and len(axes.shape) > 1:
+            found[len(axes.shape), axes.groups > 1].append(name.rpartition('.')[0])
+    return found
 
 
 def _candidates(
@@ -95,7 +119,7 @@ def _children(target: Structure, source: Structure, mine: str, theirs: str, foun
         return [(name, _join(theirs, name)) for name in here if name in there]
     kinds = [_kind(target, _join(mine, name)) for name in here]
     others = [_kind(source, _join(theirs, name)) for name in there]
-    if [kind for kind, _ in kinds] == [kind for kind, _ in others]:
+    if [kind for kind, *_ in kinds] == [kind for kind, *_ in others]:
         return [(name, _join(theirs, other)) for name, other in zip(here, there, strict=True)]
     if mine.rpartition('.')[0] in target.values and theirs.rpartition('.')[0] in source.values:
         prefix = [there[min(index, len(there) - 1)] for index in range(len(here))]  # new blocks come last
@@ -112,10 +136,12 @@ def _children(target: Structure, source: Structure, mine: str, theirs: str, foun
 
 
 def _kind(structure: Structure, path: str) -> Kind:
-    """Class of a block, and whether it reduces the sides of its pictures; of a single layer, whether it is depthwise."""
+    """Class of a block, whether it reduces the sides of its pictures (of a single layer, whether it is depthwise), and
+    whether it reads the network's input."""
+    first = path in structure.first
     if structure.children.get(path):
-        return structure.kinds[path], structure.channels.scales.get(path, 1.0) < 1
-    return structure.kinds[path], any(op.kind == 'depthwise' for op in structure.channels.ops.get(path, ()))
+        return structure.kinds[path], structure.channels.scales.get(path, 1.0) < 1, first
+    return structure.kinds[path], any(op.kind == 'depthwise' for op in structure.channels.ops.get(path, ())), first
 
 
 def handed_on(found: Correspondence, target: Structure, source: Structure) -> dict[str, str]:

@@ -17,6 +17,9 @@ from .axes import NEITHER, OUT, Axes, Channels, Op
 
 aten: Any = torch.ops.aten
 
+NO_AXIS = -1
+"""In the place of a parameter's axis: a dimension of one that a view has inserted."""
+
 
 class Untraceable(Exception):
     """An operator whose channels are not known."""
@@ -89,7 +92,8 @@ class Follow(TorchDispatchMode):
     def use(self, parameter: Parameter, dim: int, role: str, ids: Tensor | None = None) -> Tensor:
         """Mark an axis of a parameter as made of channels, joined with ``ids``; returns its units."""
         units = _tensor(parameter.units[dim])
-        self.roles.setdefault(parameter.name, {})[parameter.axes[dim]] = role
+        if parameter.axes[dim] != NO_AXIS:
+            self.roles.setdefault(parameter.name, {})[parameter.axes[dim]] = role
         if ids is not None:
             if len(ids) != len(units):
                 raise Untraceable(f'{parameter.name} has {len(units)} channels where {len(ids)} are read')

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .. import introspect
 from ..supernet import Supernet
 from .fusion import align
-from .inherit import Inheritance, Settings, Writer, head_tensors, inherit
+from .inherit import Inheritance, Settings, Writer, head_tensors, inherit, rebuilt
 from .repair import activations, noise, repair
 from .spaces import Couple
 from .structure import structure_of
@@ -68,6 +68,9 @@ def inherit_fused(
         average = _repaired(draft, average, mapped, shares, pictures)
     for name, value in average.items():
         first = found[held[name][0]].origins[name]
+        if all(found[k].origins[name].how == 'identity' for k in held[name]) and not value.any():
+            writer.zero(name, first.source or '', first.by)
+            continue
         how = 'fused' if len(held[name]) > 1 and value.is_floating_point() else first.how
         partners = dict.fromkeys(found[k].origins[name].source or '' for k in held[name])
         origin = ', '.join(partners) if how == 'fused' else first.source or ''
@@ -84,13 +87,13 @@ def _aligned(
     source: Supernet, reference: nn.Module, head_name: str | None, shape: tuple[int, ...], pictures: Tensor | None
 ) -> Couple:
     """Couplings of a further source's channels to those of the first in the target's shapes."""
-    model = source.build() if 'name' in source.space else None
     both = None
     if pictures is None:
         pictures = noise((_SEEN, *shape[1:])).to(next(reference.parameters()).device)
-    if model is not None and tuple(pictures.shape[1:3]) == source.pictures:
+    model = rebuilt(source, pictures)
+    if model is not None:
         with introspect.every_path(model), introspect.every_path(reference), torch.no_grad():
-            both = activations(model.to(pictures.device), pictures), activations(reference, pictures)
+            both = activations(model, pictures), activations(reference, pictures)
     state = reference.state_dict()
     skip = frozenset(head_tensors(head_name))
     mapping = align(

@@ -15,7 +15,8 @@ from . import alphas
 from .axes import Axes
 from .correspond import Correspondence, correspond, handed_on
 from .depth import start_as_identity
-from .mapper import Mapping
+from .mapper import Mapping, misfit
+from .modes import modes_kept
 from .narrowing import narrow, regressing, selecting, weight_covariances
 from .report import TensorOrigin
 from .spaces import Couple
@@ -130,10 +131,12 @@ def body_of(target: nn.Module, head_name: str | None) -> dict[str, nn.Parameter]
 
 
 def same_space(source: Supernet, target: nn.Module, head_name: str | None) -> bool:
-    """Whether all of the target's weights and choices are in the source, in the same shapes and order."""
-    state = source.state_dict()
+    """Whether the source has the target's weights and choices and no others, in the same shapes and order."""
+    state, (tensors, _) = source.state_dict(), introspect.first_names(target)
     if not all(name in state and state[name].shape == p.shape for name, p in body_of(target, head_name).items()):
         return False
+    if source.tensors.keys() - source.alphas.values() - tensors.keys() - {*head_tensors(head_name)}:
+        return False  # a deeper one, say
     choices = introspect.choices(target).items()
     if any(source.candidates.get(label) != list(choice.candidates) for label, choice in choices):
         return False
@@ -190,8 +193,10 @@ class Writer:
             how, origin, by = 'fresh', None, ''
         self._account(name, how, origin, by, fresh)
 
-    def zeroed(self, name: str, origin: str) -> None:
-        self._account(name, 'identity', origin, 'an added block', self.tensors[name])
+    def zero(self, name: str, origin: str, by: str) -> None:
+        with torch.no_grad():
+            self.tensors[name].zero_()
+        self._account(name, 'identity', origin, by, self.tensors[name])
 
     def left(self, name: str, why: str) -> None:
         self._account(name, 'fresh', None, why, self.tensors[name])
@@ -230,17 +235,21 @@ def _map(
             f'supernet {source.name!r} (space {source.space.get("name") or source.space.get("class")}) and the target have '
             f'{len(partners)} of {len(body)} weights in common; choose a source of a similar space.'
         )
+    _leave_unlearnt(found, mine, theirs)
     _inherit_alphas(source, result, writer)
     zeroed = set()
     with introspect.every_path(draft):
         identities = start_as_identity(draft, found.added, mine, shape)
     for names in identities.values():
         for name in names:
-            writer.zeroed(name, found.tensors.get(name, ''))
+            writer.zero(name, found.tensors.get(name, ''), 'an added block')
         zeroed.update(names)
     for name, origin in handed_on(found, mine, theirs).items():
         kernel = nn.init.dirac_(torch.empty_like(writer.tensors[name]), groups=len(writer.tensors[name]))
         writer.write(name, kernel, 'identity', origin, 'a kernel that hands on its input')
+        bias = f'{name.removesuffix("weight")}bias'
+        if bias in writer.tensors:
+            writer.zero(bias, origin, 'of that kernel')
     skip |= zeroed
     mapping = Mapping(state, theirs, mine, couple=couple, skip=skip, correspondence=found)
     narrower = [b for a, b in mapping.couplings.pairs() if len(b) > len(a)]
@@ -275,8 +284,8 @@ def _narrower(
     found: Correspondence,
 ) -> Mapping:
     """Fewer channels: fitted on pictures where the source can be rebuilt and takes them, else by its weights alone."""
-    if pictures is not None and 'name' in source.space and tuple(pictures.shape[1:3]) == source.pictures:
-        model = source.build().to(pictures.device)
+    model = None if pictures is None else rebuilt(source, pictures)
+    if pictures is not None and model is not None:
         made = sum(axes.shape[0] for axes in theirs.channels.tensors.values() if len(axes.shape) > 1)
         rows = max(256, min(8192, _FITTED_BYTES // (4 * max(made, 1))))
         with introspect.every_path(model), introspect.every_path(draft):
@@ -287,12 +296,40 @@ def _narrower(
     return Mapping(state, theirs, mine, couple=couple, share=share, skip=skip, correspondence=found)
 
 
+def rebuilt(source: Supernet, pictures: Tensor) -> nn.Module | None:
+    """A source as a network, if its space is known here and takes such pictures."""
+    if 'name' not in source.space or pictures.shape[1] != source.pictures[0]:
+        return None
+    model = source.build().to(pictures.device)
+    try:
+        with introspect.best_path(model), modes_kept(model), torch.no_grad():
+            model.eval()(pictures[:2])
+    except RuntimeError:  # too small for all its pooling, say
+        return None
+    return model
+
+
 def _check_opaque(structure: Structure, owner: str) -> None:
     for path, reason in structure.channels.opaque.items():
         raise TransferError(
             f'module {path!r} ({structure.kinds.get(path, "?")}) of {owner} cannot be mapped: {reason}; pass '
             "untraceable='fresh' to start such modules afresh."
         )
+
+
+def _leave_unlearnt(found: Correspondence, mine: Structure, theirs: Structure) -> None:
+    """Candidates of whose weights no layer can be made of their partner's lose it: they are new, and so is their logit."""
+    learnt: dict[tuple[str, str], bool] = {}
+    for path, (label, names) in mine.sites.items():
+        for name in names.keys() & found.choices.get(label, ('', {}))[1].keys():
+            inside = f'{path}.{names[name]}'
+            tensors = [f'{inside}.{each}' for each in mine.inside.get(inside, ())]
+            layers = [each for each in tensors if len(mine.channels.tensors[each].shape) > 1]
+            pairs = [(each, found.tensors[each]) for each in layers if each in found.tensors]
+            fits = any(misfit(mine.channels.tensors[a], theirs.channels.tensors[b]) is None for a, b in pairs)
+            learnt[label, name] = learnt.get((label, name), False) or fits or not layers
+    for label, name in (key for key, is_learnt in learnt.items() if not is_learnt):
+        del found.choices[label][1][name]
 
 
 def _by(mine: Axes, theirs: Axes) -> str:
@@ -321,7 +358,7 @@ def _inherit_alpha(source: Supernet, label: str, choice: introspect.Choice, resu
         return
     origin = source.alphas[other]
     inputs = label in writer.inputs
-    if theirs == mine and all(name == partner for name, partner in partners.items()):
+    if theirs == mine and (label not in found.choices or partners == dict(zip(mine, mine, strict=True))):
         writer.write_alpha(label, source.alpha(other), 'copied', origin)
     elif label in found.choices or inputs:
         both = {**(dict(zip(mine, mine, strict=True)) if inputs else partners), introspect.NOT_CHOSEN: introspect.NOT_CHOSEN}

@@ -102,13 +102,25 @@ def evenly(source: Structure) -> Couple:
     return couple
 
 
+def misfit(mine: Axes, theirs: Axes) -> str | None:
+    """Why a tensor cannot be made of another, whatever the couplings; None where it can."""
+    if mine.roles != theirs.roles:
+        return f"its dimensions mean {mine.roles}, the source's {theirs.roles}"
+    for here, there in zip(mine.channels, theirs.channels, strict=True):
+        grouped = [each.shape[0] if each.ndim == 2 else 1 for each in (here, there) if each is not None]
+        if len(grouped) == 2 and grouped[0] != grouped[1]:
+            return f"it has {mine.groups} groups, the source's {theirs.groups}"
+    return None
+
+
 def _share(name: str, coupling: Tensor) -> Tensor:
     return sharing(coupling)
 
 
 def _tensor(mapping: Mapping, name: str, source_name: str, tensor: Tensor, mine: Axes, theirs: Axes) -> Tensor | None:
-    if mine.roles != theirs.roles:
-        mapping.unmapped[name] = f"its dimensions mean {mine.roles}, the source's {theirs.roles}"
+    why = misfit(mine, theirs)
+    if why is not None:
+        mapping.unmapped[name] = why
         return None
     couplings: dict[str, tuple[int, Tensor | None]] = {}
     grouped: list[Tensor | None] = []
@@ -117,9 +129,6 @@ def _tensor(mapping: Mapping, name: str, source_name: str, tensor: Tensor, mine:
         if here is None or there is None:
             continue
         if here.ndim == 2 or there.ndim == 2:
-            if here.ndim != there.ndim or len(here) != len(there):
-                mapping.unmapped[name] = f"it has {mine.groups} groups, the source's {theirs.groups}"
-                return None
             blocks = [mapping.couplings.axis(a, b) for a, b in zip(here, there, strict=True)]
             grouped = [None if block is None else sharing(block) for block in blocks]
         else:

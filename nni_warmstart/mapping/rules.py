@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .axes import IN, OUT, Op
-from .follow import Follow, Parameter, Untraceable, aten, is_constant, rule, units_of
+from .follow import NO_AXIS, Follow, Parameter, Untraceable, aten, is_constant, rule, units_of
 
 
 @rule('clone', 'detach', 'alias', '_to_copy', 'contiguous', 'lift_fresh', 'dropout', '_softmax', '_log_softmax',
@@ -54,13 +54,20 @@ def _view(mode: Follow, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
     units = units_of(args[0])
     if isinstance(units, Tensor):
         return units.reshape(output.shape)
-    kept = [dim for dim, ids in enumerate(units.units) if len(ids) > 1]
-    wide = [dim for dim, size in enumerate(output.shape) if size > 1]
-    if [len(units.units[dim]) for dim in kept] != [output.shape[dim] for dim in wide]:
-        raise Untraceable(f'{units.name} is reshaped from {tuple(args[0].shape)} to {tuple(output.shape)}')
-    at = dict(zip(wide, kept, strict=True))
-    unit = [units.units[at[dim]] if dim in at else range(-1, 0) for dim in range(output.dim())]
-    return Parameter(units.name, tuple(at.get(dim, -1) for dim in range(output.dim())), tuple(unit), units.mask)
+    left = list(zip(units.axes, units.units, strict=True))
+    found = []
+    for size in output.shape:
+        while left and len(left[0][1]) == 1 != size:
+            left.pop(0)
+        if left and len(left[0][1]) == size:
+            found.append(left.pop(0))
+        elif size == 1:
+            found.append((NO_AXIS, range(-1, 0)))
+        else:
+            break
+    if len(found) < output.dim() or any(len(ids) > 1 for _, ids in left):
+        raise Untraceable(f'{units.name} is cut or repeated by operator {func}')
+    return Parameter(units.name, tuple(axis for axis, _ in found), tuple(ids for _, ids in found), units.mask)
 
 
 @rule('t', 'transpose', 'permute', 'numpy_T')
@@ -88,7 +95,16 @@ def _slice(mode: Follow, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
     return Parameter(units.name, units.axes, cut, units.mask)
 
 
-@rule('expand', 'unsqueeze', 'squeeze', 'select', 'split', 'split_with_sizes', 'unbind', 'chunk', 'narrow', 'flip', 'roll',
+@rule('expand')
+def _expanded(mode: Follow, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
+    units = units_of(args[0])
+    if isinstance(units, Tensor) or units.mask:
+        return _moved(mode, func, args, kwargs, output)
+    added = output.dim() - len(units.units)
+    return Parameter(units.name, (NO_AXIS,) * added + units.axes, (range(-1, 0),) * added + units.units)
+
+
+@rule('unsqueeze', 'squeeze', 'select', 'split', 'split_with_sizes', 'unbind', 'chunk', 'narrow', 'flip', 'roll',
        'repeat', 'index_select', 'index', 'movedim', 'pixel_shuffle', 'pixel_unshuffle', 'channel_shuffle',
        'native_channel_shuffle')  # fmt: skip
 def _moved(mode: Follow, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
@@ -98,7 +114,7 @@ def _moved(mode: Follow, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
             return None
         if isinstance(output, Tensor) and output.numel() == args[0].numel():
             return _view(mode, func, args, kwargs, output)
-        raise Untraceable(f'{units.name} is taken apart by operator {func}')
+        raise Untraceable(f'{units.name} is cut or repeated by operator {func}')
     try:
         moved = func(units, *args[1:], **kwargs)
     except (RuntimeError, NotImplementedError) as error:

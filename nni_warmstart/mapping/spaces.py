@@ -7,6 +7,7 @@ coupling per space, applied wherever its channels occur, keeps a network consist
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -216,6 +217,15 @@ class Occurrences:
         return int(self.turn.max()) + 1
 
     @cached_property
+    def side(self) -> int:
+        """Of the square pictures that were flattened channel by channel, 0 if the axis is none of such."""
+        side = math.isqrt(self.turns)
+        adjacent = len(self.ranks) == self.turns * len(self.ranks[:: self.turns]) and bool(
+            (self.ranks == self.ranks[:: self.turns].repeat_interleave(self.turns)).all()
+        )
+        return side if side**2 == self.turns and adjacent else 0
+
+    @cached_property
     def is_whole(self) -> bool:
         """Whether the axis is the space, channel by channel."""
         return torch.equal(self.positions, self.ranks) and torch.equal(self.ranks, torch.arange(len(self.ranks)))
@@ -243,9 +253,15 @@ def occurrences(channels: np.ndarray, here: np.ndarray, rank: np.ndarray) -> Occ
 
 
 def place(coupling: Tensor, block: Tensor, theirs: Occurrences, mine: Occurrences) -> None:
-    """Write the coupling of two spaces into that of two axes: first occurrences with first ones, and so on."""
+    """Write the coupling of two spaces into that of two axes: first occurrences with first ones, and so on, those in
+    flattened pictures row by row and column by column."""
     if theirs.is_whole and mine.is_whole and block.shape == coupling.shape:
         coupling.copy_(block)
         return
-    same = theirs.turn[:, None] == mine.turn * theirs.turns // mine.turns
+    if theirs.side and mine.side:
+        row, column = (each * theirs.side // mine.side for each in (mine.turn // mine.side, mine.turn % mine.side))
+        turn = row * theirs.side + column
+    else:
+        turn = mine.turn * theirs.turns // mine.turns
+    same = theirs.turn[:, None] == turn
     coupling[theirs.positions[:, None], mine.positions] = torch.where(same, block[theirs.ranks][:, mine.ranks], 0.0)

@@ -15,7 +15,7 @@ from torch import nn
 
 from .. import introspect
 from ..errors import SupernetFileError, TransferError
-from .axes import Axes, Channels, Op
+from .axes import IN, Axes, Channels, Op
 from .channels import trace
 
 _MOST = 2**24  # channels of a network in a file
@@ -69,6 +69,17 @@ class Structure:
             for ancestor in ancestors(name.rpartition('.')[0]):
                 found[ancestor].add(name[len(ancestor) + 1 :] if ancestor else name)
         return {path: frozenset(names) for path, names in found.items()}
+
+    @cached_property
+    def first(self) -> frozenset[str]:
+        """Paths of modules with a layer that reads the network's input."""
+        return frozenset(
+            path
+            for name, axes in self.channels.tensors.items()
+            for role, channels in zip(axes.roles, axes.channels, strict=True)
+            if role == IN and channels is not None and np.isin(channels, self.channels.inputs).any()
+            for path in ancestors(name.rpartition('.')[0])
+        )
 
     def to_bytes(self) -> bytes:
         """Compressed JSON."""
@@ -145,7 +156,8 @@ def structure_of(model: nn.Module, shape: tuple[int, ...]) -> Structure:
 
 def guess_shape(model: nn.Module, pictures: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
     """Shape of an input of ``model``: ``pictures`` (channels, side) where known, else what its first layer reads."""
-    first = next((p for p in model.parameters() if p.dim() in (2, 4)), None)
+    layers = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    first = next((p for p in (*layers, *model.parameters()) if p.dim() in (2, 4)), None)
     if first is None:
         raise TransferError(f'{type(model).__name__} has no convolution and no linear layer; there is nothing to map.')
     side = pictures[1] or 32

@@ -122,7 +122,7 @@ def transfer(
         head_name = _head_of(draft, head, batches, device) if batches else _head_name(draft, source)
         strength = {'transfer': 1.0, 'reset': 0.0}[alpha] if isinstance(alpha, str) else float(alpha)
         settings = Settings(head, strength, keep, noise, seed, untraceable)
-        shape = _input_shape(draft, batches, source)
+        shape = _input_shape(draft, batches[0][0] if batches else None, source)
         if len(sources) == 1:
             inherited = inherit(source, draft, head_name, shape, settings, _pictures(batches, device))
         else:
@@ -198,14 +198,12 @@ def _pictures(batches: list[Any], device: torch.device | str) -> Tensor | None:
     return torch.cat(pictures).to(device) if pictures else None
 
 
-def _input_shape(target: nn.Module, batches: list[Any], source: Supernet) -> tuple[int, ...]:
-    if batches and isinstance(batches[0][0], Tensor):
-        return (2, *batches[0][0].shape[1:])
+def _input_shape(target: nn.Module, pictures: Any, source: Supernet) -> tuple[int, ...]:
+    if isinstance(pictures, Tensor):
+        return (2, *pictures.shape[1:])
     space = spaces.describe(target) if isinstance(target, ModelSpace) else {}
-    pictures = (
-        spaces.input_of(spaces.resolve(space['name']), space['arguments']) if 'name' in space else (0, source.pictures[1])
-    )
-    return guess_shape(target, pictures)
+    form = spaces.input_of(spaces.resolve(space['name']), space['arguments']) if 'name' in space else (0, source.pictures[1])
+    return guess_shape(target, form)
 
 
 def _head_of(model: nn.Module, head: str, batches: list[Any], device: torch.device | str) -> str | None:
@@ -224,14 +222,14 @@ def _head_of(model: nn.Module, head: str, batches: list[Any], device: torch.devi
             ) from error
 
 
-def _head_name(model: nn.Module, source: Supernet) -> str | None:
-    """Name of the classifier without data, None where there is none: of several linear layers the one that gives the output
-    for an input like the source's, or, where the model takes no such, the one that was made last."""
+def _head_name(model: nn.Module, source: Supernet, pictures: Tensor | None = None) -> str | None:
+    """Name of the classifier, None where there is none: of several linear layers the one that gives the output for an input
+    like ``pictures`` or the source's, or, where the model takes no such, the one that was made last."""
     try:
         if sum(isinstance(module, nn.Linear) for module in model.modules()) > 1:
             device = next(model.parameters()).device
             with quiet_randomness(), introspect.best_path(model):
-                return find_head(model, torch.zeros(_input_shape(model, [], source), device=device))
+                return find_head(model, torch.zeros(_input_shape(model, pictures, source), device=device))
     except (RuntimeError, TypeError, AttributeError, IndexError):
         pass
     except TransferError:
@@ -317,10 +315,17 @@ def _source_head(source: Supernet, head_name: str, width: int) -> tuple[LinearHe
     return LinearHead(weight, torch.zeros(len(weight)) if bias is None else bias), sketch
 
 
-def fit(sources: Sequence[Supernet], target: nn.Module, head: str = 'random', untraceable: str = 'error') -> list[float]:
+def fit(
+    sources: Sequence[Supernet],
+    target: nn.Module,
+    head: str = 'random',
+    untraceable: str = 'error',
+    pictures: Tensor | None = None,
+) -> list[float]:
     """Share of the target's weights (tensors) that have a partner in each of ``sources``.
 
-    It is 0 for a source that lacks what the head needs, that diverged, or whose space cannot be mapped.
+    It is 0 for a source that lacks what the head needs, that diverged, or whose space cannot be mapped. Some ``pictures`` of
+    the target tell the shape of its input.
     """
     structure = functools.cache(lambda shape: structure_of(target, shape))
     state = target.state_dict()
@@ -328,7 +333,7 @@ def fit(sources: Sequence[Supernet], target: nn.Module, head: str = 'random', un
     def share(source: Supernet) -> float:
         if source.diverged:
             return 0.0
-        head_name = _head_name(target, source)
+        head_name = _head_name(target, source, pictures)
         same = same_space(source, target, head_name)
         if head == 'ot' and not (same and source.key in source.sketches):
             return 0.0
@@ -339,7 +344,7 @@ def fit(sources: Sequence[Supernet], target: nn.Module, head: str = 'random', un
         if same:
             return 1.0
         try:
-            theirs, mine = source.traced().channels, structure(_input_shape(target, [], source))
+            theirs, mine = source.traced().channels, structure(_input_shape(target, pictures, source))
             if untraceable == 'error' and (theirs.opaque or mine.channels.opaque):
                 return 0.0
             return share_in_common(source, target, head_name, mine)
@@ -349,9 +354,9 @@ def fit(sources: Sequence[Supernet], target: nn.Module, head: str = 'random', un
     return [share(source) for source in sources]
 
 
-def is_same(source: Supernet, target: nn.Module) -> bool:
+def is_same(source: Supernet, target: nn.Module, pictures: Tensor | None = None) -> bool:
     """Whether the source is of the target's own space and shape, the classifier aside."""
-    return same_space(source, target, _head_name(target, source))
+    return same_space(source, target, _head_name(target, source, pictures))
 
 
 class _Clock:
