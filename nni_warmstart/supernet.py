@@ -205,7 +205,7 @@ class Supernet:
         if 'name' not in self.space:
             raise TransferError(
                 f'supernet {self.name!r} was kept without its structure, so it goes onto its own space and shape only; keep '
-                'it again with dataset=, by whose pictures the structure is found.'
+                'it again with dataset=, by whose pictures the structure is found (a warning says why if it is not).'
             )
         model = self.build()
         return structure_of(model, guess_shape(model, self.pictures))

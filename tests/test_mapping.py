@@ -453,6 +453,14 @@ def test_copied_heads_need_equal_classes_in_other_shapes_too():
     assert all(torch.equal(before[name], tensor) for name, tensor in target.state_dict().items())
 
 
+def test_targets_of_another_kind():
+    source = Supernet.from_model(trained(NasBench201(4, 1, 3)), name='source')
+    target = trained(NasBench201(8, 1, 3), 1).double()
+    assert transfer(source, target, head='random').share_inherited > 0.9
+    with pytest.raises(TransferError, match='target must be a mutated model space, not NoneType'):
+        transfer(source, None, head='random')
+
+
 @pytest.mark.parametrize('source', [None, 'name', [1], [(1, 2, 3)]])
 def test_sources_of_another_type_are_refused(source):
     with pytest.raises(TransferError, match='source must be a Supernet'):

@@ -58,7 +58,8 @@ def trace(model: nn.Module, shape: tuple[int, ...], skip: frozenset[str] = froze
             stand_ins[name] = first[id(tensor)]
             if local in module._non_persistent_buffers_set:
                 passing.add(name)
-    x = torch.empty(shape, device='meta')
+    kinds = [p.dtype for p in model.parameters() if p.is_floating_point()]
+    x = torch.empty(shape, device='meta', dtype=kinds[0] if kinds else None)
     ids = mode.new(shape[1])
     x._units = ids.view(1, -1, *[1] * (len(shape) - 2)).expand(shape)  # type: ignore[attr-defined]
     names = {id(module): name for name, module in model.named_modules()}

@@ -92,9 +92,9 @@ def _inputs(model: nn.Module, paths: list[str], shape: tuple[int, ...]) -> dict[
         return keep
 
     handles = [model.get_submodule(path).register_forward_pre_hook(keeper(path)) for path in paths]
-    device = next(model.parameters()).device
+    like = next(model.parameters())
     try:
-        _run(model, (torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device),))
+        _run(model, (torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(like),))
     finally:
         for handle in handles:
             handle.remove()

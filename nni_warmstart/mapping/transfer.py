@@ -99,6 +99,8 @@ def transfer(
         If an argument is out of its range, the two have nothing in common, or the head needs classes and there are none.
     """
     check_settings(head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable)
+    if not isinstance(target, nn.Module):
+        raise TransferError(f'target must be a mutated model space, not {type(target).__name__}.')
     if isinstance(target, ModelSpace) and not is_supernet(target):
         raise TransferError(f'{type(target).__name__} is not mutated; pass the result of strategy.mutate_model(space).')
     if data is None and head in FITTED:
