@@ -7,7 +7,8 @@
 DIR holds NAME.npz with train_x (n, height, width, channels), train_y, and optionally test_x, test_y. Cold is NNI's DARTS at
 the rate that serves it best on tasks that are not reported. Warm starts from what `source: auto` chooses among the supernets
 of the zoo that have not seen the target's dataset, and strict among those that have seen nothing of its family. Killed, it
-goes on where it was: one JSON line per run in OUT/claim.jsonl. One process per core.
+goes on where it was: one JSON line per run in OUT/claim.jsonl. One process per core. Seconds of runs with different
+``series`` (--series) are not compared.
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ class Setting:
     pictures: int
     out: Path
     controls: str | None = None
+    series: str | None = None
 
     @functools.cached_property
     def recipe(self) -> str:
@@ -134,6 +136,7 @@ def main() -> None:
     sides = f'of {", ".join(map(repr, SIDES))} (default: all)'
     parser.add_argument('--sides', nargs='+', choices=list(SIDES), default=list(SIDES), metavar='SIDE', help=sides)
     parser.add_argument('--processes', type=int, default=os.cpu_count(), help='at once (default: one per core)')
+    parser.add_argument('--series', help='name of what is timed under the same conditions (default: none)')
     parser.add_argument('--out', type=Path, default=RESULTS, help='folder of claim.jsonl, tables and figures')
     parser.add_argument('--report', action='store_true', help='run nothing, write tables and figures of the last recipe')
     arguments = parser.parse_args()
@@ -145,7 +148,9 @@ def main() -> None:
     if arguments.data is None or not sorted(arguments.data.glob('*.npz')):
         parser.error(f'--data must be a folder with NAME.npz; {arguments.data} has none.')
     space = {'name': arguments.space} if isinstance(arguments.space, str) else dict(arguments.space)
-    setting = Setting(arguments.data, arguments.zoo, space, arguments.pictures, arguments.out, arguments.controls)
+    setting = Setting(
+        arguments.data, arguments.zoo, space, arguments.pictures, arguments.out, arguments.controls, arguments.series
+    )
     names = arguments.tasks or [p.stem for p in sorted(arguments.data.glob('*.npz')) if p.stem not in TUNING]
     missing = [name for name in names if not (arguments.data / f'{name}.npz').is_file()]
     if missing:
@@ -210,6 +215,8 @@ def search(run: Run, setting: Setting) -> dict[str, Any]:
     seed_everything(run.seed, workers=True, verbose=False)
     space, splits = space_of(setting, task), data.split(task)
     row: dict[str, Any] = {**asdict(run), 'classes': task.num_classes, 'pictures': len(task.train_y)}
+    if setting.series is not None:
+        row['series'] = setting.series
     if run.side.startswith('cold'):
         strategy = WarmStartDARTS(gradient_clip_val=CLIP, **SIDES[run.side])
     else:

@@ -111,7 +111,7 @@ def table(by_task: dict[str, Found], side: str) -> Table:
             'warm_epochs': statistics.mean(pair['warm_epochs'] for pair in pairs),
             'failed': sum(pair['failed'] for pair in pairs),
             'speedup_epochs': geometric(pair['speedup_epochs'] for pair in pairs),
-            'speedup_seconds': geometric(pair['speedup_seconds'] for pair in pairs),
+            'speedup_seconds': geometric_of(pair['speedup_seconds'] for pair in pairs),
             'spread': (min(p['speedup_epochs'] for p in pairs), max(p['speedup_epochs'] for p in pairs)),
             'difference': statistics.mean(ends[1]) - statistics.mean(ends[0]),
             'standard_error': standard_error(*ends),
@@ -125,7 +125,8 @@ def table(by_task: dict[str, Found], side: str) -> Table:
 
 
 def compare(cold: dict[str, Any], warm: dict[str, Any]) -> dict[str, Any]:
-    """One seed; seconds of the warm start (choosing, mapping, trying out) count as the warm search's."""
+    """One seed; seconds of the warm start (choosing, mapping, trying out) count as the warm search's, and are compared only
+    with a cold search's of the same series: machines differ from day to day."""
     goal = final_accuracy(cold['curve'])
     slow = epochs_to(cold['curve'], goal) or len(cold['curve'])
     reached = epochs_to(warm['curve'], goal)
@@ -136,8 +137,12 @@ def compare(cold: dict[str, Any], warm: dict[str, Any]) -> dict[str, Any]:
         'warm_epochs': fast,
         'failed': reached is None,
         'speedup_epochs': slow / fast,
-        'speedup_seconds': sum(cold['epoch_seconds'][:slow]) / seconds,
+        'speedup_seconds': sum(cold['epoch_seconds'][:slow]) / seconds if timed_alike(cold, warm) else None,
     }
+
+
+def timed_alike(cold: dict[str, Any], warm: dict[str, Any]) -> bool:
+    return cold.get('series') == warm.get('series')
 
 
 def summarise(found: Table) -> dict[str, Any]:
@@ -155,7 +160,7 @@ def summarise(found: Table) -> dict[str, Any]:
         'speedup_epochs_interval': interval(speedups),
         'speedup_epochs_median': statistics.median(speedups),
         'speedup_epochs_worst': min(speedups),
-        'speedup_seconds_geomean': geometric(line['speedup_seconds'] for line in lines),
+        'speedup_seconds_geomean': geometric_of(line['speedup_seconds'] for line in lines),
         'share_speedup_2': statistics.mean(value >= 2 for value in speedups),
         'share_positive': statistics.mean(line['difference'] >= -line['standard_error'] / 2 for line in lines),
         'mean_difference': 100 * statistics.mean(line['difference'] for line in lines),
@@ -194,6 +199,11 @@ def zero_shot(rows: Rows) -> float | None:
 
 def geometric(values: Iterable[float]) -> float:
     return statistics.geometric_mean(values)
+
+
+def geometric_of(values: Iterable[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return geometric(there) if there else None
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:
@@ -249,8 +259,8 @@ def document(tables: dict[str, Table], summary: dict[str, Any], rows: Rows) -> l
             '',
             'Beside each its speedup in epochs is that of the warm searches of the same tasks and seeds.',
             '',
-            '| search | tasks | runs | failed | speedup, epochs | of warm | seconds | share >= 2 | difference | of warm |',
-            '|---' * 10 + '|',
+            '| search | tasks | runs | failed | speedup, epochs | of warm | share >= 2 | difference | of warm |',
+            '|---' * 9 + '|',
         ]
         for side, own in summary['controls'].items():
             if own.get('tasks'):
@@ -258,7 +268,7 @@ def document(tables: dict[str, Table], summary: dict[str, Any], rows: Rows) -> l
                 lines.append(
                     f'| {side} | {own["tasks"]} | {own["runs"]} | {own["failed_runs"]} | '
                     f'{own["speedup_epochs_geomean"]:.2f} | {warm["speedup_epochs_geomean"]:.2f} | '
-                    f'{own["speedup_seconds_geomean"]:.2f} | {own["share_speedup_2"]:.0%} | {own["mean_difference"]:+.1f} | '
+                    f'{own["share_speedup_2"]:.0%} | {own["mean_difference"]:+.1f} | '
                     f'{warm["mean_difference"]:+.1f} |'
                 )
     if tables.get('warm'):
@@ -293,13 +303,13 @@ def task_table(found: Table) -> list[str]:
         '|---' * 12 + '|',
     ]
     for task, line in sorted(found.items(), key=lambda item: -item[1]['speedup_epochs']):
-        tests = ' / '.join('-' if (value := line[key]) is None else f'{value:.3f}' for key in ('test_cold', 'test_warm'))
+        tests = ' / '.join(number(line[key], 3) for key in ('test_cold', 'test_warm'))
         zero = '-' if line['zero_shot'] is None else f'{line["zero_shot"]:.2f} ({line["chance"]:.2f})'
         failed = f', {line["failed"]} failed' if line['failed'] else ''
         lines.append(
             f'| {task} | {line["seeds"]} | {zero} | {line["cold"]:.3f} | {line["warm"]:.3f} | {line["cold_epochs"]:.1f} | '
             f'{line["warm_epochs"]:.1f}{failed} | {line["speedup_epochs"]:.1f} ({line["spread"][0]:.1f} to '
-            f'{line["spread"][1]:.1f}) | {line["speedup_seconds"]:.1f} | {100 * line["difference"]:+.1f} ± '
+            f'{line["spread"][1]:.1f}) | {number(line["speedup_seconds"], 1)} | {100 * line["difference"]:+.1f} ± '
             f'{100 * line["standard_error"]:.1f} | {tests} | {", ".join(line["sources"])} |'
         )
     total = summarise(found)
@@ -309,14 +319,20 @@ def task_table(found: Table) -> list[str]:
         *lines,
         '',
         f'Speedup in epochs: geometric mean {mean:.2f} (95 % of bootstraps over tasks: {low:.2f} to {high:.2f}), median',
-        f'{median:.2f}, worst {worst:.2f}; in seconds {total["speedup_seconds_geomean"]:.2f}. {total["failed_runs"]} of',
+        f'{median:.2f}, worst {worst:.2f}; in seconds, of pairs timed in one series, '
+        f'{number(total["speedup_seconds_geomean"], 2)}. {total["failed_runs"]} of',
         f'{total["runs"]} searches never reach the goal.',
     ]
 
 
+def number(value: float | None, digits: int) -> str:
+    return '-' if value is None else f'{value:.{digits}f}'
+
+
 def time_parts(rows: Rows) -> dict[str, float]:
-    """Mean seconds of the parts of a warm search."""
-    warm = [row for row in rows if row['side'] == 'warm']
+    """Mean seconds of the parts of a warm search that was timed beside a cold one."""
+    cold = {(row['task'], row['seed']): row for row in rows if row['side'] == 'cold'}
+    warm = [row for row in rows if row['side'] == 'warm' and timed_alike(cold.get((row['task'], row['seed']), {}), row)]
     parts: dict[str, float] = defaultdict(float)
     for row in warm:
         for name, value in {**row['start_seconds'], 'search': sum(row['epoch_seconds'])}.items():

@@ -83,3 +83,20 @@ def test_a_supernet_that_goes_on_from_another_is_rebuilt_with_it(tmp_path, monke
     (folder / 'things.npz').unlink()
     with pytest.raises(FileNotFoundError, match=r'begun needs .*things\.npz'):
         rebuild_zoo.make('begun', SupernetZoo(tmp_path / 'none'), folder)
+
+
+def test_seconds_of_different_series_are_not_compared(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    from claim_report import compare, summarise, table
+
+    cold = {'curve': [0.1, 0.8, 0.8, 0.8], 'epoch_seconds': [1.0] * 4, 'series': 'first', 'test_accuracy': 0.8}
+    warm = {**cold, 'curve': [0.8] * 4, 'start_seconds': {'mapping': 1.0}, 'classes': 2, 'source': 'joint'}
+    assert compare(cold, warm)['speedup_seconds'] == 1.0
+    later = {**warm, 'series': 'second'}
+    assert compare(cold, later)['speedup_seconds'] is None
+    assert compare(cold, later)['speedup_epochs'] == 2.0
+
+    mixed = {'cold': {0: cold, 1: cold}, 'warm': {0: warm, 1: later}}
+    assert summarise(table({'task': mixed}, 'warm'))['speedup_seconds_geomean'] == 1.0
+    apart = {'cold': {0: cold}, 'warm': {0: later}}
+    assert summarise(table({'task': apart}, 'warm'))['speedup_seconds_geomean'] is None
