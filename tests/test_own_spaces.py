@@ -49,6 +49,43 @@ def test_alphas_of_unnamed_candidates_follow_their_ops(before, after):
     assert [alphas[1][after.index(op)] for op in before] == alphas[0]
 
 
+class Body(ModelSpace):
+    """Its middle layer is a choice or, with one op, no choice."""
+
+    def __init__(self, *ops: str, numbered: bool = False) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+        body = LayerChoice({op: OPS[op]() for op in ops}, label='body') if len(ops) > 1 else OPS[ops[0]]()
+        self.body = nn.Sequential(nn.ReLU(), body) if numbered else body
+        self.rest = LayerChoice({'conv': nn.Conv2d(4, 4, 1), 'skip': nn.Identity()}, label='rest')
+
+    def forward(self, x):
+        return self.head(torch.relu(self.rest(self.body(self.stem(x)))).mean((2, 3)))
+
+
+def decided(model, label, candidate):
+    """The model with all weight on one candidate."""
+    choice = introspect.choices(model)[label]
+    with torch.no_grad():
+        choice.alpha.copy_(torch.tensor([100.0 * (name == candidate) for name in choice.candidates]))
+    return model
+
+
+@pytest.mark.parametrize('numbered', [False, True])
+def test_a_layer_becomes_the_candidate_of_a_choice_that_is_like_it_and_the_reverse(numbered):
+    layer, choice = Body('conv', numbered=numbered), Body('skip', 'wide', 'conv', numbered=numbered)
+    source, target = trained(layer), trained(choice, 1)
+    _, report = difference(source, target, 8)
+    assert report.choices == {'rest': {'conv': 'conv', 'skip': 'skip'}}
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(decided(target, 'body', 'conv')(x), source(x))
+    back = trained(Body('wide', numbered=numbered), 2)
+    difference(target, back, 8)
+    with torch.no_grad():
+        assert torch.equal(back(x), decided(target, 'body', 'wide')(x))
+
+
 class Widths(ModelSpace):
     def __init__(self, *widths: int) -> None:
         super().__init__()

@@ -10,6 +10,9 @@ from .structure import Structure, ancestors
 
 Kind = tuple[str, bool, bool]
 
+ONLY: tuple[str, dict[str, str]] = ('', {'': ''})
+"""The site of a module that is no choice: one candidate, itself."""
+
 
 @dataclass
 class Correspondence:
@@ -61,14 +64,12 @@ def _walk(target: Structure, source: Structure, mine: str, theirs: str, found: C
             found.tensors[_join(mine, local)] = _join(theirs, local)
     for label, other in zip(target.values.get(mine, ()), source.values.get(theirs, ()), strict=False):
         found.values.setdefault(label, other)
-    if mine in target.sites and theirs in source.sites:
-        pairs = _candidates(target, source, mine, theirs, found)
-    else:
-        pairs = _children(target, source, mine, theirs, found)
+    chosen = mine in target.sites or theirs in source.sites
+    pairs = (_candidates if chosen else _children)(target, source, mine, theirs, found)
     for child, other in pairs:
         path = _join(mine, child)
         _walk(target, source, path, other, found)
-        if mine in target.sites and not any(_join(path, name) in found.tensors for name in target.inside.get(path, ())):
+        if chosen and not any(_join(path, name) in found.tensors for name in target.inside.get(path, ())):
             found.tensors.update(_layer_by_layer(target, source, path, other))
 
 
@@ -96,7 +97,8 @@ def _layers(structure: Structure, path: str) -> dict[tuple[int, bool], list[str]
 def _candidates(
     target: Structure, source: Structure, mine: str, theirs: str, found: Correspondence
 ) -> list[tuple[str, str]]:
-    (label, here), (other, there) = target.sites[mine], source.sites[theirs]
+    """Names of the target's candidates with the paths of the source's; a module without a choice is its only candidate."""
+    (label, here), (other, there) = target.sites.get(mine, ONLY), source.sites.get(theirs, ONLY)
     if label in found.choices and found.choices[label][0] == other:
         partners = found.choices[label][1]  # a label that is shared by all cells is decided once
     else:
@@ -104,7 +106,8 @@ def _candidates(
             {name: target.ops.get(_join(mine, child), []) for name, child in here.items()},
             {name: source.ops.get(_join(theirs, child), []) for name, child in there.items()},
         )
-        found.choices.setdefault(label, (other, partners))
+        if label and other:
+            found.choices.setdefault(label, (other, partners))
     for name, partner in partners.items():
         if name != partner and name in here and partner in there:
             found.renamed[_join(mine, here[name])] = _join(theirs, there[partner])
@@ -119,8 +122,10 @@ def _children(target: Structure, source: Structure, mine: str, theirs: str, foun
         return [(name, _join(theirs, name)) for name in here if name in there]
     kinds = [_kind(target, _join(mine, name)) for name in here]
     others = [_kind(source, _join(theirs, name)) for name in there]
-    if [kind for kind, *_ in kinds] == [kind for kind, *_ in others]:
-        return [(name, _join(theirs, other)) for name, other in zip(here, there, strict=True)]
+    paired = [(name, _join(theirs, other)) for name, other in zip(here, there, strict=False)]
+    chosen = [(_join(mine, name) in target.sites) != (other in source.sites) for name, other in paired]
+    if len(here) == len(there) and all(map(_may_pair, kinds, others, chosen)):
+        return paired
     if mine.rpartition('.')[0] in target.values and theirs.rpartition('.')[0] in source.values:
         prefix = [there[min(index, len(there) - 1)] for index in range(len(here))]  # new blocks come last
         pairs = [(name, _join(theirs, other)) for name, other in zip(here, prefix, strict=True)]
@@ -142,6 +147,11 @@ def _kind(structure: Structure, path: str) -> Kind:
     if structure.children.get(path):
         return structure.kinds[path], structure.channels.scales.get(path, 1.0) < 1, first
     return structure.kinds[path], any(op.kind == 'depthwise' for op in structure.channels.ops.get(path, ())), first
+
+
+def _may_pair(kind: Kind, other: Kind, one_is_a_choice: bool) -> bool:
+    """Whether blocks at the same place of two sequences of equal length correspond."""
+    return one_is_a_choice or kind[0] == other[0]
 
 
 def handed_on(found: Correspondence, target: Structure, source: Structure) -> dict[str, str]:
@@ -222,4 +232,4 @@ def _runs(kinds: list[Kind]) -> list[tuple[Kind, list[int]]]:
 
 
 def _join(path: str, name: str) -> str:
-    return f'{path}.{name}' if path else name
+    return f'{path}.{name}' if path and name else path or name
