@@ -77,6 +77,9 @@ def test_a_layer_becomes_the_candidate_of_a_choice_that_is_like_it_and_the_rever
     source, target = trained(layer), trained(choice, 1)
     _, report = difference(source, target, 8)
     assert report.choices == {'rest': {'conv': 'conv', 'skip': 'skip'}}
+    assert {o.target for o in report.origins if o.by == 'no partner in the source'} == {
+        f'body{".1" if numbered else ""}.wide.{part}' for part in ('weight', 'bias')
+    }
     x = torch.randn(2, 3, 8, 8)
     with torch.no_grad():
         assert torch.equal(decided(target, 'body', 'conv')(x), source(x))

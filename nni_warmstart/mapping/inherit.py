@@ -235,6 +235,9 @@ def _map(
             f'supernet {source.name!r} (space {source.space.get("name") or source.space.get("class")}) and the target have '
             f'{len(partners)} of {len(body)} weights in common; choose a source of a similar space.'
         )
+    for name in body:
+        if found.tensors.get(name) not in state:
+            writer.left(name, 'no partner in the source')
     _leave_unlearnt(found, mine, theirs)
     _inherit_alphas(source, result, writer)
     zeroed = set()

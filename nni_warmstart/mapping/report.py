@@ -37,7 +37,7 @@ class TensorOrigin:
     parameter
         Whether it is a parameter (rather than a buffer).
     by
-        The couplings in words, such as 'out 8 -> 16, in 8 -> 16'; '' for none.
+        The couplings in words, such as 'out 8 -> 16, in 8 -> 16', or why a tensor of the body is fresh; '' for none.
     cell
         Path of the cell or block that it is part of.
     op
