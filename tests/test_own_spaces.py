@@ -89,6 +89,65 @@ def test_a_layer_becomes_the_candidate_of_a_choice_that_is_like_it_and_the_rever
         assert torch.equal(back(x), decided(target, 'body', 'wide')(x))
 
 
+CANDIDATES = {
+    'plain': lambda: nn.Conv2d(4, 4, 3, padding=1),
+    'normed': lambda: nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)),
+    'grouped': lambda: nn.Conv2d(4, 4, 3, padding=1, groups=2),
+    'separable': lambda: nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.Conv2d(4, 4, 1)),
+    'point': lambda: nn.Conv2d(4, 4, 1),
+}
+
+
+class One(ModelSpace):
+    def __init__(self, op: str) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 1)
+        self.body = LayerChoice({op: CANDIDATES[op](), 'skip': nn.Identity()}, label='body')
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.body(torch.relu(self.stem(x))).mean((2, 3)))
+
+
+def test_candidates_without_a_name_in_common_are_taken_layer_by_layer():
+    error, report = difference(trained(One('point')), trained(One('separable'), 1), 8)
+    assert error < 1e-6
+    assert report.choices['body'] == {'separable': 'point', 'skip': 'skip'}
+    source, target = trained(One('plain')), trained(One('normed'), 1)
+    difference(source, target, 8)
+    assert torch.equal(target.body['normed'][0].weight, source.body['plain'].weight)
+
+
+def test_what_can_be_made_of_no_candidate_has_a_fresh_logit():
+    source, target = trained(One('plain')), trained(One('grouped'), 1)
+    _, report = difference(source, target, 8)
+    assert report.choices['body'] == {'skip': 'skip'}
+    theirs, mine = (introspect.choices(model)['body'].alpha.detach() for model in (source, target))
+    assert torch.allclose(mine, theirs[1].expand(2))  # the mean of those that have a partner
+
+
+class Flattened(ModelSpace):
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 1)
+        self.body = LayerChoice({'conv': nn.Conv2d(4, 4, 1), 'skip': nn.Identity()}, label='body')
+        self.wide, self.head = nn.Linear(4 * side**2, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.wide(self.body(torch.relu(self.stem(x))).flatten(1))))
+
+
+@pytest.mark.parametrize(('before', 'after'), [(4, 8), (4, 6)])
+def test_flattened_pictures_of_another_size(before, after):
+    source, target = trained(Flattened(before)), trained(Flattened(after), 1)
+    x = torch.randn(2, 3, before, before)
+    larger = nn.functional.interpolate(x, after)
+    kept = Supernet.from_model(source, name='source', dataset=(x, torch.tensor([0, 1])))
+    transfer(kept, target, head='copy', keep=1, noise=0, data=(larger, torch.tensor([0, 1])))
+    with torch.no_grad():
+        assert torch.allclose(target.eval()(larger), source.eval()(x), atol=1e-5)
+
+
 class Widths(ModelSpace):
     def __init__(self, *widths: int) -> None:
         super().__init__()
