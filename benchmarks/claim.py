@@ -39,7 +39,7 @@ from nni.nas.strategy import DARTS
 from pytorch_lightning import seed_everything
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from nni_warmstart import SupernetZoo, WarmStartDARTS, data, spaces
+from nni_warmstart import SupernetZoo, WarmStartDARTS, alpha_rate, data, spaces
 from nni_warmstart.cli import quiet
 from nni_warmstart.errors import WarmStartError, ZooError
 from nni_warmstart.evaluator import classification, make_trainer
@@ -96,7 +96,7 @@ class Setting:
     def recipe(self) -> str:
         """Identity of what is measured; runs of another one are left alone."""
         zoo = sorted((entry.name, entry.key) for entry in open_zoo(self.zoo).entries())
-        parts = (zoo, self.space, self.pictures, EPOCHS, SETTINGS, CLIP)
+        parts = (zoo, self.space, self.pictures, EPOCHS, SETTINGS, CLIP, alpha_rate.TRAVEL, alpha_rate.LARGEST)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 
@@ -107,7 +107,7 @@ SIDES: dict[str, dict[str, Any]] = {
     'cold, no crops': {},
     'cold, averaged': {'average': 1.0},
     'not averaged': {'average': 0.0},
-    'plain copy': {'keep': 1.0, 'head': 'random', 'average': 0.0},
+    'plain copy': {'keep': 1.0, 'head': 'random', 'average': 0.0, 'arc_learning_rate': alpha_rate.NNIS},
     'random source': {},
     'farthest source': {},
     'alphas only': {'keep': 0.0, 'head': 'random'},

@@ -15,6 +15,7 @@ from nni.nas.space import RawFormatModelSpace
 from pytorch_lightning import seed_everything
 
 from nni_warmstart import WarmStartDARTS, data
+from nni_warmstart.alpha_rate import NNIS
 from nni_warmstart.evaluator import classification, make_trainer
 
 RESULTS = Path(__file__).resolve().parent / 'results'
@@ -72,11 +73,11 @@ def search(
 ) -> dict[str, Any]:
     """One search, cold or warm, of the space for the task's classes.
 
-    ``strategy`` are arguments of :class:`~nni_warmstart.WarmStartDARTS`. The space is made here, so that its first weights,
-    too, are of the seed.
+    ``strategy`` are arguments of :class:`~nni_warmstart.WarmStartDARTS`; the alphas' rate is NNI's, the default when these
+    searches were run first. The space is made here, so that its first weights, too, are of the seed.
     """
     seed_everything(seed, workers=True, verbose=False)
-    warm = WarmStartDARTS(gradient_clip_val=5.0, **strategy)
+    warm = WarmStartDARTS(**{'gradient_clip_val': 5.0, 'arc_learning_rate': NNIS, **strategy})
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as out:
         evaluator = classification(data.split(task), task.num_classes, make_trainer(epochs, out, progress=False), **settings)

@@ -35,7 +35,7 @@ _STRATEGY_TYPES: dict[str, tuple[type, float | None, bool]] = {
     'untraceable': (str, None, False),
     'average': (float, 0, True),
     'refit_head': (bool, None, True),
-    'arc_learning_rate': (float, 0, False),
+    'arc_learning_rate': (float, 0, True),
     'gradient_clip_val': (float, 0, True),
     'log_prob_every_n_step': (int, 1, False),
     'warmup_epochs': (int, 0, False),

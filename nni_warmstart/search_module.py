@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 
 from . import guards, introspect
+from .alpha_rate import alpha_rate
 from .averaging import WeightAverage
 from .data import quiet_randomness
 from .mapping import batchnorm
@@ -62,6 +63,9 @@ class SearchModule(_Base):
     refit_head = False
     """Whether the averaged weights have a classifier that is fitted to their features."""
 
+    paced = False
+    """Whether the alphas' rate is set by the number of steps."""
+
     warm_start: dict[str, Any] | None = None
     """The strategy's report as plain data; a resumed search has that of its beginning."""
 
@@ -96,12 +100,21 @@ class SearchModule(_Base):
     def on_train_start(self) -> None:
         if self.average:
             self._start_averaging()
+        if self.paced:
+            self._pace_alphas()
         if self._draw_on():  # resumed
             # Lightning made this epoch's iterator before any hook could run, with other random numbers
             iter(self.trainer.fit_loop._data_fetcher)  # pyright: ignore[reportArgumentType]
         if self.stop_on_eigenvalue and self._collapsing():  # resumed after it had stopped
             self.trainer.should_stop = True
         return super().on_train_start()
+
+    def _pace_alphas(self) -> None:
+        epochs = self.trainer.max_epochs or -1
+        steps = (epochs - self.warmup_epochs) * self.trainer.num_training_batches if epochs > 0 else float('inf')
+        optimizer: Any = self.architecture_optimizers()
+        for group in optimizer.param_groups:
+            group['lr'] = alpha_rate(steps)
 
     def _draw_on(self) -> bool:
         """Go on with the random numbers that would have come next, if a state is kept; whether there was one."""

@@ -17,6 +17,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
 
 from . import channel, guards
+from .alpha_rate import NNIS
 from .averaging import check_epochs
 from .budget import LivePenalty
 from .choosing import Chooser, Source
@@ -70,6 +71,9 @@ class WarmStartDARTS(DARTS):
         to 2,048 training pictures: the share of this falls from a half to nothing from the first epoch to the last, and is
         less where the trained one makes few mistakes on these pictures. Training goes on without it. None for yes where
         ``head`` was fitted, too.
+    arc_learning_rate
+        Of Adam for the alphas. None for NNI's 3e-4 after a cold start, and after a warm one for a rate at which they travel
+        as far as in DARTS's own search, at most 0.03; see :mod:`nni_warmstart.alpha_rate`.
     save_to
         A zoo or a folder in which the trained supernet is remembered afterwards.
     parameter_free_cap
@@ -101,6 +105,7 @@ class WarmStartDARTS(DARTS):
         untraceable: str = 'error',
         average: float | None = None,
         refit_head: bool | None = None,
+        arc_learning_rate: float | None = None,
         save_to: SupernetZoo | str | os.PathLike[str] | None = None,
         parameter_free_cap: int | None = None,
         stop_on_eigenvalue: bool = False,
@@ -109,7 +114,8 @@ class WarmStartDARTS(DARTS):
         check_settings(head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable)
         guards.check_cap(parameter_free_cap)
         check_epochs(average)
-        super().__init__(**kwargs)
+        super().__init__(arc_learning_rate=NNIS if arc_learning_rate is None else arc_learning_rate, **kwargs)
+        self.paced = source is not None and arc_learning_rate is None
         self.source, self.zoo = source, zoo
         self.head, self.alpha, self.keep, self.noise, self.untraceable = head, alpha, keep, noise, untraceable
         self.average = float(source is not None) if average is None else average
@@ -143,6 +149,7 @@ class WarmStartDARTS(DARTS):
             del module.penalty  # a submodule, which gives no place to another object
             module.penalty = cast(Any, penalty)
         module.average, module.refit_head, module.begun = self.average, self.refit_head, time.perf_counter()
+        module.paced = self.paced
         module.parameter_free_cap, module.stop_on_eigenvalue = self.parameter_free_cap, self.stop_on_eigenvalue
         return module
 
