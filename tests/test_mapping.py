@@ -203,6 +203,30 @@ def test_every_kind_of_layer_is_widened():
     assert report.share_inherited == 1.0
 
 
+class Groups(ModelSpace):
+    """Groups of a fixed width, and depthwise convolutions that make several channels of one."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 3, padding=1)
+        ops = {'groups': nn.Conv2d(width, width, 3, padding=1, groups=width // 4), 'skip': nn.Identity()}
+        self.body = LayerChoice(ops, label='body')
+        self.many, self.norm = nn.Conv2d(width, 3 * width, 3, padding=1, groups=width), nn.BatchNorm2d(3 * width)
+        self.back = nn.Conv2d(3 * width, width, 1, groups=width // 4)
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.body(torch.relu(self.stem(x))))
+        return self.head((x + self.back(torch.relu(self.norm(self.many(x))))).mean((2, 3)))
+
+
+@pytest.mark.parametrize('width', [12, 16])
+def test_more_groups_of_the_same_width_keep_the_function(width):
+    error, report = difference(trained(Groups(8)), trained(Groups(width), 1), 8)
+    assert error < 1e-5
+    assert all(origin.how != 'fresh' for origin in report.origins if origin.parameter)
+
+
 def test_pictures_of_other_channels():
     source, target = trained(NasBench201(4, 1, 3)), trained(NasBench201(4, 1, 3), 1)
     grey = introspect.mutate(NasBench201Space(4, in_channels=1, num_classes=3), 'DARTS')

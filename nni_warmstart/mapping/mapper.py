@@ -12,7 +12,7 @@ from torch import Tensor
 from .axes import IN, OUT, Axes
 from .correspond import Correspondence, correspond
 from .coupling import replicated
-from .projection import averaging, project, project_groups, resize_kernel, sharing
+from .projection import averaging, project, project_groups, project_regrouped, resize_kernel, sharing
 from .spaces import Couple, Couplings, Space
 from .structure import Structure, ancestors
 
@@ -107,8 +107,8 @@ def misfit(mine: Axes, theirs: Axes) -> str | None:
     if mine.roles != theirs.roles:
         return f"its dimensions mean {mine.roles}, the source's {theirs.roles}"
     for here, there in zip(mine.channels, theirs.channels, strict=True):
-        grouped = [each.shape[0] if each.ndim == 2 else 1 for each in (here, there) if each is not None]
-        if len(grouped) == 2 and grouped[0] != grouped[1]:
+        grouped = {each.ndim == 2 for each in (here, there) if each is not None}
+        if len(grouped) == 2:
             return f"it has {mine.groups} groups, the source's {theirs.groups}"
     return None
 
@@ -124,11 +124,14 @@ def _tensor(mapping: Mapping, name: str, source_name: str, tensor: Tensor, mine:
         return None
     couplings: dict[str, tuple[int, Tensor | None]] = {}
     grouped: list[Tensor | None] = []
+    regrouped: dict[str, Tensor | None] = {}
     for axis, role in enumerate(mine.roles):
         here, there = mine.channels[axis], theirs.channels[axis]
         if here is None or there is None:
             continue
-        if here.ndim == 2 or there.ndim == 2:
+        if here.ndim == 2 and len(here) != len(there):
+            regrouped[role] = mapping.couplings.axis(here.ravel(), there.ravel())
+        elif here.ndim == 2:
             blocks = [mapping.couplings.axis(a, b) for a, b in zip(here, there, strict=True)]
             grouped = [None if block is None else sharing(block) for block in blocks]
         else:
@@ -138,7 +141,10 @@ def _tensor(mapping: Mapping, name: str, source_name: str, tensor: Tensor, mine:
     if any(matrix is not None and bool(((matrix != 0).sum(1) > 1).any()) for matrix in (made, read)):
         mapping.repeated.add(name)
     made, read = (None if made is None else averaging(made)), (None if read is None else mapping.share(source_name, read))
-    if grouped:
+    if regrouped:
+        size = mine.shape[0], mine.groups * mine.shape[1], mine.groups
+        out = project_regrouped(tensor, made, regrouped[IN], theirs.groups, size)
+    elif grouped:
         out = project_groups(tensor, made, grouped, mine.groups)
     else:
         out = project(tensor, made, read, (made_axis, read_axis))

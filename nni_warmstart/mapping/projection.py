@@ -71,6 +71,37 @@ def project_groups(weight: Tensor, made: Tensor | None, read: list[Tensor | None
     return project(mixed, made, None)
 
 
+def project_regrouped(
+    weight: Tensor, made: Tensor | None, read: Tensor | None, groups: int, target: tuple[int, int, int]
+) -> Tensor:
+    """The same for a grouped convolution with another number of groups: what a group cannot read is lost to it.
+
+    Nothing is where each group has a copy of all that its outputs read, as in one with more groups of the same width.
+
+    Parameters
+    ----------
+    weight
+        Shape ``(n_out, n_in / groups, ...)``.
+    made
+        Q of all channels made; None for the identity.
+    read
+        Coupling of all channels read, shape ``(n_source, n_target)``; None for the identity.
+    groups
+        Of the source.
+    target
+        Channels made, channels read, and groups of the target.
+    """
+    n_out, n_in, count = target
+    made = torch.eye(n_out, dtype=torch.float64) if made is None else made
+    read = torch.eye(n_in, dtype=torch.float64) if read is None else read
+    whole = weight.new_zeros(len(weight), groups * weight.shape[1], *weight.shape[2:])
+    for group, block in enumerate(weight.chunk(groups, 0)):
+        rows = slice(group * len(block), (group + 1) * len(block))
+        whole[rows, group * weight.shape[1] : (group + 1) * weight.shape[1]] = block
+    columns = zip(made.chunk(count, 1), read.chunk(count, 1), strict=True)
+    return torch.cat([project(whole, out, sharing(into)) for out, into in columns])
+
+
 def resize_kernel(
     weight: Tensor, size: tuple[int, ...], dilation: tuple[int, ...], source_dilation: tuple[int, ...]
 ) -> Tensor:

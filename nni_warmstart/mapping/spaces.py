@@ -77,18 +77,19 @@ def pair_spaces(target: Channels, source: Channels, tensors: dict[str, str]) -> 
             parts = [(0, there), *((1, target.tensors[name]) for name in names)]
             if all(axis < len(axes.roles) and axes.roles[axis] == role for _, axes in parts):
                 split = len({(len(axes.bounds[axis]), axes.groups) for _, axes in parts}) == 1
+                grouped = len({axes.groups for _, axes in parts}) == 1
                 for side, axes in parts:
-                    for part, channels in _parts(axes, axis, split):
+                    for part, channels in _parts(axes, axis, split, grouped):
                         places[side][theirs, axis, part].append(channels)
     return _spaces(places[1], target), _spaces(places[0], source)
 
 
-def _parts(axes: Axes, axis: int, split: bool) -> list[tuple[int, np.ndarray]]:
+def _parts(axes: Axes, axis: int, split: bool, grouped: bool) -> list[tuple[int, np.ndarray]]:
     """Segments of an axis whose channels are not interchangeable: between the bounds of a mutable width, or by group."""
     channels = axes.channels[axis]
     assert channels is not None
     if channels.ndim == 2:
-        return list(enumerate(channels))
+        return list(enumerate(channels)) if grouped else [(0, channels.ravel())]
     if not split:
         return [(0, channels)]
     if axes.groups > 1 and axes.roles.count(OUT) and IN in axes.roles:
