@@ -68,6 +68,20 @@ def capped(model: nn.Module, sample: dict[str, Any], cap: int) -> dict[str, Any]
     return result
 
 
+def without_zeros(model: nn.Module, sample: dict[str, Any]) -> dict[str, Any]:
+    """``sample`` with the most probable other operation wherever it has the one that gives zeros.
+
+    As in DARTS (Liu et al., ICLR 2019, section 2.4): the logit of that operation is undetermined, since it only scales what
+    it is mixed with, and a batch norm undoes that. Parameters as :func:`capped` takes them.
+    """
+    result = dict(sample)
+    for label, options in introspect.operations(model, sample).items():
+        others = [(option.probability, name) for name, option in options.items() if not option.zero]
+        if options[sample[label]].zero and others:
+            result[label] = max(others)[1]
+    return result
+
+
 def dominant_eigenvalue(
     loss: Callable[[], Tensor], alphas: Sequence[nn.Parameter], *, steps: int = 20, seed: int = 0
 ) -> float:

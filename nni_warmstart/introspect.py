@@ -30,6 +30,9 @@ from torch import Tensor, nn
 
 _WIDTHS = ('in_channels', 'out_channels', 'in_features', 'out_features', 'num_features')
 
+_ZEROS = ('none', 'zero', 'Zero', 'Zeroize')
+"""Names of the operation that gives zeros, and of the classes of it."""
+
 NOT_CHOSEN = '(not chosen)'
 """The extra slot that NNI's differentiable cell adds to every edge: the edge is left out."""
 
@@ -199,10 +202,11 @@ def alpha_entropy(model: nn.Module) -> float:
 
 @dataclass(frozen=True)
 class Option:
-    """A candidate operation: its probability, and whether it has no parameters (skip, pooling, none)."""
+    """A candidate operation: its probability, whether it has no parameters (skip, pooling, none), and whether it is none."""
 
     probability: float
     parameter_free: bool
+    zero: bool
 
 
 def operations(model: nn.Module, sample: dict[str, Any]) -> dict[str, dict[str, Option]]:
@@ -226,7 +230,11 @@ def operations(model: nn.Module, sample: dict[str, Any]) -> dict[str, dict[str, 
 def _options(alpha: Tensor, names: Any, candidates: Any) -> dict[str, Option]:
     probabilities = torch.softmax(alpha.detach(), -1).tolist()
     return {
-        name: Option(probability, next(candidates[name].parameters(), None) is None)
+        name: Option(
+            probability,
+            next(candidates[name].parameters(), None) is None,
+            name in _ZEROS or type(candidates[name]).__name__ in _ZEROS,
+        )
         for name, probability in zip(names, probabilities, strict=False)  # a cell's edge may also be left out
     }
 

@@ -238,7 +238,7 @@ class SearchModule(_Base):
 
     def _constrained(self, sample: dict[str, Any]) -> dict[str, Any]:
         if self.parameter_free_cap is not None:
-            sample = guards.capped(self.model, sample, self.parameter_free_cap)
+            sample = guards.capped(self.model, guards.without_zeros(self.model, sample), self.parameter_free_cap)
         penalty: Any = self.penalty
         return sample if penalty is None else penalty.kept(sample, self.probabilities())
 

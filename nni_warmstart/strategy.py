@@ -77,9 +77,9 @@ class WarmStartDARTS(DARTS):
     save_to
         A zoo or a folder in which the trained supernet is remembered afterwards.
     parameter_free_cap
-        Operations without parameters (skip, pooling, none) that an exported architecture may have in a cell; see
-        :func:`~nni_warmstart.guards.capped`. None for two after a warm start, whose alphas have had more time to collapse,
-        and, as in NNI, no cap after a cold one.
+        Operations without parameters (skip, pooling) that an exported architecture may have in a cell; the one that gives
+        zeros is then replaced by the next one. See :mod:`nni_warmstart.guards`. None for two after a warm start, whose
+        alphas have had more time to collapse, and, as in NNI, no cap after a cold one.
     stop_on_eigenvalue
         Stop when the curvature of the alphas' loss grows, and export the architecture from before; it takes some seconds an
         epoch. See :mod:`nni_warmstart.guards`.

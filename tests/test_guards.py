@@ -37,6 +37,21 @@ def test_the_cap_keeps_the_most_probable_skips():
     assert set(capped(model, sample, 0).values()) == {'conv_3x3'}
 
 
+def test_the_operation_that_gives_zeros_is_replaced_by_the_next_one(tmp_path):
+    model = introspect.mutate(small_space(), 'DARTS')
+    with torch.no_grad():
+        for choice in introspect.choices(model).values():
+            choice.alpha[choice.candidates.index('none')] = 2.0
+            choice.alpha[choice.candidates.index('skip_connect')] = 1.0
+    sample = introspect.best_sample(model)
+    assert set(sample.values()) == {'none'}
+    assert set(guards.without_zeros(model, sample).values()) == {'skip_connect'}
+    kept = Supernet.from_model(model, name='zeros', dataset=make_task())
+    strategy = run(WarmStartDARTS(source=kept, arc_learning_rate=0.0), tmp_path, epochs=1)
+    assert 'none' not in strategy.oneshot_module.export().values()
+    assert sum(op == 'skip_connect' for op in strategy.oneshot_module.export().values()) == 2
+
+
 def test_the_cap_in_cells_that_choose_inputs():
     model = introspect.mutate(DartsSpace(width=4, num_cells=3, num_classes=3, image_size=8), 'DARTS')
     with torch.no_grad():
@@ -130,7 +145,10 @@ def test_the_curvature_of_every_strategy(tmp_path, strategy, settings):
 def test_a_warm_proxyless_search_exports_the_most_probable_path(tmp_path):
     source = Supernet.from_strategy(run(WarmStartDARTS(), tmp_path), name='source')
     done = run(WarmStartProxyless(source=source, parameter_free_cap=6), tmp_path, epochs=1)
-    best = {label: max(each, key=each.get) for label, each in done.oneshot_module.probabilities().items()}
+    best = {
+        label: max((op for op in each if op != 'none'), key=each.get)
+        for label, each in done.oneshot_module.probabilities().items()
+    }
     for seed in range(3):
         torch.manual_seed(seed)
         assert done.oneshot_module.export() == best
