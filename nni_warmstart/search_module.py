@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import nni
 import torch
@@ -112,9 +112,10 @@ class SearchModule(_Base):
     def _pace_alphas(self) -> None:
         epochs = self.trainer.max_epochs or -1
         steps = (epochs - self.warmup_epochs) * self.trainer.num_training_batches if epochs > 0 else float('inf')
-        optimizer: Any = self.architecture_optimizers()
+        rate, optimizer = alpha_rate(steps), cast(Any, self.architecture_optimizers())
         for group in optimizer.param_groups:
-            group['lr'] = alpha_rate(steps)
+            group['lr'] = rate
+        _logger.info('The alphas learn at a rate of %.2g.', rate)
 
     def _draw_on(self) -> bool:
         """Go on with the random numbers that would have come next, if a state is kept; whether there was one."""

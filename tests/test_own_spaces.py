@@ -230,6 +230,13 @@ def test_the_report_says_why_a_partner_was_not_mapped():
     assert by['body.conv.weight'] == ('fresh', "it has 4 groups, the source's 1")
 
 
+def test_a_lazy_layer_is_named():
+    target = trained(Body('skip', 'conv'), 1)
+    target.rest = nn.LazyConv2d(4, 1)
+    with pytest.raises(TransferError, match=r'rest\.weight has no shape yet'):
+        transfer(Supernet.from_model(trained(Body('skip', 'conv')), name='source'), target, head='random')
+
+
 def test_cells_without_a_partner_in_their_stage_take_one_of_the_next():
     """A source of three cells has normal ones in its first stage only; of six, each stage has one."""
     source = Supernet.from_model(trained(darts(4)), name='source')

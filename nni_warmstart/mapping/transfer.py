@@ -14,6 +14,7 @@ import torch
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.strategy import is_supernet
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .. import introspect, spaces
 from ..data import quiet_randomness
@@ -103,6 +104,9 @@ def transfer(
         raise TransferError(f'target must be a mutated model space, not {type(target).__name__}.')
     if isinstance(target, ModelSpace) and not is_supernet(target):
         raise TransferError(f'{type(target).__name__} is not mutated; pass the result of strategy.mutate_model(space).')
+    lazy = next((name for name, parameter in target.named_parameters() if is_lazy(parameter)), None)
+    if lazy is not None:
+        raise TransferError(f'{lazy} has no shape yet, being of a lazy layer: run the space on a batch first.')
     if data is None and head in FITTED:
         raise TransferError(
             f"head {head!r} is fitted on the target's training data and there are none; pass data=, or head='random'."
