@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -123,8 +124,9 @@ def _children(target: Structure, source: Structure, mine: str, theirs: str, foun
     kinds = [_kind(target, _join(mine, name)) for name in here]
     others = [_kind(source, _join(theirs, name)) for name in there]
     paired = [(name, _join(theirs, other)) for name, other in zip(here, there, strict=False)]
-    chosen = [(_join(mine, name) in target.sites) != (other in source.sites) for name, other in paired]
-    if len(here) == len(there) and all(map(_may_pair, kinds, others, chosen)):
+    one_is_a_choice = [(_join(mine, name) in target.sites) != (other in source.sites) for name, other in paired]
+    alike = [kind == other for (kind, *_), (other, *_) in zip(kinds, others, strict=False)]
+    if len(here) == len(there) and all(map(operator.or_, alike, one_is_a_choice)):
         return paired
     if mine.rpartition('.')[0] in target.values and theirs.rpartition('.')[0] in source.values:
         prefix = [there[min(index, len(there) - 1)] for index in range(len(here))]  # new blocks come last
@@ -147,11 +149,6 @@ def _kind(structure: Structure, path: str) -> Kind:
     if structure.children.get(path):
         return structure.kinds[path], structure.channels.scales.get(path, 1.0) < 1, first
     return structure.kinds[path], any(op.kind == 'depthwise' for op in structure.channels.ops.get(path, ())), first
-
-
-def _may_pair(kind: Kind, other: Kind, one_is_a_choice: bool) -> bool:
-    """Whether blocks at the same place of two sequences of equal length correspond."""
-    return one_is_a_choice or kind[0] == other[0]
 
 
 def handed_on(found: Correspondence, target: Structure, source: Structure) -> dict[str, str]:
