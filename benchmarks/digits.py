@@ -23,7 +23,7 @@ from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy import DARTS
 from pytorch_lightning import seed_everything
 
-from nni_warmstart import Supernet, SupernetZoo, spaces
+from nni_warmstart import Supernet, SupernetZoo, alpha_rate, spaces
 from nni_warmstart.cli import quiet
 from nni_warmstart.config import parse_search
 from nni_warmstart.data import split
@@ -114,9 +114,10 @@ def equals_upstream(config: Any, out: Path) -> bool:
 
 
 def recipe() -> str:
-    """Identity of what is measured: the example's settings, and the joint source of its space."""
+    """Identity of what is measured: the example's settings, the joint source of its space, and the rate of its alphas."""
     source = SupernetZoo.shipped()[JOINT['strategy.source']]
-    return hashlib.sha256((CONFIG.read_text() + source.key).encode()).hexdigest()[:12]
+    rate = f'{alpha_rate.TRAVEL} {alpha_rate.LARGEST}'
+    return hashlib.sha256((CONFIG.read_text() + source.key + rate).encode()).hexdigest()[:12]
 
 
 def report(results: list[dict[str, Any]]) -> None:
