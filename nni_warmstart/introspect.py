@@ -30,8 +30,8 @@ from torch import Tensor, nn
 
 _WIDTHS = ('in_channels', 'out_channels', 'in_features', 'out_features', 'num_features')
 
-_ZEROS = ('none', 'zero', 'Zero', 'Zeroize')
-"""Names of the operation that gives zeros, and of the classes of it."""
+_ZEROS = ('Zero', 'Zeroize')
+"""Classes of the operation that gives zeros. Its name does not tell: an identity may be called none, too."""
 
 NOT_CHOSEN = '(not chosen)'
 """The extra slot that NNI's differentiable cell adds to every edge: the edge is left out."""
@@ -233,7 +233,7 @@ def _options(alpha: Tensor, names: Any, candidates: Any) -> dict[str, Option]:
         name: Option(
             probability,
             next(candidates[name].parameters(), None) is None,
-            name in _ZEROS or type(candidates[name]).__name__ in _ZEROS,
+            type(candidates[name]).__name__ in _ZEROS,
         )
         for name, probability in zip(names, probabilities, strict=False)  # a cell's edge may also be left out
     }

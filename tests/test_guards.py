@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import make_task, run, small_space
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import nn
 
 from nni_warmstart import (
@@ -50,6 +51,16 @@ def test_the_operation_that_gives_zeros_is_replaced_by_the_next_one(tmp_path):
     strategy = run(WarmStartDARTS(source=kept, arc_learning_rate=0.0), tmp_path, epochs=1)
     assert 'none' not in strategy.oneshot_module.export().values()
     assert sum(op == 'skip_connect' for op in strategy.oneshot_module.export().values()) == 2
+
+
+def test_an_identity_is_kept_whatever_it_is_called():
+    class Optional(ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = LayerChoice({'conv': nn.Conv2d(3, 3, 1), 'none': nn.Identity()}, label='body')
+
+    model = introspect.mutate(Optional(), 'DARTS')
+    assert guards.without_zeros(model, {'body': 'none'}) == {'body': 'none'}
 
 
 def test_the_cap_in_cells_that_choose_inputs():
