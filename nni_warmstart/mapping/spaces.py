@@ -76,8 +76,8 @@ def pair_spaces(target: Channels, source: Channels, tensors: dict[str, str]) -> 
                 continue
             parts = [(0, there), *((1, target.tensors[name]) for name in names)]
             if all(axis < len(axes.roles) and axes.roles[axis] == role for _, axes in parts):
-                split = len({(len(axes.bounds[axis]), axes.groups) for _, axes in parts}) == 1
                 grouped = len({axes.groups for _, axes in parts}) == 1
+                split = grouped and len({len(axes.bounds[axis]) for _, axes in parts}) == 1
                 for side, axes in parts:
                     for part, channels in _parts(axes, axis, split, grouped):
                         places[side][theirs, axis, part].append(channels)
