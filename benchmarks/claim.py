@@ -3,6 +3,7 @@
     python benchmarks/claim.py --data DIR                        # all tasks, three seeds, the shipped zoo
     python benchmarks/claim.py --data DIR --zoo ZOO --tasks mnist flowers5 --seeds 0 --sides cold warm
     python benchmarks/claim.py --report                          # tables and figures from the runs so far
+    python benchmarks/claim.py --report --seeds 3 --out COPY     # of three seeds only, in a copy of the folder of results
 
 DIR holds NAME.npz with train_x (n, height, width, channels), train_y, and optionally test_x, test_y. Cold is NNI's DARTS at
 the rate that serves it best on tasks that are not reported. Warm starts from what `source: auto` chooses among the supernets
@@ -126,9 +127,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', type=Path, help='folder of NAME.npz')
     parser.add_argument('--space', type=yaml.safe_load, default=SPACE, help=f'name or YAML mapping (default: {SPACE})')
-    parser.add_argument(
-        '--seeds', type=int, nargs='+', default=[3], help='how many, or, where 0 or several are given, which (default: 3)'
-    )
+    seeds = 'how many, or, where 0 or several are given, which (default: 3; of a report, all)'
+    parser.add_argument('--seeds', type=int, nargs='+', help=seeds)
     parser.add_argument('--tasks', nargs='+', metavar='NAME', help=f'default: all in DIR but {", ".join(TUNING)}')
     parser.add_argument('--zoo', help='of the sources (default: the shipped one)')
     parser.add_argument('--controls', help='zoo of the random and the farthest source (default: that of the sources)')
@@ -141,9 +141,11 @@ def main() -> None:
     parser.add_argument('--report', action='store_true', help='run nothing, write tables and figures of the last recipe')
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / 'claim.jsonl'
+    path, given = arguments.out / 'claim.jsonl', arguments.seeds or [3]
+    seeds = list(range(given[0])) if len(given) == 1 and given[0] else given
     if arguments.report:
-        claim_report.report(read(path), arguments.out)
+        rows = [row for row in read(path) if arguments.seeds is None or row['seed'] in seeds]
+        claim_report.report(rows, arguments.out)
         return
     if arguments.data is None or not sorted(arguments.data.glob('*.npz')):
         parser.error(f'--data must be a folder with NAME.npz; {arguments.data} has none.')
@@ -155,7 +157,6 @@ def main() -> None:
     missing = [name for name in names if not (arguments.data / f'{name}.npz').is_file()]
     if missing:
         parser.error(f'--tasks: {", ".join(missing)} not in {arguments.data}.')
-    seeds = list(range(arguments.seeds[0])) if len(arguments.seeds) == 1 and arguments.seeds[0] else arguments.seeds
     recipe = setting.recipe
     alike = {name for name in names if sources(setting, name, strict=True) == sources(setting, name, strict=False)}
     first = [
