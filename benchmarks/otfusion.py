@@ -1,12 +1,12 @@
 """Alignment and fusion of the networks that sidak/otfusion was measured on, beside its figures.
 
-    python benchmarks/otfusion.py --peers DIR --data DIR
+    python benchmarks/otfusion.py --peers DIR --data DIR [--otfusion CHECKOUT]
     python benchmarks/otfusion.py --report
 
 DIR of --peers holds otfusion/NETWORK_{A,B,W}.safetensors, that of --data the idx files of Fashion-MNIST, gzipped (Debian
-package dataset-fashion-mnist). One thread. Results are appended to results/otfusion.jsonl, one line a measurement, and are
-not repeated; delete a line to measure it again. Accuracy is that on the 10,000 official test pictures; samples and what is
-trained on are of the training set.
+package dataset-fashion-mnist), CHECKOUT is github.com/sidak/otfusion, which is then run beside ours. One thread. Results are
+appended to results/otfusion.jsonl, one line a measurement, and are not repeated; delete a line to measure it again. Accuracy
+is that on the 10,000 official test pictures; samples and what is trained on are of the training set.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -38,9 +41,10 @@ SAMPLES = 200
 SEEDS = (0, 1, 2)
 STEPS = 50
 PAIRS = (('A', 'B'), ('W', 'B'), ('A', 'W'))
+PEER_RUNS = (*((*pair, 'pictures') for pair in PAIRS), ('A', 'B', 'weights'))
 METHODS = ('pictures', 'weights', 'pictures and weights', 'noise', 'noise and weights')
 REPAIRS = ('none', 'rescaled', 'regression')
-PEER = {  # test accuracy / loss, cited: 200 activation samples; by weights the better of its two settings
+CITED = {  # otfusion's test accuracy / loss: 200 activation samples; by weights the better of its two settings
     ('mlp', 'A', 'B'): {'pictures': '82.19', 'weights': '81.05 (weight matching 80.79)'},
     ('vgg', 'A', 'B'): {'pictures': '71.65', 'weights': '39.86 (weight matching 48.92)'},
     ('resnet', 'A', 'B'): {'pictures': '19.40', 'weights': 'error'},
@@ -49,13 +53,6 @@ PEER = {  # test accuracy / loss, cited: 200 activation samples; by weights the 
     ('vgg', 'W', 'B'): {'pictures': '77.45 / 1.62', 'weights': 'error'},
     ('vgg', 'A', 'W'): {'pictures': '66.25 / 1.22', 'weights': 'error'},
     ('resnet', 'W', 'B'): {'pictures': '18.94 / 2.15', 'weights': 'error'},
-}
-PEER_SECONDS = {
-    ('mlp', 'weights'): 0.03,
-    ('mlp', 'pictures'): 0.26,
-    ('vgg', 'weights'): 0.01,
-    ('vgg', 'pictures'): 1.2,
-    ('resnet', 'pictures'): 2.6,
 }
 
 
@@ -163,6 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--peers', type=Path, help='folder with otfusion/*.safetensors')
     parser.add_argument('--data', type=Path, help='folder with the gzipped idx files of Fashion-MNIST')
+    parser.add_argument('--otfusion', type=Path, help='checkout of sidak/otfusion, to run it too')
     parser.add_argument('--only', choices=NETWORKS, help='measure one network')
     parser.add_argument('--report', action='store_true', help='write the table, run nothing')
     arguments = parser.parse_args()
@@ -182,6 +180,9 @@ def main() -> None:
                     key = {'what': 'trained', 'network': network, 'seed': seed}
                     measure(key, lambda n=network, s=seed: trained(bench, n, s))
             measure({'what': 'seconds', 'network': network}, lambda n=network: seconds(bench, n))
+            for source, target, method in PEER_RUNS if arguments.otfusion else ():
+                key = {'what': 'otfusion', 'network': network, 'source': source, 'target': target, 'method': method}
+                measure(key, lambda n=network, r=(source, target, method): peer(arguments, n, *r))
     report()
 
 
@@ -255,14 +256,38 @@ def seconds(bench: Bench, network: str) -> dict[str, Any]:
     acts = activations(a, x), activations(b, x)
     mapping = align(state, of_a, of_b, reference, activations=acts)
     plain, parents = fuse([mapping.tensors, reference], [0.5, 0.5]), [carried(acts[0], mapping, of_a, of_b), acts[1]]
+
+    def aligned() -> Any:
+        structures = structure_of(a, (2, 1, 28, 28)), structure_of(b, (2, 1, 28, 28))
+        seen = activations(a, x), activations(b, x)
+        return align(a.state_dict(), *structures, reference, activations=seen), structures, seen
+
+    def whole() -> None:
+        mine, structures, seen = aligned()
+        average = fuse([mine.tensors, reference], [0.5, 0.5])
+        repair(b, average, x, [carried(seen[0], mine, *structures), seen[1]], [0.5, 0.5])
+
     steps: dict[str, Callable[[], Any]] = {
         'tracing both': lambda: (structure_of(a, (2, 1, 28, 28)), structure_of(b, (2, 1, 28, 28))),
         'activations of both': lambda: (activations(a, x), activations(b, x)),
         'align by pictures': lambda: align(state, of_a, of_b, reference, activations=acts),
         'align by weights': lambda: align(state, of_a, of_b, reference),
         'regression': lambda: repair(b, plain, x, parents, [0.5, 0.5]),
+        'all of it by pictures': aligned,
+        'with regression': whole,
     }
     return {'seconds': {name: min(timed(step) for _ in range(7)) for name, step in steps.items()}}
+
+
+def peer(arguments: argparse.Namespace, *run: str) -> dict[str, Any]:
+    """What otfusion makes of the same networks and pictures."""
+    script = [sys.executable, '-W', 'ignore', '-O', str(Path(__file__).with_name('peer_otfusion.py'))]
+    folders = [str(folder) for folder in (arguments.otfusion, arguments.peers, arguments.data)]
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    result = subprocess.run([*script, *folders, *run], capture_output=True, text=True, env=environment)
+    if result.returncode:
+        raise RuntimeError(f'otfusion failed: {result.stderr[-500:]}')
+    return json.loads(result.stdout.splitlines()[-1])
 
 
 def timed(step: Callable[[], Any]) -> float:
@@ -339,27 +364,33 @@ def fusion_table(lines: list[dict[str, Any]]) -> list[str]:
         'no labels, no training. Matched by activations of 200 training *pictures*, by *weights*, by both, or, without',
         'data, by activations of 200 pictures of 1/f *noise*, alone or with the weights (what the package does).',
         'Then nothing, layers *rescaled* (REPAIR), or a *regression* of each layer, on the same 200 pictures.',
-        "otfusion's figures are the cited ones of the peers' README. One pair",
+        "otfusion: run beside ours, on the same pictures, in the settings of its README; cited: the peers' README. One pair",
         'of networks each: differences of 1 to 3 points establish nothing.',
         '',
-        '| network | fused | matched by | no repair | rescaled | regression | otfusion | parents |',
-        '|---|---|---|---|---|---|---|---|',
+        '| network | fused | matched by | no repair | rescaled | regression | otfusion | cited | parents |',
+        '|---' * 9 + '|',
     ]
+    peers = {tuple(line[key] for key in ('network', 'source', 'target', 'method')): line for line in of(lines, 'otfusion')}
     for line in sorted(of(lines, 'fused'), key=lambda line: list(NETWORKS).index(line['network'])):
         network, source, target, method = (line[key] for key in ('network', 'source', 'target', 'method'))
         parents = ', '.join(f'{alone[network, which]:.2f}' for which in (source, target) if (network, which) in alone)
         shown = ' | '.join(cell(line['fused'].get(kind)) for kind in REPAIRS)
-        peer = PEER.get((network, source, target), {}).get(method, '')
-        rows.append(f'| {network} | {source} + {target} | {method} | {shown} | {peer} | {parents} |')
+        theirs = result_of(peers.get((network, source, target, method)))
+        cited = CITED.get((network, source, target), {}).get(method, '')
+        rows.append(f'| {network} | {source} + {target} | {method} | {shown} | {theirs} | {cited} | {parents} |')
     rows += ['', '# Seconds of processor time, A with B, one thread, best of 7 runs', '']
     timings = of(lines, 'seconds')
     steps = list(timings[0]['seconds']) if timings else []
     rows += [f'| network | {" | ".join(steps)} | otfusion by pictures, by weights |', '|---|' + '---|' * (len(steps) + 1)]
     for line in timings:
-        peer = ', '.join(str(PEER_SECONDS.get((line['network'], method), 'error')) for method in METHODS[:2])
+        found = [peers.get((line['network'], 'A', 'B', method), {}).get('seconds') for method in METHODS[:2]]
         own = ' | '.join(f'{line["seconds"][step]:.3f}' for step in steps)
-        rows.append(f'| {line["network"]} | {own} | {peer} |')
-    return [*rows, '', "otfusion's seconds are cited too, measured at another time and perhaps on another kind of machine."]
+        rows.append(f'| {line["network"]} | {own} | {", ".join("-" if each is None else f"{each:.3f}" for each in found)} |')
+    return rows
+
+
+def result_of(line: dict[str, Any] | None) -> str:
+    return '' if line is None else 'error' if 'failure' in line else cell(line)
 
 
 def training_table(lines: list[dict[str, Any]]) -> list[str]:

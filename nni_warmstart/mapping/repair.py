@@ -122,7 +122,6 @@ def repair(
     model = deepcopy(model).eval()
     model.load_state_dict(state)
     goals = fuse(parents, weights)
-    moments = {path: fuse([_moments(each[path]) for each in parents], weights) for path in goals}
     done: set[str] = set()
 
     def correct(path: str, module: Any, args: tuple[Tensor, ...]) -> None:
@@ -133,7 +132,7 @@ def repair(
         if regress and _solvable(module, x):
             _regress(module, _read(module, x), goals[path])
         else:
-            _rescale(module, _moments(_rows(module.forward(x))), moments[path])
+            _rescale(module, _moments(_rows(module.forward(x))), fuse([_moments(each[path]) for each in parents], weights))
 
     for path in goals:
         model.get_submodule(path).register_forward_pre_hook(partial(correct, path))
@@ -171,7 +170,7 @@ def _regress(module: Any, x: Tensor, goal: Tensor) -> None:
         left, x = left - module.bias, F.pad(x, (0, 1), value=1.0)
     few = len(x) < x.shape[1]  # then the same solution costs less by way of the rows
     gram = (x @ x.T if few else x.T @ x).double()
-    strength = RIDGE * len(x) * x.square().mean().double().clamp_min(1e-12)
+    strength = RIDGE * (gram.trace() / x.shape[1]).clamp_min(1e-12 * len(x))
     factor = torch.linalg.cholesky(gram + strength * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
     if few:
         change = x.T.double() @ torch.cholesky_solve(left.double(), factor)
