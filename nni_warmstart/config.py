@@ -268,9 +268,8 @@ def _strategy(section: Mapping[str, Any]) -> NamedConfig:
         if key == 'source' and isinstance(value, list):
             for index, item in enumerate(value):
                 checked(item, f'strategy.source[{index}]', str, {})
-            continue
-        if kind is not None and not (optional and value is None):
-            checked(value, f'strategy.{key}', kind, {'low': low})
+        elif kind is not None and not (optional and value is None):
+            named.arguments[key] = checked(value, f'strategy.{key}', kind, {'low': low})
     if 'temperature' in named.arguments:
         named.arguments['temperature'] = _temperature(named.arguments['temperature'])
     if isinstance(named.arguments.get('source'), str) and named.arguments['source'] in ('none', 'None', ''):

@@ -12,6 +12,7 @@ from conftest import SMALL
 from test_cli import search
 
 from nni_warmstart.cli import main
+from nni_warmstart.config import parse_search
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,11 @@ def test_numbers_may_be_written_as_the_field_does(folder):
     assert search(folder, '--set', 'evaluator.weight_decay=3e-4') == 0
     settings = json.loads((folder / 'out' / 'settings.json').read_text())
     assert settings['evaluator']['weight_decay'] == 3e-4
+    of_strategy = {'arc_learning_rate': '3e-4', 'noise': '1e-3', 'average': '5e-1', 'warmup_epochs': 2.0}
+    document = {'data': {'name': 'digits'}, 'strategy': {'name': 'WarmStartDARTS', **of_strategy}}
+    arguments = parse_search(document, folder).strategy.arguments
+    assert arguments == {'arc_learning_rate': 3e-4, 'noise': 1e-3, 'average': 0.5, 'warmup_epochs': 2}
+    assert isinstance(arguments['warmup_epochs'], int)
 
 
 def test_wrong_files_give_one_line(folder, capsys):
