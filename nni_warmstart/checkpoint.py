@@ -74,11 +74,12 @@ def check(out: Path, settings: dict[str, Any]) -> None:
 
 
 def begin(out: Path, settings: dict[str, Any], *, resume: bool) -> None:
-    """Write down the settings of a run that is about to train; a new one forgets the checkpoint and result of an older."""
+    """Write down the settings of a run that is about to train; a new one forgets the checkpoint and results of an older, so
+    that none of these is taken for its own."""
     if not is_first():
         return
     if not resume:
-        for stale in (_path(out), out / 'result.json'):
+        for stale in (_path(out), out / 'result.json', out / 'architecture.json'):
             stale.unlink(missing_ok=True)
     write_json(out / 'settings.json', _plain(settings))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -24,6 +25,8 @@ from .measure import final_accuracy
 from .network import Network, check_format, chosen, export, inherited, is_blind
 from .search import adapted
 from .supernet import Supernet
+
+_logger = logging.getLogger(__name__)
 
 WEIGHTS = ('scratch', 'inherited')
 
@@ -78,6 +81,10 @@ def retrain(
     for kind in exports:
         check_format(kind)
     out, start = checkpoint.output_folder(out), time.perf_counter()
+    if out.resolve() == Path(run).resolve():
+        raise ConfigError(f'{out} is the folder of the search, whose results must stay; choose another --out.')
+    if config.evaluator.devices > 1:
+        _logger.warning('evaluator.devices = %d is for searches; a network is trained on one.', config.evaluator.devices)
     task = adapted(config)
     channels, side = task.train_x.shape[1:3]
     splits = learning(task, config.evaluator.val_share)
@@ -99,8 +106,6 @@ def retrain(
     training = {**settings.module(), 'flip': config.data.flip}
     training |= {'max_epochs': settings.max_epochs, 'max_seconds': settings.max_seconds}
     curve = train(network, splits, task.num_classes, training, out, seed=seed, resume=resume, progress=progress)
-    for kind in exports:
-        export(network, out / f'network.{kind}', torch.zeros(2, channels, side, side))
     mean, std = splits.train.mean.flatten().tolist(), splits.train.std.flatten().tolist()
     result = {
         'data': task.name,
@@ -112,7 +117,7 @@ def retrain(
         'measured_on': 'test' if len(task.test_x) else 'validation',
         'mean': mean,
         'std': std,
-        'files': ['network.safetensors', *(f'network.{kind}' for kind in exports)],
+        'files': ['network.safetensors'],
         'seed': seed,
         'seconds': time.perf_counter() - start,
         'versions': {name: version(name) for name in ('nni-warmstart', 'nni', 'torch', 'pytorch-lightning')},
@@ -128,6 +133,10 @@ def retrain(
         history={key: result[key] for key in ('data', 'weights', 'seed', 'final', 'measured_on', 'versions')},
     ).save(out / 'network.safetensors')
     storage.write_json(out / 'result.json', result)
+    for kind in exports:  # last: a network that cannot be exported is not lost
+        export(network, out / f'network.{kind}', torch.zeros(2, channels, side, side))
+        result['files'].append(f'network.{kind}')
+        storage.write_json(out / 'result.json', result)
     return result
 
 

@@ -115,6 +115,33 @@ def test_a_file_never_chooses_what_code_runs(searched):
         Network.load(path)
 
 
+def test_a_network_that_cannot_be_exported_is_not_lost(searched, monkeypatch, capsys):
+    def refuse(network, path, example) -> None:
+        raise ConfigError(f'it cannot be exported as {path.name}.')
+
+    monkeypatch.setattr('nni_warmstart.retrain.export', refuse)
+    assert retrain(searched, '--export', 'onnx') == 2
+    assert 'cannot be exported as network.onnx' in capsys.readouterr().err
+    assert json.loads((searched / 'net' / 'result.json').read_text())['files'] == ['network.safetensors']
+    Network.load(searched / 'net' / 'network.safetensors').build()
+
+
+def test_the_folder_of_the_search_is_kept(searched, capsys):
+    before = (searched / 'out' / 'result.json').read_bytes()
+    assert retrain(searched, '--out', str(searched / 'out' / '.')) == 2
+    assert 'is the folder of the search' in capsys.readouterr().err
+    assert (searched / 'out' / 'result.json').read_bytes() == before
+    assert (searched / 'out' / 'checkpoints' / 'last.ckpt').exists()
+
+
+def test_an_older_search_of_the_folder_is_not_retrained(searched, monkeypatch, capsys):
+    monkeypatch.setattr('nni_warmstart.search_module.SearchModule.training_step', lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        search(searched)
+    assert retrain(searched) == 2
+    assert 'architecture.json cannot be read' in capsys.readouterr().err
+
+
 def test_what_cannot_be_exported_says_so(tmp_path):
     class Stubborn(torch.nn.Module):
         def forward(self, x):
