@@ -118,26 +118,25 @@ class Chooser:
         if len(found) == 1 and not may_fuse:
             return next(iter(found.values())), []
         tried: dict[str, Probe] = {}
-        for rule, sources in found.items():
-            try:
-                tried[rule] = self._probe(sources)
-            except TransferError as failure:  # one that cannot be mapped must not stop the other
-                if rule == list(found)[-1] and not tried:
-                    raise
-                _logger.warning('%s is left out: %s', sources[0][0].name, failure)
+        for rule in list(found):
+            self._try(rule, found[rule], tried, last=rule == list(found)[-1])
         if may_fuse and self._best(tried) == 'nearest':
             found['fused'] = self.fused()[0]
-            tried['fused'] = self._probe(found['fused'])
+            self._try('fused', found['fused'], tried)
         best = self._best(tried)
         order = sorted(tried, key=lambda rule: (rule != best, tried[rule].error))
         return found[best], [Ranked(tried[rule].name, tried[rule].error, tried[rule].seconds) for rule in order]
 
-    def _probe(self, sources: Weighted) -> Probe:
-        """What they make of the target."""
+    def _try(self, rule: str, sources: Weighted, tried: dict[str, Probe], *, last: bool = False) -> None:
+        """Add what they make of the target; what cannot be mapped must not stop the others."""
         name = ' + '.join(each.name for each, _ in sources)
-        return Probe(
-            name, sources, copy.deepcopy(self.target), self._halves['train'], [self._halves['val']], **self.settings
-        )
+        halves = self._halves['train'], [self._halves['val']]
+        try:
+            tried[rule] = Probe(name, sources, copy.deepcopy(self.target), *halves, **self.settings)
+        except TransferError as failure:
+            if last and not tried:
+                raise
+            _logger.warning('%s is left out: %s', name, failure)
 
     def _best(self, tried: dict[str, Probe]) -> str:
         """The first that is within a standard error of the best."""

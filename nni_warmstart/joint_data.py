@@ -70,7 +70,8 @@ class JointData(LightningDataModule):
     def some(self, part: str, at_most: int = 1024) -> Any:
         """Loader of a half, 'train' or 'val', with at most so many pictures of every dataset, each once."""
         parts = [each.part(stratified_part(each.y, at_most, seed=0)) for each in self._parts(part)]
-        return DataLoader(_numbered(parts), batch_sampler=_EveryBatch([len(each) for each in parts], self.batch_size))
+        batches = _EveryBatch([len(each) for each in parts], self.batch_size, all_first=True)
+        return DataLoader(_numbered(parts), batch_sampler=batches)
 
     def _parts(self, part: str) -> list[Images]:
         return [getattr(splits, part) for splits in self.splits.values()]
@@ -103,17 +104,24 @@ class _RandomBatches(Sampler[list[int]]):
 
 
 class _EveryBatch(Sampler[list[int]]):
-    """Every picture once, in batches of one dataset each, in a fixed mixed order: NNI's strategies teach alphas by it."""
+    """Every picture once, in batches of one dataset each, in a fixed mixed order: NNI's strategies teach alphas by it.
 
-    def __init__(self, sizes: list[int], batch_size: int) -> None:
+    With ``all_first`` it begins with a batch of each dataset, for those who look at the first batches only.
+    """
+
+    def __init__(self, sizes: list[int], batch_size: int, *, all_first: bool = False) -> None:
         generator = torch.Generator().manual_seed(0)
-        batches, start = [], 0
+        batches, firsts, start = [], [], 0
         for size in sizes:
             order = torch.randperm(size, generator=generator) + start
             parts = max(1, min(-(-size // batch_size), size // 2))  # batch norm cannot train on a single picture
+            firsts.append(len(batches))
             batches += [part.tolist() for part in order.tensor_split(parts)]
             start += size
-        self.batches = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+        mixed = torch.randperm(len(batches), generator=generator).tolist()
+        if all_first:
+            mixed.sort(key=lambda index: index not in firsts)
+        self.batches = [batches[index] for index in mixed]
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -167,6 +167,14 @@ def test_entries_of_unknown_spaces_stop_no_rule(tmp_path, rule):
     assert strategy.report.source == 'good'
 
 
+def test_a_wider_source_of_an_unknown_space_is_mapped_by_its_weights(tmp_path):
+    wider = introspect.mutate(NasBench201(stem_out_channels=8, num_modules_per_stack=1, num_labels=3), 'DARTS')
+    foreign = Supernet.from_model(wider, name='foreign', dataset=make_task())
+    foreign = replace(foreign, space={'name': 'newspace', 'arguments': {}})
+    strategy = run(WarmStartDARTS(source=foreign), tmp_path, epochs=1)
+    assert strategy.report.share_inherited > 0.9
+
+
 @pytest.mark.parametrize('rule', ['nearest', 'auto'])
 def test_entries_that_cannot_be_mapped_stop_no_rule(tmp_path, rule):
     both = SupernetZoo(tmp_path / 'zoo')

@@ -63,6 +63,16 @@ def test_transported_head_needs_a_sketch_and_every_class(source):
         transfer(source, target(4), head='ot')
 
 
+def test_rows_of_a_dataset_without_pictures_stay_fresh(source):
+    kept = target(5).state_dict()
+    model = target(5)
+    transfer(source, model, data=batches(3), heads={'a': (0, 3), 'b': (3, 5)}, keep=0.0)
+    name = find_head(model)
+    now = model.state_dict()
+    assert torch.equal(now[f'{name}.weight'][3:], kept[f'{name}.weight'][3:])
+    assert not torch.equal(now[f'{name}.weight'][:3], kept[f'{name}.weight'][:3])
+
+
 @pytest.mark.parametrize('heads', [{'a': (0, 7)}, {'a': (2, 2)}, {'a': (-1, 2)}])
 def test_heads_beyond_the_classifier(source, heads):
     with pytest.raises(TransferError, match=r'heads = .*, but the classifier has rows 0 to 3 only'):

@@ -23,6 +23,15 @@ def test_every_validation_picture_comes_once():
     assert min(map(len, _EveryBatch([65, 3, 9], batch_size=8).batches)) > 1  # batch norm needs two pictures
 
 
+def test_the_first_batches_may_be_of_all_datasets():
+    sizes = [40, 6, 30, 2]
+    mixed, first = (_EveryBatch(sizes, batch_size=4, all_first=each) for each in (False, True))
+    starts = torch.tensor(sizes).cumsum(0)
+    seen = [int(torch.searchsorted(starts, batch[0], right=True)) for batch in first.batches[:4]]
+    assert sorted(seen) == [0, 1, 2, 3]
+    assert sorted(map(tuple, mixed)) == sorted(map(tuple, first))
+
+
 def test_weights_tilt_the_draw():
     torch.manual_seed(0)
     batches = list(_RandomBatches([900, 100, 100], 8, 4000, 1e9, [1.0, 3.0, 1.0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import introspect
-from ..errors import TransferError
+from ..errors import TransferError, WarmStartError
 from ..supernet import Supernet
 from . import alphas
 from .axes import Axes
@@ -21,6 +22,8 @@ from .narrowing import narrow, regressing, selecting, weight_covariances
 from .report import TensorOrigin
 from .spaces import Couple
 from .structure import Structure, structure_of
+
+_logger = logging.getLogger(__name__)
 
 LEAST = 0.1
 """Share of a target's weights that must have a partner in the source; with less the two have nothing in common."""
@@ -301,12 +304,17 @@ def _narrower(
 
 def rebuilt(source: Supernet, pictures: Tensor) -> nn.Module | None:
     """A source as a network, if its space is known here and takes such pictures."""
-    if 'name' not in source.space or pictures.shape[1] != source.pictures[0]:
+    if 'name' not in source.space:
         return None
-    model = source.build().to(pictures.device)
     try:
+        if pictures.shape[1] != source.pictures[0]:
+            return None
+        model = source.build().to(pictures.device)
         with introspect.best_path(model), modes_kept(model), torch.no_grad():
             model.eval()(pictures[:2])
+    except WarmStartError as error:  # a space that this installation does not know
+        _logger.warning('%s is mapped by its weights alone: %s', source.name, error)
+        return None
     except RuntimeError:  # too small for all its pooling, say
         return None
     return model

@@ -291,6 +291,8 @@ def _fit_head(
         raise TransferError('the features of data are not finite; look for NaN or infinite pixels in the pictures.')
     for start, stop in heads.values():
         chosen = (labels >= start) & (labels < stop)
+        if not chosen.any():  # of many datasets, one that is not among the first pictures
+            continue
         x, y, rows = features[chosen], labels[chosen] - start, stop - start
         if head == 'ridge':
             weight, bias = ridge(x, y, rows, bias=module.bias is not None)
