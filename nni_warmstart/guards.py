@@ -53,14 +53,15 @@ def capped(model: nn.Module, sample: dict[str, Any], cap: int) -> dict[str, Any]
     sample
         Its architecture, as exported.
     cap
-        Operations per cell; the choices of a cell share the part of their label before the slash.
+        Operations per cell; the choices of a cell share their label up to the last slash, a space's prefix aside.
     """
     free: dict[str, list[tuple[float, str, str]]] = defaultdict(list)
     for label, options in introspect.operations(model, sample).items():
         if options[sample[label]].parameter_free:
             others = [(option.probability, name) for name, option in options.items() if not option.parameter_free]
             if others:
-                free[label.partition('/')[0]].append((options[sample[label]].probability, label, max(others)[1]))
+                cell = introspect.cell_of(model, label)
+                free[cell].append((options[sample[label]].probability, label, max(others)[1]))
     result = dict(sample)
     for members in free.values():
         for _, label, other in sorted(members, reverse=True)[cap:]:

@@ -227,6 +227,12 @@ def operations(model: nn.Module, sample: dict[str, Any]) -> dict[str, dict[str, 
     return found
 
 
+def cell_of(model: nn.Module, label: str) -> str:
+    """What the choices of a cell have in common: their label up to the last slash, without the space's ``label_prefix``."""
+    label = label.removeprefix(f'{getattr(model, "_label_prefix", None)}/')
+    return label.rpartition('/')[0] or label
+
+
 def _options(alpha: Tensor, names: Any, candidates: Any) -> dict[str, Option]:
     probabilities = torch.softmax(alpha.detach(), -1).tolist()
     return {

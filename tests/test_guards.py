@@ -63,6 +63,19 @@ def test_an_identity_is_kept_whatever_it_is_called():
     assert guards.without_zeros(model, {'body': 'none'}) == {'body': 'none'}
 
 
+def test_a_prefix_of_labels_is_no_cell():
+    class Prefixed(ModelSpace, label_prefix='backbone'):
+        def __init__(self) -> None:
+            super().__init__()
+            options = lambda: {'conv': nn.Conv2d(3, 3, 1), 'skip': nn.Identity()}  # noqa: E731
+            self.cells = nn.ModuleList(LayerChoice(options(), label=f'cell{i}') for i in range(4))
+
+    model = introspect.mutate(Prefixed(), 'DARTS')
+    sample = {label: 'skip' for label in introspect.choices(model)}
+    assert set(sample) == {f'backbone/cell{i}' for i in range(4)}
+    assert capped(model, sample, 1) == sample
+
+
 def test_the_cap_in_cells_that_choose_inputs():
     model = introspect.mutate(DartsSpace(width=4, num_cells=3, num_classes=3, image_size=8), 'DARTS')
     with torch.no_grad():
