@@ -60,6 +60,9 @@ class JointModule(LightningModule):
         Validation accuracy of every dataset after the last epoch.
     """
 
+    normalises_by_batch = True
+    """Validation does not need the running statistics of batch norms."""
+
     def __init__(
         self,
         heads: dict[str, tuple[int, int]],

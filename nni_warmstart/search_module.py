@@ -40,7 +40,8 @@ else:
 
 
 class SearchModule(_Base):
-    """Mixed into NNI's one-shot Lightning modules; adds, and changes nothing in the training itself.
+    """Mixed into NNI's one-shot Lightning modules; adds, and changes nothing in the training itself but the alphas' rate
+    where they are ``paced``.
 
     - Alphas enter the optimizer in the order of their labels, so that a resumed search gives each its own moments.
     - The validation loader validates. Validation leaves no trace: the random generators and the batch-norm statistics are
@@ -58,7 +59,8 @@ class SearchModule(_Base):
     """Gives validation batches for the eigenvalue."""
 
     average = 0.0
-    """Epochs over which the weights that are validated, tested and kept are averaged; 0 for the last ones."""
+    """Epochs over which the weights that are validated, tested and kept are averaged; 0 for the last ones. These are taken,
+    too, where batch-norm statistics cannot be estimated for averaged ones: with a validation step of the user's own."""
 
     refit_head = False
     """Whether the averaged weights have a classifier that is fitted to their features."""
@@ -68,6 +70,9 @@ class SearchModule(_Base):
 
     warm_start: dict[str, Any] | None = None
     """The strategy's report as plain data; a resumed search has that of its beginning."""
+
+    run = ''
+    """Identity of a search, which a resumed one keeps."""
 
     seconds_before = 0.0
     begun = 0.0
@@ -98,7 +103,7 @@ class SearchModule(_Base):
     # -- training ----------------------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
-        if self.average:
+        if self.average and self._can_average():
             self._start_averaging()
         if self.paced:
             self._pace_alphas()
@@ -130,6 +135,10 @@ class SearchModule(_Base):
         with quiet_randomness(), introspect.best_path(self.model):
             torch.manual_seed(0)  # a run that goes on after its last epoch comes to the same
             self._calibrate(self._head_share(self.current_epoch))
+
+    def _can_average(self) -> bool:
+        by_batch = getattr(self.training_module, 'normalises_by_batch', False)
+        return self._knows_inputs() or by_batch or not batchnorm.batch_norms(self.model)
 
     def _start_averaging(self) -> None:
         self._averaged = WeightAverage(self.training_module, self.average * self.trainer.num_training_batches)
@@ -202,6 +211,7 @@ class SearchModule(_Base):
             nni.report_intermediate_result(figures)
 
     def on_fit_end(self) -> None:
+        self.to(self.trainer.strategy.root_device)  # from which Lightning has taken it before this hook
         self._draw_on()  # where it was resumed after its last epoch: an export may draw numbers
         if self._averaged is None and self._earlier is not None:  # it went on after its last epoch: nothing was trained
             self._start_averaging()
@@ -216,6 +226,7 @@ class SearchModule(_Base):
         if test is not None:
             self.final['test_accuracy'] = test
         self.final = self.trainer.strategy.broadcast(self.final)
+        self.cpu()
         if 'default' in self.final and self._reports_to_nni():
             nni.report_final_result(self.final)
 
@@ -250,7 +261,7 @@ class SearchModule(_Base):
         """Dominant eigenvalue of the Hessian of the loss on one validation batch."""
         assert self.held_out is not None
         state = random_state(self._generators())
-        batch = self.transfer_batch_to_device(next(iter(self.held_out())), self.device, 0)
+        batch = self._on_device(next(iter(self.held_out())))
         alphas = introspect.arch_parameters(self.model)
         learning = [alpha.requires_grad for alpha in alphas]  # not while NNI warms up the weights
         with self._evaluating(introspect.every_path, calibrate=True), self._silent(), torch.enable_grad():
@@ -319,7 +330,7 @@ class SearchModule(_Base):
         data = getattr(self.trainer, 'datamodule', None)
         if data is None or not is_overridden('test_dataloader', data, LightningDataModule):
             return None
-        if not self._is_nnis('validation_step') or 'acc' not in getattr(self.training_module, 'metrics', {}):
+        if not self._knows_inputs() or 'acc' not in getattr(self.training_module, 'metrics', {}):
             return None  # only the evaluator knows how to feed the model, and what its outputs mean
         data.setup('test')
         loader = data.test_dataloader()
@@ -327,9 +338,18 @@ class SearchModule(_Base):
             return None
         state = random_state(self._generators())
         with self._evaluating(calibrate=True, head=self._head_share(self.current_epoch)):
-            accuracy = accuracy_on(self.model, loader, self.device)
+            accuracy = accuracy_on(self.model, ((self._on_device(x), y) for x, y in loader), self.device)
         set_random_state(state, self._generators())
         return accuracy
+
+    def _on_device(self, batch: Any) -> Any:
+        """A batch as the trainer gives it to the model: in its place and precision."""
+        batch = self.trainer.precision_plugin.convert_input(batch)
+        return self.transfer_batch_to_device(batch, self.device, 0)
+
+    def _knows_inputs(self) -> bool:
+        """Whether the model takes inputs as the loader has them, as NNI's own step gives them to it."""
+        return self._is_nnis('validation_step')
 
     def _is_nnis(self, method: str) -> bool:
         """Whether the evaluator has this method from NNI's supervised learning: no override of the user's."""
@@ -364,8 +384,8 @@ class SearchModule(_Base):
         return (1 - progress) / 2 if self.refit_head else 0.0
 
     def _calibrate(self, head: float) -> None:
-        if self.calibration is None or not self._is_nnis('validation_step'):
-            return  # only NNI's own step gives the model the inputs as the loader has them
+        if self.calibration is None or not self._knows_inputs():
+            return
         if batchnorm.batch_norms(self.model):
             batchnorm.reestimate(self.model, (inputs for inputs, _ in self._calibration_batches()))
         if head:
@@ -376,7 +396,7 @@ class SearchModule(_Base):
         seen = 0
         for batch in self.calibration():
             inputs, targets = batch
-            yield self.transfer_batch_to_device(inputs, self.device, 0), targets
+            yield self._on_device(inputs), targets
             seen += len(targets)
             if seen >= self.max_calibration_samples:
                 return
@@ -391,6 +411,7 @@ class SearchModule(_Base):
             'samples': json.dumps(self.samples),  # labels of NNI are no plain text
             'alphas': json.dumps(self.alphas),
             'warm_start': json.dumps(self.warm_start),
+            'run': self.run,
             'seconds': self.seconds,
             'random': random_state(self._generators()),
         }  # fmt: skip
@@ -403,6 +424,7 @@ class SearchModule(_Base):
             unknown = json.dumps([{} for _ in self.curve])  # a checkpoint from before they were recorded
             self.alphas = json.loads(checkpoint[STATE].get('alphas', unknown))
             self.warm_start = json.loads(checkpoint[STATE].get('warm_start', 'null'))
+            self.run = checkpoint[STATE].get('run', self.run)
             self.seconds_before = checkpoint[STATE].get('seconds', 0.0)
             self._earlier = checkpoint[STATE].get('averaged')
             self._random = checkpoint[STATE]['random']

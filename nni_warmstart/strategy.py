@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -75,7 +76,8 @@ class WarmStartDARTS(DARTS):
         Of Adam for the alphas. None for NNI's 3e-4 after a cold start, and after a warm one for a rate at which they travel
         as far as in DARTS's own search, at most 0.03; see :mod:`nni_warmstart.alpha_rate`.
     save_to
-        A zoo or a folder in which the trained supernet is remembered afterwards.
+        A zoo or a folder in which the trained supernet is remembered afterwards; a search that goes on takes the place of
+        what it left there before.
     parameter_free_cap
         Operations without parameters (skip, pooling) that an exported architecture may have in a cell; the one that gives
         zeros is then replaced by the next one. See :mod:`nni_warmstart.guards`. None for two after a warm start, whose
@@ -148,8 +150,8 @@ class WarmStartDARTS(DARTS):
             penalty = LivePenalty(module.penalty, lambda: module.model)
             del module.penalty  # a submodule, which gives no place to another object
             module.penalty = cast(Any, penalty)
-        module.average, module.refit_head, module.begun = self.average, self.refit_head, time.perf_counter()
-        module.paced = self.paced
+        module.average, module.refit_head, module.paced = self.average, self.refit_head, self.paced
+        module.run, module.begun = uuid.uuid4().hex, time.perf_counter()
         module.parameter_free_cap, module.stop_on_eigenvalue = self.parameter_free_cap, self.stop_on_eigenvalue
         return module
 
@@ -218,14 +220,23 @@ class WarmStartDARTS(DARTS):
         self.report = module.trainer.strategy.broadcast(self.report)  # of several devices, the first one's was started from
         if self.save_to is not None and module.trainer.is_global_zero:
             zoo = open_zoo(self.save_to)
-            history: dict[str, Any] = {'curve': self.curve}
+            history: dict[str, Any] = {'curve': self.curve, 'run': module.run}
             if isinstance(module.training_module, JointModule):
                 data = module.trainer.datamodule
                 supernet = remembered(module.training_module, data, self.supernet, name='new', history=history)
             else:
                 supernet = Supernet.from_strategy(self, name='new', dataset=self._loader('train'), history=history)
-            name = zoo.add_numbered(supernet, type(self.supernet).__name__.lower())
+            name = self._remember(supernet, zoo, module)
             _logger.info('Remembered the supernet as %r in %s.', name, zoo)
+
+    def _remember(self, supernet: Supernet, zoo: SupernetZoo, module: SearchModule) -> str:
+        """Add a supernet, in the place of what the same search left before it was resumed."""
+        if module.seconds_before:
+            for entry in zoo.entries():
+                if entry.history.get('run') == module.run:
+                    zoo.add(supernet.renamed(entry.name))
+                    return entry.name
+        return zoo.add_numbered(supernet, type(self.supernet).__name__.lower())
 
 
 class WarmStartGumbelDARTS(WarmStartDARTS, GumbelDARTS):

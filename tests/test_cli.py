@@ -173,6 +173,14 @@ def test_a_resumed_search_keeps_its_source(folder):
     after = json.loads((folder / 'out' / 'result.json').read_text())
     assert (after['source'], after['warm_start']) == (before['source'], before['warm_start'])
     assert after['source'] == 'first'
+    assert len(zoo) == 1  # the same search is not remembered twice
+    assert search(folder, *settings, '--resume', '--set', 'evaluator.max_epochs=3') == 0
+    assert len(zoo) == 1
+    (entry,) = zoo.entries()
+    assert len(entry.history['curve']) == 3
+    assert search(folder, '--out', str(folder / 'again'), '--set', 'strategy.name=WarmStartDARTS', '--set',
+                  f'strategy.save_to={zoo.root}') == 0  # fmt: skip
+    assert len(zoo) == 2
 
 
 def test_a_killed_pretraining_resumes_to_the_same_supernet(folder, capsys):

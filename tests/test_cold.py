@@ -36,6 +36,18 @@ def test_same_weights_alphas_and_architecture(upstream, ours, tmp_path):
     assert runs[1].report is None
 
 
+@pytest.mark.parametrize('precision', ['64-true', 'bf16-true'])
+def test_other_precisions(precision, tmp_path, task):
+    trainer = Trainer(max_epochs=2, precision=precision, default_root_dir=tmp_path, logger=False, enable_checkpointing=False)
+    module = ClassificationModule(num_classes=task.num_classes)
+    data = ByStage(replace(task, train_x=task.train_x.float() / 255))
+    evaluator = Lightning(module, trainer, datamodule=data)
+    strategy = WarmStartDARTS(stop_on_eigenvalue=precision == '64-true', average=1.0)
+    strategy(RawFormatModelSpace(small_space(), evaluator), SequentialExecutionEngine())
+    assert len(strategy.curve) == 2
+    assert 0 <= strategy.oneshot_module.final['test_accuracy'] <= 1
+
+
 def test_reports_every_epoch(tmp_path):
     torch.manual_seed(0)
     strategy = run(WarmStartDARTS(), tmp_path, epochs=3)
@@ -137,6 +149,16 @@ def test_users_own_evaluators_are_left_to_feed_the_model(tmp_path, task):
     assert module.calls == ['start', 'end', 'start', 'end', 'fit end']
     assert len(strategy.curve) == 2
     assert 'default' in strategy.curve[-1]
+
+
+def test_no_averages_without_batch_norm_statistics_for_them(tmp_path, task):
+    states = []
+    for average in (0.0, 1.0):
+        torch.manual_seed(0)
+        strategy = WarmStartDARTS(average=average)
+        users_search(strategy, tmp_path, ByStage(task))
+        states.append(strategy.supernet.state_dict())
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
 
 
 def test_nnis_evaluator_with_a_data_module_by_stage(tmp_path, task):
