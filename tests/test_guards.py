@@ -71,7 +71,7 @@ def test_a_prefix_of_labels_is_no_cell():
             self.cells = nn.ModuleList(LayerChoice(options(), label=f'cell{i}') for i in range(4))
 
     model = introspect.mutate(Prefixed(), 'DARTS')
-    sample = {label: 'skip' for label in introspect.choices(model)}
+    sample = dict.fromkeys(introspect.choices(model), 'skip')
     assert set(sample) == {f'backbone/cell{i}' for i in range(4)}
     assert capped(model, sample, 1) == sample
 
