@@ -9,7 +9,7 @@ from nni.nas.hub.pytorch import NasBench201
 from test_mapping import mobile, trained
 
 from nni_warmstart import Supernet, TransferError, WarmStartDARTS, introspect, transfer
-from nni_warmstart.search_spaces import DartsSpace
+from nni_warmstart.search_spaces import DartsSpace, NasBench201Space
 
 
 def test_fused_with_itself_is_itself():
@@ -45,6 +45,19 @@ def test_sources_are_fused_where_cells_move_to_another_resolution():
     sources = [Supernet.from_model(space(width, 3, width), name=f'w{width}') for width in (2, 4)]
     report = transfer(sources, space(3, 4, 1), data=(torch.randn(32, 3, 8, 8), torch.arange(32) % 3))
     assert report.share_inherited > 0.99
+
+
+def test_sources_are_fused_where_all_layers_are_at_another_resolution():
+    sources = [
+        Supernet.from_model(
+            introspect.mutate(NasBench201Space(width=4, image_size=8, stem_stride=stride), 'DARTS'), name=name
+        )
+        for stride, name in ((1, 'fine'), (2, 'coarse'))
+    ]
+    target = introspect.mutate(NasBench201Space(width=4, image_size=8), 'DARTS')
+    report = transfer(sources, target, head='random', data=(torch.randn(300, 3, 8, 8), torch.arange(300) % 10))
+    assert report.share_inherited > 0.99
+    assert 'fused' in {origin.how for origin in report.origins}
 
 
 def test_added_blocks_of_fused_sources_start_as_the_identity():

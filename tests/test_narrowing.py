@@ -75,6 +75,20 @@ def loaded(model: nn.Module, options: dict) -> nn.Module:
     return target.eval()
 
 
+def test_layers_at_another_resolution_are_not_refitted():
+    def net(stride: int) -> nn.Sequential:
+        torch.manual_seed(stride)
+        first = nn.Conv2d(3, 8 // stride, 3, stride, 1, bias=False)
+        return nn.Sequential(first, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8 // stride, 5)).eval()
+
+    source, target, many = net(1), net(2), pictures(8192)
+    of_source, of_target = structure_of(source, SHAPE), structure_of(target, SHAPE)
+    mapping = narrow(source, of_source, target, of_target, many)  # so many that one place of each picture is looked at
+    kept = source[0].weight.flatten(1)
+    for row in mapping.tensors['0.weight'].flatten(1):
+        assert (kept - row).abs().amax(1).min() < 1e-6
+
+
 def without_data(model: nn.Module) -> dict:
     source, state = structure_of(model, SHAPE), model.state_dict()
     covariances = weight_covariances(state, source)

@@ -15,6 +15,7 @@ from .axes import IN, OUT
 from .correspond import Correspondence, correspond
 from .coupling import aligned
 from .mapper import Mapping, evenly, map_tensors
+from .patches import Activations
 from .projection import averaging, project, sharing
 from .spaces import Couplings, Occurrences, Space, occurrences, place
 from .structure import Structure
@@ -32,7 +33,7 @@ def align(
     target: Structure,
     reference: dict[str, Tensor],
     *,
-    activations: tuple[_State, _State] | None = None,
+    activations: tuple[Activations, Activations] | None = None,
     weights: bool | None = None,
     narrow: str = 'merge',
     skip: frozenset[str] = frozenset(),
@@ -78,7 +79,7 @@ def align(
     pairs = {mine: theirs for mine, theirs in found.tensors.items() if mine not in skip and theirs in state}
     matching = _Matching(state, source, target, reference, pairs, narrow)
     gains = {} if activations is None else matching.correlations(*activations)
-    matching.descend(gains, activations is None if weights is None else weights)
+    matching.descend(gains, not gains if weights is None else weights)
     return map_tensors(state, source, target, couple=matching.couple, skip=skip, correspondence=found)
 
 
@@ -144,10 +145,9 @@ class _Matching:
             place(coupling, self.couple(theirs, mine), *both)
         return coupling
 
-    def correlations(self, theirs: _State, mine: _State) -> dict[_Pair, Tensor]:
+    def correlations(self, theirs: Activations, mine: Activations) -> dict[_Pair, Tensor]:
         """Correlations of what the layers make, summed over all layers that make channels of a space at one resolution."""
         gains: dict[_Pair, Tensor] = {}
-        apart: tuple[tuple[str, str], int, int] | None = None
         for pair in self.order:
             for name, axis in self.places[pair]:
                 paths = self.pairs[name].rpartition('.')[0], name.rpartition('.')[0]
@@ -155,17 +155,15 @@ class _Matching:
                     continue
                 if paths[0] not in theirs or paths[1] not in mine:
                     continue
-                a, b = theirs[paths[0]], mine[paths[1]]
-                if len(a) != len(b):  # another resolution, or other pictures
-                    apart = apart or (paths, len(a), len(b))
+                if theirs.places[paths[0]] != mine.places[paths[1]]:
                     continue
+                a, b = theirs[paths[0]], mine[paths[1]]
+                if len(a) != len(b):
+                    raise TransferError(
+                        f'activations of {paths[0]!r} have {len(a)} rows and those of {paths[1]!r} {len(b)}; '
+                        'take both on the same pictures.'
+                    )
                 self._add(gains, pair, name, axis, (_standard(a).T @ _standard(b)).cpu())
-        if apart and not gains:
-            paths, *rows = apart
-            raise TransferError(
-                f'activations of {paths[0]!r} have {rows[0]} rows and those of {paths[1]!r} {rows[1]}; '
-                'take both on the same pictures.'
-            )
         return gains
 
     def _add(self, gains: dict[_Pair, Tensor], pair: _Pair, name: str, axis: int, gain: Tensor) -> None:

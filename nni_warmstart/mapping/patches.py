@@ -14,8 +14,29 @@ def is_plain(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d) and module.padding_mode == 'zeros' and not isinstance(module.padding, str)
 
 
+class Activations(dict[str, Tensor]):
+    """Path of a module -> what it makes of some pictures, shape ``(rows, channels)``.
+
+    Attributes
+    ----------
+    places
+        Path of a module -> its outputs per picture and channel, of which the rows may be a part.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: dict[str, int] = {}
+
+
+def count(y: Tensor) -> int:
+    """Outputs per picture and channel: channels are the second dimension, the last one of two or three."""
+    return y[0, 0].numel() if y.dim() > 3 else y[0, ..., 0].numel()
+
+
 def places(module: Any, x: Tensor) -> int:
-    """Outputs of a convolution per picture and channel."""
+    """Outputs of a linear layer or convolution per picture and channel."""
+    if isinstance(module, nn.Linear):
+        return count(x)
     return _columns(module, x, 0) * _columns(module, x, 1)
 
 

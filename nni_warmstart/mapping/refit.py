@@ -16,7 +16,7 @@ from .axes import OUT
 from .batchnorm import reestimate
 from .mapper import Mapping
 from .modes import modes_kept
-from .patches import at, is_plain, patches, places
+from .patches import at, count, is_plain, patches, places
 from .projection import averaging
 from .structure import Structure
 
@@ -35,6 +35,8 @@ class Seen:
         Name of a weight -> covariance of the channels that it reads, shape ``(n_in, n_in)``.
     made
         Name of a weight -> outputs of its layer at sampled positions, shape ``(rows, n_out)``.
+    places
+        Name of a weight -> outputs of its layer per picture and channel.
     spread
         Name of a batch norm's weight -> standard deviation of each of its inputs, shape ``(n,)``.
     outputs
@@ -43,6 +45,7 @@ class Seen:
 
     covariances: dict[str, Tensor] = field(default_factory=dict)
     made: dict[str, Tensor] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)
     spread: dict[str, Tensor] = field(default_factory=dict)
     outputs: Tensor = field(default_factory=lambda: torch.zeros(0))
 
@@ -67,6 +70,7 @@ def observe(model: nn.Module, pictures: Tensor, *, rows: int = 8192) -> Seen:
             x = x - x.mean(0)
             seen.covariances[name] = (x.T @ x / len(x)).cpu()  # couplings are made of them, on the processor
             seen.made[name] = _sampled(module, output, rows).clone()
+            seen.places[name] = count(output)
 
     def norm(module: Any, inputs: Any, output: Tensor, name: str) -> None:
         seen.spread.setdefault(name, _spread(inputs[0]))
@@ -88,9 +92,10 @@ def refit(
 ) -> Tensor:
     r"""Fit each layer of the narrow network, in the order of execution, to the source's output on what it really reads.
 
-    A convolution or linear layer gets the ridge regression of :math:`Q^\top y`, the source's outputs at the kept channels,
-    on its own input patches, penalised by the distance to its mapped weights; a batch norm's scale is multiplied by the
-    share of the standard deviation that was recovered, which makes its output the least-squares prediction too.
+    A convolution or linear layer at the source's resolution gets the ridge regression of :math:`Q^\top y`, the source's
+    outputs at the kept channels, on its own input patches, penalised by the distance to its mapped weights; a batch norm's
+    scale is multiplied by the share of the standard deviation that was recovered, which makes its output the least-squares
+    prediction too.
 
     Parameters
     ----------
@@ -133,6 +138,8 @@ def refit(
         x = None if y is None else _read(module, inputs[0], rows)
         if y is None or x is None or len(x) != len(y):
             return
+        if seen.places[mapping.correspondence.tensors[name]] != places(module, inputs[0]):
+            return  # at another resolution the sampled places are others
         weight = module.weight.flatten(1)
         mean = x.mean(0)
         x, missing = x - mean, y - y.mean(0)

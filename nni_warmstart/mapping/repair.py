@@ -18,12 +18,9 @@ from .axes import OUT
 from .fusion import fuse
 from .mapper import Mapping
 from .modes import modes_kept
-from .patches import at, is_plain, patches, places
+from .patches import Activations, at, count, is_plain, patches, places
 from .projection import averaging, project
 from .structure import Structure
-
-Activations = dict[str, Tensor]
-"""Path of a module -> what it makes of some pictures, shape ``(rows, channels)``."""
 
 ROWS = 8192  # of activations kept per module
 RIDGE = 1e-2  # of the regression, in units of the mean square of what is read, times the number of rows
@@ -36,11 +33,11 @@ def activations(model: nn.Module, inputs: Tensor) -> Activations:
     Of each picture equally many places are kept, the same in every network, in all about 8192 rows per module. Of a module
     that runs several times it is the first run; one that doesn't run is missing.
     """
-    made: Activations = {}
+    made = Activations()
 
     def keep(path: str, module: nn.Module, args: Any, output: Any) -> None:
         if path not in made and isinstance(output, Tensor):
-            made[path] = _rows(output)
+            made[path], made.places[path] = _rows(output), count(output)
 
     with modes_kept(model), ExitStack() as hooks:
         for path, module in _layers(model).items():
@@ -67,7 +64,7 @@ def noise(shape: tuple[int, ...], seed: int = 0) -> Tensor:
 
 def carried(theirs: Activations, mapping: Mapping, source: Structure, target: Structure) -> Activations:
     """A source's activations in the channels of a target: what the target's modules would make if nothing were lost."""
-    result: Activations = {}
+    result = Activations()
     for mine, other in mapping.correspondence.tensors.items():
         a, b = target.channels.tensors[mine], source.channels.tensors[other]
         path, origin = mine.rpartition('.')[0], other.rpartition('.')[0]
