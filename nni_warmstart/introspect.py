@@ -215,7 +215,11 @@ def operations(model: nn.Module, sample: dict[str, Any]) -> dict[str, dict[str, 
     In a cell these are the operations on the edges that ``sample`` keeps.
     """
     found: dict[str, dict[str, Option]] = {}
+    repeats = [module for module in model.modules() if isinstance(module, ProxylessMixedRepeat)]
+    depths = {id(block) for module in repeats for block in _optional(module)}
     for module in model.modules():
+        if id(module) in depths:
+            continue
         if isinstance(module, DifferentiableMixedCell):
             for node, edges in enumerate(cast(Any, module.ops), start=module.num_predecessors):
                 for k in range(module.num_ops_per_node):
@@ -265,7 +269,9 @@ def best_sample(model: nn.Module) -> dict[str, Any]:
             sample[str(module.label)] = module.names[int(module._arch_alpha.argmax())]
         elif isinstance(module, ProxylessMixedInput):
             sample[str(module.label)] = _best_inputs(module)
-        elif isinstance(module, BaseSuperNetModule) and not isinstance(module, ProxylessMixedRepeat):
+        elif isinstance(module, ProxylessMixedRepeat):
+            sample[str(module.depth_choice.label)] = _best_depth(module)
+        elif isinstance(module, BaseSuperNetModule):
             sample.update(module.export(memo=sample))
     return sample
 
@@ -288,6 +294,20 @@ def best_path(model: nn.Module) -> Iterator[None]:
         for module, values in zip(paths, saved, strict=True):
             for key, value in values.items():
                 setattr(module, key, value)
+
+
+def _optional(module: ProxylessMixedRepeat) -> list[ProxylessMixedLayer]:
+    """Blocks of a mutable depth that may be left out: choices between an identity, '0', and the block, '1'."""
+    return cast(list[ProxylessMixedLayer], list(module.blocks)[module.min_depth :])
+
+
+def _best_depth(module: ProxylessMixedRepeat) -> int:
+    """That of the most probable path, or, where the space does not have it, the most probable one that it has."""
+    depth = module.min_depth + sum(int(block.names[int(block._arch_alpha.argmax())]) for block in _optional(module))
+    if depth in module.depth_choice.values:
+        return depth
+    (found,) = module.export_probs({}).values()
+    return max(module.depth_choice.values, key=lambda value: float(found.get(value, 0.0)))
 
 
 def draw_path(model: nn.Module) -> None:

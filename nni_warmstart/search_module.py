@@ -237,8 +237,9 @@ class SearchModule(_Base):
 
     def probabilities(self) -> dict[str, dict[Any, float]]:
         """Of every candidate by choice: NNI's ``export_probs`` without the noise of GumbelDARTS, so it draws no numbers."""
-        with introspect.best_path(self.model):
-            return self.export_probs()
+        with introspect.best_path(self.model), torch.no_grad():
+            found = self.export_probs()
+        return {label: {c: float(p) for c, p in each.items()} for label, each in found.items()}  # of depths, tensors
 
     # -- guards ------------------------------------------------------------------------------------------------------
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import nni
 import pytest
 import torch
 from conftest import make_task, run, small_space
-from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, Repeat
 from torch import nn
 
 from nni_warmstart import (
@@ -61,6 +62,35 @@ def test_an_identity_is_kept_whatever_it_is_called():
 
     model = introspect.mutate(Optional(), 'DARTS')
     assert guards.without_zeros(model, {'body': 'none'}) == {'body': 'none'}
+
+
+@pytest.mark.parametrize('depths', [(1, 2, 3), (1, 3)])
+def test_proxyless_with_a_mutable_depth(tmp_path, depths):
+    class Deep(ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = {'conv': nn.Conv2d(4, 4, 3, padding=1), 'skip': nn.Identity()}
+            self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), LayerChoice(layer, label='layer'))
+            self.blocks = Repeat(lambda _: nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU()), nni.choice('depth', list(depths)))
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.head(self.blocks(self.stem(x)).mean((2, 3)))
+
+    kept = Supernet.from_strategy(run(WarmStartProxyless(), tmp_path, space=Deep()), name='deep', dataset=make_task())
+    strategy = run(WarmStartProxyless(source=kept), tmp_path, space=Deep())
+    model, sample = strategy.supernet, strategy.oneshot_module.export()
+    assert sample['depth'] in depths
+    assert set(introspect.operations(model, sample)) == {'layer'}
+    probabilities = strategy.oneshot_module.probabilities()['depth']
+    assert sum(probabilities.values()) == pytest.approx(1)
+    with torch.no_grad():
+        for name, alpha in model.named_parameters():
+            if name.endswith(('blocks.1._arch_alpha', 'blocks.2._arch_alpha')):
+                alpha.copy_(torch.tensor([0.0, 2.0]) if '.1.' in name else torch.tensor([1.0, 0.0]))
+    assert introspect.best_sample(model)['depth'] == (2 if 2 in depths else 3)
+    frozen = Deep().freeze(introspect.best_sample(model))
+    assert len(frozen.blocks) == introspect.best_sample(model)['depth']
 
 
 def test_a_prefix_of_labels_is_no_cell():
