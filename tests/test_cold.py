@@ -16,7 +16,8 @@ from torch.utils.data import TensorDataset
 
 from nni_warmstart import WarmStartDARTS, WarmStartGumbelDARTS, WarmStartProxyless, introspect
 from nni_warmstart.data import Task, split
-from nni_warmstart.evaluator import make_trainer
+from nni_warmstart.evaluator import classification, make_trainer
+from nni_warmstart.search_spaces import NasBench201Space
 
 PAIRS = [(DARTS, WarmStartDARTS), (GumbelDARTS, WarmStartGumbelDARTS), (Proxyless, WarmStartProxyless)]
 
@@ -168,6 +169,19 @@ def test_nnis_evaluator_with_a_data_module_by_stage(tmp_path, task):
     strategy = WarmStartDARTS()
     strategy(RawFormatModelSpace(small_space(), evaluator), SequentialExecutionEngine())
     assert 'test_accuracy' in strategy.oneshot_module.final
+
+
+def test_a_last_picture_alone_teaches_no_alphas(tmp_path, task):
+    splits = split(task)
+    assert len(splits.val) == 18
+    trainer = make_trainer(1, tmp_path, progress=False)
+    evaluator = classification(splits, 3, trainer, batch_size=17, learning_rate=0.05, weight_decay=3e-4)
+    space = NasBench201Space(width=4, image_size=8, stem_stride=2, num_classes=3)  # its last features are of one pixel
+    strategy = WarmStartDARTS()
+    strategy(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
+    assert len(strategy.curve) == 1
+    assert [len(y) for _, y in evaluator.datamodule.arc_dataloader()] == [17]
+    assert [len(y) for _, y in evaluator.datamodule.val_dataloader()] == [17, 1]
 
 
 def test_without_validation_nni_reports_as_before(tmp_path, task):
