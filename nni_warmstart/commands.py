@@ -239,6 +239,8 @@ def _task(arguments: argparse.Namespace) -> Task:
         raise ConfigError('give one of --data and --config: the new dataset, or search.yml.')
     if arguments.config is not None:
         return adapted(parse_search(_document(arguments), arguments.config.resolve().parent))
+    if arguments.set:
+        raise ConfigError('--set changes search.yml: give it with --config.')
     path = Path(arguments.data).expanduser()
     return digits() if arguments.data == 'digits' else from_folder(path) if path.is_dir() else from_npz(path)
 

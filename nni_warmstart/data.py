@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .errors import UNREADABLE, DataError, reason
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,9 @@ def form_of(dataset: Any) -> tuple[int, int] | None:
     if isinstance(dataset, Task):
         shape = dataset.train_x.shape[1:]
     elif isinstance(dataset, Dataset):
-        shape = np.shape(dataset[0][0]) if isinstance(dataset, Sized) and len(dataset) else ()
+        with quiet_randomness():
+            pair: Any = dataset[0] if isinstance(dataset, Sized) and len(dataset) else ()
+        shape = np.shape(pair[0]) if isinstance(pair, list | tuple) and len(pair) == 2 else ()
     elif isinstance(dataset, tuple):
         shape = np.shape(dataset[0])[1:]
     else:
@@ -240,7 +245,11 @@ def from_npz(path: str | Path) -> Task:
     names = arrays['class_names'] if 'class_names' in arrays else _numbered(train_y, path)
     if np.ndim(names) != 1:
         raise DataError(f'{path}: class_names have shape {np.shape(names)}; needed is one name per class.')
-    return _checked(path.stem, train_x, train_y, test_x, test_y, [str(name) for name in names])
+    try:
+        names = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+    except UnicodeDecodeError as error:
+        raise DataError(f'{path}: class_names are bytes that are not UTF-8; save them as text.') from error
+    return _checked(path.stem, train_x, train_y, test_x, test_y, names)
 
 
 def from_folder(path: str | Path, *, side: int = 64) -> Task:
@@ -254,6 +263,10 @@ def from_folder(path: str | Path, *, side: int = 64) -> Task:
     if not os.path.isdir(path):
         raise DataError(f'data folder {path} does not exist.')
     has_split = (path / 'train').is_dir()
+    beside = sorted(each.name for each in path.iterdir() if each.is_dir() and not each.name.startswith('.'))
+    unread = [name for name in beside if name not in ('train', 'test')]
+    if has_split and unread:
+        _logger.warning('%s: beside train/ and test/ nothing is read: not %s.', path, ', '.join(unread))
     train_x, train_y, names = read_folder(path / 'train' if has_split else path, side)
     test_x, test_y = train_x[:0], train_y[:0]
     if (path / 'test').is_dir() and has_split:

@@ -65,6 +65,23 @@ def test_folder(tmp_path):
     assert len(task.test_x) == 4
 
 
+def test_folders_that_are_not_read_are_named(tmp_path, caplog):
+    for part in ('train', 'val'):
+        for name in ('a', 'b'):
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new('RGB', (8, 8)).save(tmp_path / part / name / 'one.png')
+    from_folder(tmp_path, side=8)
+    assert 'nothing is read: not val.' in caplog.text
+
+
+def test_names_of_classes_may_be_bytes(tmp_path):
+    path = save_npz(tmp_path / 'a.npz', class_names=np.array([b'cat', b'dog', b'caf\xc3\xa9']))
+    assert from_npz(path).class_names == ('cat', 'dog', 'café')
+    path = save_npz(tmp_path / 'b.npz', class_names=np.array([b'cat', b'dog', b'\xff']))
+    with pytest.raises(DataError, match='class_names are bytes that are not UTF-8'):
+        from_npz(path)
+
+
 def test_pictures_in_folders_are_read_as_they_look(tmp_path):
     def picture(name: str) -> Path:
         (tmp_path / 'a').mkdir(exist_ok=True)
@@ -221,6 +238,14 @@ def test_a_torch_dataset_keeps_its_class_names():
 
 
 def test_the_form_of_pictures():
+    class Dicts(Dataset):
+        def __getitem__(self, index):
+            return {'x': torch.zeros(3, 8, 8), 'y': 0}
+
+        def __len__(self):
+            return 1
+
+    assert form_of(Dicts()) is None
     assert form_of((torch.zeros(2, 1, 5, 5), [0, 1])) == (1, 5)
     assert form_of((np.zeros((2, 5, 5, 3)), [0, 1])) == (3, 5)
     assert form_of((np.zeros((2, 3, 4, 5)), [0, 1])) is None

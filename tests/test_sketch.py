@@ -163,6 +163,13 @@ def test_large_features_do_not_overflow():
     assert dataset_distance(sketch.compact(), sketch).value < 1e6
 
 
+@pytest.mark.parametrize('dtype', [torch.int64, torch.uint8])
+def test_features_may_be_whole_numbers(dtype):
+    x, y = torch.arange(120).view(40, 3), torch.arange(40) % 2
+    whole, exact = (DatasetSketch.from_dataset((each, y)) for each in (x.to(dtype), x.float()))
+    assert torch.equal(whole.compact().samples, exact.compact().samples)
+
+
 def test_what_cannot_be_sketched_is_named_and_nothing_lost(caplog):
     """Data of two channels: a supernet without those sketches is still a supernet."""
     data = (torch.randn(20, 2, 8, 8), torch.arange(20) % 3)

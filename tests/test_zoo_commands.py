@@ -93,6 +93,7 @@ def test_zoo_rank(folder, capsys):
     for by in ('sliced', 'static', 'random', 'logme', 'probe'):
         assert main([*command, '--by', by]) == 0
     assert main(['zoo', 'rank', '--zoo', zoo, '--data', 'digits']) == 0
+    assert main(['zoo', 'rank', '--zoo', zoo, '--data', 'digits', '--set', 'data.flip=true']) == 2
     assert main(['zoo', 'rank', '--zoo', zoo, '--config', str(folder / 'search.yml'), '--set', 'data.flip=true']) == 0
 
 

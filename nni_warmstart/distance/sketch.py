@@ -103,6 +103,7 @@ class DatasetSketch:
         counts = None
         if x.ndim == 2:
             how, features = Embedding(f'features{x.shape[1]}', 0, 0, lambda given: given, standardised=False), x
+            features = x if x.is_floating_point() else x.float()
         else:
             positions, counts = y.unique(return_inverse=True, return_counts=True)[1:]
             if max_samples is not None:
