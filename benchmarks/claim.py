@@ -4,6 +4,7 @@
     python benchmarks/claim.py --data DIR --zoo ZOO --tasks mnist flowers5 --seeds 0 --sides cold warm
     python benchmarks/claim.py --report                          # tables and figures from the runs so far
     python benchmarks/claim.py --report --seeds 3 --out COPY     # of three seeds only, in a copy of the folder of results
+    python benchmarks/claim.py --report --recipe 2a68403e33e8 --out COPY    # of searches with NNI's rate of the alphas
 
 DIR holds NAME.npz with train_x (n, height, width, channels), train_y, and optionally test_x, test_y. Cold is NNI's DARTS at
 the rate that serves it best on tasks that are not reported. Warm starts from what `source: auto` chooses among the supernets
@@ -138,13 +139,14 @@ def main() -> None:
     parser.add_argument('--processes', type=int, default=os.cpu_count(), help='at once (default: one per core)')
     parser.add_argument('--series', help='name of what is timed under the same conditions (default: none)')
     parser.add_argument('--out', type=Path, default=RESULTS, help='folder of claim.jsonl, tables and figures')
-    parser.add_argument('--report', action='store_true', help='run nothing, write tables and figures of the last recipe')
+    parser.add_argument('--report', action='store_true', help='run nothing, write tables and figures')
+    parser.add_argument('--recipe', help='of the runs of a report (default: that of the last line)')
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     path, given = arguments.out / 'claim.jsonl', arguments.seeds or [3]
     seeds = list(range(given[0])) if len(given) == 1 and given[0] else given
     if arguments.report:
-        rows = [row for row in read(path) if arguments.seeds is None or row['seed'] in seeds]
+        rows = [row for row in read(path, arguments.recipe) if arguments.seeds is None or row['seed'] in seeds]
         claim_report.report(rows, arguments.out)
         return
     if arguments.data is None or not sorted(arguments.data.glob('*.npz')):

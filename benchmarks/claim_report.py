@@ -330,9 +330,8 @@ def number(value: float | None, digits: int) -> str:
 
 
 def time_parts(rows: Rows) -> dict[str, float]:
-    """Mean seconds of the parts of a warm search that was timed beside a cold one."""
-    cold = {(row['task'], row['seed']): row for row in rows if row['side'] == 'cold'}
-    warm = [row for row in rows if row['side'] == 'warm' and timed_alike(cold.get((row['task'], row['seed']), {}), row)]
+    """Mean seconds of the parts of a warm search."""
+    warm = [row for row in rows if row['side'] == 'warm']
     parts: dict[str, float] = defaultdict(float)
     for row in warm:
         for name, value in {**row['start_seconds'], 'search': sum(row['epoch_seconds'])}.items():
