@@ -80,11 +80,12 @@ def main() -> None:
     parser.add_argument('--processes', type=int, default=os.cpu_count(), help='at once (default: one per core)')
     parser.add_argument('--out', type=Path, default=RESULTS, help='folder of claim.jsonl')
     parser.add_argument('--report', action='store_true', help='run nothing, write the table')
+    parser.add_argument('--recipe', help='of the runs of a report, as of claim.py')
     arguments = parser.parse_args()
     space = {'name': arguments.space} if isinstance(arguments.space, str) else dict(arguments.space)
     path = arguments.out / 'claim_networks.jsonl'
     if arguments.report:
-        report(claim.read(path), space, arguments.out)
+        report(claim.read(path, arguments.recipe), space, arguments.out)
         return
     if arguments.data is None:
         parser.error('--data is missing.')
