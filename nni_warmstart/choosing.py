@@ -129,14 +129,16 @@ class Chooser:
 
     def _try(self, rule: str, sources: Weighted, tried: dict[str, Probe], *, last: bool = False) -> None:
         """Add what they make of the target; what cannot be mapped must not stop the others."""
-        name = ' + '.join(each.name for each, _ in sources)
-        halves = self._halves['train'], [self._halves['val']]
         try:
-            tried[rule] = Probe(name, sources, copy.deepcopy(self.target), *halves, **self.settings)
+            tried[rule] = self._probe(sources)
         except TransferError as failure:
             if last and not tried:
                 raise
-            _logger.warning('%s is left out: %s', name, failure)
+            _logger.warning('%s is left out: %s', _names(sources), failure)
+
+    def _probe(self, sources: Weighted) -> Probe:
+        halves = self._halves['train'], [self._halves['val']]
+        return Probe(_names(sources), sources, copy.deepcopy(self.target), *halves, **self.settings)
 
     def _best(self, tried: dict[str, Probe]) -> str:
         """The first that is within a standard error of the best."""
@@ -192,6 +194,10 @@ class Chooser:
         numbered = {f'{index}': each.renamed(f'{index}') for index, each in enumerate(found)}
         distances = {each.name: each.distance for each in rank(list(numbered.values()), self.loader('train'))}
         return list(zip(found, by_distance([distances[name] for name in numbered]), strict=True))
+
+
+def _names(sources: Weighted) -> str:
+    return ' + '.join(each.name for each, _ in sources)
 
 
 def _data_of(entry: Supernet) -> frozenset[str]:
