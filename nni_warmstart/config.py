@@ -269,7 +269,8 @@ def _strategy(section: Mapping[str, Any]) -> NamedConfig:
             for index, item in enumerate(value):
                 checked(item, f'strategy.source[{index}]', str, {})
         elif kind is not None and not (optional and value is None):
-            named.arguments[key] = checked(value, f'strategy.{key}', kind, {'low': low})
+            number = checked(value, f'strategy.{key}', kind, {'low': low})
+            named.arguments[key] = value if isinstance(value, int) else number  # messages show a 2 as it was written
     if 'temperature' in named.arguments:
         named.arguments['temperature'] = _temperature(named.arguments['temperature'])
     if isinstance(named.arguments.get('source'), str) and named.arguments['source'] in ('none', 'None', ''):
