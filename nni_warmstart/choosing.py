@@ -118,8 +118,8 @@ class Chooser:
         if len(found) == 1 and not may_fuse:
             return next(iter(found.values())), []
         tried: dict[str, Probe] = {}
-        for rule in list(found):
-            self._try(rule, found[rule], tried, last=rule == list(found)[-1])
+        for rule, sources in found.items():
+            self._try(rule, sources, tried, last=rule == list(found)[-1])
         if may_fuse and self._best(tried) == 'nearest':
             found['fused'] = self.fused()[0]
             self._try('fused', found['fused'], tried)

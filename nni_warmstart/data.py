@@ -263,10 +263,11 @@ def from_folder(path: str | Path, *, side: int = 64) -> Task:
     if not os.path.isdir(path):
         raise DataError(f'data folder {path} does not exist.')
     has_split = (path / 'train').is_dir()
-    beside = sorted(each.name for each in path.iterdir() if each.is_dir() and not each.name.startswith('.'))
-    unread = [name for name in beside if name not in ('train', 'test')]
-    if has_split and unread:
-        _logger.warning('%s: beside train/ and test/ nothing is read: not %s.', path, ', '.join(unread))
+    if has_split:
+        beside = sorted(each.name for each in path.iterdir() if each.is_dir() and not each.name.startswith('.'))
+        unread = [name for name in beside if name not in ('train', 'test')]
+        if unread:
+            _logger.warning('%s: beside train/ and test/ nothing is read: not %s.', path, ', '.join(unread))
     train_x, train_y, names = read_folder(path / 'train' if has_split else path, side)
     test_x, test_y = train_x[:0], train_y[:0]
     if (path / 'test').is_dir() and has_split:

@@ -102,7 +102,7 @@ class DatasetSketch:
         x, y = read(dataset, how, name)
         counts = None
         if x.ndim == 2:
-            how, features = Embedding(f'features{x.shape[1]}', 0, 0, lambda given: given, standardised=False), x
+            how = Embedding(f'features{x.shape[1]}', 0, 0, lambda given: given, standardised=False)
             features = x if x.is_floating_point() else x.float()
         else:
             positions, counts = y.unique(return_inverse=True, return_counts=True)[1:]
