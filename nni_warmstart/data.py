@@ -21,6 +21,10 @@ from .errors import UNREADABLE, DataError, reason
 _logger = logging.getLogger(__name__)
 
 
+PARTS = {'test', 'testing', 'train', 'training', 'val', 'valid', 'validation'}
+"""Folders of these names are parts of a dataset, not its classes, where there are no others."""
+
+
 @dataclass(frozen=True)
 class Task:
     """One labelled image-classification task.
@@ -124,18 +128,26 @@ def split(task: Task, *, val_share: float = 0.5, seed: int = 0) -> Splits:
                 f'{task.name}: class {names} is missing from the {part} split at val_share = {val_share}; every class needs '
                 'pictures in both halves. Add some, leave the class out, or change val_share.'
             )
-    pixels = task.train_x[train_index].double()
-    mean, std = pixels.mean((0, 2, 3)).float(), pixels.std((0, 2, 3)).float().clamp_min(1e-6)
+    train_x = task.train_x[train_index]
+    mean, std = _moments(train_x)
 
     def images(x: Tensor, y: Tensor) -> Images:
         return Images(x, y, mean, std, task.name, task.class_names)
 
     test = images(task.test_x, task.test_y) if len(task.test_x) else None
     return Splits(
-        images(task.train_x[train_index], task.train_y[train_index]),
+        images(train_x, task.train_y[train_index]),
         images(task.train_x[val_index], task.train_y[val_index]),
         test,
     )
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of every channel, float32; in parts, so that no large set becomes float64 as a whole."""
+    parts, count = x.split(1024), x.numel() // x.shape[1]
+    mean = torch.stack([part.double().sum((0, 2, 3)) for part in parts]).sum(0) / count
+    squares = torch.stack([(part.double() - mean.view(-1, 1, 1)).square().sum((0, 2, 3)) for part in parts]).sum(0)
+    return mean.float(), (squares / (count - 1)).sqrt().float().clamp_min(1e-6)
 
 
 def mixing(labels: Tensor) -> Tensor:
@@ -262,9 +274,11 @@ def from_folder(path: str | Path, *, side: int = 64) -> Task:
     path = Path(os.path.expanduser(path))
     if not os.path.isdir(path):
         raise DataError(f'data folder {path} does not exist.')
+    beside = sorted(each.name for each in path.iterdir() if each.is_dir() and not each.name.startswith('.'))
     has_split = (path / 'train').is_dir()
+    if not has_split and beside and PARTS.issuperset(name.lower() for name in beside):
+        raise DataError(f'{path} has {", ".join(beside)} and no train/; call the folder of the training pictures train.')
     if has_split:
-        beside = sorted(each.name for each in path.iterdir() if each.is_dir() and not each.name.startswith('.'))
         unread = [name for name in beside if name not in ('train', 'test')]
         if unread:
             _logger.warning('%s: beside train/ and test/ nothing is read: not %s.', path, ', '.join(unread))

@@ -74,6 +74,15 @@ def test_folders_that_are_not_read_are_named(tmp_path, caplog):
     assert 'nothing is read: not val.' in caplog.text
 
 
+def test_folders_named_as_parts_are_no_classes(tmp_path):
+    for part in ('Val', 'test'):
+        picture = tmp_path / part / 'cat' / 'one.png'
+        picture.parent.mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(picture)
+    with pytest.raises(DataError, match='has Val, test and no train/; call the folder'):
+        from_folder(tmp_path)
+
+
 def test_names_of_classes_may_be_bytes(tmp_path):
     path = save_npz(tmp_path / 'a.npz', class_names=np.array([b'cat', b'dog', b'caf\xc3\xa9']))
     assert from_npz(path).class_names == ('cat', 'dog', 'café')
@@ -181,6 +190,16 @@ def test_split_is_stratified_deterministic_and_complete():
     other, _ = stratified(labels, 0.5, seed=4)
     assert torch.equal(part, again)
     assert not torch.equal(part, other)
+
+
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.float32])
+def test_many_pictures_are_normalised_as_a_few_are(dtype):
+    x = (255 * torch.rand(4200, 3, 4, 4, generator=torch.Generator().manual_seed(0))).to(dtype)
+    train = split(Task('noise', x, torch.arange(4200) % 2, x[:0], torch.arange(0), ('even', 'odd'))).train
+    pixels = train.x.double()
+    assert len(pixels) == 2100  # more than are summed at once
+    assert torch.equal(train.mean.flatten(), pixels.mean((0, 2, 3)).float())
+    assert torch.equal(train.std.flatten(), pixels.std((0, 2, 3)).float())
 
 
 def test_pictures_are_normalised_by_the_training_part():
