@@ -44,6 +44,9 @@ class Evaluation(_Base):
     refit_head = False
     """Whether the averaged weights have a classifier that is fitted to their features."""
 
+    one_path = False
+    """Whether every step trains a single path, as in Proxyless, so that the trained classifier stays behind its features."""
+
     _averaged: WeightAverage | None = None
     _earlier: list[Tensor] | None = None
     """Averaged weights, and those of a checkpoint from which the search goes on."""
@@ -62,9 +65,9 @@ class Evaluation(_Base):
 
     def _head_share(self, epochs: int) -> float:
         """Of the fitted classifier after so many epochs: a half in the beginning, when the trained one is behind its
-        features, and nothing in the end, when these know the training pictures by heart."""
+        features, and nothing in the end, when these know the training pictures by heart. With one path it is always behind."""
         most = self.trainer.max_epochs or -1
-        progress = min(1.0, epochs / most) if most > 0 else 0.0
+        progress = min(1.0, epochs / most) if most > 0 and not self.one_path else 0.0
         return (1 - progress) / 2 if self.refit_head else 0.0
 
     def _calibrate(self, head: float) -> None:

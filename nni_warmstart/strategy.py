@@ -69,9 +69,9 @@ class WarmStartDARTS(DARTS):
         after a cold one.
     refit_head
         Whether the averaged weights have a mean of their classifier and a 'ridge' one that is fitted to their features on up
-        to 2,048 training pictures: the share of this falls from a half to nothing from the first epoch to the last, and is
-        less where the trained one makes few mistakes on these pictures. Training goes on without it. None for yes where
-        ``head`` was fitted, too.
+        to 2,048 training pictures: the share of this falls from a half to nothing from the first epoch to the last (of
+        Proxyless, which trains one path a step, it stays), and is less where the trained one makes few mistakes on these
+        pictures. Training goes on without it. None for yes where ``head`` was fitted, too.
     arc_learning_rate
         Of Adam for the alphas. None for NNI's 3e-4 after a cold start, and after a warm one for a rate at which they travel
         as far as in DARTS's own search, at most 0.03; see :mod:`nni_warmstart.alpha_rate`.
@@ -151,6 +151,7 @@ class WarmStartDARTS(DARTS):
             del module.penalty  # a submodule, which gives no place to another object
             module.penalty = cast(Any, penalty)
         module.average, module.refit_head, module.paced = self.average, self.refit_head, self.paced
+        module.one_path = isinstance(self, Proxyless)
         module.run, module.begun = uuid.uuid4().hex, time.perf_counter()
         module.parameter_free_cap, module.stop_on_eigenvalue = self.parameter_free_cap, self.stop_on_eigenvalue
         return module

@@ -11,7 +11,7 @@ from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from pytorch_lightning import Callback
 
-from nni_warmstart import ConfigError, Supernet, WarmStartDARTS, introspect
+from nni_warmstart import ConfigError, Supernet, WarmStartDARTS, WarmStartProxyless, introspect
 from nni_warmstart.averaging import WeightAverage
 from nni_warmstart.data import split
 from nni_warmstart.evaluator import classification, make_trainer
@@ -80,6 +80,18 @@ def test_a_refitted_head_is_judged_while_the_training_goes_its_own_way(tmp_path)
     for one, other in ((averaged, refitted), (last, plain)):  # after the last epoch, and of weights that are not averaged
         state = other.supernet.state_dict()
         assert all(torch.equal(tensor, state[name]) for name, tensor in one.supernet.state_dict().items())
+
+
+def test_proxyless_has_its_refitted_head_to_the_end(tmp_path):
+    task, searches = hard_task(), []
+    for refit_head in (False, True):
+        torch.manual_seed(0)
+        strategy = WarmStartProxyless(average=1.0, refit_head=refit_head)
+        searches.append(run(strategy, tmp_path, epochs=3, task=task))
+    without, refitted = searches
+    assert [figures['train_loss'] for figures in without.curve] == [figures['train_loss'] for figures in refitted.curve]
+    assert all(a['val_loss'] != b['val_loss'] for a, b in zip(without.curve, refitted.curve, strict=True))
+    assert not torch.equal(without.supernet.classifier.weight, refitted.supernet.classifier.weight)
 
 
 def test_a_search_that_stops_early_keeps_the_head_that_was_judged(tmp_path):
