@@ -31,8 +31,9 @@ from nni.nas.space import RawFormatModelSpace
 from pytorch_lightning import seed_everything
 
 from nni_warmstart import Supernet, WarmStartDARTS, data, spaces
+from nni_warmstart.frozen import freeze
 from nni_warmstart.measure import final_accuracy
-from nni_warmstart.network import chosen, inherited, is_blind
+from nni_warmstart.network import inherited, is_blind
 from nni_warmstart.retrain import learning, train
 from nni_warmstart.storage import write_json
 
@@ -113,7 +114,7 @@ def run(found: Found, setting: claim.Setting) -> dict[str, Any]:
         fit(row, 'inherited', tuned, task, TUNING)
     for name, settings in TRAININGS.items():
         seed_everything(found.seed, workers=True, verbose=False)
-        network = chosen(claim.space_of(setting, task), architecture)
+        network = freeze(claim.space_of(setting, task), architecture)
         fit(row, name, network, task, settings)
     return {**row, 'architecture': architecture, 'parameters': sum(p.numel() for p in network.parameters())}
 
@@ -157,7 +158,7 @@ def gaps(pair: tuple[dict[str, Any], dict[str, Any]]) -> list[float]:
 def is_collapsed(space: dict[str, Any], architecture: dict[str, Any]) -> bool:
     """Whether no path leads through the network of an architecture."""
     arguments = arguments_of(space)
-    network = chosen(spaces.create(space['name'], arguments, 2), architecture)
+    network = freeze(spaces.create(space['name'], arguments, 2), architecture)
     return is_blind(network, spaces.input_of(spaces.resolve(space['name']), arguments))
 
 

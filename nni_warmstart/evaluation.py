@@ -65,7 +65,8 @@ class Evaluation(_Base):
 
     def _head_share(self, epochs: int) -> float:
         """Of the fitted classifier after so many epochs: a half in the beginning, when the trained one is behind its
-        features, and nothing in the end, when these know the training pictures by heart. With one path it is always behind."""
+        features, and nothing in the end, when these know the training pictures by heart.
+        With one path the trained one is always behind."""
         most = self.trainer.max_epochs or -1
         progress = min(1.0, epochs / most) if most > 0 and not self.one_path else 0.0
         return (1 - progress) / 2 if self.refit_head else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import os
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from . import introspect, spaces, storage
 from .errors import ConfigError, SupernetFileError, TransferError, reason
+from .frozen import freeze, has_cells, take_over
+from .mapping import batchnorm
 from .mapping.modes import modes_kept
 from .supernet import Supernet
 
@@ -76,7 +79,7 @@ class Network:
                 space = spaces.rebuilt(self.space)
             except ConfigError as error:
                 raise TransferError(f'the space of the network cannot be rebuilt: {error}') from error
-        network = chosen(space, self.architecture)
+        network = freeze(space, self.architecture)
         try:
             network.load_state_dict(self.tensors)
         except RuntimeError as error:
@@ -115,32 +118,45 @@ class Network:
             raise SupernetFileError(f'{path} has a malformed card: {reason(error)}.') from error
 
 
-def chosen(space: ModelSpace, architecture: dict[str, Any]) -> nn.Module:
-    """One network of ``space`` (changed in place): of a fresh space with fresh weights, of a supernet with its own.
+def inherited(supernet: Supernet, architecture: dict[str, Any] | None = None, space: ModelSpace | None = None) -> nn.Module:
+    """The network that ``supernet`` found (or another one of its space), with the supernet's weights.
+
+    Parameters
+    ----------
+    supernet
+        What the network is a part of.
+    architecture
+        Label of a choice -> what is chosen; None for the most probable one.
+    space
+        The user's own, fresh; None for that of the supernet's card.
 
     Raises
     ------
     TransferError
-        If the architecture is not one of this space.
+        If the space or the architecture does not fit, or the network has weights that the supernet has not.
     """
-    try:
-        return space.freeze(architecture)
-    except spaces.REFUSALS as error:
-        raise TransferError(f'architecture {architecture} is none of {type(space).__name__}: {reason(error)}') from error
-
-
-def inherited(supernet: Supernet, architecture: dict[str, Any] | None = None, space: ModelSpace | None = None) -> nn.Module:
-    """The network that ``supernet`` found (or another one of its space), with the supernet's weights."""
+    fresh = copy.deepcopy(space)
     model = supernet.build(space)
-    return chosen(model, architecture or introspect.best_sample(model))
+    architecture = architecture or introspect.best_sample(model)
+    if not has_cells(model):
+        return freeze(model, architecture)
+    network = freeze(spaces.rebuilt(supernet.space) if fresh is None else fresh, architecture)
+    take_over(network, model, architecture)
+    return network
 
 
 def is_blind(network: nn.Module, pictures: tuple[int, int]) -> bool:
-    """Whether all pictures (here noise of this size) get the same logits: no path leads through the network."""
+    """Whether all pictures (here noise of this size) get the same logits: no path leads through the network.
+
+    By statistics of these pictures, where there is batch norm: with those of a fresh network, signals fade in deep ones.
+    """
     channels, side = pictures
     noise = torch.randn(2, channels, side, side, generator=torch.Generator().manual_seed(0))
-    with modes_kept(network), torch.no_grad():
-        first, second = network.eval()(noise)
+    network = copy.deepcopy(network).eval()
+    for norm in batchnorm.batch_norms(network):
+        norm.train()
+    with torch.no_grad():
+        first, second = network(noise)
     return torch.equal(first, second)
 
 

@@ -21,8 +21,9 @@ from .config import SearchConfig
 from .data import Images, Splits, Task, split
 from .errors import ConfigError
 from .evaluator import classification, make_trainer, seed_of
+from .frozen import freeze
 from .measure import final_accuracy
-from .network import Network, check_format, chosen, export, inherited, is_blind
+from .network import Network, check_format, export, inherited, is_blind
 from .search import adapted
 from .supernet import Supernet
 
@@ -172,7 +173,7 @@ def found_by(run: str | Path) -> dict[str, Any]:
 def made(space: ModelSpace, architecture: dict[str, Any], run: Path | None) -> nn.Module:
     """The network of an architecture: with fresh weights, or with those of the supernet in ``run``."""
     if run is None:
-        return chosen(space, architecture)
+        return freeze(space, architecture)
     return inherited(Supernet.load(run / 'supernet.safetensors'), architecture, space)
 
 

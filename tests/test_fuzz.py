@@ -27,7 +27,8 @@ from PIL import Image
 from nni_warmstart import ConfigError, DataError, Supernet, SupernetFileError, WarmStartError, introspect, storage
 from nni_warmstart.config import PretrainConfig, SearchConfig, parse_pretrain, parse_search
 from nni_warmstart.data import Task, from_folder, from_npz
-from nni_warmstart.network import Network, chosen
+from nni_warmstart.frozen import freeze
+from nni_warmstart.network import Network
 from nni_warmstart.settings import read
 
 _checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
@@ -134,7 +135,7 @@ def network(folder: Path) -> bytes:
     Network(
         space={'name': 'nasbench201', 'arguments': {'width': 4, 'depth': 1, 'num_classes': 3, 'image_size': 8}},
         architecture=architecture,
-        tensors=chosen(net, architecture).state_dict(),
+        tensors=freeze(net, architecture).state_dict(),
         pictures=(3, 8),
         mean=[0.0] * 3,
         std=[1.0] * 3,
