@@ -32,7 +32,8 @@ class WeightAverage:
 
     After every step :math:`\bar w \leftarrow \bar w + (w - \bar w) / n`, from the weights that it starts with (Polyak &
     Juditsky, *SIAM J. Control and Optimization* 30, 1992; Izmailov et al., *Averaging Weights Leads to Wider Optima and
-    Better Generalization*, UAI 2018). Batch-norm statistics of averaged weights must be estimated anew.
+    Better Generalization*, UAI 2018). Batch-norm statistics of averaged weights must be estimated anew. Averages are single
+    precision at least: small steps would be lost in half.
 
     Parameters
     ----------
@@ -45,14 +46,14 @@ class WeightAverage:
     def __init__(self, module: nn.Module, steps: float) -> None:
         alphas = {id(alpha) for alpha in introspect.arch_parameters(module)}
         self.weights = [parameter for parameter in module.parameters() if id(parameter) not in alphas]
-        self.values = [weight.detach().clone() for weight in self.weights]
+        self.values = [weight.detach().to(_wide(weight), copy=True) for weight in self.weights]
         self.share = 1 / max(1.0, steps)
 
     @torch.no_grad()
     def update(self) -> None:
         """Take the weights after one more step."""
         for value, weight in zip(self.values, self.weights, strict=True):
-            value.lerp_(weight, self.share)
+            value.lerp_(weight.to(value.dtype), self.share)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -70,9 +71,13 @@ class WeightAverage:
 
     def load(self, values: Sequence[Tensor]) -> None:
         """Go on from averages kept earlier."""
-        self.values = [value.to(weight) for value, weight in zip(values, self.weights, strict=True)]
+        self.values = [value.to(weight.device, _wide(weight)) for value, weight in zip(values, self.weights, strict=True)]
 
     @torch.no_grad()
     def _write(self, values: Sequence[Tensor]) -> None:
         for weight, value in zip(self.weights, values, strict=True):
             weight.copy_(value)
+
+
+def _wide(weight: Tensor) -> torch.dtype:
+    return torch.promote_types(weight.dtype, torch.float32)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from .errors import TransferError, ZooError
+from .errors import DataError, TransferError, WarmStartError, ZooError
 from .mapping.labelled import take
 from .mapping.transfer import fit, is_same
 from .probe import Probe
@@ -104,14 +104,17 @@ class Chooser:
         section 3.4. Fusing takes longest, and has hardly a chance where the nearest alone has lost.
         """
         found: dict[str, Weighted] = {}
-        trouble: ZooError | None = None
+        trouble: WarmStartError | None = None
         for rule in ('joint', 'nearest'):
             try:
                 found[rule] = self.by_rule[rule](self)[0]
-            except ZooError as error:  # a zoo may have no joint supernet, or no sketches to find the nearest by
+            except (
+                ZooError,
+                DataError,
+            ) as error:  # no joint supernet, or nothing to find the nearest by
                 trouble = error
-        if not found:
-            raise cast(ZooError, trouble)
+        if trouble is not None and not found:
+            raise trouble
         if len({sources[0][0].name for sources in found.values()}) < len(found):
             del found['joint']  # it is the nearest
         may_fuse = 'nearest' in found and len(self._ranking) > 1
@@ -188,11 +191,16 @@ class Chooser:
         return {part: (torch.cat([x for x, _ in some]), torch.cat([y for _, y in some])) for part, some in batches.items()}
 
     def _weighted(self, found: list[Supernet]) -> Weighted:
-        """By distance where all are sketched, else equally."""
+        """By distance where all, and the target's data, can be sketched, else equally."""
+        equally = [(each, 1 / len(found)) for each in found]
         if len(found) == 1 or not all(EMBEDDING in each.sketches for each in found):
-            return [(each, 1 / len(found)) for each in found]
+            return equally
         numbered = {f'{index}': each.renamed(f'{index}') for index, each in enumerate(found)}
-        distances = {each.name: each.distance for each in rank(list(numbered.values()), self.loader('train'))}
+        try:
+            distances = {each.name: each.distance for each in rank(list(numbered.values()), self.loader('train'))}
+        except DataError as error:
+            _logger.warning('The sources are weighted equally: %s', error)
+            return equally
         return list(zip(found, by_distance([distances[name] for name in numbered]), strict=True))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,8 @@ class Evaluation(_Base):
 
     average = 0.0
     """Epochs over which the weights that are validated, tested and kept are averaged; 0 for the last ones. These are taken,
-    too, where batch-norm statistics cannot be estimated for averaged ones: with a validation step of the user's own."""
+    too, where batch-norm statistics cannot be estimated for averaged ones, with a validation step of the user's own, and
+    where an epoch has no known length."""
 
     refit_head = False
     """Whether the averaged weights have a classifier that is fitted to their features."""
@@ -95,9 +97,14 @@ class Evaluation(_Base):
             torch.manual_seed(0)  # a run that goes on after its last epoch comes to the same
             self._calibrate(self._head_share(self.current_epoch))
 
-    def _can_average(self) -> bool:
+    def _why_not_averaged(self) -> str:
+        """Why averages of the weights cannot be used; '' where they can."""
+        if not math.isfinite(self.trainer.num_training_batches):
+            return 'the training data have no length, so an epoch is of unknown length'
         by_batch = getattr(self.training_module, 'normalises_by_batch', False)
-        return self._knows_inputs() or by_batch or not batchnorm.batch_norms(self.model)
+        if self._knows_inputs() or by_batch or not batchnorm.batch_norms(self.model):
+            return ''
+        return 'the evaluator has a validation_step of its own, so their batch-norm statistics cannot be estimated'
 
     def _start_averaging(self) -> None:
         self._averaged = WeightAverage(self.training_module, self.average * self.trainer.num_training_batches)

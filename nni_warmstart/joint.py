@@ -20,6 +20,9 @@ from .joint_data import JointData
 from .joint_module import JointModule
 from .supernet import Supernet
 
+WHOLE = ('epochs', 'batch_size', 'arc_batch_size', 'steps_per_epoch', 'channels', 'image_size')
+"""Arguments that are whole numbers."""
+
 BATCH_NORMS = ('shared', 'per_dataset')
 
 
@@ -38,7 +41,7 @@ class JointClassification(Lightning):
         Name -> labelled pictures: a :class:`~nni_warmstart.data.Task`, a torch dataset of ``(picture, class)`` or two
         arrays; or a list of tasks. Of any sizes, channels (1 or 3) and numbers of classes.
     trainer
-        NNI's traced Lightning trainer; None for one of ``epochs`` epochs.
+        NNI's traced Lightning trainer, which needs ``max_epochs``; None for one of ``epochs`` epochs.
     epochs
         Of the trainer that is made where none is given.
     batch_size
@@ -69,7 +72,7 @@ class JointClassification(Lightning):
     ------
     DataError
         If there are no datasets, two of one name, one that is empty, has a single class or cannot be split, a setting is
-        out of its range, or ``flip`` or ``weights`` name an unknown dataset.
+        out of its range, ``flip`` or ``weights`` name an unknown dataset, or the trainer has no ``max_epochs``.
     """
 
     def __init__(
@@ -108,9 +111,11 @@ class JointClassification(Lightning):
             'image_size': (32 if image_size is None else image_size, 1, None),
         }  # fmt: skip
         for name, (value, low, high) in numbers.items():
-            _check_number(name, value, low, high)
+            _check_number(name, value, low, high, whole=name in WHOLE)
         if batch_norm not in BATCH_NORMS:
             raise DataError(f'batch_norm = {batch_norm!r} is unknown; choose one of {", ".join(BATCH_NORMS)}.')
+        if trainer is not None and (trainer.max_epochs or -1) < 0:
+            raise DataError('the trainer has no max_epochs, over which the rate falls; pass Trainer(max_epochs=...).')
         tasks = _tasks(datasets)
         for name in [flip] if isinstance(flip, str) else flip:
             if name not in tasks or isinstance(flip, str):
@@ -176,11 +181,12 @@ def remembered(
     return supernet.with_sketches(sketches_of(data.tasks.values(), embeddings, name))
 
 
-def _check_number(name: str, value: Any, low: float, high: float | None) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _check_number(name: str, value: Any, low: float, high: float | None, *, whole: bool = False) -> None:
+    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not number or value < low or (high is not None and value > high):
         wanted = f'{low} or more' if high is None else f'from {low} to {high}'
-        raise DataError(f'{name} = {value!r}, but it must be {wanted}.')
+        kind = 'a whole number, ' if whole and not isinstance(value, int) else ''
+        raise DataError(f'{name} = {value!r}, but it must be {kind}{wanted}.')
 
 
 def _tasks(datasets: Mapping[str, Any] | Sequence[Task]) -> dict[str, Task]:

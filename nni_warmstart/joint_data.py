@@ -83,7 +83,7 @@ class JointData(LightningDataModule):
 class _RandomBatches(Sampler[list[int]]):
     """Batches of one dataset each, with replacement between batches, from torch's global generator.
 
-    On several devices all draw the same, and each takes its part.
+    On several devices all draw the same, and each takes its part, of one length, so that they go on drawing the same.
     """
 
     def __init__(self, sizes: list[int], batch_size: int, steps: int, temperature: float, weights: Sequence[float]) -> None:
@@ -99,7 +99,8 @@ class _RandomBatches(Sampler[list[int]]):
         devices, rank = (distributed.get_world_size(), distributed.get_rank()) if distributed.is_initialized() else (1, 0)
         for dataset in torch.multinomial(self.weights, self.steps, replacement=True).tolist():
             order = torch.randperm(self.sizes[dataset])
-            part = order[rank::devices] if len(order) >= 2 * devices else order  # batch norm needs two pictures
+            even = order[: len(order) // devices * devices]
+            part = even[rank::devices] if len(order) >= 2 * devices else order  # batch norm needs two pictures
             yield (part[: self.batch_size] + self.starts[dataset]).tolist()
 
 

@@ -79,10 +79,12 @@ def pretrain(
         tasks, trainer, channels=channels, image_size=side, flip=flip, weights=weights, **settings
     )
     kept = {**asdict(config), 'seed': seed}
+    strategy = make_strategy(config.strategy, config.base)
     if resume:
         checkpoint.check(out, kept)
+        if checkpoint.exists(out):
+            strategy.source = None  # it has started, from what was best then
     space = spaces.create(config.space.name, config.space.arguments, evaluator.num_classes, allow_import=True)
-    strategy = make_strategy(config.strategy, config.base)
     strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
     if resume:
         checkpoint.resume(strategy, out, config.evaluator.max_epochs)

@@ -10,12 +10,12 @@ import torch
 
 
 def random_state(generators: list[torch.Generator]) -> dict[str, Any]:
-    """That of the global generators, and of ``generators``."""
+    """That of the global generators, on a GPU of the current one's, and of ``generators``."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         'torch': torch.get_rng_state(),
         'loaders': [generator.get_state() for generator in generators],
-        'cuda': torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        'cuda': [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
         'python': random.getstate(),
         'numpy': (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss),
     }
@@ -26,8 +26,9 @@ def set_random_state(state: dict[str, Any], generators: list[torch.Generator]) -
     torch.set_rng_state(state['torch'].cpu())
     for generator, value in zip(generators, state['loaders'], strict=False):
         generator.set_state(value.cpu())
-    if torch.cuda.is_available() and len(state['cuda']) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([item.cpu() for item in state['cuda']])
+    if torch.cuda.is_available() and state['cuda']:
+        device = torch.cuda.current_device() if len(state['cuda']) > 1 else 0  # once, all of a machine were kept
+        torch.cuda.set_rng_state(state['cuda'][device].cpu())
     version, internal, gauss = state['python']
     random.setstate((version, tuple(internal), gauss))
     kind, keys, position, has_gauss, cached = state['numpy']

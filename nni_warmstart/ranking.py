@@ -135,16 +135,21 @@ def sketched(candidates: Iterable[Supernet], embedding: str) -> list[Supernet]:
 
 def _by_distance(method: str) -> Callable[..., list[Ranked]]:
     def ranking(candidates: Sequence[Supernet], dataset: Any, *, embedding: str, **_: Any) -> list[Ranked]:
-        candidates = sketched(candidates, embedding)
         target = sketch_like(dataset, embedding)
-        return [_timed(each.name, lambda s: dataset_distance(s, target, method=method).value, each.sketches[embedding])
-                for each in candidates]  # fmt: skip
+        found = {each.name: each.sketches[target.embedding] for each in sketched(candidates, target.embedding)}
+        return [
+            _timed(name, lambda s: dataset_distance(s, target, method=method).value, sketch)
+            for name, sketch in found.items()
+        ]
 
     return ranking
 
 
 def sketch_like(dataset: Any, embedding: str) -> DatasetSketch:
-    """A target's sketch, as compact as those of the candidates: like is compared with like."""
+    """A target's sketch, as compact as those of the candidates: like is compared with like.
+
+    Features are their own embedding, whatever is asked for.
+    """
     sketch = dataset if isinstance(dataset, DatasetSketch) else DatasetSketch.from_dataset(dataset, embedding=embedding)
     return sketch.compact()
 
@@ -159,8 +164,8 @@ def pairwise(candidates: Sequence[Supernet], dataset: Any, *, embedding: str = E
     distances
         Shape ``(n + 1, n + 1)``, float64.
     """
-    sketches = {each.name: each.sketches[embedding] for each in sketched(candidates, embedding)}
     target = sketch_like(dataset, embedding)
+    sketches = {each.name: each.sketches[target.embedding] for each in sketched(candidates, target.embedding)}
     return [*sketches, target.name], _distances([*sketches.values(), target])
 
 
@@ -210,7 +215,7 @@ def _those_that_run(candidates: Sequence[Supernet], function: Callable[[Supernet
     for candidate in candidates:
         try:
             result = function(candidate)
-        except (WarmStartError, RuntimeError) as error:  # RuntimeError: torch's, from weights that diverged, for one
+        except (WarmStartError, *spaces.REFUSALS) as error:  # of torch, from weights that diverged, or of a user's model
             _logger.warning('Entry %s is not ranked: %s', candidate.name, error)
             continue
         if isinstance(result, Ranked) and not math.isfinite(result.distance):

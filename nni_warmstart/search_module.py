@@ -77,7 +77,10 @@ class SearchModule(Evaluation):
     # -- training ----------------------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
-        if self.average and self._can_average():
+        why_not = self._why_not_averaged() if self.average else ''
+        if why_not:
+            _logger.warning('The weights are not averaged: %s.', why_not)
+        elif self.average:
             self._start_averaging()
         if self.paced:
             self._pace_alphas()

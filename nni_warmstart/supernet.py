@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -21,7 +21,7 @@ from . import introspect, soundness, spaces, storage
 from .data import described, form_of
 from .distance.embedding import EMBEDDINGS, Embedding, own_features
 from .distance.sketch import DatasetSketch, sketches_of
-from .errors import ConfigError, SupernetFileError, TransferError, reason
+from .errors import ConfigError, DataError, SupernetFileError, TransferError, reason
 from .mapping.structure import Structure, guess_shape, structure_of
 
 _logger = logging.getLogger(__name__)
@@ -133,6 +133,8 @@ class Supernet:
             'versions': {package: version(package) for package in ('nni-warmstart', 'nni', 'torch')},
         }
         classes: list[str] = []
+        if isinstance(dataset, Iterator):
+            raise DataError(f'dataset is a {type(dataset).__name__}, which gives its samples once; pass a list or a loader.')
         if dataset is not None:
             record['dataset'], classes = described(dataset)
         space = spaces.describe(model)
@@ -226,8 +228,8 @@ class Supernet:
         return self.with_sketches(sketches_of([dataset], (*EMBEDDINGS, self.features(model)), self.name))
 
     def with_sketches(self, sketches: Iterable[DatasetSketch]) -> Supernet:
-        """The same supernet with compact forms of these sketches added."""
-        return replace(self, sketches={**self.sketches, **{each.embedding: each.compact() for each in sketches}})
+        """The same supernet with these sketches added; compact ones make small files."""
+        return replace(self, sketches={**self.sketches, **{each.embedding: each for each in sketches}})
 
     def state_dict(self) -> dict[str, Tensor]:
         """State of the mutated space, aliases included: what its ``load_state_dict`` takes."""

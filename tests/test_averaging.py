@@ -7,9 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import make_task, run, small_space
+from nni.nas.evaluator.pytorch import ClassificationModule, DataLoader, Lightning
+from nni.nas.evaluator.pytorch import Trainer as NniTrainer
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from pytorch_lightning import Callback
+from torch.utils.data import IterableDataset
 
 from nni_warmstart import ConfigError, Supernet, WarmStartDARTS, WarmStartProxyless, introspect
 from nni_warmstart.averaging import WeightAverage
@@ -34,6 +37,38 @@ def test_an_average_reaches_back_some_steps():
     assert (weight == 2.0).all()
     average.apply()
     assert torch.allclose(weight, expected)
+
+
+def test_small_steps_are_not_lost_in_half_precision():
+    model = introspect.mutate(small_space(), 'DARTS').bfloat16()
+    average = WeightAverage(model, steps=500)
+    with torch.no_grad():
+        for value, weight in zip(average.values, average.weights, strict=True):
+            value.fill_(1.0)
+            weight.fill_(1.5)
+    for _ in range(3000):
+        average.update()
+    with average.applied():
+        assert all(abs(float(weight.mean()) - 1.5) < 0.01 and weight.dtype == torch.bfloat16 for weight in average.weights)
+    again = WeightAverage(model, steps=500)
+    again.load(average.values)
+    assert all(map(torch.equal, again.values, average.values))
+
+
+def test_data_of_no_length_are_not_averaged(caplog):
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter([(task.train_x[i].float(), task.train_y[i]) for i in range(24)])
+
+    task = make_task()
+    trainer = NniTrainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    loaders = {f'{part}_dataloaders': DataLoader(Stream(), 8) for part in ('train', 'val')}
+    evaluator = Lightning(ClassificationModule(num_classes=3), trainer, **loaders)
+    model, strategy = small_space(3), WarmStartDARTS(average=1.0)
+    before = model.classifier.weight.detach().clone()
+    strategy(RawFormatModelSpace(model, evaluator), SequentialExecutionEngine())
+    assert 'The weights are not averaged: the training data have no length' in caplog.text
+    assert not torch.equal(strategy.supernet.classifier.weight, before)
 
 
 def test_averaging_leaves_the_training_as_it_is(tmp_path):

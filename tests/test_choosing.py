@@ -22,6 +22,7 @@ from nni_warmstart import (
     WarmStartDARTS,
     ZooError,
     introspect,
+    spaces,
 )
 from nni_warmstart.choosing import Chooser
 from nni_warmstart.evaluator import make_trainer
@@ -151,6 +152,16 @@ def test_auto_takes_a_joint_supernet_that_cannot_be_ranked(zoo, tmp_path):
     bare = SupernetZoo(tmp_path / 'zoo')
     bare.add(Supernet(**{**vars(zoo[JOINT]), 'sketches': {}}))
     assert run(WarmStartDARTS(source='auto', zoo=bare), tmp_path, epochs=1, task=make_task(seed=5)).report.source == JOINT
+
+
+def test_data_that_cannot_be_sketched_leave_the_joint_supernet_and_equal_weights(zoo, tmp_path, caplog):
+    task = make_task(seed=5)
+    several = replace(task, train_x=task.train_x.repeat(1, 2, 1, 1)[:, :4], test_x=task.test_x.repeat(1, 2, 1, 1)[:, :4])
+    for source, name in (('auto', JOINT), (['blobs', 'stripes'], 'blobs + stripes')):
+        space = spaces.create('nasbench201', {'width': 4, 'depth': 1, 'image_size': 8, 'in_channels': 4}, 3)
+        strategy = run(WarmStartDARTS(source=source, zoo=zoo), tmp_path, space=space, epochs=1, task=several)
+        assert strategy.report.source == name
+    assert 'The sources are weighted equally: ' in caplog.text
 
 
 @pytest.mark.parametrize('rule', ['nearest', 'auto'])

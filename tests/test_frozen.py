@@ -1,4 +1,4 @@
-"""One network out of a supernet: what it gives is what the supernet gives on that path, and weights are never lost silently."""
+"""One network out of a supernet gives what the supernet gives on that path; weights are never lost silently."""
 
 from __future__ import annotations
 

@@ -39,6 +39,19 @@ def test_weights_tilt_the_draw():
     assert shares == pytest.approx([0.2, 0.6, 0.2], abs=0.03)
 
 
+def test_devices_draw_alike_and_take_parts_of_one_length(monkeypatch):
+    monkeypatch.setattr('torch.distributed.is_initialized', lambda: True)
+    monkeypatch.setattr('torch.distributed.get_world_size', lambda: 2)
+    drawn = []
+    for rank in (0, 1):
+        monkeypatch.setattr('torch.distributed.get_rank', lambda rank=rank: rank)
+        torch.manual_seed(0)
+        drawn.append(list(_RandomBatches([7, 9, 4], 8, 50, 2.0, [1.0, 1.0, 1.0])))
+    for mine, theirs in zip(*drawn, strict=True):
+        assert len(mine) == len(theirs)
+        assert not set(mine) & set(theirs)
+
+
 @pytest.mark.parametrize(('temperature', 'share'), [(0.01, 1.0), (1.0, 0.9), (2.0, 0.75), (1e9, 0.5)])
 def test_temperature_flattens_the_draw(temperature, share):
     torch.manual_seed(0)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_task, run, small_space
+from nni.nas.evaluator.pytorch import Trainer as NniTrainer
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.hub.pytorch import DARTS as HubDarts
 from nni.nas.hub.pytorch import MobileNetV3Space, NasBench201, ProxylessNAS
@@ -334,6 +335,7 @@ def test_a_hub_space_of_fixed_classes_is_rebuilt(tmp_path):
         ({'a': make_task()}, {'temperature': '2'}, "temperature = '2'"),
         ({'a': make_task()}, {'batch_size': 1}, 'batch_size = 1, but it must be 2 or more'),
         ({'a': make_task()}, {'steps_per_epoch': 0}, 'steps_per_epoch = 0'),
+        ({'a': make_task()}, {'steps_per_epoch': 2.5}, 'steps_per_epoch = 2.5, but it must be a whole number, 1 or more'),
         ({'a': make_task()}, {'crop': 3.0}, 'crop = 3.0, but it must be from 0 to 0.5'),
         ({'a': make_task()}, {'jitter': float('nan')}, 'jitter = nan'),
         ({'a': make_task()}, {'image_size': -8}, 'image_size = -8'),
@@ -345,3 +347,9 @@ def test_a_hub_space_of_fixed_classes_is_rebuilt(tmp_path):
 def test_bad_input(tmp_path, datasets, settings, message):
     with pytest.raises(DataError, match=message):
         JointClassification(datasets, make_trainer(1, tmp_path, progress=False), **settings)
+
+
+def test_a_trainer_without_epochs_is_refused():
+    """The learning rate falls over the epochs."""
+    with pytest.raises(DataError, match='the trainer has no max_epochs'):
+        JointClassification({'a': make_task()}, NniTrainer(max_steps=9, logger=False))

@@ -27,6 +27,16 @@ def stripes(n: int = 48, seed: int = 0) -> Task:
     return Task(STRIPES, x, y, x[:0], y[:0], ('a', 'b'))
 
 
+def test_features_are_ranked_as_they_are(tmp_path):
+    x, y = torch.randn(60, 20), torch.arange(60) % 3
+    model = introspect.mutate(small_space(), 'DARTS')
+    zoo = SupernetZoo(tmp_path)
+    for name, shift in (('far', 5.0), ('same', 0.0)):
+        supernet = Supernet.from_model(model, name=name)
+        zoo.add(supernet.with_sketches([DatasetSketch.from_dataset((x + shift, y)).compact()]))
+    assert [each.name for each in zoo.rank((x, y))] == ['same', 'far']
+
+
 @pytest.fixture(scope='module')
 def zoo(tmp_path_factory) -> SupernetZoo:
     """Two supernets, each trained for an epoch on its own task."""

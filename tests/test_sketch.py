@@ -90,6 +90,22 @@ def test_two_functions_without_a_name_are_two_embeddings(task):
     assert DatasetSketch.from_dataset(task, embedding=network).dimension == 192
 
 
+def test_one_method_of_two_networks_is_two_embeddings(task):
+    class Scaled(torch.nn.Module):
+        def __init__(self, scale: int) -> None:
+            super().__init__()
+            self.scale = scale
+
+        def encode(self, x: torch.Tensor) -> torch.Tensor:
+            return self.scale * x.float().mean((2, 3))
+
+    one, other = Scaled(1), Scaled(100)
+    first, again, second = (DatasetSketch.from_dataset(task, embedding=each.encode) for each in (one, one, other))
+    assert dataset_distance(first, again).value == pytest.approx(0, abs=1e-6)
+    with pytest.raises(DataError, match='have different embeddings'):
+        dataset_distance(first, second)
+
+
 def test_pictures_that_are_no_tensors():
     class Pictures(torch.utils.data.Dataset):
         def __len__(self) -> int:
@@ -156,6 +172,21 @@ def test_compact_sketches_stay_close():
     assert dataset_distance(*small).value == pytest.approx(dataset_distance(*full).value, rel=0.1)
 
 
+def test_wide_features_are_compact_without_square_matrices(monkeypatch):
+    """A thousand classes of 2,048 features would be 34 GB of covariances."""
+    x = torch.randn(120, 900, generator=torch.Generator().manual_seed(0))
+    sketch = DatasetSketch.from_dataset((x, torch.arange(120) % 30))
+    expected, values = sketch.covariances(), torch.linalg.eigvalsh(sketch.covariances())
+    monkeypatch.setattr(DatasetSketch, 'covariances', lambda _: pytest.fail('made square matrices'))
+    small = sketch.compact(kilobytes=400)
+    rank = small.factors.shape[2]
+    traces = small.factors.double().square().sum((1, 2)) + 900 * small.remainders.double()
+    assert torch.allclose(traces, expected.diagonal(0, 1, 2).sum(1), rtol=1e-3)
+    assert torch.allclose(small.remainders.double(), values[:, :-rank].mean(1), rtol=1e-3)
+    once, twice = (each.factors.double() @ each.factors.double().mT for each in (small, small.compact(kilobytes=400)))
+    assert torch.allclose(once, twice, atol=1e-2)  # of half precision
+
+
 def test_large_features_do_not_overflow():
     x = 1e6 * torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
     sketch = DatasetSketch.from_dataset((x, torch.arange(40) % 2))
@@ -178,6 +209,23 @@ def test_what_cannot_be_sketched_is_named_and_nothing_lost(caplog):
     assert supernet.sketches == {}
     assert 'No sketch of one by random_conv' in caplog.text
     Supernet.from_bytes(supernet.to_bytes())
+
+
+def test_a_space_that_asserts_stops_nothing(task, caplog):
+    class Strict(OwnSpace):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert x.shape[1:] == (3, 16, 16), 'wrong size'
+            return super().forward(x)
+
+    supernet = Supernet.from_model(introspect.mutate(Strict(), 'DARTS'), name='strict', dataset=task)
+    assert set(supernet.sketches) == set(EMBEDDINGS)
+    assert 'wrong size' in caplog.text
+
+
+def test_samples_that_come_once_are_refused(task):
+    once = ((task.train_x[:9], task.train_y[:9]) for _ in range(3))
+    with pytest.raises(DataError, match='dataset is a generator, which gives its samples once; pass a list or a loader'):
+        Supernet.from_model(introspect.mutate(small_space(), 'DARTS'), name='one', dataset=once)
 
 
 def test_supernets_keep_sketches_of_their_data(task, tmp_path):

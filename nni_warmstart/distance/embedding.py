@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 import os
 import weakref
@@ -82,6 +83,8 @@ def resolve(embedding: str | Embedding | Supernet | Callable[[Tensor], Tensor]) 
         name = getattr(embedding, '__name__', '<object>')
         if name.startswith('<'):  # two lambdas, or two networks of one class, are not one embedding
             name = f'{type(embedding).__name__} {_nameless.setdefault(embedding, next(_numbers))}'
+        elif inspect.ismethod(embedding) and not inspect.isclass(embedding.__self__):  # nor is a method of two of them
+            name = f'{embedding.__qualname__} {_nameless.setdefault(embedding.__self__, next(_numbers))}'
         return Embedding(name, 0, 0, embedding, standardised=False)
     raise DataError(f'embedding is a {type(embedding).__name__}; it must be a name, a Supernet or a function of pictures.')
 

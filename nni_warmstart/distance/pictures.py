@@ -70,7 +70,8 @@ def read(dataset: Labelled, how: Embedding, name: str) -> tuple[Tensor, Tensor]:
                     f'{name} has labels of shape {tuple(y.shape)} and type {y.dtype} for {len(x)} samples; needed is one '
                     'whole number each.'
                 )
-            xs.append(x.detach().cpu() if x.ndim == 2 else _prepared(x.detach().cpu(), how, name))
+            parts = x.detach().cpu().split(1024)  # so that no large set becomes float32 at full size
+            xs += parts if x.ndim == 2 else [_prepared(part, how, name) for part in parts]
             ys.append(y.detach().cpu().long())
     if not ys or not sum(len(y) for y in ys):
         raise DataError(f'{name} is empty: there is nothing to sketch.')

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data import described
 from ..errors import DataError, WarmStartError
+from ..spaces import REFUSALS
 from .embedding import Embedding, resolve
 from .pictures import EMBEDDED, Labelled, embed, read, stratified_part
 
@@ -152,15 +153,15 @@ class DatasetSketch:
         d, c = self.dimension, self.num_classes
         rank = max(1, min(d, self.factors.shape[2], numbers // (3 * c * d)))
         keep = max(c, (numbers - c * d * (rank + 2)) // d)
-        covariances = self.covariances()
-        values, vectors = torch.linalg.eigh(covariances)
-        rest = values[:, :-rank].clamp_min(0).sum(1) / max(d - rank, 1)
-        leading = (values[:, -rank:] - rest[:, None]).clamp_min(0)
+        vectors, roots, _ = torch.linalg.svd(self.factors.double(), full_matrices=False)  # d x d matrices may be too many
+        remainders = self.remainders.double()
+        rest = (roots[:, rank:].square().sum(1) + (d - rank) * remainders) / max(d - rank, 1)
+        leading = (roots[:, :rank].square() + (remainders - rest)[:, None]).clamp_min(0)
         chosen = stratified_part(self.labels, keep, seed)
         return replace(
             self,
             means=self.means.float(),
-            factors=_half(vectors[:, :, -rank:] * leading.sqrt()[:, None, :]),
+            factors=_half(vectors[:, :, :rank] * leading.sqrt()[:, None, :]),
             remainders=rest.float(),
             samples=_half(self.samples[chosen]) if self._is_centred() else self.samples[chosen].float(),
             labels=self.labels[chosen],
@@ -220,15 +221,16 @@ def merged(sketches: Iterable[DatasetSketch], name: str) -> DatasetSketch:
 
 
 def sketches_of(datasets: Iterable[Labelled], embeddings: Iterable[str | Embedding], name: str) -> Iterator[DatasetSketch]:
-    """Sketches of some datasets taken together, one for each embedding that works; a warning names the others."""
+    """Compact sketches of some datasets taken together, one for each embedding that works; a warning names the others."""
     datasets = list(datasets)
     for embedding in embeddings:
         try:
             parts = [DatasetSketch.from_dataset(dataset, embedding=embedding) for dataset in datasets]
-        except (WarmStartError, RuntimeError, TypeError, ValueError) as error:  # whatever a user's model raises
+            sketch = (parts[0] if len(parts) == 1 else merged(parts, name)).compact()
+        except (WarmStartError, *REFUSALS) as error:  # whatever a user's model raises
             _logger.warning('No sketch of %s by %s: %s', name, getattr(embedding, 'name', embedding), error)
         else:
-            yield parts[0] if len(parts) == 1 else merged(parts, name)
+            yield sketch
 
 
 def as_sketch(given: Any) -> DatasetSketch:
