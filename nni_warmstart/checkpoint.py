@@ -35,6 +35,12 @@ _PARTS = {'state_dict', 'epoch', 'global_step', 'loops', 'optimizer_states', 'lr
 """What Lightning resumes from."""
 
 
+RESULTS = (
+    'result.json', 'architecture.json', 'supernet.safetensors', 'network.safetensors', 'network.pt2', 'network.onnx',
+)  # fmt: skip
+"""What searches and retrainings leave at their end."""
+
+
 def output_folder(out: str | Path) -> Path:
     """The folder for a run's results.
 
@@ -79,7 +85,7 @@ def begin(out: Path, settings: dict[str, Any], *, resume: bool) -> None:
     if not is_first():
         return
     if not resume:
-        for stale in (_path(out), out / 'result.json', out / 'architecture.json'):
+        for stale in (_path(out), *(out / name for name in RESULTS)):
             stale.unlink(missing_ok=True)
     write_json(out / 'settings.json', _plain(settings))
 

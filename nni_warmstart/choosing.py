@@ -85,7 +85,7 @@ class Chooser:
 
     def joint(self) -> tuple[Weighted, list[Ranked]]:
         """The one trained on most datasets, of the target's own shape if there is one."""
-        found = [each for each in self._candidates.values() if len(each.history.get('datasets', ())) > 1]
+        found = [each for each in self.candidates.values() if len(each.history.get('datasets', ())) > 1]
         if not found:
             raise ZooError(
                 f'zoo {open_zoo(self.zoo).root} has no supernet of several datasets that fits this model space; '
@@ -154,10 +154,10 @@ class Chooser:
     def _nearest(self, number: int) -> tuple[Weighted, list[Ranked]]:
         chosen = self._ranking[:number]
         weights = by_distance([each.distance for each in chosen])
-        return [(self._candidates[each.name], w) for each, w in zip(chosen, weights, strict=True)], self._ranking
+        return [(self.candidates[each.name], w) for each, w in zip(chosen, weights, strict=True)], self._ranking
 
     @functools.cached_property
-    def _candidates(self) -> dict[str, Supernet]:
+    def candidates(self) -> dict[str, Supernet]:
         """The zoo's entries that fit the target best: those of its own space, if there are any, and of several that were
         trained on the same data those of its own shape."""
         zoo = open_zoo(self.zoo)
@@ -183,7 +183,7 @@ class Chooser:
 
     @functools.cached_property
     def _ranking(self) -> list[Ranked]:
-        return rank(list(self._candidates.values()), self.loader('train'))
+        return rank(list(self.candidates.values()), self.loader('train'))
 
     @functools.cached_property
     def _halves(self) -> dict[str, tuple[Tensor, Tensor]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -40,6 +41,11 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
+def _path(text: str) -> Path:
+    """A path, its home folder put in where the shell did not, as in ``--out=~/run``."""
+    return Path(os.path.expanduser(text))
+
+
 def quiet() -> None:
     """Keep what libraries say about themselves out of the way of what users came for."""
     logging.getLogger('pytorch_lightning').setLevel(logging.WARNING)
@@ -59,8 +65,8 @@ def _parser() -> argparse.ArgumentParser:
         help='search for an architecture',
         description='Search as the YAML says; the trial of nnictl runs the same code.',
     )
-    search.add_argument('--config', required=True, type=Path, help='search.yml: data, space, evaluator, strategy')
-    search.add_argument('--out', required=True, type=Path, help='folder for supernet, architecture, result and checkpoints')
+    search.add_argument('--config', required=True, type=_path, help='search.yml: data, space, evaluator, strategy')
+    search.add_argument('--out', required=True, type=_path, help='folder for supernet, architecture, result and checkpoints')
     search.add_argument('--seed', type=int, help='seed of everything random (default: the key seed of the YAML, or 0)')
     search.add_argument('--resume', action='store_true', help='go on from the last checkpoint in --out')
     _add_set(search)
@@ -71,11 +77,11 @@ def _parser() -> argparse.ArgumentParser:
         help='train the network that a search found',
         description='Train the found network on all training pictures, and measure it on the test pictures.',
     )
-    retrain.add_argument('--config', required=True, type=Path, help='search.yml; its evaluator section says how to train')
+    retrain.add_argument('--config', required=True, type=_path, help='search.yml; its evaluator section says how to train')
     retrain.add_argument(
-        '--run', dest='run_folder', required=True, type=Path, metavar='RUN', help='folder of the finished search'
+        '--run', dest='run_folder', required=True, type=_path, metavar='RUN', help='folder of the finished search'
     )
-    retrain.add_argument('--out', required=True, type=Path, help='folder for network.safetensors, result.json, checkpoints')
+    retrain.add_argument('--out', required=True, type=_path, help='folder for network.safetensors, result.json, checkpoints')
     retrain.add_argument('--weights', default='scratch', help="scratch, or inherited: the supernet's own (default: scratch)")
     retrain.add_argument(
         '--export', nargs='+', default=[], metavar='FORMAT',
@@ -90,11 +96,11 @@ def _parser() -> argparse.ArgumentParser:
         'pretrain', help='train a source supernet', description='Train one supernet jointly on the datasets of a YAML file.'
     )
     pretrain.add_argument(
-        '--config', required=True, type=Path, help='pretrain.yml: a list data:, space, evaluator, strategy'
+        '--config', required=True, type=_path, help='pretrain.yml: a list data:, space, evaluator, strategy'
     )
     pretrain.add_argument('--name', required=True, help='name of the entry')
     pretrain.add_argument('--zoo', required=True, help='folder or URL in which the supernet is kept')
-    pretrain.add_argument('--out', type=Path, help='folder for log and checkpoints (default: pretrain-NAME)')
+    pretrain.add_argument('--out', type=_path, help='folder for log and checkpoints (default: pretrain-NAME)')
     pretrain.add_argument('--resume', action='store_true', help='go on from the last checkpoint in --out')
     pretrain.add_argument('--seed', type=int, help='seed of everything random (default: the key seed of the YAML, or 0)')
     _add_set(pretrain)
@@ -119,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == 'rank':
             _add_rank(action)
         if name == 'add':
-            action.add_argument('file', type=Path, help='supernet.safetensors')
+            action.add_argument('file', type=_path, help='supernet.safetensors')
             action.add_argument('--name', help='name of the entry (default: the one in the file)')
         action.set_defaults(run=run)
 
@@ -133,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
         'where', nargs='+', metavar='WHERE',
         help='--out of a search (finished or not), a folder above several, or the id of an nnictl experiment',
     )  # fmt: skip
-    report.add_argument('--out', type=Path, default=Path('report.html'), help='the page (default: report.html)')
+    report.add_argument('--out', type=_path, default=Path('report.html'), help='the page (default: report.html)')
     report.set_defaults(run=commands.report)
 
     doctor = actions.add_parser(
@@ -154,11 +160,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_onto(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        '--onto', type=Path, metavar='YAML', help='say instead what the search of this file would inherit from the entry'
+        '--onto', type=_path, metavar='YAML', help='say instead what the search of this file would inherit from the entry'
     )
     parser.add_argument('--tensors', action='store_true', help='with --onto: one line per tensor')
     parser.add_argument(
-        '--picture', type=Path, metavar='PNG', help='with --onto: draw source cells against target cells, and the ops'
+        '--picture', type=_path, metavar='PNG', help='with --onto: draw source cells against target cells, and the ops'
     )
 
 
@@ -167,7 +173,9 @@ def _add_rank(parser: argparse.ArgumentParser) -> None:
         '--data', help="the new dataset: 'digits', a file.npz, or a folder with one folder of pictures per class"
     )
     parser.add_argument(
-        '--config', type=Path, help='or search.yml: its data as its space takes them, as source: nearest does'
+        '--config',
+        type=_path,
+        help='or search.yml: its data, and the entries of its strategy.zoo that fit its space, as source: nearest does',
     )
     _add_set(parser)
     parser.add_argument(
@@ -176,7 +184,7 @@ def _add_rank(parser: argparse.ArgumentParser) -> None:
         "given an entry's features; probe: accuracy after mapping and some steps; static, random: controls (default: otdd)",
     )  # fmt: skip
     parser.add_argument('--seed', type=int, default=0, help='of everything random (default: 0)')
-    parser.add_argument('--heatmap', type=Path, metavar='PNG', help='draw all pairwise dataset distances into this file')
+    parser.add_argument('--heatmap', type=_path, metavar='PNG', help='draw all pairwise dataset distances into this file')
 
 
 def _add_set(parser: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ from rich.text import Text
 from . import devices
 
 if TYPE_CHECKING:
+    from .config import SearchConfig
     from .data import Task
 
 _HAS_WIDTH = sys.stdout.isatty() or 'COLUMNS' in os.environ
@@ -197,8 +198,10 @@ def _check_file(option: str, path: Path, suffix: str) -> None:
 
 def zoo_rank(arguments: argparse.Namespace) -> None:
     """The entries in order of their promise."""
+    from .config import make_strategy
     from .errors import ConfigError, ZooError
-    from .ranking import RANKINGS
+    from .ranking import RANKINGS, rank
+    from .search import fitting
     from .zoo import open_zoo
 
     if arguments.by not in RANKINGS:
@@ -207,10 +210,16 @@ def zoo_rank(arguments: argparse.Namespace) -> None:
         raise ConfigError(f'--seed {arguments.seed} must be from 0 to {2**32 - 1}.')
     if arguments.heatmap is not None:
         _check_file('--heatmap', arguments.heatmap, '.png')
-    task = _task(arguments)
-    zoo = open_zoo(arguments.zoo)
-    with _console.status(f'Ranking {len(zoo)} entries by {arguments.by} ...'):
-        ranked = zoo.rank(task, by=arguments.by, seed=arguments.seed)
+    task, config = _task(arguments)
+    zoo = arguments.zoo
+    if config is not None and zoo is None:
+        zoo = make_strategy(config.strategy, config.base).zoo
+    zoo = open_zoo(zoo)
+    candidates = list(zoo.entries()) if config is None else fitting(config, task, zoo)
+    if not candidates:
+        raise ZooError(f'zoo {zoo.root} has no readable entry to rank; add supernets with `nni-warmstart zoo add`.')
+    with _console.status(f'Ranking {len(candidates)} entries by {arguments.by} ...'):
+        ranked = rank(candidates, task, by=arguments.by, seed=arguments.seed)
     shifted = [entry.distance - min(ranked[0].distance, 0) for entry in ranked]  # scores are negative: the best has no bar
     table = Table(title=f'{zoo.root} for {task.name}, by {arguments.by}; smaller is better')
     for column in ('', 'name', arguments.by, '', 'seconds'):
@@ -223,13 +232,13 @@ def zoo_rank(arguments: argparse.Namespace) -> None:
         from .plots import heatmap
         from .ranking import pairwise
 
-        names, distances = pairwise(list(zoo.entries()), task)
+        names, distances = pairwise(candidates, task)
         heatmap(names, distances, arguments.heatmap)
         _console.print(f'Pairwise distances drawn in {arguments.heatmap}')
 
 
-def _task(arguments: argparse.Namespace) -> Task:
-    """The data to rank for."""
+def _task(arguments: argparse.Namespace) -> tuple[Task, SearchConfig | None]:
+    """The data to rank for, and the search that they are for, if one is given."""
     from .config import parse_search
     from .data import digits, from_folder, from_npz
     from .errors import ConfigError
@@ -238,11 +247,12 @@ def _task(arguments: argparse.Namespace) -> Task:
     if (arguments.data is None) == (arguments.config is None):
         raise ConfigError('give one of --data and --config: the new dataset, or search.yml.')
     if arguments.config is not None:
-        return adapted(parse_search(_document(arguments), arguments.config.resolve().parent))
+        config = parse_search(_document(arguments), arguments.config.resolve().parent)
+        return adapted(config), config
     if arguments.set:
         raise ConfigError('--set changes search.yml: give it with --config.')
-    path = Path(arguments.data).expanduser()
-    return digits() if arguments.data == 'digits' else from_folder(path) if path.is_dir() else from_npz(path)
+    path = Path(os.path.expanduser(arguments.data))
+    return digits() if arguments.data == 'digits' else from_folder(path) if path.is_dir() else from_npz(path), None
 
 
 def zoo_add(arguments: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from . import spaces
 from . import strategy as strategies
 from .data import Task, digits, from_folder, from_npz, from_torchvision
 from .errors import ConfigError, WarmStartError
@@ -184,7 +185,7 @@ def parse_search(document: Mapping[str, Any], base: Path) -> SearchConfig:
     known(document, '', ('data', 'space', 'evaluator', 'strategy', 'seed'))
     return SearchConfig(
         data=_data(section_of(document, 'data', {'name': 'digits'}), 'data'),
-        space=_named(section_of(document, 'space', {'name': 'nasbench201'}), 'space'),
+        space=_space(section_of(document, 'space', {'name': 'nasbench201'})),
         evaluator=typed(EvaluatorConfig, section_of(document, 'evaluator', {}), 'evaluator'),
         strategy=_strategy(section_of(document, 'strategy', {'name': 'WarmStartDARTS'})),
         base=base,
@@ -201,12 +202,20 @@ def parse_pretrain(document: Mapping[str, Any], base: Path) -> PretrainConfig:
         raise ConfigError('data must be a list of datasets for pretraining: one item such as {npz: {path: a.npz}} a line.')
     return PretrainConfig(
         data=tuple(_data(item, f'data[{i}]', SourceDataConfig) for i, item in enumerate(items)),
-        space=_named(section_of(document, 'space', {'name': 'nasbench201'}), 'space'),
+        space=_space(section_of(document, 'space', {'name': 'nasbench201'})),
         evaluator=typed(JointConfig, section_of(document, 'evaluator', {}), 'evaluator'),
         strategy=_strategy(section_of(document, 'strategy', {'name': 'DARTS'})),
         base=base,
         seed=_seed(document),
     )
+
+
+def _space(section: Mapping[str, Any]) -> NamedConfig:
+    named = _named(section, 'space')
+    for key in spaces.CLASS_ARGUMENTS:
+        if key in named.arguments:
+            raise ConfigError(f'space.{key} = {named.arguments[key]!r}, but the data tell how many classes; leave it out.')
+    return named
 
 
 def _seed(document: Mapping[str, Any]) -> int:
@@ -268,6 +277,8 @@ def _strategy(section: Mapping[str, Any]) -> NamedConfig:
         if key == 'source' and isinstance(value, list):
             for index, item in enumerate(value):
                 checked(item, f'strategy.source[{index}]', str, {})
+        elif key == 'alpha' and isinstance(value, str) and value not in ('transfer', 'reset'):
+            named.arguments[key] = _number(value)
         elif kind is not None and not (optional and value is None):
             number = checked(value, f'strategy.{key}', kind, {'low': low})
             named.arguments[key] = value if isinstance(value, int) else number  # messages show a 2 as it was written
@@ -293,6 +304,14 @@ def _temperature(value: Any) -> dict[str, float]:
     if first < last:
         raise ConfigError(f'strategy.temperature falls from init to min, but {first} is less than {last}.')
     return {'init': first, 'min': last}
+
+
+def _number(value: str) -> Any:
+    """A number that YAML takes for text, such as 5e-1; other text as it is, to be refused by what it is for."""
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def _data(section: Any, where: str, cls: Any = DataConfig) -> Any:

@@ -179,5 +179,7 @@ def entries(zoo: str | None) -> Iterator[Finding]:
         except WarmStartError as error:
             broken += 1
             yield Finding('zoo', 'bad', str(error), f'copy it again, or nni-warmstart zoo remove {name} --zoo {opened.root}')
-    if not broken:
+    if not names:
+        yield Finding('zoo', 'note', f'no entries in {opened.root}', 'give another --zoo, or fill it (pretrain, zoo add)')
+    elif not broken:
         yield Finding('zoo', 'good', f'{len(names)} entries in {opened.root}, all readable')

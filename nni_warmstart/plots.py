@@ -98,6 +98,10 @@ def _matrix(
 
 
 def _save(figure: Any, path: str | os.PathLike[str]) -> None:
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):  # names from files may hold dollar signs
+        text.set_parse_math(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format='png', dpi=130)
     write_atomic(path, buffer.getvalue())

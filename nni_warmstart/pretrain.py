@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
+from nni.nas.strategy import Proxyless
 from pytorch_lightning import seed_everything
 
 from . import checkpoint, spaces
@@ -85,6 +86,8 @@ def pretrain(
         if checkpoint.exists(out):
             strategy.source = None  # it has started, from what was best then
     space = spaces.create(config.space.name, config.space.arguments, evaluator.num_classes, allow_import=True)
+    if not isinstance(strategy, Proxyless):  # which runs one candidate at a time
+        spaces.check_supernet(space, channels, side)
     strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
     if resume:
         checkpoint.resume(strategy, out, config.evaluator.max_epochs)

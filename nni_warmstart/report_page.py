@@ -91,12 +91,12 @@ def _overview(searches: Sequence[Search]) -> dict[str, Any]:
 
 def _data(settings: Mapping[str, Any]) -> str:
     """Name of the data that settings ask for."""
-    for kind, value in settings.get('data', {}).items():
-        if kind == 'name' and value:
-            return str(value)
-        if kind in ('npz', 'folder', 'torchvision') and value:
-            return str(value.get('name') or Path(str(value.get('path'))).stem)
-    return '?'
+    data = settings.get('data', {})
+    for name in ('label', 'name'):
+        if data.get(name):
+            return str(data[name])
+    kind = next((kind for kind in ('npz', 'folder', 'torchvision') if isinstance(data.get(kind), dict)), None)
+    return '?' if kind is None else str(data[kind].get('name') or Path(str(data[kind].get('path'))).stem)
 
 
 def _differing(searches: Sequence[Search]) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from . import storage
 from .checkpoint import flat
 from .errors import ConfigError
 from .search_module import STATE
+
+SECTIONS = ('data', 'space', 'evaluator', 'strategy')
+"""Of the settings of a search."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def find(where: str) -> list[Path]:
     ConfigError
         If there are none.
     """
-    root = Path(where).expanduser()
+    root = Path(os.path.expanduser(where))
     if not root.is_dir():
         root = _experiment(where) or root
     if not root.is_dir():
@@ -83,7 +87,7 @@ def _experiment(name: str) -> Path | None:
     from nni.tools.nnictl import config_utils
 
     known = config_utils.Experiments().get_all_experiments().get(name)
-    return None if known is None else Path(known['logDir']).expanduser() / name
+    return None if known is None else Path(os.path.expanduser(known['logDir'])) / name
 
 
 def _is_search(folder: Path) -> bool:
@@ -95,7 +99,7 @@ def _is_search(folder: Path) -> bool:
             raise
         return False  # another program's file of that name
     if 'evaluator' in settings:
-        return isinstance(settings.get('data'), dict) and 'strategy' in settings and 'weights' not in settings
+        return all(isinstance(settings.get(section), dict) for section in SECTIONS) and 'weights' not in settings
     return {'strategy', 'curve', 'architecture'} <= result.keys()
 
 
@@ -108,6 +112,8 @@ def read(folder: Path, name: str) -> Search:
         If a file is damaged.
     """
     settings, result = (_json(folder / name) for name in ('settings.json', 'result.json'))
+    if result:
+        _check(folder / 'result.json', result)
     kept = _kept(folder / 'checkpoints' / 'last.ckpt')
     if result and (not kept or kept['curve'] == result['curve']):
         return Search(folder, name, settings, result, result['curve'], result.get('alphas', []), result['architecture'], '')
@@ -118,6 +124,15 @@ def read(folder: Path, name: str) -> Search:
     goes_on = result and curve[: len(result['curve'])] == result['curve']
     result = {key: result[key] for key in lasting if key in result} if goes_on else {}
     return Search(folder, name, settings, result, curve, kept.get('alphas', []), samples[-1] if samples else {}, note)
+
+
+def _check(path: Path, result: dict[str, Any]) -> None:
+    """Refuse a result that no search has written."""
+    lists = [result.get('curve'), result.get('alphas', [])]
+    if not isinstance(result.get('architecture'), dict) or not all(
+        isinstance(each, list) and all(isinstance(item, dict) for item in each) for each in lists
+    ):
+        raise ConfigError(f'{path} is damaged: no curve, alphas and architecture of a search; delete it to report the rest.')
 
 
 def _kept(path: Path) -> dict[str, Any]:

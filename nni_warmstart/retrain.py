@@ -92,6 +92,7 @@ def retrain(
     architecture = found_by(run)
     seed_everything(seed, workers=True, verbose=False)
     space = spaces.create(config.space.name, config.space.arguments, task.num_classes, allow_import=True)
+    spaces.check_input(space, channels, side, task.num_classes)
     described = spaces.describe(space)
     network = made(space, architecture, Path(run) if weights == 'inherited' else None)
     if is_blind(network, (channels, side)):

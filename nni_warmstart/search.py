@@ -10,10 +10,12 @@ from typing import Any, cast
 
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
+from nni.nas.strategy import Proxyless
 from pytorch_lightning import seed_everything
 from torch.utils.data import DataLoader
 
 from . import checkpoint, spaces, storage
+from .choosing import Chooser
 from .config import SearchConfig, make_strategy
 from .data import Task, split
 from .evaluator import classification, make_trainer
@@ -21,6 +23,7 @@ from .mapping.report import TransferReport
 from .mapping.transfer import transfer
 from .search_module import SearchModule
 from .supernet import Supernet
+from .zoo import SupernetZoo
 
 _SHOWN = 512  # pictures of either half on which a preview is fitted, and measured
 
@@ -62,6 +65,8 @@ def run_search(
     space = spaces.create(config.space.name, config.space.arguments, task.num_classes, allow_import=True)
     spaces.check_input(space, channels, side, task.num_classes)
     strategy = make_strategy(config.strategy, config.base)
+    if not isinstance(strategy, Proxyless):  # which runs one candidate at a time
+        spaces.check_supernet(space, channels, side)
     evaluator = classification(
         splits,
         task.num_classes,
@@ -123,6 +128,21 @@ def adapted(config: SearchConfig) -> Task:
     return config.data.load(config.base, side).adapted(channels, side)
 
 
+def fitting(config: SearchConfig, task: Task, zoo: SupernetZoo) -> list[Supernet]:
+    """Entries of a zoo among which the rules of a search's ``source`` choose.
+
+    Raises
+    ------
+    ZooError
+        If none fits.
+    """
+    strategy = make_strategy(config.strategy, config.base)
+    space = spaces.create(config.space.name, config.space.arguments, task.num_classes, allow_import=True)
+    train = DataLoader(split(task, val_share=config.evaluator.val_share).train, batch_size=_SHOWN)
+    settings = {'head': strategy.head, 'untraceable': strategy.untraceable}
+    return list(Chooser(zoo, strategy.mutate_model(space), lambda _: train, settings).candidates.values())
+
+
 def preview(config: SearchConfig, source: Supernet) -> TransferReport:
     """What a search would inherit from ``source``, without training; fitted on some of its pictures only.
 
@@ -133,6 +153,7 @@ def preview(config: SearchConfig, source: Supernet) -> TransferReport:
     """
     task = adapted(config)
     channels, side = task.train_x.shape[1:3]
+    seed_everything(config.seed, workers=True, verbose=False)
     space = spaces.create(config.space.name, config.space.arguments, task.num_classes, allow_import=True)
     spaces.check_input(space, channels, side, task.num_classes)
     strategy = make_strategy(config.strategy, config.base)

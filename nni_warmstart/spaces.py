@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import os
@@ -14,6 +15,7 @@ import torch
 from nni.nas.nn.pytorch import ModelSpace
 from torch.nn.parameter import is_lazy
 
+from . import introspect
 from .errors import ConfigError, reason
 from .search_spaces import SPACES  # pyright: ignore[reportMissingImports]  (mapped by package_dir in setup.cfg)
 
@@ -112,8 +114,9 @@ def create(name: str, arguments: dict[str, Any], num_classes: int, *, allow_impo
     cls = resolve(name, allow_import=allow_import)
     known = parameters_of(cls)
     arguments = dict(arguments)
-    if 'image_size' not in known:
-        arguments.pop('image_size', None)  # for the data only
+    for key in ('image_size', 'in_channels'):
+        if key not in known:
+            arguments.pop(key, None)  # for the data only
     for key in arguments:
         if key not in known:
             raise ConfigError(f'space.{key} is unknown to {name}; it takes {", ".join(known)}.')
@@ -157,6 +160,29 @@ def rebuilt(described: dict[str, Any]) -> ModelSpace:
         return cast(ModelSpace, cls(**described['arguments']))
     except REFUSALS as error:
         raise ConfigError(f'{described["name"]} cannot be built with {described["arguments"]}: {reason(error)}') from error
+
+
+def check_supernet(space: ModelSpace, channels: int, side: int) -> None:
+    """Refuse a space whose supernet cannot run on pictures in training, before a source is chosen and anything trained.
+
+    Raises
+    ------
+    ConfigError
+        If two pictures of that size do not go through, such as where candidates of a choice give different shapes.
+    """
+    with torch.random.fork_rng(devices=[]):
+        try:
+            model = introspect.mutate(copy.deepcopy(space), 'DARTS')
+        except REFUSALS:
+            return  # the strategy itself says why
+        try:
+            with torch.no_grad():
+                model.train()(torch.rand(2, channels, side, side))
+        except REFUSALS as error:
+            raise ConfigError(
+                f'pictures do not go through the supernet of {type(space).__name__} in training ({reason(error)}); all '
+                'candidates of a choice must give outputs of one shape.'
+            ) from error
 
 
 def check_input(space: ModelSpace, channels: int, side: int, num_classes: int) -> None:

@@ -263,6 +263,12 @@ def test_own_space_by_module_and_class(folder, monkeypatch):
     )
     monkeypatch.chdir(folder)
     assert search(folder, '--set', 'space={name: "my_spaces:OwnSpace", image_size: 8}') == 0
+    grey = (folder / 'my_spaces.py').read_text().replace('nn.Conv2d(3, 6', 'nn.Conv2d(1, 6').replace('OwnSpace', 'Grey')
+    (folder / 'grey_spaces.py').write_text(grey)
+    space = 'space={name: "grey_spaces:Grey", image_size: 8, in_channels: 1}'
+    assert search(folder, '--set', space) == 0
+    assert main(['retrain', '--config', str(folder / 'search.yml'), '--run', str(folder / 'out'), '--out',
+                 str(folder / 'net'), '--set', space]) == 0  # fmt: skip
 
 
 def test_help_teaches():

@@ -82,4 +82,5 @@ def test_a_damaged_entry_is_named(tmp_path):
     bad = findings('bad', zoo=zoo.root, port=0)['zoo']
     assert 'mine.safetensors' in bad.text
     assert 'zoo remove mine' in bad.remedy
+    assert 'give another --zoo' in findings('note', zoo=str(tmp_path / 'typo'), port=0)['zoo'].remedy
     assert 'give the right --zoo' in findings('bad', zoo='nosuch://zoo', port=0)['zoo'].remedy

@@ -12,7 +12,17 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableBatchNorm2d, Muta
 from test_mapping import darts, difference, trained
 from torch import nn
 
-from nni_warmstart import Supernet, SupernetZoo, TransferError, WarmStartDARTS, ZooError, introspect, transfer
+from nni_warmstart import (
+    ConfigError,
+    Supernet,
+    SupernetZoo,
+    TransferError,
+    WarmStartDARTS,
+    ZooError,
+    introspect,
+    spaces,
+    transfer,
+)  # fmt: skip
 from nni_warmstart.mapping.head import resize_head
 
 OPS = {
@@ -47,6 +57,19 @@ def test_alphas_of_unnamed_candidates_follow_their_ops(before, after):
     assert report.choices['body'] == {str(after.index(op)): str(before.index(op)) for op in before}
     alphas = [introspect.choices(model)['body'].alpha.tolist() for model in (source, target)]
     assert [alphas[1][after.index(op)] for op in before] == alphas[0]
+
+
+def test_candidates_of_other_shapes_are_refused_before_training():
+    class Unequal(Unnamed):
+        def __init__(self) -> None:
+            super().__init__('conv', 'skip')
+            self.body = LayerChoice([OPS['conv'](), nn.Conv2d(4, 4, 3)], label='body')
+
+    sound, unequal, state = Unnamed('conv', 'skip'), Unequal(), torch.get_rng_state()
+    spaces.check_supernet(sound, 3, 8)
+    with pytest.raises(ConfigError, match=r'do not go through the supernet of Unequal in training .* of one shape'):
+        spaces.check_supernet(unequal, 3, 8)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 class Body(ModelSpace):

@@ -390,6 +390,13 @@ def test_nothing_to_report_is_one_line(searches, runs, tmp_path, capsys, monkeyp
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'other' / 'settings').mkdir(parents=True)
     (tmp_path / 'other' / 'result.json').write_text('{"curve": []}')
+    for name, wrong in (('numbers', {'curve': 5}), ('foreign', {})):
+        shutil.copytree(
+            runs / 'warm', tmp_path / name, ignore=shutil.ignore_patterns('checkpoints', '*.safetensors', 'arch*')
+        )
+        result = json.loads((runs / 'warm' / 'result.json').read_text())
+        (tmp_path / name / 'result.json').write_text(json.dumps({**result, **wrong}))
+    (tmp_path / 'foreign' / 'settings.json').write_text('{"evaluator": "x", "strategy": "y", "data": {}, "space": null}')
     (runs / 'warm' / 'result.json').write_text('{')
     (runs / 'cold' / 'checkpoints' / 'last.ckpt').write_bytes(b'no checkpoint')
     for where, out, message in (
@@ -398,6 +405,9 @@ def test_nothing_to_report_is_one_line(searches, runs, tmp_path, capsys, monkeyp
         (tmp_path / 'other', 'page.html', 'other holds no search'),
         (runs / 'warm', 'page.html', 'result.json is damaged; delete it to report the rest'),
         (runs / 'cold', 'page.html', 'last.ckpt is damaged or of another kind; delete it to report the rest'),
+        (tmp_path / 'numbers', 'page.html', 'result.json is damaged: no curve, alphas and architecture of a search'),
+        (tmp_path / 'foreign', 'page.html', 'foreign holds no search'),
+        ('~nosuchuser/run', 'page.html', 'is neither a folder nor an experiment'),
         (runs / 'chosen', 'page.pdf', 'page.pdf must end in .html'),
         (runs / 'chosen', 'search.yml/page.html', '--out: folder'),
     ):

@@ -75,6 +75,7 @@ def test_a_killed_retraining_goes_on_to_the_same_network(searched):
     [
         (['--weights', 'copied'], "weights = 'copied' is unknown; choose one of scratch, inherited."),
         (['--export', 'h5'], "format 'h5' is unknown; choose pt2 or onnx."),
+        (['--set', 'space.image_size=1'], 'pictures of 3 channels and 1 x 1 pixels do not go through'),
         (['--run', 'nowhere'], 'architecture.json cannot be read (No such file or directory); give the folder'),
         (['--set', 'space.width=5', '--weights', 'inherited'], 'does not fit this space'),
         (['--set', 'space={name: darts, width: 4, num_cells: 3, image_size: 8}'], 'cannot be frozen to the architecture'),
@@ -140,6 +141,21 @@ def test_an_older_search_of_the_folder_is_not_retrained(searched, monkeypatch, c
         search(searched)
     assert retrain(searched) == 2
     assert 'architecture.json cannot be read' in capsys.readouterr().err
+    assert not (searched / 'out' / 'supernet.safetensors').exists()
+
+
+@pytest.mark.parametrize(('kind', 'oldest'), [('pt2', '2.2'), ('onnx', '2.6')])
+def test_an_older_torch_is_named_before_training(searched, monkeypatch, capsys, kind, oldest):
+    monkeypatch.setattr(torch, '__version__', '2.1.2+cpu')
+    assert retrain(searched, '--export', kind) == 2
+    assert f'{kind} files need torch {oldest} or newer; this is 2.1.2+cpu.' in capsys.readouterr().err
+    assert not (searched / 'net' / 'settings.json').exists()
+
+
+def test_a_home_folder_that_the_shell_left_is_put_in(searched, monkeypatch):
+    monkeypatch.setenv('HOME', str(searched))
+    assert retrain(searched, '--out', '~/net') == 0
+    assert (searched / 'net' / 'network.safetensors').exists()
 
 
 def test_what_cannot_be_exported_says_so(tmp_path):

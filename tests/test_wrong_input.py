@@ -63,6 +63,11 @@ from nni_warmstart.config import parse_search
         ('space.width=-8', 'space nasbench201 cannot be built'),
         ('space.width=0', 'has layers without any weights; make its width 1 or more'),
         ('space.depth=0', 'has nothing to choose'),
+        ('space.num_classes=7', 'space.num_classes = 7, but the data tell how many classes; leave it out'),
+        (
+            'space={name: darts, width: 4, num_cells: 3, image_size: 8, drop_path_prob: 2}',
+            'pictures do not go through the supernet of DartsSpace in training (bernoulli_',
+        ),
         ('space.name=:C', "space.name = ':C' cannot be imported"),
         ('evaluator.max_epochs=.inf', 'evaluator.max_epochs = inf, but it must be a whole number'),
         ('strategy={name: WarmStartDARTS, keep: null}', 'strategy.keep = None, but it must be a number'),
@@ -85,10 +90,10 @@ def test_numbers_may_be_written_as_the_field_does(folder):
     assert search(folder, '--set', 'evaluator.weight_decay=3e-4') == 0
     settings = json.loads((folder / 'out' / 'settings.json').read_text())
     assert settings['evaluator']['weight_decay'] == 3e-4
-    of_strategy = {'arc_learning_rate': '3e-4', 'noise': '1e-3', 'average': '5e-1', 'warmup_epochs': 2.0}
+    of_strategy = {'arc_learning_rate': '3e-4', 'noise': '1e-3', 'average': '5e-1', 'warmup_epochs': 2.0, 'alpha': '5e-1'}
     document = {'data': {'name': 'digits'}, 'strategy': {'name': 'WarmStartDARTS', **of_strategy}}
     arguments = parse_search(document, folder).strategy.arguments
-    assert arguments == {'arc_learning_rate': 3e-4, 'noise': 1e-3, 'average': 0.5, 'warmup_epochs': 2}
+    assert arguments == {'arc_learning_rate': 3e-4, 'noise': 1e-3, 'average': 0.5, 'warmup_epochs': 2, 'alpha': 0.5}
     assert isinstance(arguments['warmup_epochs'], int)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import yaml
 from conftest import SMALL, save_npz
@@ -97,6 +98,20 @@ def test_zoo_rank(folder, capsys):
     assert main(['zoo', 'rank', '--zoo', zoo, '--config', str(folder / 'search.yml'), '--set', 'data.flip=true']) == 0
 
 
+def test_a_search_ranks_the_entries_of_its_zoo_that_fit_its_space(folder, capsys):
+    assert search(folder) == 0
+    small = 'space={name: darts, width: 4, num_cells: 3, image_size: 8}'
+    for name, space in (('cells', small), ('grid', 'space.width=4')):
+        assert search(folder, '--set', space) == 0
+        supernet = str(folder / 'out' / 'supernet.safetensors')
+        assert main(['zoo', 'add', '--zoo', str(folder / 'zoo'), supernet, '--name', name]) == 0
+    capsys.readouterr()
+    command = ['zoo', 'rank', '--config', str(folder / 'search.yml'), '--set', small]
+    assert main([*command, '--set', 'strategy={name: WarmStartDARTS, source: nearest, zoo: zoo}']) == 0
+    shown = capsys.readouterr().out
+    assert 'cells' in shown and 'grid' not in shown
+
+
 def test_zoo_rank_errors(folder, capsys):
     command = ['zoo', 'rank', '--zoo', str(folder / 'none'), '--data']
     for extra, message in (
@@ -118,7 +133,9 @@ def test_names_with_square_brackets_are_shown_as_they_are(folder, capsys):
     zoo = str(folder / 'zoo')
     assert main(['zoo', 'add', '--zoo', zoo, str(folder / 'out' / 'supernet.safetensors'), '--name', 'mine']) == 0
     assert main(['zoo', 'list', '--zoo', zoo]) == 0
-    assert main(['zoo', 'rank', '--zoo', zoo, '--data', str(folder / 'usps[v2].npz')]) == 0
+    os.rename(folder / 'usps[v2].npz', folder / 'usps[v2] $1 to $2.npz')
+    data = ['--data', str(folder / 'usps[v2] $1 to $2.npz'), '--heatmap', str(folder / 'map.png')]
+    assert main(['zoo', 'rank', '--zoo', zoo, *data]) == 0
     assert capsys.readouterr().out.count('usps[v2]') >= 3
 
 
