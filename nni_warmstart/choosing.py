@@ -108,10 +108,7 @@ class Chooser:
         for rule in ('joint', 'nearest'):
             try:
                 found[rule] = self.by_rule[rule](self)[0]
-            except (
-                ZooError,
-                DataError,
-            ) as error:  # no joint supernet, or nothing to find the nearest by
+            except (ZooError, DataError) as error:  # it has no joint one, or the nearest cannot be found
                 trouble = error
         if trouble is not None and not found:
             raise trouble

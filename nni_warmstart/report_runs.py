@@ -140,7 +140,7 @@ def _kept(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        state = torch.load(path, map_location='cpu', weights_only=True, mmap=True)[STATE]
+        state = torch.load(str(path), map_location='cpu', weights_only=True, mmap=True)[STATE]
         curve = storage.plain(list(state['curve']))
         return {'curve': curve, **{key: json.loads(state.get(key, '[]')) for key in ('samples', 'alphas')}}
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
