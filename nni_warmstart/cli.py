@@ -117,7 +117,9 @@ def _parser() -> argparse.ArgumentParser:
         ('remove', commands.zoo_remove, 'delete an entry'),
     ):
         action = zoo.add_parser(name, help=text, description=text)
-        action.add_argument('--zoo', help='folder or URL of the zoo (default: the one shipped with the package)')
+        changes = name in ('add', 'remove')  # never the package's own by an oversight
+        default = '' if changes else ' (default: the one shipped with the package)'
+        action.add_argument('--zoo', required=changes, help=f'folder or URL of the zoo{default}')
         if name in ('show', 'remove'):
             action.add_argument('name', help='entry')
         if name == 'show':

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 
+import pytest
 import yaml
 from conftest import SMALL, save_npz
 from PIL import Image
 from test_cli import search
 
-from nni_warmstart import Supernet
+from nni_warmstart import Supernet, SupernetZoo
 from nni_warmstart.cli import main
 
 
@@ -137,6 +138,15 @@ def test_names_with_square_brackets_are_shown_as_they_are(folder, capsys):
     data = ['--data', str(folder / 'usps[v2] $1 to $2.npz'), '--heatmap', str(folder / 'map.png')]
     assert main(['zoo', 'rank', '--zoo', zoo, *data]) == 0
     assert capsys.readouterr().out.count('usps[v2]') >= 3
+
+
+@pytest.mark.parametrize('action', ['add', 'remove'])
+def test_the_shipped_zoo_is_not_changed_by_an_oversight(action, capsys):
+    before = SupernetZoo.shipped().names()
+    with pytest.raises(SystemExit):
+        main(['zoo', action, before[0]])
+    assert 'the following arguments are required: --zoo' in capsys.readouterr().err
+    assert SupernetZoo.shipped().names() == before
 
 
 def test_zoo_errors(tmp_path, capsys):
