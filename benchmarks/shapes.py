@@ -2,12 +2,13 @@
 
     python benchmarks/shapes.py --data DIR                 # all runs; resumable, one JSON line per run
     python benchmarks/shapes.py --data DIR --part 0 2      # half of the tasks, to share the work
+    python benchmarks/shapes.py --data DIR --paced         # warm searches with the package's own rate of the alphas
     python benchmarks/shapes.py --report                   # the table from the results so far
 
 The source is the shipped joint supernet of width 16 and depth 1; for half the depth one with depth 2, pretrained on the same
 datasets for 60 epochs and kept in --zoo. Cold and warm runs search as in claim.py (20 epochs, at most 1000 pictures of
-32 x 32 pixels, random crops), with all arguments of the strategy at their defaults. Epochs are those to the cold run's final
-validation accuracy, reached and held.
+32 x 32 pixels, random crops), with the arguments of the strategy at their defaults, but for the rate of the alphas, which is
+NNI's without --paced. Epochs are those to the cold run's final validation accuracy, reached and held.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ SHAPES: dict[str, tuple[type[NasBench201Space], dict[str, int]]] = {
 }
 """Class, and what it changes in the space of claim.py."""
 
-rows = Rows('shapes.jsonl', ('target', 'shape', 'warm', 'seed'))
+rows = Rows('shapes.jsonl', ('target', 'shape', 'warm', 'seed', 'paced'))
 
 
 def main() -> None:
@@ -75,6 +76,7 @@ def main() -> None:
     parser.add_argument('--targets', nargs='+', default=TARGETS, help='which tasks (default: the six that are reported)')
     parser.add_argument('--part', type=int, nargs=2, default=(0, 1), metavar=('I', 'N'), help='every Nth task, from the Ith')
     parser.add_argument('--seeds', type=int, nargs='+', default=[1], help='seeds (default: 1)')
+    parser.add_argument('--paced', action='store_true', help="alphas of warm searches at the package's own rate")
     parser.add_argument('--report', action='store_true', help='write the table, run nothing')
     arguments = parser.parse_args()
     quiet()
@@ -85,7 +87,7 @@ def main() -> None:
             for shape in arguments.shapes:
                 source = deep_source(arguments) if shape == 'half depth' else SupernetZoo.shipped()['joint-nasbench201-w16']
                 for target in arguments.targets[first::step]:
-                    run(target, shape, source, seed, arguments.data)
+                    run(target, shape, source, seed, arguments.data, paced=arguments.paced)
     report()
 
 
@@ -99,7 +101,7 @@ def deep_source(arguments: argparse.Namespace) -> Supernet:
     return zoo[DEEP]
 
 
-def run(target: str, shape: str, source: Supernet, seed: int, folder: Path) -> None:
+def run(target: str, shape: str, source: Supernet, seed: int, folder: Path, *, paced: bool = False) -> None:
     task = load(folder, target, claim.PICTURES, claim.SPACE['image_size'])
     cls, changes = SHAPES[shape]
     arguments = {**arguments_of(claim.SPACE), **changes}
@@ -109,8 +111,10 @@ def run(target: str, shape: str, source: Supernet, seed: int, folder: Path) -> N
 
     for warm in (False, True):
         row = {'target': target, 'shape': shape, 'warm': warm, 'seed': seed}
+        recipe = {'epochs': claim.EPOCHS, 'settings': claim.SETTINGS, 'source': source if warm else None}
+        if warm and paced:  # a cold search has NNI's rate either way
+            row, recipe = {**row, 'paced': True}, {**recipe, 'arc_learning_rate': None}
         if not rows.has(**row):
-            recipe = {'epochs': claim.EPOCHS, 'settings': claim.SETTINGS, 'source': source if warm else None}
             rows.append(**row, **search(space, task, seed=seed, **recipe), device=device())
 
 
@@ -120,7 +124,8 @@ def device() -> str:
 
 def report() -> None:
     """Write results/shapes.md."""
-    found = {(row['shape'], row['target'], row['seed'], row['warm']): row for row in rows.all()}
+    found = {(row['shape'], row['target'], row['seed'], row['warm']): row for row in rows.all() if not row.get('paced')}
+    paced = {(row['shape'], row['target'], row['seed']): row for row in rows.all() if row.get('paced')}
     lines = [
         f'Warm starts across shapes (`python benchmarks/shapes.py --data DIR`); all runs have {claim.EPOCHS} epochs.',
         "Epochs: to the cold run's final validation accuracy, reached and held;",
@@ -135,10 +140,8 @@ def report() -> None:
         if warm or hot is None:
             continue
         cold = found[shape, target, seed, False]
-        curve, goal = cold['curve'], final_accuracy(cold['curve'])
+        goal, epochs, ratio = compared(cold, hot)
         devices = ' and '.join(dict.fromkeys(row.get('device', 'CPU') for row in (cold, hot)))
-        epochs = epochs_to(curve, goal) or claim.EPOCHS, epochs_to(hot['curve'], goal)
-        ratio = epochs[0] / (epochs[1] or claim.EPOCHS)
         ratios.setdefault(shape, {}).setdefault(target, []).append(ratio)
         lines.append(
             f'| {shape} | {target} | {seed} | {devices} | {hot["inherited"]:.0%} | {hot["zero_shot"]:.3f} | {goal:.3f} | '
@@ -157,7 +160,37 @@ def report() -> None:
         values = [statistics.geometric_mean(each) for each in tasks.values()]
         runs = sum(map(len, tasks.values()))
         lines.append(f'| {shape} | {len(values)} | {runs} | {statistics.median(values):.1f} | {min(values):.1f} |')
+    if paced:
+        lines += paced_table(found, paced)
     (RESULTS / 'shapes.md').write_text('\n'.join(lines) + '\n')
+
+
+def compared(cold: dict[str, Any], hot: dict[str, Any]) -> tuple[float, tuple[int, int | None], float]:
+    """The cold search's final accuracy, the epochs of both to it, and their ratio."""
+    goal = final_accuracy(cold['curve'])
+    epochs = epochs_to(cold['curve'], goal) or claim.EPOCHS, epochs_to(hot['curve'], goal)
+    return goal, epochs, epochs[0] / (epochs[1] or claim.EPOCHS)
+
+
+def paced_table(found: dict[Any, dict[str, Any]], paced: dict[Any, dict[str, Any]]) -> list[str]:
+    """Searches with the package's own rate of the alphas, beside those of the same tasks and seeds with NNI's."""
+    lines = [
+        '',
+        "With the package's own rate of the alphas (`--paced`), against the same cold searches; beside it NNI's rate on the",
+        'same tasks and seeds. Accuracy: mean final validation accuracy.',
+        '',
+        "| shape | runs | median | smallest | accuracy | NNI's rate: median | smallest | accuracy |",
+        '|---' * 8 + '|',
+    ]
+    for shape in (shape for shape in SHAPES if any(key[0] == shape for key in paced)):
+        sides: list[str] = []
+        keys = sorted(key for key in paced if key[0] == shape)
+        for hot in ([paced[key] for key in keys], [found[(*key, True)] for key in keys]):
+            ratios = [compared(found[(*key, False)], row)[2] for key, row in zip(keys, hot, strict=True)]
+            accuracy = statistics.mean(final_accuracy(row['curve']) for row in hot)
+            sides += [f'{statistics.median(ratios):.1f}', f'{min(ratios):.1f}', f'{accuracy:.3f}']
+        lines.append(f'| {shape} | {len(keys)} | {" | ".join(sides)} |')
+    return lines
 
 
 if __name__ == '__main__':
