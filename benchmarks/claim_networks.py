@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 
 import claim
 import yaml
-from claim_report import NETWORKS
+from claim_report import NETWORKS, rounded
 from common import RESULTS, arguments_of
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
@@ -282,7 +282,7 @@ def report(rows: list[dict[str, Any]], space: dict[str, Any], out: Path) -> None
             for name, way in summary['cost'].items()
         ),
     ]
-    write_json(out / NETWORKS, summary)
+    write_json(out / NETWORKS, rounded(summary))
     (out / 'networks.md').write_text('\n'.join(lines) + '\n')
 
 

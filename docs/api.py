@@ -99,7 +99,8 @@ def doc_of(raw: Any) -> str:
 def signature(name: str, thing: Any) -> str:
     """The call with its annotations and defaults, one argument a line where it is long."""
     target = getattr(thing, '_init_wrapped', thing)  # NNI's trace hides the constructor there
-    found = inspect.signature(inspect.unwrap(target))  # newer Pythons do not see through a class that NNI traces
+    target = getattr(target, '__wrapped__', target)  # Python 3.13 does not see through a class that NNI traces
+    found = inspect.signature(target)
     arguments = [text for text in written(found.parameters.values()) if text != 'self']
     returned = found.return_annotation
     arrow = '' if inspect.isclass(thing) or returned is inspect.Signature.empty else f' -> {annotation(returned)}'
