@@ -164,8 +164,11 @@ def rank_32(folder: Path) -> dict[str, Any]:
     bare = Supernet.from_model(space, name='bare')
     paths = sorted(folder.glob('*.npz'))
     names = [path.stem for path in paths]
-    entries = [bare.renamed(path.stem).with_sketches([DatasetSketch.from_dataset(from_npz(path))]) for path in paths] + [
-        bare.renamed(f'{path.stem}-again').with_sketches([DatasetSketch.from_dataset(from_npz(path))]) for path in paths
+    entries = [
+        bare.renamed(path.stem).with_sketches([DatasetSketch.from_dataset(from_npz(path)).compact()]) for path in paths
+    ] + [
+        bare.renamed(f'{path.stem}-again').with_sketches([DatasetSketch.from_dataset(from_npz(path)).compact()])
+        for path in paths
     ]
     seconds = {}
     for by in ('otdd', 'sliced'):
