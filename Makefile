@@ -34,6 +34,7 @@ test-oldest:
 lint: .venv/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -c 'import nni_warmstart'  # NNI writes its layers' module when first imported; pyright reads it
 	$(BIN)/pyright
 

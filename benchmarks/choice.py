@@ -25,11 +25,14 @@ import torch
 from common import RESULTS, Rows, part, search
 from torch.utils.data import DataLoader
 
-from nni_warmstart import DatasetSketch, SupernetZoo, data, introspect, spaces, transfer
+from nni_warmstart import DatasetSketch, SupernetZoo, transfer
 from nni_warmstart.cli import quiet
-from nni_warmstart.config import parse_pretrain
-from nni_warmstart.pretrain import pretrain
-from nni_warmstart.ranking import rank
+from nni_warmstart.data import from_npz, split
+from nni_warmstart.nni_adapter.model_spaces import create
+from nni_warmstart.nni_adapter.mutation import mutate
+from nni_warmstart.runs.config import parse_pretrain
+from nni_warmstart.runs.pretrain import pretrain
+from nni_warmstart.zoo.ranking import rank
 
 SOURCES = [
     'braille', 'cifar10', 'clothing', 'emoji_category', 'fashion_mnist', 'flowers5', 'grocery', 'kannada_digits',
@@ -91,7 +94,7 @@ def main() -> None:
 
 def pretrained(zoo: SupernetZoo, name: str, folder: Path) -> None:
     """Pretrain a source if the zoo has none of that name; sketch its data if they are not sketched."""
-    task = data.from_npz(folder / f'{name}.npz')
+    task = from_npz(folder / f'{name}.npz')
     if name in zoo:
         supernet = zoo[name]
         if not supernet.sketches:
@@ -112,7 +115,7 @@ def run_target(target: str, seed: int, entries: dict[str, Any], folder: Path) ->
     candidates = [entry for name, entry in entries.items() if name != target]
     task = part(folder, target, 600)
     adapted = task.adapted(3, SPACE['image_size'])
-    splits = data.split(adapted)
+    splits = split(adapted)
     for by, embedding in RANKINGS:
         chance = seed if by in SEEDED else None
         row = {'kind': 'rank', 'target': target, 'source': None, 'seed': chance, 'by': by, 'embedding': embedding}
@@ -123,7 +126,7 @@ def run_target(target: str, seed: int, entries: dict[str, Any], folder: Path) ->
     for source in [None, *candidates]:
         row = {'kind': 'transfer', 'target': target, 'source': source and source.name, 'seed': seed}
         if not rows.has(**row):
-            space = functools.partial(spaces.create, 'nasbench201', SPACE)
+            space = functools.partial(create, 'nasbench201', SPACE)
             found = search(space, adapted, seed=seed, epochs=3, source=source, average=0.0)
             rows.append(**{**row, **found, 'source': row['source']})
     nearest = rank(candidates, DatasetSketch.from_dataset(task))[0].name
@@ -131,7 +134,7 @@ def run_target(target: str, seed: int, entries: dict[str, Any], folder: Path) ->
         row = {'kind': 'head', 'target': target, 'source': nearest, 'seed': seed, 'head': head}
         if not rows.has(**row):
             torch.manual_seed(seed)
-            model = introspect.mutate(spaces.create('nasbench201', SPACE, task.num_classes), 'DARTS')
+            model = mutate(create('nasbench201', SPACE, task.num_classes), 'DARTS')
             loaders = {'data': DataLoader(splits.train, 256), 'val_data': DataLoader(splits.val, 256)}
             found = transfer(entries[nearest], model, head=head, **loaders)
             rows.append(**row, zero_shot=found.zero_shot_accuracy, chance=1 / task.num_classes)

@@ -41,12 +41,16 @@ from nni.nas.strategy import DARTS
 from pytorch_lightning import seed_everything
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from nni_warmstart import SupernetZoo, WarmStartDARTS, alpha_rate, data, spaces
+from nni_warmstart import SupernetZoo, WarmStartDARTS
 from nni_warmstart.cli import quiet
+from nni_warmstart.data import Splits, Task, split
 from nni_warmstart.errors import WarmStartError, ZooError
-from nni_warmstart.evaluator import classification, make_trainer
-from nni_warmstart.ranking import rank
-from nni_warmstart.zoo import open_zoo
+from nni_warmstart.evaluators.classification import classification
+from nni_warmstart.evaluators.trainer import make_trainer
+from nni_warmstart.nni_adapter.model_spaces import create, input_of, resolve
+from nni_warmstart.search import alpha_rate
+from nni_warmstart.zoo.ranking import rank
+from nni_warmstart.zoo.zoo import open_zoo
 
 SPACE = {'name': 'nasbench201', 'width': 16, 'depth': 1, 'image_size': 32, 'stem_stride': 2}
 PICTURES = 1000
@@ -216,7 +220,7 @@ def search(run: Run, setting: Setting) -> dict[str, Any]:
     """One search; the row that goes into the file."""
     task = load(setting, run.task)
     seed_everything(run.seed, workers=True, verbose=False)
-    space, splits = space_of(setting, task), data.split(task)
+    space, splits = space_of(setting, task), split(task)
     row: dict[str, Any] = {**asdict(run), 'classes': task.num_classes, 'pictures': len(task.train_y)}
     if setting.series is not None:
         row['series'] = setting.series
@@ -259,23 +263,23 @@ def equals_upstream(run: Run, setting: Setting, supernet: torch.nn.Module) -> bo
     space = space_of(setting, task)
     theirs = DARTS(gradient_clip_val=CLIP)
     with tempfile.TemporaryDirectory() as out:
-        theirs(RawFormatModelSpace(space, evaluator(task, data.split(task), out)), SequentialExecutionEngine())
+        theirs(RawFormatModelSpace(space, evaluator(task, split(task), out)), SequentialExecutionEngine())
     mine = supernet.state_dict()
     return all(torch.equal(tensor, mine[name]) for name, tensor in theirs.supernet.state_dict().items())
 
 
-def space_of(setting: Setting, task: data.Task) -> Any:
-    return spaces.create(setting.space['name'], arguments_of(setting.space), task.num_classes)
+def space_of(setting: Setting, task: Task) -> Any:
+    return create(setting.space['name'], arguments_of(setting.space), task.num_classes)
 
 
-def evaluator(task: data.Task, splits: data.Splits, out: str, epochs: int = EPOCHS, **changes: Any) -> Any:
+def evaluator(task: Task, splits: Splits, out: str, epochs: int = EPOCHS, **changes: Any) -> Any:
     trainer = make_trainer(epochs, out, progress=False)
     return classification(splits, task.num_classes, trainer, **{**SETTINGS, **changes})
 
 
-def load(setting: Setting, name: str) -> data.Task:
+def load(setting: Setting, name: str) -> Task:
     """A part of a task, in the form that the space takes."""
-    form = spaces.input_of(spaces.resolve(setting.space['name']), arguments_of(setting.space))
+    form = input_of(resolve(setting.space['name']), arguments_of(setting.space))
     return part(setting.data, name, setting.pictures).adapted(*form)
 
 

@@ -30,12 +30,14 @@ from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from pytorch_lightning import seed_everything
 
-from nni_warmstart import Supernet, WarmStartDARTS, data, spaces
-from nni_warmstart.frozen import freeze
-from nni_warmstart.measure import final_accuracy
-from nni_warmstart.network import inherited, is_blind
-from nni_warmstart.retrain import learning, train
-from nni_warmstart.storage import write_json
+from nni_warmstart import Supernet, WarmStartDARTS
+from nni_warmstart.data import Task, split
+from nni_warmstart.nni_adapter.freezing import freeze
+from nni_warmstart.nni_adapter.model_spaces import create, input_of, resolve
+from nni_warmstart.runs.retrain import learning, train
+from nni_warmstart.supernets.network import inherited, is_blind
+from nni_warmstart.utils.files import write_json
+from nni_warmstart.utils.metrics import final_accuracy
 
 _BASE: dict[str, Any] = {'batch_size': 32, 'learning_rate': 0.05, 'weight_decay': 3e-4, 'crop': 0.125}
 TRAININGS: dict[str, dict[str, Any]] = {
@@ -119,7 +121,7 @@ def run(found: Found, setting: claim.Setting) -> dict[str, Any]:
     return {**row, 'architecture': architecture, 'parameters': sum(p.numel() for p in network.parameters())}
 
 
-def fit(row: dict[str, Any], name: str, network: Any, task: data.Task, settings: dict[str, Any]) -> None:
+def fit(row: dict[str, Any], name: str, network: Any, task: Task, settings: dict[str, Any]) -> None:
     """Train ``network`` on all training pictures and note its test accuracy and the seconds."""
     splits, start = learning(task, val_share=0.5), time.perf_counter()
     with tempfile.TemporaryDirectory() as out:
@@ -128,13 +130,13 @@ def fit(row: dict[str, Any], name: str, network: Any, task: data.Task, settings:
     row['seconds'][name] = round(time.perf_counter() - start, 2)
 
 
-def searched(found: Found, setting: claim.Setting, task: data.Task) -> Any:
+def searched(found: Found, setting: claim.Setting, task: Task) -> Any:
     """A warm search of a quarter of the budget."""
     seed_everything(found.seed, workers=True, verbose=False)
     zoo = claim.zoo_of(setting, claim.sources(setting, found.task, strict=False))
     strategy = WarmStartDARTS(gradient_clip_val=claim.CLIP, zoo=zoo, source='auto', **SIDES[found.side])
     with tempfile.TemporaryDirectory() as out:
-        evaluator = claim.evaluator(task, data.split(task), out, epochs=QUARTER)
+        evaluator = claim.evaluator(task, split(task), out, epochs=QUARTER)
         strategy(RawFormatModelSpace(claim.space_of(setting, task), evaluator), SequentialExecutionEngine())
     return strategy
 
@@ -158,8 +160,8 @@ def gaps(pair: tuple[dict[str, Any], dict[str, Any]]) -> list[float]:
 def is_collapsed(space: dict[str, Any], architecture: dict[str, Any]) -> bool:
     """Whether no path leads through the network of an architecture."""
     arguments = arguments_of(space)
-    network = freeze(spaces.create(space['name'], arguments, 2), architecture)
-    return is_blind(network, spaces.input_of(spaces.resolve(space['name']), arguments))
+    network = freeze(create(space['name'], arguments, 2), architecture)
+    return is_blind(network, input_of(resolve(space['name']), arguments))
 
 
 def agreement(differences: list[float]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from typing import Any
 
 import claim_figures
 
-from nni_warmstart.measure import epochs_to, final_accuracy
-from nni_warmstart.storage import write_json
+from nni_warmstart.utils.files import write_json
+from nni_warmstart.utils.metrics import epochs_to, final_accuracy
 
 Rows = list[dict[str, Any]]
 Found = dict[str, dict[int, dict[str, Any]]]

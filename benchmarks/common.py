@@ -6,6 +6,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import RawFormatModelSpace
 from pytorch_lightning import seed_everything
 
-from nni_warmstart import WarmStartDARTS, data
-from nni_warmstart.alpha_rate import NNIS
-from nni_warmstart.evaluator import classification, make_trainer
+from nni_warmstart import WarmStartDARTS
+from nni_warmstart.data import Task, from_npz, split, stratified_split
+from nni_warmstart.evaluators.classification import classification
+from nni_warmstart.evaluators.trainer import make_trainer
+from nni_warmstart.search.alpha_rate import NNIS
 
 RESULTS = Path(__file__).resolve().parent / 'results'
 SETTINGS: dict[str, Any] = {'batch_size': 32, 'learning_rate': 0.05, 'weight_decay': 3e-4}
@@ -42,17 +45,17 @@ class Rows:
         print({name: value for name, value in row.items() if not isinstance(value, list)}, flush=True)
 
 
-def part(folder: Path, name: str, pictures: int) -> data.Task:
+def part(folder: Path, name: str, pictures: int) -> Task:
     """A task with at most so many training pictures (or eight per class)."""
-    task = data.from_npz(folder / f'{name}.npz')
+    task = from_npz(folder / f'{name}.npz')
     share = max(pictures, 8 * task.num_classes) / len(task.train_y)
     if share < 1:
-        index, _ = data.stratified(task.train_y, share, 0)
-        task = data.replace(task, train_x=task.train_x[index], train_y=task.train_y[index])
+        index, _ = stratified_split(task.train_y, share, 0)
+        task = replace(task, train_x=task.train_x[index], train_y=task.train_y[index])
     return task
 
 
-def load(folder: Path, name: str, pictures: int = 1000, side: int = 16) -> data.Task:
+def load(folder: Path, name: str, pictures: int = 1000, side: int = 16) -> Task:
     """A part of a task, of ``side`` pixels in colour."""
     return part(folder, name, pictures).adapted(3, side)
 
@@ -64,7 +67,7 @@ def arguments_of(space: dict[str, Any]) -> dict[str, Any]:
 
 def search(
     space: Callable[[int], ModelSpace],
-    task: data.Task,
+    task: Task,
     *,
     seed: int,
     epochs: int,
@@ -80,7 +83,7 @@ def search(
     warm = WarmStartDARTS(**{'gradient_clip_val': 5.0, 'arc_learning_rate': NNIS, **strategy})
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as out:
-        evaluator = classification(data.split(task), task.num_classes, make_trainer(epochs, out, progress=False), **settings)
+        evaluator = classification(split(task), task.num_classes, make_trainer(epochs, out, progress=False), **settings)
         warm(RawFormatModelSpace(space(task.num_classes), evaluator), SequentialExecutionEngine())
     found = {
         'curve': [round(figures['default'], 5) for figures in warm.curve],

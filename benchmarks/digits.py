@@ -23,14 +23,17 @@ from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy import DARTS
 from pytorch_lightning import seed_everything
 
-from nni_warmstart import Supernet, SupernetZoo, alpha_rate, spaces
+from nni_warmstart import Supernet, SupernetZoo
 from nni_warmstart.cli import quiet
-from nni_warmstart.config import parse_search
 from nni_warmstart.data import split
-from nni_warmstart.evaluator import classification, make_trainer
-from nni_warmstart.measure import epochs_to, final_accuracy
-from nni_warmstart.search import run_search
-from nni_warmstart.settings import overridden, read
+from nni_warmstart.evaluators.classification import classification
+from nni_warmstart.evaluators.trainer import make_trainer
+from nni_warmstart.nni_adapter.model_spaces import create, input_of, resolve
+from nni_warmstart.runs.config import parse_search
+from nni_warmstart.runs.search import run_search
+from nni_warmstart.runs.settings import overridden, read
+from nni_warmstart.search import alpha_rate
+from nni_warmstart.utils.metrics import epochs_to, final_accuracy
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / 'examples' / 'digits' / 'search.yml'
@@ -93,11 +96,11 @@ def run(side: str, seed: int) -> dict[str, Any]:
 
 def equals_upstream(config: Any, out: Path) -> bool:
     """Whether NNI's own, untouched DARTS ends with the same weights and alphas, to the bit."""
-    cls = spaces.resolve(config.space.name)
-    channels, side = spaces.input_of(cls, config.space.arguments)
+    cls = resolve(config.space.name)
+    channels, side = input_of(cls, config.space.arguments)
     task = config.data.load(config.base, side).adapted(channels, side)
     seed_everything(0, workers=True, verbose=False)
-    space = spaces.create(config.space.name, config.space.arguments, task.num_classes)
+    space = create(config.space.name, config.space.arguments, task.num_classes)
     settings = config.evaluator
     evaluator = classification(
         split(task, val_share=settings.val_share),

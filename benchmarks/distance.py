@@ -27,9 +27,12 @@ import ot
 import torch
 from scipy.stats import spearmanr
 
-from nni_warmstart import DatasetSketch, Supernet, dataset_distance, introspect, ranking, spaces
+from nni_warmstart import DatasetSketch, Supernet, dataset_distance
 from nni_warmstart.data import from_npz
-from nni_warmstart.distance.labels import squared_distances
+from nni_warmstart.distance.label_distances import squared_distances
+from nni_warmstart.nni_adapter.model_spaces import create
+from nni_warmstart.nni_adapter.mutation import mutate
+from nni_warmstart.zoo import ranking
 
 HERE = Path(__file__).resolve()
 RESULTS = HERE.parent / 'results'
@@ -160,7 +163,7 @@ def scaling() -> dict[str, Any]:
 
 def rank_32(folder: Path) -> dict[str, Any]:
     """Seconds to rank a zoo of 32 entries, sketching the new dataset included."""
-    space = introspect.mutate(spaces.create('nasbench201', {'width': 8, 'depth': 1, 'image_size': 16}, 10), 'DARTS')
+    space = mutate(create('nasbench201', {'width': 8, 'depth': 1, 'image_size': 16}, 10), 'DARTS')
     bare = Supernet.from_model(space, name='bare')
     paths = sorted(folder.glob('*.npz'))
     names = [path.stem for path in paths]
@@ -256,7 +259,7 @@ def resident(field: str = 'VmRSS', *, reset: bool = False) -> float:
 
 def ready_cost(a: Any, b: Any, method: str) -> np.ndarray:
     """The full ground cost that the linear programme gets."""
-    from nni_warmstart.distance.labels import exact_label_distances
+    from nni_warmstart.distance.label_distances import exact_label_distances
     from nni_warmstart.distance.otdd import label_distances
 
     first, second = (DatasetSketch.from_dataset(each, max_samples=None) for each in (a, b))

@@ -23,8 +23,8 @@ from common import RESULTS
 
 from nni_warmstart import SupernetZoo
 from nni_warmstart.cli import quiet
-from nni_warmstart.config import parse_pretrain
-from nni_warmstart.pretrain import pretrain
+from nni_warmstart.runs.config import parse_pretrain
+from nni_warmstart.runs.pretrain import pretrain
 
 SPACE = {'name': 'darts', 'width': 16, 'num_cells': 8, 'image_size': 32}
 SOURCE = 'joint-darts-w16-c8'

@@ -25,8 +25,10 @@ from nni.nas.hub.pytorch.nasnet import NDS
 from nni.nas.nn.pytorch import ModelSpace
 from torch import nn
 
-from nni_warmstart import Supernet, introspect, transfer
+from nni_warmstart import Supernet, transfer
 from nni_warmstart.cli import quiet
+from nni_warmstart.nni_adapter.choices import choices
+from nni_warmstart.nni_adapter.mutation import mutate
 from nni_warmstart.search_spaces import DartsSpace, NasBench201Space
 
 RESULTS = Path(__file__).resolve().parent / 'results'
@@ -98,14 +100,14 @@ def main() -> None:
 def trained(space: ModelSpace, seed: int) -> ModelSpace:
     """A supernet whose every parameter, statistic and alpha counts."""
     torch.manual_seed(seed)
-    model = introspect.mutate(space, 'DARTS')
+    model = mutate(space, 'DARTS')
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, 0, 0.1)
             nn.init.uniform_(module.running_var, 0.5, 2)
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, 0, 0.2)
-    for choice in introspect.choices(model).values():
+    for choice in choices(model).values():
         nn.init.normal_(choice.alpha)
     return model
 
@@ -128,10 +130,10 @@ def cost() -> dict[str, Any]:
     """The hub's DARTS space, 8 cells of width 16 onto 20 cells of width 32."""
     quiet()
     torch.set_num_threads(1)
-    transfer(small(), introspect.mutate(NasBench201Space(width=4), 'DARTS'), head='random')  # torch's first times
+    transfer(small(), mutate(NasBench201Space(width=4), 'DARTS'), head='random')  # torch's first times
     empty = resident()
-    source = Supernet.from_model(introspect.mutate(DARTS(width=16, num_cells=8, dataset='cifar'), 'DARTS'), name='source')
-    target = introspect.mutate(DARTS(width=32, num_cells=20, dataset='cifar'), 'DARTS')
+    source = Supernet.from_model(mutate(DARTS(width=16, num_cells=8, dataset='cifar'), 'DARTS'), name='source')
+    target = mutate(DARTS(width=32, num_cells=20, dataset='cifar'), 'DARTS')
     numbers = source.num_parameters + sum(tensor.numel() for tensor in target.state_dict().values())
     models = resident() - empty
     with Peak() as peak:
@@ -179,7 +181,7 @@ class Peak(threading.Thread):
 
 
 def small() -> Supernet:
-    return Supernet.from_model(introspect.mutate(NasBench201Space(width=8), 'DARTS'), name='small')
+    return Supernet.from_model(mutate(NasBench201Space(width=8), 'DARTS'), name='small')
 
 
 def report(rows: list[dict[str, Any]]) -> None:

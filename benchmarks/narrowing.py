@@ -23,15 +23,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nni_warmstart import SupernetZoo, data, introspect, spaces
+from nni_warmstart import SupernetZoo
 from nni_warmstart.cli import quiet
-from nni_warmstart.mapping.axes import IN
-from nni_warmstart.mapping.batchnorm import reestimate
-from nni_warmstart.mapping.head import features_of, find_head, ridge
+from nni_warmstart.data import Images, from_npz, split
 from nni_warmstart.mapping.mapper import evenly, map_tensors
 from nni_warmstart.mapping.narrowing import narrow, regressing, selecting, weight_covariances
-from nni_warmstart.mapping.spaces import Couple, Space
-from nni_warmstart.mapping.structure import Structure, structure_of
+from nni_warmstart.nni_adapter.batchnorm import reestimate
+from nni_warmstart.nni_adapter.choices import choices
+from nni_warmstart.nni_adapter.classifier import features_of, find_head
+from nni_warmstart.nni_adapter.model_spaces import resolve
+from nni_warmstart.nni_adapter.mutation import mutate
+from nni_warmstart.tracing.axes import IN
+from nni_warmstart.tracing.channel_spaces import ChannelSpace, Couple
+from nni_warmstart.tracing.structure import Structure, structure_of
+from nni_warmstart.warm_start.heads.ridge import ridge
 
 RESULTS = Path(__file__).resolve().parent / 'results'
 PATH = RESULTS / 'narrowing.jsonl'
@@ -70,15 +75,15 @@ class Case:
 
     def __init__(self, supernet: Any, folder: Path) -> None:
         channels, side = supernet.pictures
-        task = data.from_npz(folder / f'{supernet.name}.npz').adapted(channels, side)
-        train = data.split(task).train
+        task = from_npz(folder / f'{supernet.name}.npz').adapted(channels, side)
+        train = split(task).train
         self.model = supernet.build().eval()
         self.classes = task.num_classes
         self.train, self.test = scaled(task.train_x, train), scaled(task.test_x, train)
         self.train_y, self.test_y = task.train_y, task.test_y
         arguments = supernet.space['arguments']
-        self.make = lambda: introspect.mutate(
-            spaces.resolve(supernet.space['name'])(**{**arguments, 'width': arguments['width'] // 2}), supernet.strategy
+        self.make = lambda: mutate(
+            resolve(supernet.space['name'])(**{**arguments, 'width': arguments['width'] // 2}), supernet.strategy
         )
         shape = (2, channels, side, side)
         self.structure, self.target = structure_of(self.model, shape), structure_of(self.make(), shape)
@@ -88,8 +93,8 @@ class Case:
         index = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))[:PICTURES]
         x, y = self.train[index], self.train_y[index]
         model = self.make()
-        alphas = introspect.choices(self.model)
-        for label, choice in introspect.choices(model).items():
+        alphas = choices(self.model)
+        for label, choice in choices(model).items():
             choice.alpha.data.copy_(alphas[label].alpha.data)
         start = time.process_time()
         model.load_state_dict(self.narrowed(method, model, x), strict=False)
@@ -125,7 +130,7 @@ class Case:
         return float(((features @ head.weight.T + head.bias).argmax(1) == labels).float().mean())
 
 
-def scaled(x: Tensor, images: data.Images) -> Tensor:
+def scaled(x: Tensor, images: Images) -> Tensor:
     return (x.float() - images.mean) / images.std
 
 
@@ -133,7 +138,7 @@ def subset(method: str, state: dict[str, Tensor], source: Structure) -> Couple:
     """Baselines that keep some channels of each space and drop the rest."""
     even = evenly(source)
 
-    def couple(theirs: Space, mine: Space) -> Tensor:
+    def couple(theirs: ChannelSpace, mine: ChannelSpace) -> Tensor:
         if len(mine) >= len(theirs):
             return even(theirs, mine)
         if method == 'first':

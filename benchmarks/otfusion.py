@@ -30,10 +30,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from nni_warmstart.mapping.fusion import align, fuse
+from nni_warmstart.mapping.alignment import align, fuse
 from nni_warmstart.mapping.mapper import map_tensors
 from nni_warmstart.mapping.repair import activations, carried, noise, repair
-from nni_warmstart.mapping.structure import structure_of
+from nni_warmstart.tracing.structure import structure_of
 
 RESULTS = Path(__file__).resolve().parent / 'results'
 PATH = RESULTS / 'otfusion.jsonl'

@@ -32,12 +32,14 @@ from nni.nas.space import RawFormatModelSpace
 from pytorch_lightning import seed_everything
 from pytorch_lightning.callbacks import Callback
 
-from nni_warmstart import JointClassification, Supernet, SupernetZoo, WarmStartDARTS, data, spaces
+from nni_warmstart import JointClassification, Supernet, SupernetZoo, WarmStartDARTS
 from nni_warmstart.cli import quiet
-from nni_warmstart.evaluator import make_trainer
-from nni_warmstart.measure import epochs_to, final_accuracy
-from nni_warmstart.ranking import rank
-from nni_warmstart.zoo import open_zoo
+from nni_warmstart.data import Task, split
+from nni_warmstart.evaluators.trainer import make_trainer
+from nni_warmstart.nni_adapter.model_spaces import create
+from nni_warmstart.utils.metrics import epochs_to, final_accuracy
+from nni_warmstart.zoo.ranking import rank
+from nni_warmstart.zoo.zoo import open_zoo
 
 RECIPE = yaml.safe_load((Path(__file__).resolve().parent / 'pretrain_shipped.yml').read_text())
 DATASETS = [Path(item['npz']['path']).stem for item in RECIPE['data']]
@@ -102,7 +104,7 @@ def main() -> None:
 
 
 def space(classes: int) -> Any:
-    return spaces.create('nasbench201', {'width': 8, 'depth': 1, 'image_size': 16}, classes)
+    return create('nasbench201', {'width': 8, 'depth': 1, 'image_size': 16}, classes)
 
 
 def run_targets(arguments: argparse.Namespace) -> None:
@@ -116,7 +118,7 @@ def run_targets(arguments: argparse.Namespace) -> None:
             runs: list[tuple[str, int, Any]] = [('joint', WARM, 'joint')]
             runs += [*((name, WARM, each) for name, each in {**singles, **more}.items()), ('auto', WARM, 'auto')]
             if seed == arguments.seeds[0]:
-                near = [singles[each.name] for each in rank(list(singles.values()), data.split(task).train)[:2]]
+                near = [singles[each.name] for each in rank(list(singles.values()), split(task).train)[:2]]
                 runs += [('nearest', WARM, near[0]), ('fused', WARM, near)]
                 runs += [('cold', COLD, None), ('cold', WARM, None)]
             for name, epochs, source in runs:
@@ -172,7 +174,7 @@ class StepClock(Callback):
 
 
 def trained(
-    tasks: dict[str, data.Task], epochs: int, seed: int, callbacks: list[Any] | None = None, **settings: Any
+    tasks: dict[str, Task], epochs: int, seed: int, callbacks: list[Any] | None = None, **settings: Any
 ) -> WarmStartDARTS:
     """A strategy that has trained by the shipped recipe, changed by ``settings``."""
     seed_everything(seed, workers=True, verbose=False)

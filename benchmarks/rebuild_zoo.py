@@ -22,8 +22,8 @@ import yaml
 import nni_warmstart.zoo_data
 from nni_warmstart import SupernetZoo
 from nni_warmstart.cli import quiet
-from nni_warmstart.config import parse_pretrain
-from nni_warmstart.pretrain import pretrain
+from nni_warmstart.runs.config import parse_pretrain
+from nni_warmstart.runs.pretrain import pretrain
 
 HERE = Path(__file__).resolve().parent
 RECIPE = yaml.safe_load((HERE / 'pretrain_shipped.yml').read_text())

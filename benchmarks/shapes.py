@@ -28,10 +28,10 @@ from nni.nas.hub.pytorch.nasbench201 import OPS_WITH_STRIDE, SepConv
 
 from nni_warmstart import Supernet, SupernetZoo
 from nni_warmstart.cli import quiet
-from nni_warmstart.config import parse_pretrain
-from nni_warmstart.measure import epochs_to, final_accuracy
-from nni_warmstart.pretrain import pretrain
+from nni_warmstart.runs.config import parse_pretrain
+from nni_warmstart.runs.pretrain import pretrain
 from nni_warmstart.search_spaces import NasBench201Space
+from nni_warmstart.utils.metrics import epochs_to, final_accuracy
 
 TARGETS = ['mnist', 'gtsrb', 'flowers5', 'spoken_digits', 'steel_defects', 'quickdraw3']
 DEEP = 'joint-nasbench201-w16-d2'

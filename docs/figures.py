@@ -13,9 +13,9 @@ from torch import Tensor
 
 from nni_warmstart import DatasetSketch, SupernetZoo, dataset_distance, transfer
 from nni_warmstart.data import digits
-from nni_warmstart.mapping.fusion import align
-from nni_warmstart.mapping.labelled import accuracy_on
-from nni_warmstart.spaces import create
+from nni_warmstart.mapping.alignment import align
+from nni_warmstart.nni_adapter.model_spaces import create
+from nni_warmstart.utils.metrics import accuracy_on
 
 HERE = Path(__file__).resolve().parent
 SEEDS = 5

@@ -1,15 +1,44 @@
 """Warm-started differentiable architecture search on Microsoft NNI."""
 
-from .distance.otdd import DatasetDistance, dataset_distance
-from .distance.sketch import DatasetSketch
-from .errors import ConfigError, DataError, SupernetFileError, TransferError, WarmStartError, ZooError
-from .joint import JointClassification
-from .mapping.report import TransferReport
-from .mapping.transfer import transfer
-from .ranking import Ranked
-from .strategy import WarmStartDARTS, WarmStartGumbelDARTS, WarmStartProxyless
-from .supernet import Supernet
-from .zoo import SupernetZoo
+from __future__ import annotations
+
+import importlib
+import warnings
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .distance.otdd import DatasetDistance, dataset_distance
+    from .distance.sketch import DatasetSketch
+    from .errors import ConfigError, DataError, SupernetFileError, TransferError, WarmStartError, ZooError
+    from .evaluators.joint import JointClassification
+    from .search.strategies import WarmStartDARTS, WarmStartGumbelDARTS, WarmStartProxyless
+    from .supernets.supernet import Supernet
+    from .warm_start.report import TransferReport
+    from .warm_start.transfer import transfer
+    from .zoo.ranking import Ranked
+    from .zoo.zoo import SupernetZoo
+
+_MODULES = {
+    'ConfigError': 'errors',
+    'DataError': 'errors',
+    'DatasetDistance': 'distance.otdd',
+    'DatasetSketch': 'distance.sketch',
+    'JointClassification': 'evaluators.joint',
+    'Ranked': 'zoo.ranking',
+    'Supernet': 'supernets.supernet',
+    'SupernetFileError': 'errors',
+    'SupernetZoo': 'zoo.zoo',
+    'TransferError': 'errors',
+    'TransferReport': 'warm_start.report',
+    'WarmStartDARTS': 'search.strategies',
+    'WarmStartError': 'errors',
+    'WarmStartGumbelDARTS': 'search.strategies',
+    'WarmStartProxyless': 'search.strategies',
+    'ZooError': 'errors',
+    'dataset_distance': 'distance.otdd',
+    'transfer': 'warm_start.transfer',
+}
+"""Public name -> where it is; loaded when it is used first (PEP 562), since torch and NNI take seconds to import."""
 
 __all__ = [
     'ConfigError',
@@ -31,3 +60,18 @@ __all__ = [
     'dataset_distance',
     'transfer',
 ]
+
+# NNI 3.0 wraps all of torch.nn, and warns of what newer versions of torch have in it
+warnings.filterwarnings('ignore', message='.*is found to be not a nn.Module.*')
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    value = getattr(importlib.import_module(f'.{_MODULES[name]}', __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

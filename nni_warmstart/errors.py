@@ -41,3 +41,10 @@ class ZooError(WarmStartError):
 def reason(error: BaseException) -> str:
     """What an error says, as one line."""
     return ' '.join(str(error).split()) or type(error).__name__
+
+
+REFUSALS = (
+    TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError, LookupError, AttributeError, NameError,
+    MemoryError,
+)  # fmt: skip
+"""What constructors and forward passes of model spaces raise for arguments that they were not made for."""

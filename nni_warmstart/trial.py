@@ -7,13 +7,13 @@ import os
 import sys
 from pathlib import Path
 
-from . import checkpoint
-from .channel import next_parameter
-from .cli import quiet
-from .config import parse_search
+from .cli.main import quiet
 from .errors import WarmStartError
-from .search import run_search
-from .settings import overridden, read
+from .evaluators.checkpoints import exists
+from .nni_adapter.trial import next_parameter
+from .runs.config import parse_search
+from .runs.search import run_search
+from .runs.settings import overridden, read
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         config = parse_search(document, arguments.config.resolve().parent)
         given = os.environ.get('NNI_OUTPUT_DIR')
         out = Path(given or '.')
-        resume = given is not None and checkpoint.exists(out)
+        resume = given is not None and exists(out)
         run_search(config, seed=config.seed, out=out, resume=resume, progress=False)
     except (WarmStartError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)  # the page's "View trial error" shows this stream

@@ -13,7 +13,7 @@ import yaml
 
 from nni_warmstart import Supernet
 from nni_warmstart.cli import main
-from nni_warmstart.zoo import open_zoo
+from nni_warmstart.zoo.zoo import open_zoo
 
 SETTINGS = {
     'data': {'name': 'digits'},

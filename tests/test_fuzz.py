@@ -18,18 +18,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import make_task, small_space
+from helpers.tiny import make_task, small_space
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 from PIL import Image
 
-from nni_warmstart import ConfigError, DataError, Supernet, SupernetFileError, WarmStartError, introspect, storage
-from nni_warmstart.config import PretrainConfig, SearchConfig, parse_pretrain, parse_search
+from nni_warmstart import ConfigError, DataError, Supernet, SupernetFileError, WarmStartError
 from nni_warmstart.data import Task, from_folder, from_npz
-from nni_warmstart.frozen import freeze
-from nni_warmstart.network import Network
-from nni_warmstart.settings import read
+from nni_warmstart.nni_adapter.architectures import best_sample
+from nni_warmstart.nni_adapter.freezing import freeze
+from nni_warmstart.nni_adapter.mutation import mutate
+from nni_warmstart.runs.config import PretrainConfig, SearchConfig, parse_pretrain, parse_search
+from nni_warmstart.runs.settings import read
+from nni_warmstart.supernets.file_format import pack, unpack
+from nni_warmstart.supernets.network import Network
 
 _checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile(
@@ -124,14 +127,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='module')
 def packed() -> bytes:
-    model = introspect.mutate(small_space(), 'DARTS')
+    model = mutate(small_space(), 'DARTS')
     return Supernet.from_model(model, name='net', dataset=make_task(), history={'pictures': [3, 8]}).to_bytes()
 
 
 @pytest.fixture(scope='module')
 def network(folder: Path) -> bytes:
     net = small_space()
-    architecture = introspect.best_sample(introspect.mutate(small_space(), 'DARTS'))
+    architecture = best_sample(mutate(small_space(), 'DARTS'))
     Network(
         space={'name': 'nasbench201', 'arguments': {'width': 4, 'depth': 1, 'num_classes': 3, 'image_size': 8}},
         architecture=architecture,
@@ -145,6 +148,7 @@ def network(folder: Path) -> bytes:
     return (folder / 'net').read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('text', PARSERS, ids=['search', 'pretrain'])
 @given(data=st.data())
 def test_settings(folder, text, data):
@@ -180,7 +184,7 @@ def test_bytes_of_a_supernet(packed, data):
     except SupernetFileError as error:
         one_line(error)
     else:  # only what means the same is read
-        (tensors, card), (expected, described) = (storage.unpack(each, 'net') for each in (supernet.to_bytes(), packed))
+        (tensors, card), (expected, described) = (unpack(each, 'net') for each in (supernet.to_bytes(), packed))
         assert card == described
         assert tensors.keys() == expected.keys()
         assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors.items())
@@ -197,10 +201,11 @@ def use(supernet: Supernet) -> None:
         supernet.build()
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_card_of_a_supernet(packed, data):
-    tensors, card = storage.unpack(packed, 'net')
-    forged = storage.pack(tensors, data.draw(changed(card, JSON)))
+    tensors, card = unpack(packed, 'net')
+    forged = pack(tensors, data.draw(changed(card, JSON)))
     try:
         use(Supernet.from_bytes(forged))
     except SupernetFileError as error:
@@ -212,24 +217,26 @@ DTYPES = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_tensors_of_a_supernet(packed, data):
-    tensors, card = storage.unpack(packed, 'net')
+    tensors, card = unpack(packed, 'net')
     for name in data.draw(st.lists(st.sampled_from(sorted(tensors)), min_size=1, max_size=3, unique=True)):
         shape = data.draw(st.just(tensors[name].shape) | st.lists(st.integers(0, 6), max_size=4))
         tensors[name] = torch.full(shape, data.draw(st.integers(-2, 2))).to(data.draw(DTYPES))
         if data.draw(st.booleans()):
             del tensors[name]
     try:
-        use(Supernet.from_bytes(storage.pack(tensors, card)))
+        use(Supernet.from_bytes(pack(tensors, card)))
     except SupernetFileError as error:
         one_line(error)
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_networks(folder, network, data):
-    tensors, card = storage.unpack(network, 'net')
-    forged = changed(card, JSON).map(lambda card: storage.pack(tensors, card))
+    tensors, card = unpack(network, 'net')
+    forged = changed(card, JSON).map(lambda card: pack(tensors, card))
     (folder / 'net').write_bytes(data.draw(damaged(network, 8) | forged | forged))
     try:
         loaded = Network.load(folder / 'net')

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_task, run, small_space
+from helpers.mapped import trained
+from helpers.pretended_gpu import PretendedGPU
+from helpers.tiny import make_task, run, small_space
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.hub.pytorch import NasBench201
 from nni.nas.space import RawFormatModelSpace
-from pretended import PretendedGPU
-from test_mapping import trained
 
 from nni_warmstart import (
     JointClassification,
@@ -25,9 +25,9 @@ from nni_warmstart import (
     WarmStartProxyless,
     transfer,
 )
-from nni_warmstart.evaluator import make_trainer
-from nni_warmstart.mapping.head import refit
+from nni_warmstart.evaluators.trainer import make_trainer
 from nni_warmstart.search_spaces import DartsSpace
+from nni_warmstart.warm_start.heads.ridge import blend_ridge_head
 
 DATA = (torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 3)
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
@@ -48,6 +48,7 @@ def started(sources: list[Supernet], device: str, **settings) -> tuple[dict[str,
     return target.state_dict(), report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('widths', 'head'), [((6,), 'ot'), ((4,), 'prototype'), ((8,), 'ridge'), ((12,), 'random'), ((6, 8), 'ridge')]
 )
@@ -69,7 +70,7 @@ def test_a_classifier_is_refitted_on_the_device():
     for device in ('cpu', 'cuda'):
         fitted = copy.deepcopy(model).eval()
         with gpu(device):
-            refit(fitted.to(device), ((x.to(device), y) for x, y in batches), device, 0.5)
+            blend_ridge_head(fitted.to(device), ((x.to(device), y) for x, y in batches), device, 0.5)
             weights.append(fitted.to('cpu').classifier.weight.detach())
     assert torch.allclose(*weights, atol=1e-4)
     assert not torch.equal(weights[0], model.classifier.weight)

@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from nni_warmstart.config import parse_search
-from nni_warmstart.measure import epochs_to, final_accuracy
-from nni_warmstart.settings import read
-from nni_warmstart.storage import write_json
+from nni_warmstart.runs.config import parse_search
+from nni_warmstart.runs.settings import read
+from nni_warmstart.utils.files import write_json
+from nni_warmstart.utils.metrics import epochs_to, final_accuracy
 
 HERE = Path(__file__).resolve().parent
 RESULT = HERE.parent.parent / '.demo' / 'result.json'

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from .labels import exact_label_distances, gaussian_label_distances, squared_distances
+from .label_distances import exact_label_distances, gaussian_label_distances, squared_distances
 from .sketch import DatasetSketch, as_sketch
 from .sliced import Classed, sliced_distance, upper_bound
 from .transport import Transport, solve

@@ -5,20 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data import described
-from ..errors import DataError, WarmStartError
-from ..spaces import REFUSALS
-from .embedding import Embedding, resolve
-from .pictures import EMBEDDED, Labelled, embed, read, stratified_part
-
-if TYPE_CHECKING:
-    from ..supernet import Supernet
+from ..data.labelled import Labelled, name_and_classes, read_labelled
+from ..data.splits import stratified_part
+from ..errors import REFUSALS, DataError, WarmStartError
+from .embeddings import EMBEDDED, Embedding, HasFeatures, embed, resolve
 
 _logger = logging.getLogger(__name__)
 
@@ -69,7 +65,7 @@ class DatasetSketch:
         cls,
         dataset: Labelled,
         *,
-        embedding: str | Embedding | Supernet | Callable[[Tensor], Tensor] = 'random_conv',
+        embedding: str | Embedding | HasFeatures | Callable[[Tensor], Tensor] = 'random_conv',
         max_samples: int | None = 1000,
         seed: int = 0,
         name: str | None = None,
@@ -98,9 +94,9 @@ class DatasetSketch:
         DataError
             If there are no labels, no samples, features that are not finite, or shapes that do not fit.
         """
-        name = name or described(dataset)[0]
+        name = name or name_and_classes(dataset)[0]
         how = resolve(embedding)
-        x, y = read(dataset, how, name)
+        x, y = read_labelled(dataset, name, how.channels, how.side)
         counts = None
         if x.ndim == 2:
             how = Embedding(f'features{x.shape[1]}', 0, 0, lambda given: given, standardised=False)

@@ -1,1 +1,1 @@
-"""From one supernet to another: weights, alphas, classifier and batch-norm statistics."""
+"""Tensors of one network from those of another: couplings of channels, candidates and blocks."""

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .axes import IN, OUT, Axes
-from .correspond import Correspondence, correspond
+from ..tracing.axes import IN, OUT, Axes
+from ..tracing.channel_spaces import ChannelSpace, Couple, Couplings
+from ..tracing.structure import Structure, ancestors
+from .correspondence import Correspondence, match_modules
 from .coupling import replicated
 from .projection import averaging, project, project_groups, project_regrouped, resize_kernel, sharing
-from .spaces import Couple, Couplings, Space
-from .structure import Structure, ancestors
 
 Share = Callable[[str, Tensor], Tensor]
 
@@ -65,7 +65,7 @@ class Mapping:
     ) -> None:
         self.state, self.source, self.target = state, source, target
         self.share = share or _share
-        self.correspondence = correspond(target, source) if correspondence is None else correspondence
+        self.correspondence = match_modules(target, source) if correspondence is None else correspondence
         self.pairs = {
             mine: theirs for mine, theirs in self.correspondence.tensors.items() if mine not in skip and theirs in state
         }
@@ -94,7 +94,7 @@ def map_tensors(state: dict[str, Tensor], source: Structure, target: Structure, 
 def evenly(source: Structure) -> Couple:
     """Couplings without data: the identity, replication, and sums or means of the pictures' channels."""
 
-    def couple(theirs: Space, mine: Space) -> Tensor:
+    def couple(theirs: ChannelSpace, mine: ChannelSpace) -> Tensor:
         if len(theirs) != len(mine) and np.isin(theirs.channels, source.channels.inputs).any():
             return torch.ones(len(theirs), len(mine), dtype=torch.float64)
         return replicated(len(theirs), len(mine))

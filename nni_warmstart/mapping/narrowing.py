@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .axes import IN, OUT
+from ..tracing.axes import IN, OUT
+from ..tracing.channel_spaces import ChannelSpace, Couple
+from ..tracing.structure import Structure
 from .mapper import Mapping, Share, evenly, map_tensors
 from .projection import averaging, sharing
-from .refit import Seen, observe, refit, ridge
-from .spaces import Couple, Space
-from .structure import Structure
+from .regression import Seen, observe, regress_layers, ridge_solution
 
 _EXACT = 1e-6  # penalty that leaves exact predictions exact to single precision
 
@@ -109,7 +109,7 @@ def selecting(state: dict[str, Tensor], source: Structure, covariances: dict[str
     """
     even = evenly(source)
 
-    def couple(theirs: Space, mine: Space) -> Tensor:
+    def couple(theirs: ChannelSpace, mine: ChannelSpace) -> Tensor:
         if len(mine) >= len(theirs) or np.isin(theirs.channels, source.channels.inputs).any():
             return even(theirs, mine)
         readers = []
@@ -149,7 +149,7 @@ def regressing(covariances: dict[str, Tensor], penalty: float = _EXACT) -> Share
             return sharing(coupling)
         made = averaging(coupling)
         covariance = covariances[name]
-        return ridge(made.T @ covariance @ made, (covariance @ made).T, penalty).T
+        return ridge_solution(made.T @ covariance @ made, (covariance @ made).T, penalty).T
 
     return share
 
@@ -186,7 +186,7 @@ def narrow(
     seed
         Of the exchanges.
     rows
-        Outputs kept per layer, see :func:`~nni_warmstart.mapping.refit.observe`.
+        Outputs kept per layer, see :func:`~nni_warmstart.mapping.regression.observe`.
     skip
         Target tensors that are left out.
     head
@@ -226,7 +226,7 @@ def _refitted(
 ) -> tuple[dict[str, Tensor], float]:
     """State of the network, changed in place and refitted, and how far its outputs are from the source's."""
     model.load_state_dict(mapping.tensors, strict=False)
-    outputs = refit(model, mapping, target, source, seen, pictures, rows=rows)
+    outputs = regress_layers(model, mapping, target, source, seen, pictures, rows=rows)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     if outputs.shape != seen.outputs.shape:
         return state, float('inf')
@@ -237,7 +237,7 @@ def _refitted(
 def _exchanged(mapping: Mapping, generator: torch.Generator) -> Couple:
     """The couplings of a mapping, with a quarter of the channels exchanged in every other space that shrinks."""
 
-    def couple(theirs: Space, mine: Space) -> Tensor:
+    def couple(theirs: ChannelSpace, mine: ChannelSpace) -> Tensor:
         coupling = mapping.couplings.found[mine.index, theirs.index].clone()
         spare = (coupling.sum(1) == 0).nonzero().squeeze(1)
         if len(spare) and torch.rand((), generator=generator) < 0.5:

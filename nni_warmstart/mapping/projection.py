@@ -5,6 +5,41 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..errors import TransferError
+
+
+def barycentric_projection(coupling: Tensor, source: Tensor) -> Tensor:
+    r"""Average source rows at every target point, weighted by transported mass.
+
+    For target point :math:`j` the result is :math:`\sum_i \Gamma_{ij} x_i / \sum_i \Gamma_{ij}`.
+
+    Parameters
+    ----------
+    coupling
+        Transported masses, shape ``(n_source, n_target)``, non-negative.
+    source
+        Rows to carry over, shape ``(n_source, ...)``.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(n_target, ...)``, dtype of ``source``.
+
+    Raises
+    ------
+    TransferError
+        If some target point receives no mass.
+
+    References
+    ----------
+    Ferradans et al., *Regularized Discrete Optimal Transport*, SIAM J. Imaging Sci. 7(3), 2014.
+    """
+    mass = coupling.sum(0)
+    if (mass <= 0).any():
+        starved = (mass <= 0).nonzero().squeeze(1).tolist()
+        raise TransferError(f'target points {starved} receive no mass, so their projection is undefined.')
+    return torch.tensordot((coupling / mass).to(source).T, source, 1)
+
 
 def averaging(coupling: Tensor) -> Tensor:
     """Q: the coupling with columns that sum to one. A target channel is an average of source channels."""

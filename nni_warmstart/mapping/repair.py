@@ -14,15 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .axes import OUT
-from .fusion import fuse
+from ..tracing.axes import OUT
+from ..tracing.structure import Structure
+from ..utils.modules import modes_kept
+from .alignment import fuse
 from .mapper import Mapping
-from .modes import modes_kept
 from .patches import Activations, at, count, is_plain, patches, places
 from .projection import averaging, project
-from .structure import Structure
 
 ROWS = 8192  # of activations kept per module
+
 RIDGE = 1e-2  # of the regression, in units of the mean square of what is read, times the number of rows
 
 

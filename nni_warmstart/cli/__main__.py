@@ -1,0 +1,7 @@
+"""``python -m nni_warmstart.cli``."""
+
+import sys
+
+from .main import main
+
+sys.exit(main())

@@ -1,0 +1,90 @@
+"""What commands have in common: where they print, what they read, and options of the same meaning."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ..errors import ConfigError
+from ..utils import distributed
+from ..utils.files import unwritable
+
+_NOISE = (
+    'does not have many workers',
+    'pkg_resources',
+    'Checkpoint directory',
+    'Experiment logs directory',
+    'LeafSpec',
+    'smaller than the logging interval',
+    'sync_dist=True',
+    'find_unused_parameters=True was specified',
+)
+
+_HAS_WIDTH = sys.stdout.isatty() or 'COLUMNS' in os.environ
+
+console = Console(quiet=not distributed.is_first(), width=None if _HAS_WIDTH else 120, markup=False, emoji=False)
+
+
+def quiet() -> None:
+    """Keep what libraries say about themselves out of the way of what users came for."""
+    logging.getLogger('pytorch_lightning').setLevel(logging.WARNING)
+    logging.getLogger('pytorch_lightning.utilities.rank_zero').setLevel(logging.WARNING)
+    for pattern in _NOISE:
+        warnings.filterwarnings('ignore', message=f'.*{pattern}.*')
+
+
+def a_path(text: str) -> Path:
+    """A path, its home folder put in where the shell did not, as in ``--out=~/run``."""
+    return Path(os.path.expanduser(text))
+
+
+def add_set(parser: argparse.ArgumentParser) -> None:
+    """The option --set."""
+    parser.add_argument(
+        '--set', action='append', default=[], metavar='KEY=VALUE',
+        help='replace a key of the YAML by dotted name, e.g. --set strategy.head=prototype; may be repeated',
+    )  # fmt: skip
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """The option --seed."""
+    parser.add_argument('--seed', type=int, help='seed of everything random (default: the key seed of the YAML, or 0)')
+
+
+def add_resume(parser: argparse.ArgumentParser) -> None:
+    """The option --resume."""
+    parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint in --out')
+
+
+def document(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Content of --config, changed by --set and --seed."""
+    from ..runs.settings import overridden, parse_yaml, read
+
+    changes = {}
+    for item in arguments.set:
+        key, equals, value = item.partition('=')
+        if not equals:
+            raise ConfigError(f'--set {item!r} has no "="; write KEY=VALUE.')
+        try:
+            changes[key] = parse_yaml(value)
+        except ConfigError as error:
+            raise ConfigError(f'--set {item!r}: the value is not YAML.') from error
+    if arguments.seed is not None:
+        changes['seed'] = arguments.seed
+    return overridden(read(arguments.config), changes)
+
+
+def check_file(option: str, path: Path, suffix: str) -> None:
+    """Refuse a file that could not be written at the end, before hours of work."""
+    if path.suffix != suffix:
+        raise ConfigError(f'{option} {path} must end in {suffix}.')
+    trouble = unwritable(path.resolve().parent)
+    if trouble:
+        raise ConfigError(f'{option}: folder {trouble}')

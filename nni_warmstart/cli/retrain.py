@@ -1,0 +1,48 @@
+"""``nni-warmstart retrain``."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.table import Table
+
+from .common import a_path, add_resume, add_seed, add_set, console, document
+
+HELP = 'train the network that a search found'
+DESCRIPTION = 'Train the found network on all training pictures, and measure it on the test pictures.'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--config', required=True, type=a_path, help='search.yml; its evaluator section says how to train')
+    parser.add_argument(
+        '--run', dest='run_folder', required=True, type=a_path, metavar='RUN', help='folder of the finished search'
+    )
+    parser.add_argument('--out', required=True, type=a_path, help='folder for network.safetensors, result.json, checkpoints')
+    parser.add_argument('--weights', default='scratch', help="scratch, or inherited: the supernet's own (default: scratch)")
+    parser.add_argument(
+        '--export', nargs='+', default=[], metavar='FORMAT',
+        help='write network.FORMAT too: pt2 (torch.export) or onnx',
+    )  # fmt: skip
+    add_seed(parser)
+    add_resume(parser)
+    add_set(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train the found network, then its accuracies as a table."""
+    from ..runs.config import parse_search
+    from ..runs.retrain import retrain
+
+    config = parse_search(document(arguments), arguments.config.resolve().parent)
+    result = retrain(
+        config, arguments.run_folder, out=arguments.out, weights=arguments.weights, exports=arguments.export,
+        seed=config.seed, resume=arguments.resume,
+    )  # fmt: skip
+    table = Table(title=f'{result["data"]}: {result["parameters"]:,} parameters, weights {result["weights"]}')
+    table.add_column('choice')
+    table.add_column('chosen')
+    for label, op in result['architecture'].items():
+        table.add_row(label, str(op))
+    console.print(table)
+    console.print(f'Accuracy on the {result["measured_on"]} pictures (mean of the last three epochs): {result["final"]:.4f}')
+    console.print(f'Results in {arguments.out}: {", ".join(result["files"])}')

@@ -1,0 +1,80 @@
+"""``nni-warmstart zoo``: its actions are one file each, or, where they are short, in this one."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from . import zoo_rank, zoo_show
+from .common import a_path, console
+
+HELP = 'look at remembered supernets'
+DESCRIPTION = 'List, show, rank, add and remove the supernets of a zoo.'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest='action', required=True, metavar='ACTION')
+    for name, run, text in (
+        ('list', list_entries, 'one line per entry'),
+        ('show', zoo_show.run, 'card of one entry'),
+        ('rank', zoo_rank.run, 'order the entries by their promise for a new dataset'),
+        ('add', add, 'copy a supernet file into the zoo'),
+        ('remove', remove, 'delete an entry'),
+    ):
+        action = actions.add_parser(name, help=text, description=text)
+        changes = name in ('add', 'remove')  # never the package's own by an oversight
+        default = '' if changes else ' (default: the one shipped with the package)'
+        action.add_argument('--zoo', required=changes, help=f'folder or URL of the zoo{default}')
+        if name in ('show', 'remove'):
+            action.add_argument('name', help='entry')
+        if name == 'show':
+            zoo_show.add_arguments(action)
+        if name == 'rank':
+            zoo_rank.add_arguments(action)
+        if name == 'add':
+            action.add_argument('file', type=a_path, help='supernet.safetensors')
+            action.add_argument('--name', help='name of the entry (default: the one in the file)')
+        action.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int | None:
+    """What the action does."""
+    return arguments.run(arguments)
+
+
+def list_entries(arguments: argparse.Namespace) -> None:
+    """A line per entry."""
+    from ..zoo.zoo import open_zoo
+
+    zoo = open_zoo(arguments.zoo)
+    table = Table(title=str(zoo.root), box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    for column in ('name', 'space', 'trained on', 'classes', 'numbers', 'created'):
+        justify = 'right' if column in ('classes', 'numbers') else 'left'
+        table.add_column(column, justify=justify, overflow='fold', no_wrap=column == 'name')
+    for entry in zoo.entries():
+        space = entry.space.get('name') or entry.space.get('class', '?')
+        datasets = list(entry.history.get('datasets', {})) or [str(entry.history.get('dataset', '?'))]
+        seen = datasets[0] if len(datasets) == 1 else f'{len(datasets)} datasets'
+        table.add_row(entry.name, space, seen, str(len(entry.class_names)), f'{entry.num_parameters:,}',
+                      str(entry.history.get('created', '?'))[:10])  # fmt: skip
+    console.print(table)
+
+
+def add(arguments: argparse.Namespace) -> None:
+    """Copy a file into the zoo."""
+    from ..supernets.supernet import Supernet
+    from ..zoo.zoo import open_zoo
+
+    supernet = Supernet.load(arguments.file)
+    path = open_zoo(arguments.zoo).add(supernet if arguments.name is None else supernet.renamed(arguments.name))
+    console.print(f'Added {path}')
+
+
+def remove(arguments: argparse.Namespace) -> None:
+    """Delete an entry."""
+    from ..zoo.zoo import open_zoo
+
+    open_zoo(arguments.zoo).remove(arguments.name)
+    console.print(f'Removed {arguments.name}')

@@ -1,0 +1,95 @@
+"""``nni-warmstart zoo rank``: the entries in the order of their promise for a new dataset."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.bar import Bar
+from rich.table import Table
+
+from ..errors import ConfigError, ZooError
+from .common import a_path, add_set, check_file, console, document
+
+if TYPE_CHECKING:
+    from ..data.task import Task
+    from ..runs.config import SearchConfig
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--data', help="the new dataset: 'digits', a file.npz, or a folder with one folder of pictures per class"
+    )
+    parser.add_argument(
+        '--config',
+        type=a_path,
+        help='or search.yml: its data, and the entries of its strategy.zoo that fit its space, as source: nearest does',
+    )
+    add_set(parser)
+    parser.add_argument(
+        '--by', default='otdd',
+        help='otdd: optimal transport between datasets; sliced: the same by projections; logme: evidence of the labels '
+        "given an entry's features; probe: accuracy after mapping and some steps; static, random: controls (default: otdd)",
+    )  # fmt: skip
+    parser.add_argument('--seed', type=int, default=0, help='of everything random (default: 0)')
+    parser.add_argument('--heatmap', type=a_path, metavar='PNG', help='draw all pairwise dataset distances into this file')
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """The entries in order of their promise."""
+    from ..runs.config import make_strategy
+    from ..runs.search import fitting
+    from ..zoo.ranking import RANKINGS, rank
+    from ..zoo.zoo import open_zoo
+
+    if arguments.by not in RANKINGS:
+        raise ZooError(f'--by {arguments.by!r} is unknown; choose one of {", ".join(RANKINGS)}.')
+    if not 0 <= arguments.seed < 2**32:
+        raise ConfigError(f'--seed {arguments.seed} must be from 0 to {2**32 - 1}.')
+    if arguments.heatmap is not None:
+        check_file('--heatmap', arguments.heatmap, '.png')
+    task, config = _task(arguments)
+    zoo = arguments.zoo
+    if config is not None and zoo is None:
+        zoo = make_strategy(config.strategy, config.base).zoo
+    zoo = open_zoo(zoo)
+    candidates = list(zoo.entries()) if config is None else fitting(config, task, zoo)
+    if not candidates:
+        raise ZooError(f'zoo {zoo.root} has no readable entry to rank; add supernets with `nni-warmstart zoo add`.')
+    with console.status(f'Ranking {len(candidates)} entries by {arguments.by} ...'):
+        ranked = rank(candidates, task, by=arguments.by, seed=arguments.seed)
+    shifted = [entry.distance - min(ranked[0].distance, 0) for entry in ranked]  # scores are negative: the best has no bar
+    table = Table(title=f'{zoo.root} for {task.name}, by {arguments.by}; smaller is better')
+    for column in ('', 'name', arguments.by, '', 'seconds'):
+        table.add_column(column, justify='right' if column in (arguments.by, 'seconds') else 'left')
+    for place, (entry, length) in enumerate(zip(ranked, shifted, strict=True), 1):
+        bar = Bar(max(max(shifted), 1e-12), 0, length, width=30)
+        table.add_row(str(place), entry.name, f'{entry.distance:.4g}', bar, f'{entry.seconds:.2f}')
+    console.print(table)
+    if arguments.heatmap is not None:
+        from ..utils.plots import heatmap
+        from ..zoo.ranking import pairwise
+
+        names, distances = pairwise(candidates, task)
+        heatmap(names, distances, arguments.heatmap)
+        console.print(f'Pairwise distances drawn in {arguments.heatmap}')
+
+
+def _task(arguments: argparse.Namespace) -> tuple[Task, SearchConfig | None]:
+    """The data to rank for, and the search that they are for, if one is given."""
+    from ..data.image_folder import from_folder
+    from ..data.sources import digits, from_npz
+    from ..runs.config import parse_search
+    from ..runs.search import adapted
+
+    if (arguments.data is None) == (arguments.config is None):
+        raise ConfigError('give one of --data and --config: the new dataset, or search.yml.')
+    if arguments.config is not None:
+        config = parse_search(document(arguments), arguments.config.resolve().parent)
+        return adapted(config), config
+    if arguments.set:
+        raise ConfigError('--set changes search.yml: give it with --config.')
+    path = Path(os.path.expanduser(arguments.data))
+    return digits() if arguments.data == 'digits' else from_folder(path) if path.is_dir() else from_npz(path), None

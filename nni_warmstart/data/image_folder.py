@@ -1,0 +1,126 @@
+"""Tasks from folders with one folder of images per class."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision.datasets
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms import functional as transforms
+
+from ..errors import UNREADABLE, DataError, reason
+from .task import Task, checked_task
+
+_logger = logging.getLogger(__name__)
+
+PARTS = {'test', 'testing', 'train', 'training', 'val', 'valid', 'validation'}
+"""Folders of these names are parts of a dataset, not its classes, where there are no others."""
+
+
+def from_folder(path: str | Path, *, side: int = 64) -> Task:
+    """A task from pictures in ``path/CLASS/*`` or in ``path/train/CLASS/*`` and ``path/test/CLASS/*``.
+
+    Pictures are cut to a centred square and read at ``side`` pixels, in colour.
+    """
+    # torchvision and Pillow are read only where there are pictures in folders
+
+    path = Path(os.path.expanduser(path))
+    if not os.path.isdir(path):
+        raise DataError(f'data folder {path} does not exist.')
+    beside = sorted(each.name for each in path.iterdir() if each.is_dir() and not each.name.startswith('.'))
+    has_split = (path / 'train').is_dir()
+    if not has_split and beside and PARTS.issuperset(name.lower() for name in beside):
+        raise DataError(f'{path} has {", ".join(beside)} and no train/; call the folder of the training pictures train.')
+    if has_split:
+        unread = [name for name in beside if name not in ('train', 'test')]
+        if unread:
+            _logger.warning('%s: beside train/ and test/ nothing is read: not %s.', path, ', '.join(unread))
+    train_x, train_y, names = read_folder(path / 'train' if has_split else path, side)
+    test_x, test_y = train_x[:0], train_y[:0]
+    if (path / 'test').is_dir() and has_split:
+        test_x, test_y, test_names = read_folder(path / 'test', side)
+        unknown = set(test_names) - set(names)
+        if unknown:
+            raise DataError(f'{path / "test"} has classes that {path / "train"} lacks: {", ".join(sorted(unknown))}.')
+        test_y = torch.tensor([names.index(test_names[label]) for label in test_y.tolist()], dtype=torch.long)
+    return checked_task(path.name, train_x, train_y, test_x, test_y, names)
+
+
+def read_folder(path: Path, side: int) -> tuple[Tensor, Tensor, list[str]]:
+    """Pictures, classes and their names of one folder per class.
+
+    Parameters
+    ----------
+    path
+        Its folders are the classes, in the order of their names; what is hidden counts for nothing.
+    side
+        To which pictures are brought, cut to a centred square first.
+
+    Returns
+    -------
+    tuple
+        Pictures in colour, uint8, shape ``(n, 3, side, side)``; classes, shape ``(n,)``; names.
+
+    Raises
+    ------
+    DataError
+        If there are no pictures, or one cannot be read.
+    """
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    ignored: list[str] = []
+
+    class Visible(torchvision.datasets.ImageFolder):
+        """Without hidden folders, such as those of a notebook or of version control."""
+
+        def find_classes(self, directory: Any) -> tuple[list[str], dict[str, int]]:
+            names = [name for name in super().find_classes(directory)[0] if not name.startswith('.')]
+            return names, {name: index for index, name in enumerate(names)}
+
+    def is_picture(file: str) -> bool:
+        if any(part.startswith('.') for part in Path(file).relative_to(path).parts):
+            return False
+        known = Path(file).suffix.lower() in endings
+        if not known:
+            ignored.append(file)
+        return known
+
+    def read(file: str) -> Tensor:
+        try:
+            with Image.open(file) as picture:
+                colour = _in_colour(picture)
+        except (*UNREADABLE, Image.DecompressionBombError) as error:
+            raise DataError(f'picture {file} cannot be read ({reason(error)}); repair or remove it.') from error
+        square = transforms.center_crop(transforms.pil_to_tensor(colour), [min(colour.size)] * 2)
+        return transforms.resize(square, [side, side], antialias=True)
+
+    try:
+        folder = Visible(str(path), is_valid_file=is_picture)
+    except FileNotFoundError as error:
+        raise DataError(f'data folder {path} has no pictures in class folders: {error}') from error
+    if ignored:
+        _logger.warning('%s: %d files are no pictures by their ending, such as %s.', path, len(ignored), ignored[0])
+    x = torch.stack([read(file) for file, _ in folder.samples])
+    return x, torch.tensor([label for _, label in folder.samples]), list(folder.classes)
+
+
+def _in_colour(picture: Any) -> Any:
+    """Upright and of 8 bits; what is transparent is white."""
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode == 'F':
+        raise ValueError('its pixels are floating-point numbers of unknown range: save it with 8 or 16 bits')
+    if picture.mode.startswith('I'):
+        values = np.asarray(picture)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f'its pixels go from {values.min()} to {values.max()}: save it with 8 or 16 bits')
+        few = picture.mode == 'I' and values.max() < 256  # 8 bits in the room of 32
+        picture = Image.fromarray((values if few else values // 257).astype(np.uint8))
+    if picture.mode in ('RGBA', 'LA', 'PA') or 'transparency' in picture.info:
+        picture = picture.convert('RGBA')
+        picture = Image.alpha_composite(Image.new('RGBA', picture.size, 'white'), picture)
+    return picture.convert('RGB')

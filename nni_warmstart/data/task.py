@@ -1,0 +1,133 @@
+"""Task: a labelled image-classification task in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import DataError
+
+
+@dataclass(frozen=True)
+class Task:
+    """One labelled image-classification task.
+
+    Attributes
+    ----------
+    name
+        How the task is called in cards and reports.
+    train_x, test_x
+        Pictures, shape ``(n, channels, side, side)``, uint8 or floating point; ``test_x`` may be empty.
+    train_y, test_y
+        Classes, int64, shape ``(n,)``, in ``0 .. len(class_names) - 1``.
+    class_names
+        One name per class.
+    """
+
+    name: str
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def adapted(self, channels: int, side: int) -> Task:
+        """The same task with pictures of ``channels`` channels and ``side`` pixels.
+
+        Grey is repeated to colour, colour is averaged to grey; sizes change by antialiased bilinear interpolation.
+
+        Raises
+        ------
+        DataError
+            If the number of channels is neither 1 nor ``channels``, and ``channels`` is not 1.
+        """
+        train_x, test_x = (_adapted(self.name, x, channels, side) for x in (self.train_x, self.test_x))
+        return replace(self, train_x=train_x, test_x=test_x)
+
+
+def checked_task(name: str, train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, names: Any) -> Task:
+    """Make a task, refusing data that cannot be searched on."""
+    if len(train_x) == 0:
+        raise DataError(f'{name} is empty: it has no training pictures.')
+    for part, x, y in (('training', train_x, train_y), ('test', test_x, test_y)):
+        if len(x) != len(y):
+            raise DataError(f'{name} has {len(x)} {part} pictures and {len(y)} labels; there must be one label each.')
+        if x.is_floating_point() and not torch.isfinite(x).all():
+            bad = int((~torch.isfinite(x).flatten(1).all(1)).sum())
+            raise DataError(f'{name} has NaN or infinite pixels in {bad} {part} pictures; remove or repair them.')
+        if len(y) and not (int(y.min()) >= 0 and int(y.max()) < len(names)):
+            raise DataError(
+                f'{name} has {part} labels from {int(y.min())} to {int(y.max())}, but {len(names)} class names; labels '
+                'must run from 0 to classes - 1.'
+            )
+    if len(train_y.unique()) < 2:
+        raise DataError(f'{name} has one class; a classification needs at least two.')
+    return Task(name, train_x, train_y, test_x, test_y, tuple(names))
+
+
+def numbered_classes(y: Tensor, origin: Any) -> range:
+    """Classes by their number, where they have no names."""
+    classes = int(y.max()) + 1 if len(y) else 0
+    if classes > len(y):  # a class needs a picture, and a label like 10**12 would make as many names
+        raise DataError(
+            f'{origin} has labels up to {classes - 1} and {len(y)} pictures; labels must run from 0 to classes - 1.'
+        )
+    return range(classes)
+
+
+def as_labels(y: np.ndarray, origin: Any) -> Tensor:
+    if y.ndim != 1 or y.dtype.kind not in 'iu':
+        raise DataError(
+            f'{origin}: labels have shape {y.shape} and type {y.dtype}; they must be whole numbers, one per picture.'
+        )
+    return torch.from_numpy(np.ascontiguousarray(y, dtype=np.int64))
+
+
+def channels_first(x: np.ndarray, origin: Any) -> Tensor:
+    if x.ndim != 4 or x.shape[-1] not in (1, 3):
+        raise DataError(
+            f'{origin}: pictures have shape {x.shape}; needed is (n, height, width, channels) with 1 or 3 channels last.'
+        )
+    if x.dtype.kind not in 'buif' or 0 in x.shape[1:]:
+        raise DataError(
+            f'{origin}: pictures have shape {x.shape} and type {x.dtype}; needed are numbers, and a pixel at least.'
+        )
+    if x.dtype != np.uint8:
+        with np.errstate(over='ignore'):  # what becomes infinite is refused later, in one line
+            x = x.astype(np.float32)
+    return torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+
+
+def _adapted(name: str, x: Tensor, channels: int, side: int) -> Tensor:
+    if x.shape[1] != channels:
+        if channels == 1:
+            x = x.float().mean(1, keepdim=True)
+        elif x.shape[1] == 1:
+            x = x.expand(-1, channels, -1, -1)
+        else:
+            raise DataError(f'{name} has {x.shape[1]} channels and the space takes {channels}.')
+    if tuple(x.shape[-2:]) != (side, side) and len(x):
+        try:
+            x = _resized(x, side)
+        except (RuntimeError, MemoryError) as error:
+            raise DataError(f'{name} does not fit into memory at {side} x {side} pixels: {len(x)} pictures.') from error
+    return x.contiguous()
+
+
+def _resized(x: Tensor, side: int) -> Tensor:
+    parts = [  # in parts, so that large sets do not become float32 as a whole
+        F.interpolate(part.float(), (side, side), mode='bilinear', antialias=True, align_corners=False)
+        for part in x.split(1024)
+    ]
+    if x.dtype == torch.uint8:
+        parts = [part.round().clamp(0, 255).to(torch.uint8) for part in parts]
+    return torch.cat(parts)

@@ -1,0 +1,165 @@
+"""Embeddings by name: pictures of any size, channels and contrast become vectors of one dimension."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import os
+import weakref
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..data.labelled import Labelled, read_labelled
+from ..data.splits import stratified_part
+from ..errors import DataError
+
+EMBEDDINGS = ('pixels', 'random_conv')
+"""Embeddings in which every supernet's data are kept."""
+
+NAMES = ('pixels', 'random_conv', 'resnet18')
+"""Embeddings that have a name; a :class:`~nni_warmstart.Supernet` or a function is one as well."""
+
+
+class Embedding(NamedTuple):
+    """How pictures become vectors.
+
+    Attributes
+    ----------
+    name
+        Two sketches can be compared if their embeddings have the same name.
+    channels, side
+        Pictures are brought to this shape before ``function`` sees them; 0 leaves them as they are.
+    function
+        Pictures to features ``(n, d)``.
+    standardised
+        Whether pictures become float32 and are standardised per channel over the dataset.
+    whole
+        Whether ``function`` needs all pictures at once; otherwise it gets batches.
+    """
+
+    name: str
+    channels: int
+    side: int
+    function: Callable[[Tensor], Tensor]
+    standardised: bool = True
+    whole: bool = False
+
+
+@runtime_checkable
+class HasFeatures(Protocol):
+    """What has features of its own: a :class:`~nni_warmstart.Supernet`."""
+
+    @property
+    def key(self) -> str:
+        """Identity of its weights."""
+        ...
+
+    def features(self) -> Embedding:
+        """Its features as an embedding."""
+        ...
+
+
+_numbers = itertools.count(1)
+
+_nameless: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+
+def resolve(embedding: str | Embedding | HasFeatures | Callable[[Tensor], Tensor]) -> Embedding:
+    """The embedding meant by an argument: a name, itself, a supernet (its own features), or a function of pictures.
+
+    Raises
+    ------
+    DataError
+        If the name is unknown, or the weights of 'resnet18' are not on disk.
+    """
+    if isinstance(embedding, str):
+        if embedding == 'pixels':
+            return Embedding('pixels', 1, 8, lambda x: x.flatten(1))
+        if embedding == 'random_conv':
+            return Embedding('random_conv', 3, 32, _random_conv())
+        if embedding == 'resnet18':
+            return Embedding('resnet18', 3, 64, _resnet18())
+        raise DataError(
+            f'embedding {embedding!r} is unknown; choose one of {", ".join(NAMES)}, or pass a Supernet or a function.'
+        )
+    if isinstance(embedding, Embedding):
+        return embedding
+    if isinstance(embedding, HasFeatures):
+        return embedding.features()
+    if callable(embedding):
+        name = getattr(embedding, '__name__', '<object>')
+        if name.startswith('<'):  # two lambdas, or two networks of one class, are not one embedding
+            name = f'{type(embedding).__name__} {_nameless.setdefault(embedding, next(_numbers))}'
+        elif inspect.ismethod(embedding) and not inspect.isclass(embedding.__self__):  # nor is a method of two of them
+            name = f'{embedding.__qualname__} {_nameless.setdefault(embedding.__self__, next(_numbers))}'
+        return Embedding(name, 0, 0, embedding, standardised=False)
+    raise DataError(f'embedding is a {type(embedding).__name__}; it must be a name, a Supernet or a function of pictures.')
+
+
+def _random_conv(width: int = 32) -> Callable[[Tensor], Tensor]:
+    """A fixed convolutional network with random weights: means and deviations of its last maps, ``(n, 2 * width)``."""
+    generator = torch.Generator().manual_seed(0)
+    weights = []
+    for source, target in ((3, width), (width, width), (width, width)):
+        weight = torch.randn(target, source * 9, generator=generator)
+        weights.append((weight * (2 / weight.shape[1]) ** 0.5).view(target, source, 3, 3))
+
+    def features(x: Tensor) -> Tensor:
+        for weight in weights:
+            x = F.max_pool2d(F.conv2d(x, weight.to(x), padding=1).relu(), 2)
+        return torch.cat([x.mean((2, 3)), x.std((2, 3), correction=0)], 1)
+
+    return features
+
+
+def _resnet18() -> Callable[[Tensor], Tensor]:
+    """Torchvision's ResNet-18 as pretrained on ImageNet, ``(n, 512)``, if its weights are in torch's cache."""
+    from torchvision.models import ResNet18_Weights, resnet18
+
+    weights = ResNet18_Weights.DEFAULT
+    path = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(weights.url))
+    if not os.path.isfile(path):
+        raise DataError(
+            f"embedding 'resnet18' needs torchvision's weights at {path}, and they are not there; fetch them with "
+            "torchvision.models.resnet18(weights='DEFAULT'), or choose another embedding."
+        )
+    model = resnet18()
+    model.load_state_dict(torch.load(path, map_location='cpu', weights_only=True))
+    model.fc = nn.Identity()  # type: ignore[assignment]
+    model.eval()
+    # ImageNet's own normalisation is a standardisation per channel, as ours is
+    return lambda x: model(F.interpolate(x, 64, mode='bilinear', antialias=True))
+
+
+EMBEDDED = 5000
+"""Pictures embedded at most: enough for means and covariances, and seconds instead of minutes for a large dataset."""
+
+
+def pictures_of(dataset: Labelled, channels: int, side: int, name: str = 'dataset') -> tuple[Tensor, Tensor]:
+    """Pictures ``(n, channels, side, side)``, standardised per channel, and classes ``(n,)``, numbered from 0 without gaps;
+    at most 5,000, stratified."""
+    how = Embedding('pictures', channels, side, lambda x: x)
+    x, y = read_labelled(dataset, name, channels, side)
+    classes = y.unique(return_inverse=True)[1]
+    chosen = stratified_part(classes, EMBEDDED, seed=0)
+    return embed(x[chosen], how, name), classes[chosen]
+
+
+def embed(x: Tensor, how: Embedding, name: str) -> Tensor:
+    if not torch.isfinite(x.float()).all():
+        raise DataError(f'{name} has NaN or infinite pixels; remove or repair those pictures.')
+    if how.standardised and x.ndim == 4:
+        x = x.float()
+        x = (x - x.mean((0, 2, 3), keepdim=True)) / x.std((0, 2, 3), keepdim=True).clamp_min(1e-6)
+    parts = []
+    with torch.no_grad():
+        for batch in [x] if how.whole else x.split(256):
+            part = how.function(batch)
+            if not isinstance(part, Tensor):
+                raise DataError(f'embedding {how.name!r} gave a {type(part).__name__}; it must give a tensor (n, d).')
+            parts.append(part.detach().cpu())
+    return torch.cat(parts)

@@ -1,0 +1,104 @@
+"""Checkpoints of a run that may be killed: one file, replaced atomically, and read as data."""
+
+from __future__ import annotations
+
+import io
+import logging
+import pickle
+import struct
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins.io import TorchCheckpointIO
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import nn
+
+from ..errors import ConfigError
+from ..utils.files import write_atomic
+
+_logger = logging.getLogger(__name__)
+
+_DAMAGED = (
+    pickle.UnpicklingError, struct.error, EOFError, OSError, RuntimeError, LookupError, TypeError, ValueError,
+    AttributeError, AssertionError, MemoryError, OverflowError,
+)  # fmt: skip
+"""What reading a damaged checkpoint as data raises."""
+
+_PARTS = {'state_dict', 'epoch', 'global_step', 'loops', 'optimizer_states', 'lr_schedulers', 'pytorch-lightning_version'}
+"""What Lightning resumes from."""
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Writes beside the file and renames; Lightning's own goes by way of the system's folder for temporary files, which is
+    often another file system, where a move is a copy that a kill leaves half done."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomic(path, buffer.getvalue())
+
+
+def exists(out: Path) -> bool:
+    """Whether there is one to go on from."""
+    return path_in(out).is_file()
+
+
+def path_in(out: Path) -> Path:
+    return out / 'checkpoints' / 'last.ckpt'
+
+
+def every_epoch(out: Path) -> ModelCheckpoint:
+    """One file, ``checkpoints/last.ckpt``, replaced at the end of each epoch, after its validation."""
+    path = path_in(out)
+    for unfinished in path.parent.glob(f'.{path.name}.*.part'):  # of a run that was killed while it wrote
+        unfinished.unlink(missing_ok=True)
+    return ModelCheckpoint(
+        dirpath=str(path.parent), filename=path.stem, save_on_train_epoch_end=True, enable_version_counter=False
+    )
+
+
+def last(out: Path, model: nn.Module, prefix: str, max_epochs: int) -> Path | None:
+    """The checkpoint in ``out``, if there is one.
+
+    Parameters
+    ----------
+    out
+        Folder of the run.
+    model
+        What is trained.
+    prefix
+        Of its tensors' names in the checkpoint.
+    max_epochs
+        Of the run.
+
+    Raises
+    ------
+    ConfigError
+        If it is damaged, of another run, or already past the last epoch.
+    """
+    path = path_in(out)
+    if not exists(out):
+        _logger.warning('Nothing to resume: %s does not exist; starting anew.', path)
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # torch's guesses at what a damaged file was
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        missing = _PARTS - checkpoint.keys()
+        if missing:
+            raise KeyError(*missing)
+        shapes = _shapes({name: tensor for name, tensor in checkpoint['state_dict'].items() if name.startswith(prefix)})
+        epoch = int(checkpoint['epoch'])
+    except _DAMAGED as error:
+        raise ConfigError(f'checkpoint {path} is damaged or of another kind; delete it to start anew.') from error
+    if shapes != _shapes({prefix + name: tensor for name, tensor in model.state_dict().items()}):
+        raise ConfigError(f'checkpoint {path} belongs to another run: its tensors differ; choose another --out.')
+    if epoch + 1 > max_epochs:
+        raise ConfigError(f'checkpoint {path} has {epoch + 1} epochs and evaluator.max_epochs = {max_epochs}; raise it.')
+    return path
+
+
+def _shapes(state: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}

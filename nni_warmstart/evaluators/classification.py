@@ -1,0 +1,64 @@
+"""The evaluator that ``search.yml`` describes: classification with DARTS's own optimiser and schedule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nni
+from nni.nas.evaluator.pytorch import ClassificationModule, Lightning
+
+from ..data.augmentation import Augmentation
+from ..data.splits import Splits
+from .datamodule import TaskData
+from .optimisation import sgd_with_cosine
+from .trainer import SAFE_LOADING
+
+
+@nni.trace
+class CosineClassification(ClassificationModule):
+    """NNI's classification with SGD, momentum 0.9, and a cosine rate over the whole run, as in DARTS.
+
+    Parameters
+    ----------
+    num_classes
+        Of the task.
+    learning_rate, weight_decay
+        Of SGD; the rate is the first one.
+    jitter, crop, cutout
+        Of the pictures that weights and alphas learn from, see :class:`~nni_warmstart.data.augmentation.Augmentation`.
+    flip
+        Whether they may be mirrored.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        learning_rate: float = 0.025,
+        weight_decay: float = 3e-4,
+        jitter: float = 0.0,
+        crop: float = 0.0,
+        cutout: float = 0.0,
+        flip: bool = False,
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, num_classes=num_classes)
+        self.augmentation, self.flip = Augmentation(jitter, crop, cutout), flip
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y = batch
+        return super().training_step((self.augmentation(x, flip=self.flip), y), batch_idx)
+
+    def configure_optimizers(self) -> Any:
+        return sgd_with_cosine(self, self.hparams['learning_rate'], self.hparams['weight_decay'])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint.pop('hyper_parameters', None)  # NNI's hold classes, which are not read as data
+
+
+def classification(splits: Splits, num_classes: int, trainer: Any, **settings: Any) -> Lightning:
+    """Evaluator over ``splits``.
+
+    ``settings`` are batch_size and (optional) seed of :class:`TaskData`, and those of :class:`CosineClassification`.
+    """
+    data = TaskData(splits, settings.pop('batch_size'), settings.pop('seed', None))
+    module = CosineClassification(num_classes, **settings)
+    return Lightning(module, trainer, datamodule=data, fit_kwargs=dict(SAFE_LOADING))

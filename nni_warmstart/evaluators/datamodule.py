@@ -1,0 +1,77 @@
+"""Data loaders over the splits of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from nni.nas.evaluator.pytorch import DataLoader
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import Sampler
+
+from ..data.splits import Images, Splits
+
+
+class TaskData(LightningDataModule):
+    """Loaders over the splits of a task; test pictures are there where the task has some.
+
+    Parameters
+    ----------
+    splits
+        Of the task.
+    batch_size
+        Pictures per batch.
+    seed
+        Decides the order of the training pictures in every epoch; None to draw it from torch's global generator.
+    """
+
+    def __init__(self, splits: Splits, batch_size: int, seed: int | None = None) -> None:
+        super().__init__()
+        self.splits, self.batch_size, self.seed = splits, batch_size, seed
+
+    def _loader(self, images: Images, shuffle: bool) -> Any:
+        # The last, smaller batch of an epoch is left out, unless it is the only one: batch norm needs some pictures.
+        drop_last = shuffle and len(images) > self.batch_size
+        if shuffle and self.seed is not None:
+            return DataLoader(images, self.batch_size, sampler=OrderByEpoch(len(images), self.seed), drop_last=drop_last)
+        return DataLoader(images, self.batch_size, shuffle=shuffle, drop_last=drop_last)
+
+    def train_dataloader(self) -> Any:
+        return self._loader(self.splits.train, shuffle=True)
+
+    def val_dataloader(self) -> Any:
+        return self._loader(self.splits.val, shuffle=False)
+
+    def arc_dataloader(self) -> Any:
+        """What the alphas learn from under our strategies: as validation, but for a last picture that is alone in its batch,
+        which batch norm cannot learn from."""
+        images = self.splits.val
+        alone = len(images) % self.batch_size == 1 and len(images) > self.batch_size
+        return DataLoader(images, self.batch_size, drop_last=alone)
+
+    def test_dataloader(self) -> Any:
+        return [] if self.splits.test is None else self._loader(self.splits.test, shuffle=False)
+
+
+class OrderByEpoch(Sampler[int]):
+    """A random order that depends on seed and epoch alone; Lightning tells it the epoch."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed, self.epoch = size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(seed_of(self.seed, self.epoch))
+        return iter(torch.randperm(self.size, generator=generator).tolist())
+
+
+def seed_of(seed: int, epoch: int) -> int:
+    """Seed of one epoch of a run."""
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])

@@ -1,0 +1,42 @@
+"""Drop path: candidate ops that are left out at random while a supernet is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ..nni_adapter.choices import sites
+
+
+def drop_paths(model: nn.Module, probability: Callable[[], float]) -> list[RemovableHandle]:
+    """Zero the output of candidate ops, picture by picture, in training mode only; what is kept is scaled to make up for it.
+
+    Ops without weights are always kept, as in DARTS (Larsson, Maire & Shakhnarovich, *FractalNet*, ICLR 2017).
+
+    Parameters
+    ----------
+    model
+        A supernet.
+    probability
+        Asked at every call, so that it can grow during training; in [0, 1).
+
+    Returns
+    -------
+    list of torch.utils.hooks.RemovableHandle
+        To end it.
+    """
+
+    def drop(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        p = probability()
+        if not module.training or p == 0:
+            return output
+        kept = torch.rand(len(output), *[1] * (output.ndim - 1), device=output.device) >= p
+        return output * kept / (1 - p)
+
+    found, _ = sites(model)
+    ops = [model.get_submodule(f'{path}.{child}') for path, (_, names) in found.items() for child in names.values()]
+    return [op.register_forward_hook(drop) for op in ops if next(op.parameters(), None) is not None]

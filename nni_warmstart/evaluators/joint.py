@@ -1,0 +1,209 @@
+"""JointClassification: one supernet body trained on many datasets at once, one head per dataset."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import nni
+from nni.nas.evaluator.pytorch import Lightning, Trainer
+from torch import nn
+
+from ..data.augmentation import Augmentation
+from ..data.labelled import labelled
+from ..data.task import Task
+from ..distance.embeddings import EMBEDDINGS
+from ..distance.sketch import sketches_of
+from ..errors import DataError
+from ..supernets.supernet import Supernet
+from .joint_data import JointData
+from .joint_module import JointModule
+from .trainer import SAFE_LOADING
+
+WHOLE = ('epochs', 'batch_size', 'arc_batch_size', 'steps_per_epoch', 'channels', 'image_size')
+"""Arguments that are whole numbers."""
+
+BATCH_NORMS = ('shared', 'per_dataset')
+
+
+@nni.trace
+class JointClassification(Lightning):
+    """Evaluator for NNI's one-shot strategies over several datasets.
+
+    ``NasExperiment(space, JointClassification({'a': a, 'b': b}), WarmStartDARTS()).run()`` trains one supernet with shared
+    alphas. The classifier of the space is replaced by one with the classes of all datasets, in the order given; their
+    number is :attr:`num_classes`. Validation accuracies of every dataset (``val_acc/NAME``) and their mean are curves in
+    NNI's page.
+
+    Parameters
+    ----------
+    datasets
+        Name -> labelled pictures: a :class:`~nni_warmstart.data.Task`, a torch dataset of ``(picture, class)`` or two
+        arrays; or a list of tasks. Of any sizes, channels (1 or 3) and numbers of classes.
+    trainer
+        NNI's traced Lightning trainer, which needs ``max_epochs``; None for one of ``epochs`` epochs.
+    epochs
+        Of the trainer that is made where none is given.
+    batch_size
+        Pictures per batch, all of one dataset.
+    arc_batch_size
+        Pictures per batch of the alphas, under our strategies; None for `batch_size`. A quarter of it saves a third of the
+        time.
+    steps_per_epoch
+        Training batches that make an epoch (under NNI's own strategies at least; they go on until every validation
+        picture has served the alphas once); None for one per validation batch.
+    learning_rate, weight_decay
+        Of SGD with momentum and a cosine schedule.
+    temperature
+        Datasets are drawn with probability proportional to ``weight * n ** (1 / temperature)``.
+    weights
+        Dataset -> its weight in the draws, more for what is harder to learn; 1 for those not named.
+    jitter, crop, cutout
+        See :class:`~nni_warmstart.data.augmentation.Augmentation`.
+    flip, label_smoothing, drop_path, batch_norm, classifier
+        See :class:`JointModule`.
+    val_share
+        Share of the training pictures that train the alphas and validate.
+    channels, image_size
+        What the pictures of all datasets are brought to: channels, and pixels a side. None for 3 channels where any dataset
+        has colour (else 1), and for the largest side.
+
+    Raises
+    ------
+    DataError
+        If there are no datasets, two of one name, one that is empty, has a single class or cannot be split, a setting is
+        out of its range, ``flip`` or ``weights`` name an unknown dataset, or the trainer has no ``max_epochs``.
+    """
+
+    def __init__(
+        self,
+        datasets: Mapping[str, Any] | Sequence[Task],
+        trainer: Any = None,
+        *,
+        epochs: int = 40,
+        batch_size: int = 64,
+        steps_per_epoch: int | None = None,
+        learning_rate: float = 0.05,
+        weight_decay: float = 3e-4,
+        temperature: float = 2.0,
+        jitter: float = 0.15,
+        crop: float = 0.0,
+        cutout: float = 0.0,
+        flip: Sequence[str] = (),
+        label_smoothing: float = 0.0,
+        drop_path: float = 0.0,
+        batch_norm: str = 'shared',
+        val_share: float = 0.25,
+        channels: int | None = None,
+        image_size: int | None = None,
+        classifier: str | None = None,
+        arc_batch_size: int | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        numbers = {
+            'epochs': (epochs, 1, None), 'batch_size': (batch_size, 2, None), 'learning_rate': (learning_rate, 0, None),
+            'weight_decay': (weight_decay, 0, None), 'temperature': (temperature, 0.01, None), 'jitter': (jitter, 0, 1),
+            'crop': (crop, 0, 0.5), 'cutout': (cutout, 0, 1), 'label_smoothing': (label_smoothing, 0, 0.99),
+            'drop_path': (drop_path, 0, 0.99),
+            'arc_batch_size': (batch_size if arc_batch_size is None else arc_batch_size, 2, None),
+            'steps_per_epoch': (1 if steps_per_epoch is None else steps_per_epoch, 1, None),
+            'channels': (3 if channels is None else channels, 1, 3),
+            'image_size': (32 if image_size is None else image_size, 1, None),
+        }  # fmt: skip
+        for name, (value, low, high) in numbers.items():
+            _check_number(name, value, low, high, whole=name in WHOLE)
+        if batch_norm not in BATCH_NORMS:
+            raise DataError(f'batch_norm = {batch_norm!r} is unknown; choose one of {", ".join(BATCH_NORMS)}.')
+        if trainer is not None and (trainer.max_epochs or -1) < 0:
+            raise DataError('the trainer has no max_epochs, over which the rate falls; pass Trainer(max_epochs=...).')
+        tasks = _tasks(datasets)
+        for name in [flip] if isinstance(flip, str) else flip:
+            if name not in tasks or isinstance(flip, str):
+                raise DataError(f'flip names {name!r}; it must be a list of some of the datasets {", ".join(tasks)}.')
+        for name, weight in (weights or {}).items():
+            if name not in tasks:
+                raise DataError(f'weights names {name!r}; the datasets are {", ".join(tasks)}.')
+            _check_number(f'weights[{name!r}]', weight, 0.01, 100)
+        channels = channels or max(task.train_x.shape[1] for task in tasks.values())
+        side = image_size or max(max(task.train_x.shape[-2:]) for task in tasks.values())
+        self.num_classes, heads = 0, {}
+        for name, task in tasks.items():
+            heads[name] = (self.num_classes, self.num_classes + task.num_classes)
+            self.num_classes += task.num_classes
+        module = JointModule(
+            heads,
+            (channels, side, side),
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            augmentation=Augmentation(jitter, crop, cutout),
+            flip=flip,
+            label_smoothing=label_smoothing,
+            drop_path=drop_path,
+            batch_norm=batch_norm,
+            classifier=classifier,
+        )
+        tasks = {name: task.adapted(channels, side) for name, task in tasks.items()}
+        data = JointData(tasks, val_share, batch_size, steps_per_epoch, temperature, arc_batch_size, weights)
+        super().__init__(module, trainer or Trainer(max_epochs=epochs), datamodule=data, fit_kwargs=dict(SAFE_LOADING))
+
+
+def remembered(
+    module: JointModule, data: JointData, model: nn.Module, *, name: str, history: dict[str, Any] | None = None
+) -> Supernet:
+    """A jointly trained supernet, with the names of all classes and sketches of all pictures.
+
+    Parameters
+    ----------
+    module, data
+        Of the evaluator.
+    model
+        The trained supernet.
+    name
+        Of the entry.
+    history
+        What else its card holds; facts about a dataset are added to what is known of it.
+    """
+    datasets: dict[str, dict[str, Any]] = {
+        name: {
+            'classes': task.num_classes,
+            'pictures': len(task.train_x),
+            **({'accuracy': round(module.accuracy[name], 4)} if name in module.accuracy else {}),
+        }
+        for name, task in data.tasks.items()
+    }
+    supernet = Supernet.from_model(
+        model,
+        name=name,
+        class_names=[f'{name}/{label}' for name, task in data.tasks.items() for label in task.class_names],
+        history={'datasets': datasets, 'pictures': [module.pictures[0], module.pictures[1]], **(history or {})},
+    )
+    embeddings = (*EMBEDDINGS, supernet.features(model))
+    return supernet.with_sketches(sketches_of(data.tasks.values(), embeddings, name))
+
+
+def _check_number(name: str, value: Any, low: float, high: float | None, *, whole: bool = False) -> None:
+    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or value < low or (high is not None and value > high):
+        wanted = f'{low} or more' if high is None else f'from {low} to {high}'
+        kind = 'a whole number, ' if whole and not isinstance(value, int) else ''
+        raise DataError(f'{name} = {value!r}, but it must be {kind}{wanted}.')
+
+
+def _tasks(datasets: Mapping[str, Any] | Sequence[Task]) -> dict[str, Task]:
+    if isinstance(datasets, Mapping):
+        named: Any = datasets.items()
+    elif isinstance(datasets, list | tuple) and all(isinstance(task, Task) for task in datasets):
+        named = [(task.name, task) for task in datasets]
+    else:
+        raise DataError(f'datasets is a {type(datasets).__name__}; give a dict of labelled datasets, or a list of tasks.')
+    tasks: dict[str, Task] = {}
+    for name, dataset in named:
+        if not isinstance(name, str):
+            raise DataError(f'dataset {name!r} has a name of type {type(name).__name__}; give text.')
+        if name in tasks:
+            raise DataError(f'dataset {name!r} is there twice; each needs a name of its own.')
+        tasks[name] = labelled(name, dataset)
+    if not tasks:
+        raise DataError('joint training needs at least one dataset, and there are none.')
+    return tasks

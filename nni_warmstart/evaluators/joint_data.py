@@ -1,0 +1,140 @@
+"""Loaders for joint training: every batch holds pictures of one dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as distributed
+from nni.nas.evaluator.pytorch import DataLoader
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import ConcatDataset, Sampler
+
+from ..data.splits import Images, split, stratified_part
+from ..data.task import Task
+
+
+class JointData(LightningDataModule):
+    """Loaders of one-dataset batches over the splits of several tasks; classes are numbered one task after the other.
+
+    Parameters
+    ----------
+    tasks
+        Dataset -> task; pictures of one size.
+    val_share
+        Share of the training pictures that trains the alphas and validates.
+    batch_size, arc_batch_size
+        Pictures per batch of the weights, and of the alphas.
+    steps_per_epoch
+        Training batches that make an epoch; None for one per validation batch.
+    temperature
+        Datasets are drawn with probability proportional to ``weight * n ** (1 / temperature)``.
+    weights
+        Dataset -> weight; 1 for those not named.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Task],
+        val_share: float,
+        batch_size: int,
+        steps_per_epoch: int | None,
+        temperature: float,
+        arc_batch_size: int | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.tasks = tasks
+        self.splits = {name: split(task, val_share=val_share) for name, task in tasks.items()}
+        self.batch_size, self.arc_batch_size = batch_size, arc_batch_size or batch_size
+        self.steps_per_epoch, self.temperature = steps_per_epoch, temperature
+        self.weights = [(weights or {}).get(name, 1.0) for name in tasks]
+
+    def train_dataloader(self) -> Any:
+        return self._random('train', self.batch_size)
+
+    def arc_dataloader(self) -> Any:
+        """What the alphas learn from under our strategies: as many batches as the weights get, of the validation halves."""
+        return self._random('val', self.arc_batch_size)
+
+    def _random(self, part: str, batch_size: int) -> Any:
+        parts = self._parts(part)
+        steps = self.steps_per_epoch or len(self._validation())
+        batches = _RandomBatches([len(part) for part in parts], batch_size, steps, self.temperature, self.weights)
+        return DataLoader(_numbered(parts), batch_sampler=batches)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(_numbered(self._parts('val')), batch_sampler=self._validation())
+
+    def some(self, part: str, at_most: int = 1024) -> Any:
+        """Loader of a half, 'train' or 'val', with at most so many pictures of every dataset, each once."""
+        parts = [each.part(stratified_part(each.y, at_most, seed=0)) for each in self._parts(part)]
+        batches = _EveryBatch([len(each) for each in parts], self.batch_size, all_first=True)
+        return DataLoader(_numbered(parts), batch_sampler=batches)
+
+    def _parts(self, part: str) -> list[Images]:
+        return [getattr(splits, part) for splits in self.splits.values()]
+
+    def _validation(self) -> _EveryBatch:
+        return _EveryBatch([len(part) for part in self._parts('val')], self.batch_size)
+
+
+class _RandomBatches(Sampler[list[int]]):
+    """Batches of one dataset each, with replacement between batches, from torch's global generator.
+
+    On several devices all draw the same, and each takes its part, of one length, so that they go on drawing the same.
+    """
+
+    def __init__(self, sizes: list[int], batch_size: int, steps: int, temperature: float, weights: Sequence[float]) -> None:
+        self.sizes, self.batch_size, self.steps = sizes, batch_size, steps
+        shares = torch.tensor(weights).double().log() + torch.tensor(sizes).double().log() / temperature
+        self.weights = torch.softmax(shares, 0)
+        self.starts = torch.tensor([0, *sizes]).cumsum(0)[:-1].tolist()
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        devices, rank = (distributed.get_world_size(), distributed.get_rank()) if distributed.is_initialized() else (1, 0)
+        for dataset in torch.multinomial(self.weights, self.steps, replacement=True).tolist():
+            order = torch.randperm(self.sizes[dataset])
+            even = order[: len(order) // devices * devices]
+            part = even[rank::devices] if len(order) >= 2 * devices else order  # batch norm needs two pictures
+            yield (part[: self.batch_size] + self.starts[dataset]).tolist()
+
+
+class _EveryBatch(Sampler[list[int]]):
+    """Every picture once, in batches of one dataset each, in a fixed mixed order: NNI's strategies teach alphas by it.
+
+    With ``all_first`` it begins with a batch of each dataset, for those who look at the first batches only.
+    """
+
+    def __init__(self, sizes: list[int], batch_size: int, *, all_first: bool = False) -> None:
+        generator = torch.Generator().manual_seed(0)
+        batches, firsts, start = [], [], 0
+        for size in sizes:
+            order = torch.randperm(size, generator=generator) + start
+            parts = max(1, min(-(-size // batch_size), size // 2))  # batch norm cannot train on a single picture
+            firsts.append(len(batches))
+            batches += [part.tolist() for part in order.tensor_split(parts)]
+            start += size
+        mixed = torch.randperm(len(batches), generator=generator).tolist()
+        if all_first:
+            mixed.sort(key=lambda index: index not in firsts)
+        self.batches = [batches[index] for index in mixed]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+
+def _numbered(parts: list[Images]) -> ConcatDataset:
+    """The datasets one after the other, their classes counted on."""
+    numbered, first = [], 0
+    for part in parts:
+        numbered.append(Images(part.x, part.y + first, part.mean, part.std))
+        first += int(part.y.max()) + 1
+    return ConcatDataset(numbered)

@@ -1,0 +1,57 @@
+"""The Lightning trainer of a run."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from nni.nas.evaluator.pytorch import Trainer
+from pytorch_lightning.callbacks import Timer
+from pytorch_lightning.loggers import CSVLogger
+
+from ..errors import ConfigError, reason
+from .checkpoints import AtomicCheckpoints
+
+SAFE_LOADING = {'weights_only': True}
+"""Arguments of ``Trainer.fit``: a resumed checkpoint is read as data, never unpickled."""
+
+
+def make_trainer(
+    max_epochs: int,
+    out: str | Path,
+    *,
+    progress: bool = True,
+    callbacks: list[Any] | None = None,
+    max_seconds: float = 0.0,
+    devices: int = 1,
+    **settings: Any,
+) -> Any:
+    """A Lightning trainer that writes its CSV log under ``out``.
+
+    It stops after ``max_epochs``, or after the epoch in which ``max_seconds`` have passed (0 for no limit; what was spent
+    before a resume counts). On several devices it starts this script again for each, and gradients are averaged.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer devices.
+    """
+    clock = [Timer(timedelta(seconds=max_seconds), interval='epoch')] if max_seconds else []
+    try:
+        return Trainer(
+            max_epochs=max_epochs,
+            devices=devices,
+            strategy='auto' if devices == 1 else 'ddp_find_unused_parameters_true',  # Proxyless trains one path a step
+            logger=CSVLogger(str(out), name='logs', version=''),
+            callbacks=[*(callbacks or []), *clock],
+            plugins=[AtomicCheckpoints()],
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            log_every_n_steps=10,
+            num_sanity_val_steps=0,
+            **settings,
+        )
+    except MisconfigurationException as error:
+        raise ConfigError(f'evaluator.devices = {devices}: {reason(error)}') from error

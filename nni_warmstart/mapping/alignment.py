@@ -1,0 +1,269 @@
+"""Alignment of a trained network's channels with those of another, and fusion of several networks into one."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from ..errors import TransferError
+from ..tracing.axes import IN, OUT
+from ..tracing.channel_spaces import ChannelSpace, Couplings, Occurrences, occurrences, place
+from ..tracing.structure import Structure
+from .correspondence import Correspondence, match_modules
+from .coupling import aligned
+from .mapper import Mapping, evenly, map_tensors
+from .patches import Activations
+from .projection import averaging, project, sharing
+
+SWEEPS = 50  # over all spaces, at most; it took 2 to 18
+
+_State = dict[str, Tensor]
+
+_Pair = tuple[int, int]  # numbers of a target's space and of the source's
+
+_Both = tuple[Occurrences, Occurrences]  # in the source's axis and in the target's
+
+
+def align(
+    state: dict[str, Tensor],
+    source: Structure,
+    target: Structure,
+    reference: dict[str, Tensor],
+    *,
+    activations: tuple[Activations, Activations] | None = None,
+    weights: bool | None = None,
+    narrow: str = 'merge',
+    skip: frozenset[str] = frozenset(),
+    correspondence: Correspondence | None = None,
+) -> Mapping:
+    """Express the weights of ``source`` in the channels of ``target``, in the order in which ``reference`` has them.
+
+    There is one coupling per channel space, so residual streams stay consistent; pictures and logits keep their channels.
+    Equal widths are permuted, in a wider target each channel copies one of the source's: both keep the function.
+
+    Parameters
+    ----------
+    state, source
+        The network to carry over, and its structure.
+    target, reference
+        Structure of the other network, and its tensors.
+    activations
+        Of the source and of the reference, on the same pictures (:func:`~nni_warmstart.mapping.repair.activations`):
+        channels match by their correlation (OTFusion).
+    weights
+        Match by weights as well, every tensor in which a space occurs, one space after the other until nothing changes
+        (weight matching). By default only where there are no activations.
+    narrow
+        For a narrower target: 'merge' source channels, or 'select' one for each target channel. Selecting is better for a
+        source on its own and needs :func:`repair`; merging is better for a fusion, and without repair.
+    skip
+        Target tensors that are left out (the classifier).
+    correspondence
+        What corresponds to what; found when None.
+
+    Raises
+    ------
+    TransferError
+        If ``narrow`` is unknown, or the two networks' activations are not of the same pictures.
+
+    References
+    ----------
+    Singh & Jaggi, *Model Fusion via Optimal Transport*, NeurIPS 2020. Ainsworth et al., *Git Re-Basin*, ICLR 2023.
+    """
+    if narrow not in ('merge', 'select'):
+        raise TransferError(f"narrow = {narrow!r} is unknown; choose 'merge' or 'select'.")
+    found = match_modules(target, source) if correspondence is None else correspondence
+    pairs = {mine: theirs for mine, theirs in found.tensors.items() if mine not in skip and theirs in state}
+    matching = _Matching(state, source, target, reference, pairs, narrow)
+    gains = {} if activations is None else matching.correlations(*activations)
+    matching.descend(gains, not gains if weights is None else weights)
+    return map_tensors(state, source, target, couple=matching.couple, skip=skip, correspondence=found)
+
+
+class _Matching:
+    """Couplings of all pairs of spaces, improved one at a time; on the processor, where transport plans are computed."""
+
+    def __init__(
+        self, state: _State, source: Structure, target: Structure, reference: _State, pairs: dict[str, str], narrow: str
+    ) -> None:
+        self.state, self.reference = ({name: x.cpu() for name, x in each.items()} for each in (state, reference))
+        self.narrow = narrow
+        self.mine, self.theirs = target.channels, source.channels
+        self.fixed = evenly(source)
+        self.found: dict[_Pair, Tensor] = {}
+        self.spaces = Couplings(self.mine, self.theirs, pairs, self.couple)
+        self.axes: dict[str, dict[int, dict[_Pair, _Both]]] = {}
+        self.pairs: dict[str, str] = {}
+        self.places: dict[_Pair, list[tuple[str, int]]] = defaultdict(list)
+        for name, other in pairs.items():
+            a, b = self.mine.tensors[name], self.theirs.tensors[other]
+            if a.roles != b.roles or name not in reference:
+                continue
+            self.pairs[name] = other
+            self.axes[name] = {}
+            for axis, (x, y) in enumerate(zip(a.channels, b.channels, strict=True)):
+                if x is not None and y is not None and x.ndim == y.ndim == 1:  # two where a grouped convolution reads
+                    self.axes[name][axis] = self._pairs_of(x, y)
+                    for pair in self.axes[name][axis]:
+                        self.places[pair].append((name, axis))
+        self.order = [pair for pair in sorted(self.places) if not self._fixed(pair)]
+
+    def couple(self, theirs: ChannelSpace, mine: ChannelSpace) -> Tensor:
+        """The coupling found for two spaces, else the one without data."""
+        found = self.found.get((mine.index, theirs.index))
+        return self.fixed(theirs, mine) if found is None else found
+
+    def _fixed(self, pair: _Pair) -> bool:
+        """Whether it is made of channels of the pictures or of the logits."""
+        both = zip(self._spaces(pair), (self.mine, self.theirs), strict=True)
+        return any(np.isin(space.channels, np.concatenate([net.inputs, net.outputs])).any() for space, net in both)
+
+    def _spaces(self, pair: _Pair) -> tuple[ChannelSpace, ChannelSpace]:
+        return self.spaces.spaces.spaces[pair[0]], self.spaces.source_spaces.spaces[pair[1]]
+
+    def _pairs_of(self, mine: np.ndarray, theirs: np.ndarray) -> dict[_Pair, _Both]:
+        """Pairs of spaces of two axes, and where they occur: once, or several times where flattened or concatenated."""
+        here, there = self.spaces.spaces.of[mine], self.spaces.source_spaces.of[theirs]
+        result = {}
+        for space in map(int, np.unique(here)):
+            other = self.spaces.partner(space, np.unique(there))
+            result[space, other] = (
+                occurrences(theirs, there == other, self.spaces.source_spaces.rank),
+                occurrences(mine, here == space, self.spaces.spaces.rank),
+            )
+        return result
+
+    def _axis(self, name: str, axis: int) -> Tensor:
+        """Coupling of a whole axis as it is now, shape ``(n_source, n_target)``."""
+        shape = self.theirs.tensors[self.pairs[name]].shape[axis], self.mine.tensors[name].shape[axis]
+        coupling = torch.zeros(shape, dtype=torch.float64)
+        for pair, both in self.axes[name][axis].items():
+            mine, theirs = self._spaces(pair)
+            place(coupling, self.couple(theirs, mine), *both)
+        return coupling
+
+    def correlations(self, theirs: Activations, mine: Activations) -> dict[_Pair, Tensor]:
+        """Correlations of what the layers make, summed over all layers that make channels of a space at one resolution."""
+        gains: dict[_Pair, Tensor] = {}
+        for pair in self.order:
+            for name, axis in self.places[pair]:
+                paths = self.pairs[name].rpartition('.')[0], name.rpartition('.')[0]
+                if self.mine.tensors[name].roles[axis] != OUT or len(self.mine.tensors[name].shape) < 2:
+                    continue
+                if paths[0] not in theirs or paths[1] not in mine:
+                    continue
+                if theirs.places[paths[0]] != mine.places[paths[1]]:
+                    continue
+                a, b = theirs[paths[0]], mine[paths[1]]
+                if len(a) != len(b):
+                    raise TransferError(
+                        f'activations of {paths[0]!r} have {len(a)} rows and those of {paths[1]!r} {len(b)}; '
+                        'take both on the same pictures.'
+                    )
+                self._add(gains, pair, name, axis, (_standard(a).T @ _standard(b)).cpu())
+        return gains
+
+    def _add(self, gains: dict[_Pair, Tensor], pair: _Pair, name: str, axis: int, gain: Tensor) -> None:
+        """Sum a gain ``(..., n_source, n_target)`` of two axes into that of a pair of spaces."""
+        if pair not in gains:
+            mine, theirs = self._spaces(pair)
+            gains[pair] = torch.zeros(*gain.shape[:-2], len(theirs), len(mine), dtype=torch.float64)
+        theirs, mine = self.axes[name][axis][pair]
+        if theirs.is_whole and mine.is_whole and gain.shape == gains[pair].shape:
+            gains[pair] += gain
+            return
+        for turn in range(mine.turns):
+            there, here = theirs.turn == turn * theirs.turns // mine.turns, mine.turn == turn
+            part = gain[..., theirs.positions[there][:, None], mine.positions[here]]
+            gains[pair][..., theirs.ranks[there][:, None], mine.ranks[here]] += part.double()
+
+    def _similarity(self, pair: _Pair, incoming: bool) -> Tensor | None:
+        """Cosines of all weights of each source channel and of each target channel, by the couplings of the other spaces."""
+        gains: dict[_Pair, Tensor] = {}
+        for name, axis in self.places[pair]:
+            roles = self.mine.tensors[name].roles
+            role, grouped = roles[axis], len(self.axes[name]) < len(roles) - roles.count('')
+            if name.endswith(('running_mean', 'running_var')) or grouped or (incoming and role == IN):
+                continue
+            weight, mine = self.state[self.pairs[name]], self.reference[name]
+            for other in self.axes[name]:
+                if other != axis:
+                    coupling = self._axis(name, other)
+                    matrix = averaging(coupling) if roles[other] == OUT else sharing(coupling)
+                    weight = project(weight, matrix, None, (other, other))
+            a, b = (each.movedim(axis, 0).reshape(each.shape[axis], -1) for each in (weight, mine))
+            if a.shape[1] == b.shape[1]:
+                if role == IN:
+                    a = a * (len(a) / len(b))  # what reads a channel is shared out among its copies
+                squares = [each.square().sum(1) for each in (a, b)]
+                norms = torch.broadcast_tensors(squares[0][:, None], squares[1])
+                self._add(gains, pair, name, axis, torch.stack([a @ b.T, *norms]))
+        if not gains:
+            return None
+        inner, left, right = gains[pair]
+        return inner / (left * right).sqrt().clamp_min(1e-30)
+
+    def descend(self, gains: dict[_Pair, Tensor], weights: bool) -> None:
+        """Best coupling of each space given the others'; at first by incoming weights, as what follows is not settled."""
+        neighbours = {
+            pair: {other for name, _ in self.places[pair] for axis in self.axes[name].values() for other in axis} - {pair}
+            for pair in self.order
+        }
+        stale = set(self.order)
+        for sweep in range(SWEEPS if weights else 1):
+            if not stale:
+                break
+            for pair in self.order:
+                if pair not in stale:
+                    continue
+                stale.discard(pair)
+                similarity = self._similarity(pair, incoming=not sweep) if weights else None
+                terms = [each for each in (gains.get(pair), similarity) if each is not None]
+                if not terms:
+                    continue
+                new = _matched(-torch.stack(terms).sum(0), self.narrow)
+                if pair not in self.found or not torch.equal(new, self.found[pair]):
+                    self.found[pair] = new
+                    stale |= neighbours[pair] & set(self.order)
+            if not sweep and weights:
+                stale = set(self.order)
+
+
+def _matched(cost: Tensor, narrow: str) -> Tensor:
+    if narrow == 'merge' or cost.shape[0] <= cost.shape[1]:
+        return aligned(cost)
+    coupling = torch.zeros(cost.shape, dtype=torch.float64)
+    coupling[linear_sum_assignment(cost.numpy())] = 1.0
+    return coupling
+
+
+def _standard(x: Tensor) -> Tensor:
+    x = x - x.mean(0)
+    return x / x.norm(dim=0).clamp_min(1e-12)
+
+
+def fuse(states: Sequence[dict[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
+    """Weighted mean of aligned networks' tensors (or activations); tensors that one of them lacks are left out.
+
+    Raises
+    ------
+    TransferError
+        If the numbers of both differ, or the weights don't sum to one.
+    """
+    check_weights(weights, len(states))
+    common = [name for name in states[0] if all(name in state for state in states)]
+    mixed = {name: sum(w * state[name] for state, w in zip(states, weights, strict=True)) for name in common}
+    return {name: torch.as_tensor(value).to(states[0][name].dtype) for name, value in mixed.items()}
+
+
+def check_weights(weights: Sequence[float], count: int) -> None:
+    """Refuse weights of a fusion that are not one per network, negative, or don't sum to one."""
+    if len(weights) != count or not all(0 <= weight <= 1 for weight in weights) or abs(sum(weights) - 1) > 1e-6:
+        raise TransferError(
+            f'weights = {list(weights)} for {count} networks sum to {sum(weights):g}; give one per network, 1 in all.'
+        )

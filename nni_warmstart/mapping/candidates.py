@@ -1,0 +1,76 @@
+"""Which candidate of one choice corresponds to which of another: an optimal-transport plan on what they compute."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import ot
+
+from ..tracing.axes import Op
+
+ALONE = 1.0
+"""Cost of leaving a candidate without a partner; those of different families cost more."""
+
+
+def family(ops: list[Op]) -> str:
+    """'skip', 'zero', 'avg_pool', 'max_pool', 'separable' (has a depthwise convolution), 'conv' or 'linear'."""
+    kinds = {op.kind for op in ops}
+    if not kinds:
+        return 'skip'
+    for kind, name in (('avg_pool',) * 2, ('max_pool',) * 2, ('depthwise', 'separable'), ('conv',) * 2, ('linear',) * 2):
+        if kind in kinds:
+            return name
+    return 'zero'
+
+
+def affinity_cost(left: list[Op], right: list[Op], same_name: bool) -> float:
+    """How much two candidates differ: 0 for equals, above 2 for those of different families.
+
+    Within a family it counts octaves of the receptive field, dilation, stride and the number of layers. An ordinary and a
+    separable convolution are a pair that is better than none, and worse than any of one family.
+    """
+    if {family(left), family(right)} == {'conv', 'separable'}:
+        return ALONE + min(0.3 * abs(math.log2(_extent(left) / _extent(right))), 0.9)
+    if family(left) != family(right):
+        return 2 * ALONE + 1
+    if not left or not right:
+        return 0.0 if same_name else 0.05
+    octaves = abs(math.log2(_extent(left) / _extent(right)))
+    dilation = abs(max(op.dilation for op in left) - max(op.dilation for op in right))
+    stride = abs(max(op.stride for op in left) - max(op.stride for op in right))
+    return 0.3 * octaves + 0.15 * dilation + 0.1 * stride + 0.1 * abs(len(left) - len(right)) + (0.0 if same_name else 0.05)
+
+
+def _extent(ops: list[Op]) -> int:
+    return max((op.kernel - 1) * op.dilation + 1 for op in ops)
+
+
+def match_candidates(target: dict[str, list[Op]], source: dict[str, list[Op]]) -> dict[str, str]:
+    """Optimal one-to-one plan from the candidates of a target's choice to those of a source's.
+
+    Both sides have a place where candidates stay alone, at the cost :data:`ALONE`, so that sets of any sizes fit.
+
+    Parameters
+    ----------
+    target, source
+        Name of a candidate -> what runs in it.
+
+    Returns
+    -------
+    dict
+        Target candidate -> source candidate; those without a partner are missing. The order of neither side matters.
+    """
+    mine, theirs = sorted(target), sorted(source)
+    rows, columns = len(mine), len(theirs)
+    if not rows or not columns:
+        return {}
+    cost = np.full((rows + 1, columns + 1), ALONE)
+    cost[-1, -1] = 0.0
+    for i, name in enumerate(mine):
+        for j, other in enumerate(theirs):
+            cost[i, j] = affinity_cost(target[name], source[other], name == other)
+    mass_mine = np.array([1.0] * rows + [columns]) / (rows + columns)
+    mass_theirs = np.array([1.0] * columns + [rows]) / (rows + columns)
+    found = ot.emd(mass_mine, mass_theirs, cost)[:rows, :columns]
+    return {mine[i]: theirs[j] for i, j in zip(*np.nonzero(found > 0.5 / (rows + columns)), strict=True)}

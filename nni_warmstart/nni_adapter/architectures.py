@@ -1,0 +1,112 @@
+"""Architectures of a supernet: the most probable one, and the operations that it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
+from nni.nas.oneshot.pytorch.supermodule.differentiable import (
+    DifferentiableMixedCell,
+    DifferentiableMixedLayer,
+)
+from nni.nas.oneshot.pytorch.supermodule.proxyless import ProxylessMixedInput, ProxylessMixedLayer, ProxylessMixedRepeat
+from torch import Tensor, nn
+
+_ZEROS = ('Zero', 'Zeroize')
+"""Classes of the operation that gives zeros. Its name does not tell: an identity may be called none, too."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A candidate operation: its probability, whether it has no parameters (skip, pooling, none), and whether it is none."""
+
+    probability: float
+    parameter_free: bool
+    zero: bool
+
+
+def operations(model: nn.Module, sample: dict[str, Any]) -> dict[str, dict[str, Option]]:
+    """Choices among operations (not of inputs, widths or depths) by the label that ``sample`` has for them.
+
+    In a cell these are the operations on the edges that ``sample`` keeps.
+    """
+    found: dict[str, dict[str, Option]] = {}
+    repeats = [module for module in model.modules() if isinstance(module, ProxylessMixedRepeat)]
+    depths = {id(block) for module in repeats for block in optional_blocks(module)}
+    for module in model.modules():
+        if id(module) in depths:
+            continue
+        if isinstance(module, DifferentiableMixedCell):
+            for node, edges in enumerate(cast(Any, module.ops), start=module.num_predecessors):
+                for k in range(module.num_ops_per_node):
+                    edge = sample[f'{module.label}/input_{node}_{k}'][0]
+                    alpha = module._arch_alpha[f'{module.label}/{node}_{edge}']
+                    found[f'{module.label}/op_{node}_{k}'] = _options(alpha, module.op_names, edges[edge])
+        elif isinstance(module, DifferentiableMixedLayer):
+            found[str(module.label)] = _options(module._arch_alpha, module.names, module)
+    return found
+
+
+def cell_of(model: nn.Module, label: str) -> str:
+    """What the choices of a cell have in common: their label up to the last slash, without the space's ``label_prefix``."""
+    label = label.removeprefix(f'{getattr(model, "_label_prefix", None)}/')
+    return label.rpartition('/')[0] or label
+
+
+def _options(alpha: Tensor, names: Any, candidates: Any) -> dict[str, Option]:
+    probabilities = torch.softmax(alpha.detach(), -1).tolist()
+    return {
+        name: Option(
+            probability,
+            next(candidates[name].parameters(), None) is None,
+            type(candidates[name]).__name__ in _ZEROS,
+        )
+        for name, probability in zip(names, probabilities, strict=False)  # a cell's edge may also be left out
+    }
+
+
+def skip_share(model: nn.Module, sample: dict[str, Any]) -> float:
+    """Share of ops without parameters (skip, pooling, none) among the ops chosen in ``sample``.
+
+    A high share is the known way in which DARTS collapses. Choices of inputs, widths or depths do not count.
+    """
+    free = [options[sample[label]].parameter_free for label, options in operations(model, sample).items()]
+    return sum(free) / len(free) if free else 0.0
+
+
+def best_sample(model: nn.Module) -> dict[str, Any]:
+    """The best architecture so far: of every choice the candidate with the largest alpha.
+
+    It is what NNI's ``export`` gives, except for Proxyless, whose export draws a random path and leaves it selected.
+    """
+    sample: dict[str, Any] = {}
+    for module in model.modules():
+        if isinstance(module, ProxylessMixedLayer):
+            sample[str(module.label)] = module.names[int(module._arch_alpha.argmax())]
+        elif isinstance(module, ProxylessMixedInput):
+            sample[str(module.label)] = best_inputs(module)
+        elif isinstance(module, ProxylessMixedRepeat):
+            sample[str(module.depth_choice.label)] = _best_depth(module)
+        elif isinstance(module, BaseSuperNetModule):
+            sample.update(module.export(memo=sample))
+    return sample
+
+
+def optional_blocks(module: ProxylessMixedRepeat) -> list[ProxylessMixedLayer]:
+    """Blocks of a mutable depth that may be left out: choices between an identity, '0', and the block, '1'."""
+    return cast(list[ProxylessMixedLayer], list(module.blocks)[module.min_depth :])
+
+
+def _best_depth(module: ProxylessMixedRepeat) -> int:
+    """That of the most probable path, or, where the space does not have it, the most probable one that it has."""
+    depth = module.min_depth + sum(int(block.names[int(block._arch_alpha.argmax())]) for block in optional_blocks(module))
+    if depth in module.depth_choice.values:
+        return depth
+    (found,) = module.export_probs({}).values()
+    return max(module.depth_choice.values, key=lambda value: float(found.get(value, 0.0)))
+
+
+def best_inputs(module: ProxylessMixedInput) -> list[int]:
+    return sorted(module._arch_alpha.argsort(descending=True)[: module.n_chosen or 1].tolist())

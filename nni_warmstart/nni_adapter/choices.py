@@ -1,0 +1,184 @@
+"""The choices of a supernet of NNI: their alphas, candidates and places."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from nni.nas.nn.pytorch import Repeat
+from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
+from nni.nas.oneshot.pytorch.supermodule.differentiable import (
+    DifferentiableMixedCell,
+    DifferentiableMixedInput,
+    DifferentiableMixedLayer,
+)
+from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation
+from torch import nn
+
+_WIDTHS = ('in_channels', 'out_channels', 'in_features', 'out_features', 'num_features')
+
+NOT_CHOSEN = '(not chosen)'
+"""The extra slot that NNI's differentiable cell adds to every edge: the edge is left out."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One decision of the model space, with its alphas.
+
+    Attributes
+    ----------
+    label
+        NNI's label; for a cell the label of one edge, ``cell/i_j``.
+    alpha
+        Architecture parameters (logits), shape ``(n_candidates,)``.
+    candidates
+        Names of the candidates, in the order of ``alpha``.
+    """
+
+    label: str
+    alpha: nn.Parameter
+    candidates: tuple[str, ...]
+
+
+def choices(model: nn.Module) -> dict[str, Choice]:
+    """Every choice of a supernet, once, in the order of its label.
+
+    NNI's own order (``list(set(...))`` in ``DartsLightningModule.arch_parameters``) changes from process to process, so
+    that Adam's moments belong to other alphas after a resume.
+    """
+    found: dict[str, Choice] = {}
+    for module in model.modules():
+        if not isinstance(module, BaseSuperNetModule):
+            continue
+        for choice in _choices_of(module):
+            known = found.get(choice.label)
+            if known is not None and known.alpha is not choice.alpha:  # a cell's edge named like a choice outside
+                choice = Choice(f'{choice.label}/in_cell', choice.alpha, choice.candidates)
+            found[choice.label] = choice
+    return {label: found[label] for label in sorted(found)}
+
+
+def _choices_of(module: BaseSuperNetModule) -> Iterator[Choice]:
+    alphas = getattr(module, '_arch_alpha', None)
+    if alphas is None or (
+        isinstance(alphas, nn.ParameterDict) and not alphas
+    ):  # most mixed operations have nothing to choose
+        return
+    if isinstance(module, DifferentiableMixedCell):
+        for label, alpha in module._arch_alpha.items():
+            names = tuple(module.op_names) + (NOT_CHOSEN,) * (len(alpha) - len(module.op_names))
+            yield Choice(label, cast(nn.Parameter, alpha), names)
+    elif isinstance(module, DifferentiableMixedLayer):
+        yield Choice(str(module.label), cast(nn.Parameter, alphas), tuple(map(str, module.names)))
+    elif isinstance(module, DifferentiableMixedInput):
+        yield Choice(str(module.label), cast(nn.Parameter, alphas), tuple(str(i) for i in range(module.n_candidates)))
+    else:  # mutable depth, and mixed operations: one alpha per value choice in their arguments
+        mutables = cast(Any, module).depth_choice.simplify() if hasattr(module, 'depth_choice') else module.simplify()
+        for label, alpha in alphas.items():
+            yield Choice(label, alpha, tuple(str(value) for value in cast(Any, mutables[label]).values))
+
+
+def widths(model: nn.Module) -> dict[str, list[int]]:
+    """Path of a layer of mutable width -> all numbers of channels that it may choose, read or made."""
+    found: dict[str, list[int]] = {}
+    for path, width in _mutable_widths(model):
+        found.setdefault(path, []).extend(map(int, width.grid()))
+    return found
+
+
+def width_labels(model: nn.Module) -> frozenset[str]:
+    """Labels of the choices that widths depend on."""
+    return frozenset(label for _, width in _mutable_widths(model) for label in width.simplify())
+
+
+def _mutable_widths(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    for path, module in model.named_modules():
+        for name, argument in getattr(module, 'mutable_arguments', {}).items():
+            if name in _WIDTHS:
+                yield path, argument
+
+
+def sites(model: nn.Module) -> tuple[dict[str, tuple[str, dict[str, str]]], dict[str, list[str]]]:
+    """Where the choices of a supernet are.
+
+    Returns
+    -------
+    sites
+        Path of a choice among modules -> its label and, by candidate, the name of the child. A cell has one per edge.
+    values
+        Path of a module with choices among numbers (widths, kernels, depths, inputs) -> their labels.
+    """
+    found: dict[str, tuple[str, dict[str, str]]] = {}
+    values: dict[str, list[str]] = {}
+    for path, module in model.named_modules():
+        if not isinstance(module, BaseSuperNetModule) or getattr(module, '_arch_alpha', None) is None:
+            continue
+        if isinstance(module, DifferentiableMixedCell):
+            names = {name: name for name in module.op_names}
+            for node, edges in enumerate(cast(Any, module.ops)):
+                for edge in range(len(edges)):
+                    label = f'{module.label}/{node + module.num_predecessors}_{edge}'
+                    found[f'{path}.ops.{node}.{edge}'] = (label, names)
+        elif isinstance(module, DifferentiableMixedLayer):
+            found[path] = (str(module.label), {str(name): str(name) for name in module.names})
+        elif labels := [choice.label for choice in _choices_of(module)]:
+            values[path] = labels
+    return found, values
+
+
+def input_choices(model: nn.Module) -> frozenset[str]:
+    """Labels of the choices among inputs, whose candidates are numbered and not nested."""
+    return frozenset(str(m.label) for m in model.modules() if isinstance(m, DifferentiableMixedInput))
+
+
+def places(model: nn.Module) -> dict[str, tuple[str, str]]:
+    """State by name -> path of its cell or block, and name of the candidate op that it is part of ('' for none).
+
+    A cell or block is the outermost member of a sequence that is no sequence itself; what is in none goes by its first name.
+    """
+    found, _ = sites(model)
+    candidate = {f'{path}.{child}': name for path, (_, names) in found.items() for name, child in names.items()}
+    sequences = ('Repeat', 'Sequential', 'ModuleList', 'ModuleDict')
+    place: dict[str, tuple[str, str]] = {'': ('', '')}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if path:
+            cell, op = place[path.rpartition('.')[0]]
+            member = path.rpartition('.')[2].isdigit() and kind_of(module) not in sequences
+            if not cell and member and next(module.children(), None) is not None:
+                cell = path
+            place[path] = cell, op or candidate.get(path, '')
+    result: dict[str, tuple[str, str]] = {}
+    for name in model.state_dict():
+        cell, op = place[name.rpartition('.')[0]]
+        result[name] = cell or name.partition('.')[0], op
+    return result
+
+
+def kind_of(module: nn.Module) -> str:
+    """What a module is: the name of its class, NNI's by what they stand for; '' for parts that do nothing."""
+    if isinstance(module, nn.ParameterDict | nn.Softmax):
+        return ''
+    for cls, kind in ((DifferentiableMixedCell, 'Cell'), (DifferentiableMixedLayer, 'LayerChoice'), (Repeat, 'Repeat')):
+        if isinstance(module, cls):
+            return kind
+    if isinstance(module, MixedOperation):
+        return module.bound_type.__name__.removeprefix('Mutable')
+    return type(module).__name__.removeprefix('Mutable')
+
+
+def arch_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Alphas in the order of their labels: the same in every process."""
+    return [choice.alpha for choice in choices(model).values()]
+
+
+def alpha_entropy(model: nn.Module) -> float:
+    """Mean over choices of the entropy of their probabilities, divided by its maximum: 1 undecided, 0 decided."""
+    entropies = []
+    for choice in choices(model).values():
+        if len(choice.alpha) > 1:
+            probability = torch.softmax(choice.alpha.detach().double(), -1)
+            entropies.append(torch.special.entr(probability).sum().item() / math.log(len(choice.alpha)))
+    return sum(entropies) / len(entropies) if entropies else 0.0

@@ -1,0 +1,97 @@
+"""One network of a space or a supernet, with the supernet's weights where NNI's own ``freeze`` drops them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from nni.nas.nn.pytorch import ModelSpace, Repeat
+from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation
+from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingCell
+from torch import Tensor, nn
+
+from ..errors import REFUSALS, TransferError, reason
+
+
+def freeze(space: ModelSpace, architecture: dict[str, Any]) -> nn.Module:
+    """One network of ``space`` (changed in place): of a fresh space with fresh weights, of a supernet with its own.
+
+    Raises
+    ------
+    TransferError
+        If the architecture is not one of this space, or NNI cannot freeze it.
+    """
+    try:
+        with _without_missing_biases(space):
+            return space.freeze(architecture)
+    except REFUSALS as error:
+        raise TransferError(
+            f'{type(space).__name__} cannot be frozen to the architecture {architecture}: {reason(error)}'
+        ) from error
+
+
+def has_cells(model: nn.Module) -> bool:
+    """Whether a supernet has cells of NNI: these cannot be frozen, and spaces of them make themselves anew instead."""
+    return any(isinstance(module, PathSamplingCell) for module in model.modules())
+
+
+def take_over(network: nn.Module, supernet: nn.Module, architecture: dict[str, Any]) -> None:
+    """Give a frozen network the weights and statistics that the supernet has for its architecture, cells among them.
+
+    Raises
+    ------
+    TransferError
+        If the network has a tensor that the supernet has not, or has in another shape, as where the widths are searched or
+        a cell hands on its loose ends only.
+    """
+    theirs, mine = _frozen_state(supernet, architecture), network.state_dict()
+    for name, tensor in mine.items():
+        if name not in theirs or theirs[name].shape != tensor.shape:
+            has = f'has it as {tuple(theirs[name].shape)}' if name in theirs else 'has none'
+            raise TransferError(
+                f'{type(network).__name__} cannot inherit weights: of {name}, {tuple(tensor.shape)}, its supernet {has}; '
+                'train it from scratch.'
+            )
+    network.load_state_dict({name: theirs[name] for name in mine})
+
+
+def _frozen_state(supernet: nn.Module, architecture: dict[str, Any]) -> dict[str, Tensor]:
+    """What a supernet has, by the names that it has in the network: without blocks of repeats, and ops by their number."""
+    modules = dict(supernet.named_modules())
+    repeats = [f'{path}.blocks.' for path, module in modules.items() if isinstance(module, Repeat)]
+
+    def renamed(name: str) -> str:
+        for prefix in sorted(filter(name.startswith, repeats), key=len, reverse=True):
+            name = prefix.removesuffix('blocks.') + name.removeprefix(prefix)
+        return name
+
+    state = {renamed(name): tensor for name, tensor in supernet.state_dict().items()}
+    for path, cell in modules.items():
+        if isinstance(cell, PathSamplingCell):
+            for node, edges in enumerate(cell.ops):
+                for number in range(cell.num_ops_per_node):
+                    place = f'{node + cell.num_predecessors}_{number}'
+                    (edge,) = architecture[f'{cell.label}/input_{place}']
+                    op = architecture[f'{cell.label}/op_{place}']
+                    weights = cast(Any, edges)[edge][op].state_dict(prefix=f'{renamed(path + ".")}ops.{node}.{number}.')
+                    state |= weights
+    return state
+
+
+@contextmanager
+def _without_missing_biases(model: nn.Module) -> Iterator[None]:
+    """Let NNI freeze layers without bias: it hands None to ``load_state_dict``, which refuses it."""
+    layers = [module for module in model.modules() if isinstance(module, MixedOperation)]
+
+    def there(freeze_weight: Any) -> Any:
+        return lambda **arguments: {n: x for n, x in freeze_weight(**arguments).items() if isinstance(x, torch.Tensor)}
+
+    for layer in layers:
+        layer.freeze_weight = there(layer.freeze_weight)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.freeze_weight

@@ -1,0 +1,235 @@
+"""Model spaces by name: registered ones, NNI's hub, and the user's own ``package.module:Class``."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, cast
+
+import nni.nas.hub.pytorch as hub
+import torch
+from nni.nas.nn.pytorch import ModelSpace
+from torch.nn.parameter import is_lazy
+
+from ..errors import REFUSALS, ConfigError, reason
+from ..search_spaces import SPACES  # pyright: ignore[reportMissingImports]  (mapped by package_dir in setup.cfg)
+from .mutation import mutate
+
+CLASS_ARGUMENTS = ('num_classes', 'num_labels')
+"""What model spaces call the number of classes."""
+
+_LARGEST = 4096  # channels, and pixels of a side, that a picture may have
+
+
+def hub_spaces() -> dict[str, type[ModelSpace]]:
+    """NNI's hub: name -> class."""
+    members = inspect.getmembers(hub, inspect.isclass)
+    return {name: cls for name, cls in members if issubclass(cls, ModelSpace) and cls is not ModelSpace}
+
+
+def space_names() -> dict[str, type[ModelSpace]]:
+    """Every space that has a name: those of ``search_spaces`` (lower case), then those of NNI's hub."""
+    return {**SPACES, **hub_spaces()}
+
+
+def resolve(name: str, *, allow_import: bool = False) -> type[ModelSpace]:
+    """Class of a model space.
+
+    Parameters
+    ----------
+    name
+        A key of :func:`space_names`, or ``package.module:Class``.
+    allow_import
+        Whether ``package.module:Class`` may be imported. True only for what the user wrote; never for a supernet's card,
+        which must not choose the code that runs.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such space, or it may not be imported.
+    """
+    known = space_names()
+    if name in known:
+        return known[name]
+    if ':' not in name:
+        raise ConfigError(
+            f'space.name = {name!r} is unknown; choose one of {", ".join(known)}, or give your own as package.module:Class.'
+        )
+    if not allow_import:
+        raise ConfigError(
+            f'{name!r} is not a registered or hub space; pass your own class yourself: build(space=YourSpace()).'
+        )
+    module_name, _, class_name = name.partition(':')
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # console scripts don't look there, `python -m` does
+    try:
+        cls = getattr(importlib.import_module(module_name), class_name)
+    except Exception as error:  # the module is the user's own, and may raise anything
+        raise ConfigError(
+            f'space.name = {name!r} cannot be imported ({reason(error)}); check the module and class name.'
+        ) from error
+    if not (inspect.isclass(cls) and issubclass(cls, ModelSpace)):
+        raise ConfigError(f'space.name = {name!r} is not a subclass of nni.nas.nn.pytorch.ModelSpace.')
+    return cls
+
+
+def parameters_of(cls: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Arguments of a model space's constructor, NNI's wrappers looked through."""
+    init = getattr(cls, '_init_wrapped', cls)
+    return {name: p for name, p in inspect.signature(init).parameters.items() if name != 'self'}
+
+
+def input_of(cls: Callable[..., Any], arguments: dict[str, Any]) -> tuple[int, int]:
+    """Channels and side (pixels) of the pictures a space takes: its own arguments, else 3 channels and 32 pixels."""
+    sizes = []
+    for name, default in (('in_channels', 3), ('image_size', 32)):
+        parameter = parameters_of(cls).get(name)
+        if parameter is not None and parameter.default is not inspect.Parameter.empty:
+            default = parameter.default
+        value = arguments.get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
+            raise ConfigError(f'space.{name} = {value!r}, but it must be a whole number, 1 or more, at most {_LARGEST}.')
+        sizes.append(value)
+    return sizes[0], sizes[1]
+
+
+def create(name: str, arguments: dict[str, Any], num_classes: int, *, allow_import: bool = False) -> ModelSpace:
+    """Build the named space for ``num_classes`` classes.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is unknown or impossible, or the space cannot have that many classes.
+    """
+    cls = resolve(name, allow_import=allow_import)
+    known = parameters_of(cls)
+    arguments = dict(arguments)
+    for key in ('image_size', 'in_channels'):
+        if key not in known:
+            arguments.pop(key, None)  # for the data only
+    for key in arguments:
+        if key not in known:
+            raise ConfigError(f'space.{key} is unknown to {name}; it takes {", ".join(known)}.')
+    argument = next((key for key in CLASS_ARGUMENTS if key in known), None)
+    if argument is not None:
+        arguments[argument] = num_classes
+    try:
+        space = cast(ModelSpace, cls(**arguments))
+    except REFUSALS as error:
+        raise ConfigError(f'space {name} cannot be built with {arguments}: {reason(error)}') from error
+    if not space.simplify():
+        raise ConfigError(f'space {name} with {arguments} has nothing to choose; give it at least one cell or choice.')
+    if any(not is_lazy(weight) and not weight.numel() for weight in space.parameters()):
+        raise ConfigError(f'space {name} with {arguments} has layers without any weights; make its width 1 or more.')
+    fixed = getattr(space, 'num_labels', num_classes)
+    if fixed != num_classes:
+        raise ConfigError(
+            f'{name} of NNI\'s hub always has {fixed} classes, and the data have {num_classes}; use the space "darts", '
+            'or your own class with a num_classes argument.'
+        )
+    return space
+
+
+def is_description(value: dict[str, Any]) -> bool:
+    """Whether ``value`` is what :func:`describe` gives: a name with arguments, or a class for the reader."""
+    if 'name' in value:
+        return isinstance(value['name'], str) and isinstance(value.get('arguments'), dict)
+    return isinstance(value.get('class'), str)
+
+
+def rebuilt(described: dict[str, Any]) -> ModelSpace:
+    """The space that :func:`describe` described by name and arguments.
+
+    Raises
+    ------
+    ConfigError
+        If the name is none of :func:`space_names`, or the arguments are impossible.
+    """
+    cls = resolve(described['name'])
+    try:
+        return cast(ModelSpace, cls(**described['arguments']))
+    except REFUSALS as error:
+        raise ConfigError(f'{described["name"]} cannot be built with {described["arguments"]}: {reason(error)}') from error
+
+
+def check_supernet(space: ModelSpace, channels: int, side: int) -> None:
+    """Refuse a space whose supernet cannot run on pictures in training, before a source is chosen and anything trained.
+
+    Raises
+    ------
+    ConfigError
+        If two pictures of that size do not go through, such as where candidates of a choice give different shapes.
+    """
+    with torch.random.fork_rng(devices=[]):
+        try:
+            model = mutate(copy.deepcopy(space), 'DARTS')
+        except REFUSALS:
+            return  # the strategy itself says why
+        try:
+            with torch.no_grad():
+                model.train()(torch.rand(2, channels, side, side))
+        except REFUSALS as error:
+            raise ConfigError(
+                f'pictures do not go through the supernet of {type(space).__name__} in training ({reason(error)}); all '
+                'candidates of a choice must give outputs of one shape.'
+            ) from error
+
+
+def check_input(space: ModelSpace, channels: int, side: int, num_classes: int) -> None:
+    """Refuse pictures that the space cannot take and outputs that are no logits, before anything is trained.
+
+    Raises
+    ------
+    ConfigError
+        If a picture of that size does not go through, or does not give ``num_classes`` numbers.
+    """
+    was_training = space.training
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            output = space.eval()(torch.zeros(2, channels, side, side))
+    except REFUSALS as error:
+        raise ConfigError(
+            f'pictures of {channels} channels and {side} x {side} pixels do not go through {type(space).__name__} '
+            f'({reason(error)}); set space.image_size (and space.in_channels) to what it can take.'
+        ) from error
+    finally:
+        space.train(was_training)
+    shape = tuple(getattr(output, 'shape', ()))
+    if shape != (2, num_classes):
+        raise ConfigError(
+            f'{type(space).__name__} gives outputs of shape {shape} for two pictures, but the data have {num_classes} '
+            f'classes: {(2, num_classes)} is needed; give its class an argument num_classes.'
+        )
+
+
+def describe(space: ModelSpace) -> dict[str, Any]:
+    """What a card remembers of a space: its name and the arguments it was made with.
+
+    A class that has no name is recorded under ``class`` for the reader only; it is never imported from a card. Arguments
+    that are not plain data (numbers, text, booleans, lists, dicts of those) are left out, under the same rule.
+    """
+    cls = type(space)
+    name = next((key for key, value in space_names().items() if value is cls), None)
+    arguments = {key: _plain(value) for key, value in space.trace_kwargs.items()}
+    if name is None or space.trace_args or any(value is _NOT_PLAIN for value in arguments.values()):
+        return {'class': f'{cls.__module__}:{cls.__qualname__}'}
+    return {'name': name, 'arguments': arguments}
+
+
+_NOT_PLAIN = object()
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        items = [_plain(item) for item in value]
+        return _NOT_PLAIN if any(item is _NOT_PLAIN for item in items) else items
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        items = {key: _plain(item) for key, item in value.items()}
+        return _NOT_PLAIN if any(item is _NOT_PLAIN for item in items.values()) else items
+    return _NOT_PLAIN

@@ -1,0 +1,56 @@
+"""Model spaces turned into supernets, and the state of these."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.oneshot.pytorch.supermodule.differentiable import (
+    GumbelSoftmax,
+)
+from nni.nas.oneshot.pytorch.supermodule.proxyless import ProxylessMixedInput, ProxylessMixedLayer, ProxylessMixedRepeat
+from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
+from torch import Tensor, nn
+
+STRATEGIES: dict[str, type[DARTS]] = {'DARTS': DARTS, 'GumbelDARTS': GumbelDARTS, 'Proxyless': Proxyless}
+"""NNI's strategies whose supernets can be remembered, by the name kept in a card."""
+
+
+def strategy_kind(model: nn.Module) -> str:
+    """Which of NNI's strategies (a key of :data:`STRATEGIES`) mutated ``model``."""
+    kinds = (ProxylessMixedLayer, ProxylessMixedInput, ProxylessMixedRepeat)
+    if any(isinstance(module, kinds) for module in model.modules()):
+        return 'Proxyless'
+    if any(isinstance(getattr(module, '_softmax', None), GumbelSoftmax) for module in model.modules()):
+        return 'GumbelDARTS'
+    return 'DARTS'
+
+
+def mutate(space: ModelSpace, kind: str) -> ModelSpace:
+    """Turn ``space`` into a supernet in place, leaving the global random generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        return STRATEGIES[kind]().mutate_model(space)
+
+
+def first_names(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The state of ``model`` with every shared tensor once, and the other names of those.
+
+    Returns
+    -------
+    tensors
+        State by name, the first name of each tensor only (safetensors refuses shared storages).
+    aliases
+        Further name -> first name. Shared alphas have many: 1,963 names for 1,949 tensors in the hub's DARTS space.
+    """
+    tensors: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    seen: dict[tuple[Any, ...], str] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride()) if tensor.numel() else (name,)
+        if key in seen:
+            aliases[name] = seen[key]
+        else:
+            seen[key] = name
+            tensors[name] = tensor.detach()
+    return tensors, aliases

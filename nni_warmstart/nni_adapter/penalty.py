@@ -1,0 +1,116 @@
+"""Constraints on cost, by NNI's profilers and penalties, which in NNI 3.0 change nothing.
+
+``DartsLightningModule`` hands the penalty probabilities as plain numbers, so that no gradient reaches the alphas; and where
+an operation costs nothing, a skip say, the expectation ends with an error, because it adds whole numbers and others.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nni.mutable import MutableExpression
+from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty
+from torch import Tensor, nn
+
+from .choices import choices
+
+_logger = logging.getLogger(__name__)
+
+EXCESS = 0.05
+"""Share of the baseline by which an exported architecture may cost more."""
+
+Probabilities = Mapping[str, Mapping[Any, float]]
+"""Label of a choice -> candidate -> probability."""
+
+
+class LivePenalty:
+    """NNI's penalty over probabilities that carry gradients.
+
+    Parameters
+    ----------
+    penalty
+        Of NNI, with a profiler that is an expression, such as ``FlopsProfiler`` and ``NumParamsProfiler``.
+    model
+        Gives the supernet.
+    """
+
+    def __init__(self, penalty: ExpectationProfilerPenalty, model: Callable[[], nn.Module]) -> None:
+        self.penalty, self.model = penalty, model
+        profiler: Any = penalty.profiler
+        profiler.expression = _in_floats(profiler.expression)
+
+    def __call__(self, loss: Tensor, probabilities: Probabilities) -> tuple[Tensor, dict[str, Any]]:
+        """The loss with the penalty, and details to be logged; ``probabilities`` are those of NNI's ``export_probs``."""
+        found = choices(self.model())
+        live = {
+            label: dict(zip(given, found[label].alpha.softmax(-1), strict=True)) if label in found else given
+            for label, given in probabilities.items()
+        }
+        return self.penalty(loss, live)
+
+    def kept(self, sample: dict[str, Any], probabilities: Probabilities) -> dict[str, Any]:
+        """``sample``, changed until it keeps to the baseline, where the penalty punishes what is above (and only that)."""
+        if self.penalty.nonlinear not in ('positive', 'absolute'):
+            return sample
+        limit = (1 + EXCESS) * self.penalty.baseline
+        found = affordable(sample, probabilities, self.penalty.profiler.profile, limit)
+        if self.penalty.profiler.profile(found) > limit:
+            _logger.warning('No architecture was found that costs at most %g.', limit)
+        return found
+
+
+def affordable(
+    sample: dict[str, Any], probabilities: Probabilities, cost: Callable[[dict[str, Any]], float], limit: float
+) -> dict[str, Any]:
+    """A probable architecture that costs at most ``limit``.
+
+    Choice by choice, the change that costs the least probability (its logarithm) for what it saves.
+
+    Parameters
+    ----------
+    sample
+        The most probable architecture: label of a choice -> what is chosen.
+    probabilities
+        Of the candidates; choices without any stay as they are.
+    cost
+        Of an architecture.
+    limit
+        In the unit of ``cost``.
+
+    Returns
+    -------
+    dict
+        Above the limit only where no change of a single choice saves anything.
+    """
+    spent = cost(sample)
+    while spent > limit:
+        best: tuple[float, float, dict[str, Any]] | None = None
+        for label, candidates in probabilities.items():
+            if not isinstance(sample.get(label), int | float | str) or sample[label] not in candidates:
+                continue
+            for candidate, probability in candidates.items():
+                changed = {**sample, label: candidate}
+                price = cost(changed)
+                saved = spent - max(price, limit)  # no more than what is needed counts
+                if saved > 0:
+                    lost = math.log(max(candidates[sample[label]], 1e-12)) - math.log(max(probability, 1e-12))
+                    if best is None or lost / saved < best[0]:
+                        best = lost / saved, price, changed
+        if best is None:
+            break
+        _, spent, sample = best
+    return sample
+
+
+def _in_floats(expression: Any) -> Any:
+    """The same cost with every summand a float."""
+    if not isinstance(expression, MutableExpression):
+        return float(expression)
+    node: Any = expression  # NNI splits expectations at sums and differences, and at nothing else
+    if getattr(node, 'function', None) in (operator.add, operator.sub):
+        return node.function(*map(_in_floats, node.arguments))
+    return node * 1.0

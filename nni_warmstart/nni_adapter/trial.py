@@ -1,0 +1,107 @@
+"""Lets a one-shot search inside an nnictl trial be seen: its metrics on NNI's web page."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import nni
+import nni.trial
+from nni.nas.execution import ExecutionEngine
+from nni.nas.execution.event import ModelEventType
+from nni.runtime.env_vars import trial_env_vars
+from nni.runtime.trial_command_channel import TrialCommandChannel, get_default_trial_command_channel
+
+from ..utils import distributed
+
+_logger = logging.getLogger(__name__)
+
+_LONGEST_TURN = 30
+"""Seconds: an earlier trial may have been cancelled before it asked, or run on another machine."""
+
+_PARAMETERS = 'NNI_WARMSTART_PARAMETERS'
+"""Environment variable that tells a trial's processes for further devices what NNI has told the first."""
+
+
+def in_trial() -> bool:
+    """Whether this process was started by NNI as a trial, and not by a trial for a further device."""
+    return trial_env_vars.NNI_PLATFORM not in (None, 'unittest') and distributed.is_first()
+
+
+def next_parameter() -> dict[str, Any]:
+    """Hyper-parameters of this trial, in the order of the trials; empty outside an experiment.
+
+    NNI 3.0 hands parameters out in the order in which trials ask (``training_service/v3/compat.js``), but shows them in the
+    order in which trials were made: of two that start together, the page may show each with the parameters of the other.
+    So a local trial waits until the one before it has asked.
+    """
+    if not in_trial() and _PARAMETERS in os.environ:
+        return json.loads(os.environ[_PARAMETERS])
+    turns = Path(trial_env_vars.NNI_OUTPUT_DIR or '.').parent
+    number = nni.get_sequence_id()
+    if trial_env_vars.NNI_PLATFORM == 'local' and number > 0:
+        deadline = time.monotonic() + _LONGEST_TURN
+        while not (turns / f'.asked-{number - 1}').exists():
+            if time.monotonic() > deadline:
+                _logger.warning(
+                    'Trial %d did not ask for its parameters in %d s; not waiting longer.', number - 1, _LONGEST_TURN
+                )
+                break
+            time.sleep(0.05)
+    parameters = nni.get_next_parameter() or {}
+    if in_trial():
+        os.environ[_PARAMETERS] = json.dumps(parameters)
+        if turns.is_dir():
+            (turns / f'.asked-{number}').touch()
+    return cast(dict[str, Any], parameters)
+
+
+def forward_metrics(engine: ExecutionEngine, epoch: Callable[[], int]) -> None:
+    """Send what the engine's models report on to the trial that this process is.
+
+    Points of the curve are numbered by their epoch, so that a trial that goes on adds to the curve that NNI has of it.
+
+    While a model runs, ``SequentialExecutionEngine`` replaces the trial's command channel by its own, and reports end as
+    events of the engine: the page stays empty although the trial succeeds. So the channel from before is kept.
+    """
+    channel, parameter_id = _own_channel()
+    sequence = -1
+
+    def intermediate(event: Any) -> None:
+        nonlocal sequence
+        sequence = max(sequence + 1, epoch())
+        channel.send_metric('PERIODICAL', parameter_id, nni.get_trial_id(), sequence, event.metric)
+
+    def final(event: Any) -> None:
+        channel.send_metric('FINAL', parameter_id, nni.get_trial_id(), 0, event.metric)
+
+    engine.register_model_event_callback(ModelEventType.IntermediateMetric, intermediate)
+    engine.register_model_event_callback(ModelEventType.FinalMetric, final)
+
+
+@functools.cache
+def _own_channel() -> tuple[TrialCommandChannel, int | None]:
+    """The trial's channel and parameter id, remembered: a finished search leaves its own parameters behind."""
+    if nni.get_current_parameter() is None:
+        next_parameter()
+    return get_default_trial_command_channel(), trial_parameter_id()
+
+
+def trial_parameter_id() -> int | None:
+    """Identity of the parameters that NNI's manager gave to this trial."""
+    record = nni.trial._params
+    return None if record is None else record['parameter_id']
+
+
+def experiment_folder(name: str) -> Path | None:
+    """Folder of an experiment by NNI's own list."""
+    from nni.tools.nnictl import config_utils
+
+    known = config_utils.Experiments().get_all_experiments().get(name)
+    return None if known is None else Path(os.path.expanduser(known['logDir'])) / name

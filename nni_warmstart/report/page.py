@@ -1,0 +1,292 @@
+"""One self-contained HTML page about one or several searches."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from ..runs.settings import flat
+from ..utils.files import plain, write_atomic
+from . import figures
+from .runs import Search, find, natural, read
+
+CURVES = {
+    'default': 'validation accuracy',
+    'train_loss': 'train loss',
+    'alpha_entropy': 'alpha entropy',
+    'skip_share': 'skip share',
+}
+"""Figures of an epoch that are drawn, and their names."""
+
+
+def write_report(where: Sequence[str], out: str | os.PathLike[str]) -> int:
+    """Write the page about all searches in ``where``.
+
+    Parameters
+    ----------
+    where
+        Folders of searches, folders above such folders, or ids of NNI's experiments.
+    out
+        The file; replaced if it exists.
+
+    Returns
+    -------
+    int
+        Number of searches.
+
+    Raises
+    ------
+    ConfigError
+        If there is nothing to report, or a file is damaged.
+    """
+    folders = list(dict.fromkeys(folder for each in where for folder in find(each)))
+    above = Path(os.path.commonpath(folders)) if len(folders) > 1 else folders[0].parent
+    names = [folder.name if folder == above else folder.relative_to(above).as_posix() for folder in folders]
+    searches = [read(folder, name) for folder, name in zip(folders, names, strict=True)]
+    write_atomic(out, page(searches).encode('utf-8', 'replace'))
+    return len(searches)
+
+
+def page(searches: Sequence[Search]) -> str:
+    """The page as HTML, with every figure in it; all text is escaped."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(resources.files('nni_warmstart.report').joinpath('page.html').read_text('utf-8'))
+    return template.render(
+        title=f'Search {searches[0].name}' if len(searches) == 1 else f'{len(searches)} searches',
+        overview=_overview(searches),
+        differing=_differing(searches),
+        curves=list(_curves(searches)),
+        searches=[_section(search) for search in searches],
+        version=version('nni-warmstart'),
+    )
+
+
+def _overview(searches: Sequence[Search]) -> dict[str, Any]:
+    columns = ('data', 'space', 'strategy', 'source', 'epochs', 'validation accuracy', 'test accuracy', 'seconds')
+    rows = []
+    for search in searches:
+        settings, result, last = search.settings, search.result, search.curve[-1] if search.curve else {}
+        space, strategy = settings.get('space', {}), settings.get('strategy', {})
+        arguments = ', '.join(f'{key}={value}' for key, value in space.get('arguments', {}).items())
+        final, warm = result.get('final') or {}, result.get('warm_start') or {}
+        source = result.get('source') or strategy.get('arguments', {}).get('source') or 'none (cold)'
+        chosen = f' ({warm.get("chosen") or "named"})' if warm else ''
+        epochs = flat(settings).get('evaluator.max_epochs')
+        rows.append((
+            result.get('data') or _data(settings), f'{space.get("name", "?")} {arguments and f"({arguments})"}'.strip(),
+            result.get('strategy') or strategy.get('name', '?'), f'{_value(source)}{chosen}',
+            f'{len(search.curve)}{"" if epochs is None else f" of {epochs}"}{", unfinished" if search.note else ""}',
+            _number(last.get('default')), _number(final.get('test_accuracy')), _number(result.get('seconds'), '.1f'),
+        ))  # fmt: skip
+    return _table(columns, rows)
+
+
+def _data(settings: Mapping[str, Any]) -> str:
+    """Name of the data that settings ask for."""
+    data = settings.get('data', {})
+    for name in ('label', 'name'):
+        if data.get(name):
+            return str(data[name])
+    kind = next((kind for kind in ('npz', 'folder', 'torchvision') if isinstance(data.get(kind), dict)), None)
+    return '?' if kind is None else str(data[kind].get('name') or Path(str(data[kind].get('path'))).stem)
+
+
+def _differing(searches: Sequence[Search]) -> dict[str, Any] | None:
+    """Settings that are not the same everywhere, with the shorter side across."""
+    settings = [_settings(search) for search in searches]
+    keys = dict.fromkeys(key for each in settings for key in each)
+    rows = [('', *(f'{number}. {search.name}' for number, search in enumerate(searches, 1)))]
+    rows += [(key, *values) for key in keys if len(set(values := [each.get(key, '-') for each in settings])) > 1]
+    if len(rows) == 1:
+        return None
+    rows = list(zip(*rows, strict=True)) if len(searches) >= len(rows) else rows
+    return _table(rows[0], rows[1:])
+
+
+def _settings(search: Search) -> dict[str, str]:
+    """By the dotted names of ``search.yml``."""
+    given = flat(search.settings).items()
+    return {key.replace('.arguments.', '.', 1): _value(value) for key, value in given if value is not None}
+
+
+def _curves(searches: Sequence[Search]) -> Iterator[dict[str, str]]:
+    for key, label in CURVES.items():
+        series = []
+        for number, search in enumerate(searches, 1):
+            values, start = [_finite(each.get(key)) for each in search.curve], 1
+            before = _finite((search.result.get('warm_start') or {}).get('zero_shot_accuracy'))
+            if key == 'default' and before is not None:
+                values, start = [before, *values], 0
+            series.append(figures.Series(f'{number}. {search.name}', values, start))
+        if any(value is not None for each in series for value in each.values):
+            warm = any(each.start == 0 for each in series)
+            caption = 'Epoch 0: after the warm start, before any training.' if warm else ''
+            yield _figure(figures.curves(series, label), f'{label} over epochs', caption)
+
+
+def _section(search: Search) -> dict[str, Any]:
+    warm = search.result.get('warm_start') or {}
+    settings, versions = list(_settings(search).items()), list(search.result.get('versions', {}).items())
+    return {
+        'name': search.name,
+        'folder': search.folder,
+        'note': search.note,
+        'cells': list(_cells(search.architecture)),
+        'choices': _choices(search),
+        'heat_maps': list(_heat_maps(search.alphas)),
+        'transfer': _transfer(warm) if warm else None,
+        'ranking': _ranking(warm) if warm.get('ranking') else None,
+        'settings': _table(('setting', 'value'), settings) if settings else None,
+        'versions': _table(('package', 'version'), versions) if versions else None,
+    }
+
+
+def _choices(search: Search) -> dict[str, Any] | None:
+    last = search.alphas[-1] if search.alphas else {}
+    rows = []
+    for label in sorted(search.architecture, key=natural):
+        chosen = search.architecture[label]
+        rows.append((label, _value(chosen), _number(last.get(label, {}).get(str(chosen)))))
+    return _table(('choice', 'chosen', 'probability'), rows) if rows else None
+
+
+def _cells(architecture: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    for name, edges in found_cells(architecture).items():
+        ends = {edge.source for edge in edges} | {edge.target for edge in edges}
+        inputs = min(edge.target for edge in edges)
+        nodes = {node: str(node) for node in range(max(ends) + 1)}
+        caption = f'{name}: grey ops have no parameters, dotted is none.'
+        if f'{name}/op_{inputs}_0' not in architecture:
+            nodes |= {0: 'in', max(ends): 'out'}
+        elif inputs == 2:
+            nodes |= {0: 'k-2', 1: 'k-1'}
+            caption += ' Its inputs are the outputs of the two cells before.'
+        text = '; '.join(f'{nodes[e.source]} to {nodes[e.target]}: {e.op}' for e in edges)
+        yield _figure(figures.cell(edges, nodes), text, caption)
+
+
+def found_cells(architecture: Mapping[str, Any]) -> dict[str, list[figures.Edge]]:
+    """Cells whose labels say which nodes an op is between.
+
+    These are ``cell/i_j`` (an op from node i to node j, for all pairs), and ``cell/op_j_k`` with ``cell/input_j_k`` (the
+    k-th op into node j, and the node that it comes from).
+
+    Parameters
+    ----------
+    architecture
+        Label of a choice -> what is chosen.
+
+    Returns
+    -------
+    dict
+        Name of a cell -> its edges; empty for spaces of other kinds.
+    """
+    pairs: dict[str, list[figures.Edge]] = defaultdict(list)
+    named: dict[str, list[figures.Edge]] = defaultdict(list)
+    spoilt: set[str] = set()
+    for label in sorted(architecture, key=natural):
+        chosen = architecture[label]
+        if (match := re.fullmatch(r'(.+)/(\d{1,3})_(\d{1,3})', label)) and isinstance(chosen, str):
+            pairs[match[1]].append(figures.Edge(int(match[2]), int(match[3]), chosen))
+        elif (match := re.fullmatch(r'(.+)/op_(\d{1,3})_(\d{1,3})', label)) and isinstance(chosen, str):
+            source = architecture.get(f'{match[1]}/input_{match[2]}_{match[3]}')
+            if isinstance(source, list) and len(source) == 1 and source[0] in range(int(match[2])):
+                named[match[1]].append(figures.Edge(source[0], int(match[2]), chosen))
+            else:
+                spoilt.add(match[1])
+    cells = {name: edges for name, edges in named.items() if name not in spoilt}
+    for name, edges in pairs.items():
+        ends = {(edge.source, edge.target) for edge in edges}
+        if name not in cells and ends == {(i, j) for j in range(max(max(ends)) + 1) for i in range(j)}:
+            cells[name] = edges
+    return cells
+
+
+def _heat_maps(alphas: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, str]]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for label in sorted({label for each in alphas for label in each}, key=natural):
+        groups[label.rpartition('/')[0]].append(label)
+    if min(map(len, groups.values()), default=0) < 3:
+        groups = {'': [label for labels in groups.values() for label in labels]}
+    values = [p for each in alphas for choice in each.values() for p in choice.values() if p is not None]
+    scale = min(values, default=0.0), max(values, default=1.0)
+    for name, labels in groups.items():
+        if labels:
+            uri = figures.heat_maps(alphas, labels, scale)
+            caption = f'Candidates against epochs, dark {scale[0]:.2f}, light {scale[1]:.2f}; beside, the last probability.'
+            sums = [sum(p or 0 for p in each[label].values()) for each in alphas for label in labels if label in each]
+            if min(sums) < 0.98:
+                caption += ' The rest up to 1 is that of leaving the edge out.'
+            text = f'probabilities of {", ".join(labels)} over epochs'
+            yield _figure(uri, text, f'{name}. {caption}' if name else caption)
+
+
+def _transfer(warm: Mapping[str, Any]) -> dict[str, Any]:
+    accuracy = warm.get('zero_shot_accuracy')
+    parts = [
+        f'From {warm["source"]}{warm.get("chosen") and ", " + warm["chosen"]}: '
+        f'{_share(warm["share_inherited"])} of the parameters inherited, head {warm["head"]}',
+        *([] if accuracy is None else [f'accuracy before training {_number(accuracy)}']),
+        'seconds: ' + ', '.join(f'{step} {_number(seconds, ".2f")}' for step, seconds in warm['seconds'].items()),
+    ]
+    tables = []
+    if 'cells' in warm:
+        share = warm['share_by_cell']
+        rows = [(cell, _share(share.get(cell, 0)), how, count, f'{size:,}') for cell, how, count, size in warm['cells']]
+        tables.append(_table(('cell', 'inherited', 'how', 'tensors', 'numbers'), rows))
+    if warm.get('share_by_op'):
+        tables.append(_table(('op', 'inherited'), [(op, _share(share)) for op, share in warm['share_by_op'].items()]))
+    sizes: dict[str, list[int]] = defaultdict(list)
+    for _, how, _, size, _ in warm['tensors']:
+        sizes[how].append(size)
+    rows = [(how, len(each), f'{sum(each):,}') for how, each in sizes.items()]
+    tables.append(_table(('how', 'tensors', 'numbers'), rows))
+    if warm.get('blocks'):
+        tables.append(_table(('block', 'from'), list(warm['blocks'].items())))
+    return {'summary': '; '.join(parts) + '.', 'tables': tables}
+
+
+def _ranking(warm: Mapping[str, Any]) -> dict[str, str]:
+    label = 'error rate when tried' if 'tried' in warm.get('chosen', '') else 'distance of the data'
+    values = [(str(name), _finite(value)) for name, value in warm['ranking']]
+    text = '; '.join(f'{name}: {_number(value)}' for name, value in values)
+    return _figure(
+        figures.bars(values, label, warm['source']), text, f'Candidates for the source, by {label}; less is better.'
+    )
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    """A table whose columns of numbers are known."""
+    texts = [[str(cell) for cell in row] for row in rows]
+    numeric = [all(re.fullmatch(r'-|\d[\d,]*(\.\d+)?( %)?', text) for text in column) for column in zip(*texts, strict=True)]
+    named = [{'name': name, 'numeric': flag} for name, flag in zip(columns, numeric or [False] * len(columns), strict=True)]
+    return {'columns': named, 'rows': texts}
+
+
+def _figure(uri: str, text: str, caption: str) -> dict[str, str]:
+    return {'uri': uri, 'text': text, 'caption': caption}
+
+
+def _finite(value: Any) -> float | None:
+    """A number that can be drawn."""
+    return plain(float(value)) if isinstance(value, int | float) else None
+
+
+def _number(value: Any, form: str = '.4f') -> str:
+    return '-' if _finite(value) is None else format(value, form)
+
+
+def _share(value: float) -> str:
+    return f'{100 * value:.1f} %'
+
+
+def _value(value: Any) -> str:
+    return ', '.join(map(str, value)) if isinstance(value, list) else str(value)

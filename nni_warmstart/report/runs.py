@@ -1,0 +1,156 @@
+"""What searches leave in their folders, finished or not, read as data."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import ConfigError
+from ..nni_adapter.trial import experiment_folder
+from ..runs.settings import flat
+from ..search.oneshot_module import STATE
+from ..utils.files import plain
+
+SECTIONS = ('data', 'space', 'evaluator', 'strategy')
+"""Of the settings of a search."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search left.
+
+    Attributes
+    ----------
+    folder
+        Where it is.
+    name
+        Tells it from the others of the page.
+    settings
+        Of ``settings.json``.
+    result
+        Of ``result.json``; while it goes on, what an earlier end of the same run said that still holds.
+    curve
+        Figures by epoch.
+    alphas
+        Label of a choice -> candidate -> probability, by epoch; may be empty.
+    architecture
+        Label of a choice -> what is chosen.
+    note
+        Why it is unfinished; '' if it is not.
+    """
+
+    folder: Path
+    name: str
+    settings: dict[str, Any]
+    result: dict[str, Any]
+    curve: list[dict[str, Any]]
+    alphas: list[dict[str, dict[str, Any]]]
+    architecture: dict[str, Any]
+    note: str
+
+
+def find(where: str) -> list[Path]:
+    """Folders of the searches in or below ``where``, a folder or the id of an experiment of NNI.
+
+    Raises
+    ------
+    ConfigError
+        If there are none.
+    """
+    root = Path(os.path.expanduser(where))
+    if not root.is_dir():
+        root = experiment_folder(where) or root
+    if not root.is_dir():
+        raise ConfigError(
+            f'{where} is neither a folder nor an experiment that NNI knows (`nnictl experiment list --all`); give the '
+            '--out of `nni-warmstart search`, a folder above several, or the id of an experiment.'
+        )
+    root = root.resolve()
+    found = {path.parent for name in ('result.json', 'settings.json') for path in root.rglob(name)}
+    searches = sorted((folder for folder in found if _is_search(folder)), key=lambda folder: natural(str(folder)))
+    if not searches:
+        raise ConfigError(
+            f'{root} holds no search: neither result.json nor settings.json of one is in it or below; give the --out of '
+            '`nni-warmstart search`, or a folder above several.'
+        )
+    return searches
+
+
+def _is_search(folder: Path) -> bool:
+    """Whether a search left ``folder``; pretraining has a list of data, retraining has weights."""
+    try:
+        settings, result = (_json(folder / name) for name in ('settings.json', 'result.json'))
+    except ConfigError:
+        if any((folder / mine).exists() for mine in ('checkpoints/last.ckpt', 'supernet.safetensors', 'architecture.json')):
+            raise
+        return False  # another program's file of that name
+    if 'evaluator' in settings:
+        return all(isinstance(settings.get(section), dict) for section in SECTIONS) and 'weights' not in settings
+    return {'strategy', 'curve', 'architecture'} <= result.keys()
+
+
+def read(folder: Path, name: str) -> Search:
+    """What the search in ``folder`` left; of an unfinished one, what its last checkpoint holds.
+
+    Raises
+    ------
+    ConfigError
+        If a file is damaged.
+    """
+    settings, result = (_json(folder / name) for name in ('settings.json', 'result.json'))
+    if result:
+        _check(folder / 'result.json', result)
+    kept = _kept(folder / 'checkpoints' / 'last.ckpt')
+    if result and (not kept or kept['curve'] == result['curve']):
+        return Search(folder, name, settings, result, result['curve'], result.get('alphas', []), result['architecture'], '')
+    curve, samples = kept.get('curve', []), kept.get('samples', [])
+    epochs = flat(settings).get('evaluator.max_epochs', '?')
+    note = f'Unfinished: {len(curve)} of {epochs} epochs. It was killed, failed, or still runs; --resume goes on.'
+    lasting = ('data', 'source', 'warm_start', 'versions')
+    goes_on = result and curve[: len(result['curve'])] == result['curve']
+    result = {key: result[key] for key in lasting if key in result} if goes_on else {}
+    return Search(folder, name, settings, result, curve, kept.get('alphas', []), samples[-1] if samples else {}, note)
+
+
+def _check(path: Path, result: dict[str, Any]) -> None:
+    """Refuse a result that no search has written."""
+    lists = [result.get('curve'), result.get('alphas', [])]
+    if not isinstance(result.get('architecture'), dict) or not all(
+        isinstance(each, list) and all(isinstance(item, dict) for item in each) for each in lists
+    ):
+        raise ConfigError(f'{path} is damaged: no curve, alphas and architecture of a search; delete it to report the rest.')
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """What a search keeps in a checkpoint; empty if there is none. The tensors are not read."""
+    if not path.is_file():
+        return {}
+    try:
+        state = torch.load(str(path), map_location='cpu', weights_only=True, mmap=True)[STATE]
+        curve = plain(list(state['curve']))
+        return {'curve': curve, **{key: json.loads(state.get(key, '[]')) for key in ('samples', 'alphas')}}
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f'checkpoint {path} is damaged or of another kind; delete it to report the rest.') from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Content of a file; empty if there is none, or it is no mapping."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f'{path} is damaged; delete it to report the rest.') from error
+    return content if isinstance(content, dict) else {}
+
+
+def natural(text: str) -> list[Any]:
+    """Key for sorting in which 10 comes after 9."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r'(\d+)', text))]

@@ -1,0 +1,247 @@
+"""retrain: the network that a search found, trained on all training pictures."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from nni.nas.nn.pytorch import ModelSpace
+from pytorch_lightning import Callback, seed_everything
+from torch import nn
+
+from ..data.splits import Images, Splits, split
+from ..data.task import Task
+from ..errors import ConfigError
+from ..evaluators.checkpoints import every_epoch, last
+from ..evaluators.classification import classification
+from ..evaluators.datamodule import seed_of
+from ..evaluators.trainer import make_trainer
+from ..nni_adapter.freezing import freeze
+from ..nni_adapter.model_spaces import check_input, create, describe
+from ..supernets.export import check_format, export
+from ..supernets.network import Network, inherited, is_blind
+from ..supernets.supernet import Supernet
+from ..utils.files import write_json
+from ..utils.metrics import final_accuracy
+from .config import SearchConfig
+from .folder import begin, check, output_folder
+from .search import adapted
+
+_logger = logging.getLogger(__name__)
+
+WEIGHTS = ('scratch', 'inherited')
+
+
+def retrain(
+    config: SearchConfig,
+    run: str | Path,
+    *,
+    out: str | Path,
+    weights: str = 'scratch',
+    exports: Sequence[str] = (),
+    seed: int = 0,
+    resume: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train the network that the search in ``run`` found, and leave ``network.safetensors`` and ``result.json`` in ``out``.
+
+    It learns from all training pictures, those of the alphas too, by the settings of the evaluator, and is measured on the
+    test pictures; where the task has none, on those that a search validates with, and learns from the others.
+
+    Parameters
+    ----------
+    config
+        Checked settings; the strategy plays no part.
+    run
+        Folder of a finished search.
+    out
+        Folder for the results.
+    weights
+        'scratch', or 'inherited': those of the supernet.
+    exports
+        Formats besides: 'pt2' (torch.export), 'onnx'; see :func:`~nni_warmstart.supernets.export.export`.
+    seed
+        Of everything random.
+    resume
+        Go on from ``out/checkpoints/last.ckpt`` when it is there.
+    progress
+        Whether to show progress bars.
+
+    Returns
+    -------
+    dict
+        Content of ``result.json``.
+
+    Raises
+    ------
+    WarmStartError
+        If the search, the data or the settings do not work.
+    """
+    if weights not in WEIGHTS:
+        raise ConfigError(f'weights = {weights!r} is unknown; choose one of {", ".join(WEIGHTS)}.')
+    for kind in exports:
+        check_format(kind)
+    out, start = output_folder(out), time.perf_counter()
+    if out.resolve() == Path(run).resolve():
+        raise ConfigError(f'{out} is the folder of the search, whose results must stay; choose another --out.')
+    if config.evaluator.devices > 1:
+        _logger.warning('evaluator.devices = %d is for searches; a network is trained on one.', config.evaluator.devices)
+    task = adapted(config)
+    channels, side = task.train_x.shape[1:3]
+    splits = learning(task, config.evaluator.val_share)
+    architecture = found_by(run)
+    seed_everything(seed, workers=True, verbose=False)
+    space = create(config.space.name, config.space.arguments, task.num_classes, allow_import=True)
+    check_input(space, channels, side, task.num_classes)
+    described = describe(space)
+    network = made(space, architecture, Path(run) if weights == 'inherited' else None)
+    if is_blind(network, (channels, side)):
+        raise ConfigError(
+            f'the network that {run} found gives all pictures the same scores: no path of its operations leads from the '
+            'input to the output, a collapse of DARTS; search for longer, or with strategy.parameter_free_cap.'
+        )
+    settings = config.evaluator
+    kept = {**asdict(config), 'seed': seed, 'weights': weights, 'architecture': architecture}
+    if resume:
+        check(out, kept)
+    begin(out, kept, resume=resume)
+    training = {**settings.module(), 'flip': config.data.flip}
+    training |= {'max_epochs': settings.max_epochs, 'max_seconds': settings.max_seconds}
+    curve = train(network, splits, task.num_classes, training, out, seed=seed, resume=resume, progress=progress)
+    mean, std = splits.train.mean.flatten().tolist(), splits.train.std.flatten().tolist()
+    result = {
+        'data': task.name,
+        'weights': weights,
+        'architecture': architecture,
+        'parameters': sum(parameter.numel() for parameter in network.parameters()),
+        'curve': curve,
+        'final': final_accuracy(curve),
+        'measured_on': 'test' if len(task.test_x) else 'validation',
+        'mean': mean,
+        'std': std,
+        'files': ['network.safetensors'],
+        'seed': seed,
+        'seconds': time.perf_counter() - start,
+        'versions': {name: version(name) for name in ('nni-warmstart', 'nni', 'torch', 'pytorch-lightning')},
+    }
+    Network(
+        space=described,
+        architecture=architecture,
+        tensors=network.state_dict(),
+        pictures=(channels, side),
+        mean=mean,
+        std=std,
+        class_names=list(task.class_names),
+        history={key: result[key] for key in ('data', 'weights', 'seed', 'final', 'measured_on', 'versions')},
+    ).save(out / 'network.safetensors')
+    write_json(out / 'result.json', result)
+    for kind in exports:  # last: a network that cannot be exported is not lost
+        export(network, out / f'network.{kind}', torch.zeros(2, channels, side, side))
+        result['files'].append(f'network.{kind}')
+        write_json(out / 'result.json', result)
+    return result
+
+
+def learning(task: Task, val_share: float) -> Splits:
+    """All training pictures to learn from and the test pictures to measure on, or the halves of a search.
+
+    Pictures are normalised as in the search, so that inherited weights see what they know.
+    """
+    splits = split(task, val_share=val_share)
+    if splits.test is None:
+        return splits
+    whole = Images(task.train_x, task.train_y, splits.train.mean, splits.train.std, task.name)
+    return Splits(whole, splits.test, None)
+
+
+def found_by(run: str | Path) -> dict[str, Any]:
+    """The architecture that a search left.
+
+    Raises
+    ------
+    ConfigError
+        If the folder has none.
+    """
+    path = Path(run) / 'architecture.json'
+    try:
+        return dict(json.loads(path.read_text())['sample'])
+    except OSError as error:
+        raise ConfigError(f'{path} cannot be read ({error.strerror}); give the folder of a finished search.') from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f'{path} holds no architecture of `nni-warmstart search`.') from error
+
+
+def made(space: ModelSpace, architecture: dict[str, Any], run: Path | None) -> nn.Module:
+    """The network of an architecture: with fresh weights, or with those of the supernet in ``run``."""
+    if run is None:
+        return freeze(space, architecture)
+    return inherited(Supernet.load(run / 'supernet.safetensors'), architecture, space)
+
+
+def train(
+    network: nn.Module,
+    splits: Splits,
+    num_classes: int,
+    settings: dict[str, Any],
+    out: str | Path,
+    *,
+    seed: int = 0,
+    resume: bool = False,
+    progress: bool = True,
+) -> list[float]:
+    """Train with SGD and a cosine rate; accuracy on ``splits.val`` after every epoch.
+
+    Parameters
+    ----------
+    network
+        Changed in place.
+    splits
+        What it learns from and is measured on.
+    num_classes
+        Of the task.
+    settings
+        max_epochs, max_seconds (optional), and those of :func:`~nni_warmstart.evaluators.classification.classification`.
+    out
+        Folder for the log and the checkpoint.
+    seed, resume, progress
+        As in :func:`retrain`.
+    """
+    out, epochs = Path(out), Epochs(seed)
+    limits = {key: settings[key] for key in ('max_epochs', 'max_seconds') if key in settings}
+    trainer = make_trainer(out=out, progress=progress, callbacks=[epochs, every_epoch(out)], **limits)
+    others = {key: value for key, value in settings.items() if key not in limits}
+    evaluator = classification(splits, num_classes, trainer, **others, seed=seed)
+    evaluator.module.set_model(network)
+    path = last(out, network, '_model.', settings['max_epochs']) if resume else None
+    trainer.fit(evaluator.module, datamodule=evaluator.datamodule, ckpt_path=path, weights_only=True)
+    network.eval()
+    return epochs.curve
+
+
+class Epochs(Callback):
+    """Keeps the accuracies, and seeds every epoch by its number: one that goes on draws what it would have drawn."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.curve: list[float] = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:  # after the loader has drawn a number, which it does at different moments
+            torch.manual_seed(seed_of(self.seed, trainer.current_epoch))
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if not trainer.sanity_checking:
+            self.curve.append(float(trainer.callback_metrics['val_acc']))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {'curve': self.curve}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.curve = list(state_dict['curve'])

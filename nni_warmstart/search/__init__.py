@@ -1,0 +1,1 @@
+"""The warm-started strategies of NNI, and what happens in an epoch of a search."""

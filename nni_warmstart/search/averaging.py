@@ -1,0 +1,83 @@
+"""Averaged weights: a search is judged by the mean of its last steps, not by the noise of the last one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..nni_adapter.choices import arch_parameters
+
+
+def check_epochs(average: Any) -> None:
+    """Refuse what is no number of epochs.
+
+    Raises
+    ------
+    ConfigError
+        Naming the value.
+    """
+    number = isinstance(average, int | float) and not isinstance(average, bool) and 0 <= average < math.inf
+    if average is not None and not number:
+        raise ConfigError(f'average = {average!r}, but it must be a number of epochs, 0 or more, or None.')
+
+
+class WeightAverage:
+    r"""Exponential moving average of the weights of a supernet, the alphas left out.
+
+    After every step :math:`\bar w \leftarrow \bar w + (w - \bar w) / n`, from the weights that it starts with (Polyak &
+    Juditsky, *SIAM J. Control and Optimization* 30, 1992; Izmailov et al., *Averaging Weights Leads to Wider Optima and
+    Better Generalization*, UAI 2018). Batch-norm statistics of averaged weights must be estimated anew. Averages are single
+    precision at least: small steps would be lost in half.
+
+    Parameters
+    ----------
+    module
+        The supernet, or what holds it and more weights.
+    steps
+        n, the steps that an average reaches back.
+    """
+
+    def __init__(self, module: nn.Module, steps: float) -> None:
+        alphas = {id(alpha) for alpha in arch_parameters(module)}
+        self.weights = [parameter for parameter in module.parameters() if id(parameter) not in alphas]
+        self.values = [weight.detach().to(_wide(weight), copy=True) for weight in self.weights]
+        self.share = 1 / max(1.0, steps)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the weights after one more step."""
+        for value, weight in zip(self.values, self.weights, strict=True):
+            value.lerp_(weight.to(value.dtype), self.share)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the averages in the place of the weights for a while."""
+        kept = [weight.detach().clone() for weight in self.weights]
+        self.apply()
+        try:
+            yield
+        finally:
+            self._write(kept)
+
+    def apply(self) -> None:
+        """Put the averages in the place of the weights."""
+        self._write(self.values)
+
+    def load(self, values: Sequence[Tensor]) -> None:
+        """Go on from averages kept earlier."""
+        self.values = [value.to(weight.device, _wide(weight)) for value, weight in zip(values, self.weights, strict=True)]
+
+    @torch.no_grad()
+    def _write(self, values: Sequence[Tensor]) -> None:
+        for weight, value in zip(self.weights, values, strict=True):
+            weight.copy_(value)
+
+
+def _wide(weight: Tensor) -> torch.dtype:
+    return torch.promote_types(weight.dtype, torch.float32)

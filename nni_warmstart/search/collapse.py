@@ -1,0 +1,123 @@
+"""Guards against the collapse of DARTS: a cap on parameter-free operations, and a stop when the alphas' curvature grows.
+
+Differentiable search tends to end in architectures of skip connections and pooling. The cap is that of P-DARTS (Chen et al.,
+ICCV 2019); the early stop that of RobustDARTS (Zela et al., *Understanding and Robustifying Differentiable Architecture
+Search*, ICLR 2020): generalisation breaks down where the dominant eigenvalue of the Hessian of the validation loss with
+respect to the alphas grows.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..nni_adapter.architectures import cell_of, operations
+
+CAP = 2
+"""Operations without parameters in a cell that a warm start exports at most: the skips of P-DARTS."""
+
+WINDOW = 5
+"""Epochs over which eigenvalues are averaged, as in RobustDARTS."""
+
+GROWTH = 4 / 3
+"""Growth of the averaged eigenvalue from one window to the next at which a search stops; RobustDARTS has a ratio of 0.75."""
+
+
+def check_cap(cap: Any) -> None:
+    """Refuse what is no number of operations.
+
+    Raises
+    ------
+    ConfigError
+        Naming the value.
+    """
+    if cap is not None and (isinstance(cap, bool) or not isinstance(cap, int) or cap < 0):
+        raise ConfigError(f'parameter_free_cap = {cap!r}, but it must be a number of operations, 0 or more, or None.')
+
+
+def capped(model: nn.Module, sample: dict[str, Any], cap: int) -> dict[str, Any]:
+    """``sample`` with at most ``cap`` parameter-free operations in each cell.
+
+    Those with the largest probability stay; elsewhere the operation with parameters that has the largest one is taken. A
+    choice without such a candidate stays as it is.
+
+    Parameters
+    ----------
+    model
+        The supernet.
+    sample
+        Its architecture, as exported.
+    cap
+        Operations per cell; the choices of a cell share their label up to the last slash, a space's prefix aside.
+    """
+    free: dict[str, list[tuple[float, str, str]]] = defaultdict(list)
+    for label, options in operations(model, sample).items():
+        if options[sample[label]].parameter_free:
+            others = [(option.probability, name) for name, option in options.items() if not option.parameter_free]
+            if others:
+                cell = cell_of(model, label)
+                free[cell].append((options[sample[label]].probability, label, max(others)[1]))
+    result = dict(sample)
+    for members in free.values():
+        for _, label, other in sorted(members, reverse=True)[cap:]:
+            result[label] = other
+    return result
+
+
+def without_zeros(model: nn.Module, sample: dict[str, Any]) -> dict[str, Any]:
+    """``sample`` with the most probable other operation wherever it has the one that gives zeros.
+
+    As in DARTS (Liu et al., ICLR 2019, section 2.4): the logit of that operation is undetermined, since it only scales what
+    it is mixed with, and a batch norm undoes that. Parameters as :func:`capped` takes them.
+    """
+    result = dict(sample)
+    for label, options in operations(model, sample).items():
+        others = [(option.probability, name) for name, option in options.items() if not option.zero]
+        if options[sample[label]].zero and others:
+            result[label] = max(others)[1]
+    return result
+
+
+def dominant_eigenvalue(
+    loss: Callable[[], Tensor], alphas: Sequence[nn.Parameter], *, steps: int = 20, seed: int = 0
+) -> float:
+    r"""Eigenvalue of largest absolute value of the Hessian :math:`\nabla^2_\alpha L`, by power iteration.
+
+    Parameters
+    ----------
+    loss
+        Computes :math:`L`, twice differentiable in the alphas.
+    alphas
+        Architecture parameters.
+    steps
+        Products of the Hessian with a vector.
+    seed
+        Of the first vector; the global generator stays as it is.
+    """
+    gradient = _flat(torch.autograd.grad(loss(), alphas, create_graph=True, materialize_grads=True))
+    generator = torch.Generator().manual_seed(seed)
+    vector = torch.randn(len(gradient), generator=generator).to(gradient)
+    value = 0.0
+    for _ in range(steps):
+        vector = vector / vector.norm().clamp_min(1e-12)
+        product = _flat(torch.autograd.grad(gradient @ vector, alphas, retain_graph=True, materialize_grads=True))
+        value = float(vector @ product)
+        vector = product
+    return value
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def collapsing(eigenvalues: Sequence[float]) -> bool:
+    """Whether the mean of the last :data:`WINDOW` eigenvalues is over :data:`GROWTH` times that of the window before."""
+    if len(eigenvalues) < 2 * WINDOW:
+        return False
+    now, before = eigenvalues[-WINDOW:], eigenvalues[-2 * WINDOW : -WINDOW]
+    return sum(map(abs, now)) > GROWTH * sum(map(abs, before))

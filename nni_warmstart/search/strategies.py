@@ -1,0 +1,252 @@
+"""The warm-started strategies: when to warm-start; how is in :mod:`nni_warmstart.mapping`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
+
+import torch
+from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
+from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch import nn
+
+from ..errors import REFUSALS, ConfigError, TransferError, reason
+from ..evaluators.joint import remembered
+from ..evaluators.joint_module import JointModule
+from ..nni_adapter import trial
+from ..nni_adapter.penalty import LivePenalty
+from ..supernets.supernet import Supernet
+from ..utils.random import quiet_randomness
+from ..warm_start.heads.base import FITTED
+from ..warm_start.report import TransferReport
+from ..warm_start.transfer import check_settings, transfer
+from ..zoo.selection import Source, SourceSelector
+from ..zoo.zoo import SupernetZoo, open_zoo
+from . import collapse
+from .alpha_rate import NNIS
+from .averaging import check_epochs
+from .oneshot_module import SearchModule, search_module
+
+_logger = logging.getLogger(__name__)
+
+
+class WarmStartDARTS(DARTS):
+    """NNI's DARTS, started from a trained supernet instead of random weights and flat alphas.
+
+    Without a source (and a penalty) it is NNI's DARTS, weights, alphas and exported architecture equal to the bit, and in
+    addition it validates each epoch and reports the figures.
+
+    Parameters
+    ----------
+    source
+        What to start from: None (a cold start), a :class:`~nni_warmstart.Supernet`, the path of a file, the name of a
+        zoo entry, 'nearest': the entry whose data are nearest to the training data by optimal transport, among those
+        that fit the model space best, 'fused': the two nearest, 'joint': the entry trained on most datasets, 'auto':
+        the joint one, unless the nearest, or both fused, err clearly less on some pictures; or a list of all that, whose
+        members are fused: aligned by optimal transport and averaged, the nearer the data the more.
+    zoo
+        Where names are looked up: a :class:`~nni_warmstart.SupernetZoo`, a folder, or None for the shipped zoo.
+    head
+        Initial classifier: 'ridge', 'ot', 'prototype', 'random' or 'copy'; see :func:`~nni_warmstart.transfer`.
+    alpha
+        'transfer', 'reset', or the strength of the inherited prior in [0, 1].
+    keep
+        Shrink and perturb: share of the inherited weights, the rest is fresh initialisation, in [0, 1].
+    noise
+        Relative noise on replicated channels.
+    untraceable
+        Modules whose channels are not known, where the spaces differ: 'error', or 'fresh' to leave them as they are.
+    average
+        Epochs over which the weights that are validated, tested and kept are averaged; see
+        :class:`~nni_warmstart.search.averaging.WeightAverage`. None for one epoch after a warm start and, as in NNI, no
+        averaging after a cold one.
+    refit_head
+        Whether the averaged weights have a mean of their classifier and a 'ridge' one that is fitted to their features on up
+        to 2,048 training pictures: the share of this falls from a half to nothing from the first epoch to the last (of
+        Proxyless, which trains one path a step, it stays), and is less where the trained one makes few mistakes on these
+        pictures. Training goes on without it. None for yes where ``head`` was fitted, too.
+    arc_learning_rate
+        Of Adam for the alphas. None for NNI's 3e-4 after a cold start, and after a warm one for a rate at which they travel
+        as far as in DARTS's own search, at most 0.03; see :mod:`nni_warmstart.search.alpha_rate`.
+    save_to
+        A zoo or a folder in which the trained supernet is remembered afterwards; a search that goes on takes the place of
+        what it left there before.
+    parameter_free_cap
+        Operations without parameters (skip, pooling) that an exported architecture may have in a cell; the one that gives
+        zeros is then replaced by the next one. See :mod:`nni_warmstart.search.collapse`. None for two after a warm start,
+        whose alphas have had more time to collapse, and, as in NNI, no cap after a cold one.
+    stop_on_eigenvalue
+        Stop when the curvature of the alphas' loss grows, and export the architecture from before; it takes some seconds an
+        epoch. See :mod:`nni_warmstart.search.collapse`.
+    **kwargs
+        Arguments of NNI's strategy of the same name. Of these ``penalty`` acts here, which it does not in NNI 3.0, and where
+        it punishes costs above its baseline, the exported architecture keeps to that; see
+        :mod:`nni_warmstart.nni_adapter.penalty`.
+
+    Attributes
+    ----------
+    report
+        The :class:`~nni_warmstart.TransferReport` once initialised; None after a cold start.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Source | Sequence[Source] | None = None,
+        zoo: SupernetZoo | str | os.PathLike[str] | None = None,
+        head: str = 'ridge',
+        alpha: str | float = 'transfer',
+        keep: float = 0.8,
+        noise: float = 1e-3,
+        untraceable: str = 'error',
+        average: float | None = None,
+        refit_head: bool | None = None,
+        arc_learning_rate: float | None = None,
+        save_to: SupernetZoo | str | os.PathLike[str] | None = None,
+        parameter_free_cap: int | None = None,
+        stop_on_eigenvalue: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        check_settings(head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable)
+        collapse.check_cap(parameter_free_cap)
+        check_epochs(average)
+        super().__init__(arc_learning_rate=NNIS if arc_learning_rate is None else arc_learning_rate, **kwargs)
+        self.paced = source is not None and arc_learning_rate is None
+        self.source, self.zoo = source, zoo
+        self.head, self.alpha, self.keep, self.noise, self.untraceable = head, alpha, keep, noise, untraceable
+        self.average = float(source is not None) if average is None else average
+        self.refit_head = source is not None and head in FITTED if refit_head is None else refit_head
+        self.save_to = save_to
+        warm_cap = None if source is None else collapse.CAP
+        self.parameter_free_cap = warm_cap if parameter_free_cap is None else parameter_free_cap
+        self.stop_on_eigenvalue = stop_on_eigenvalue
+        self.report: TransferReport | None = None
+        self._validates = False
+        self._loaders: dict[str, Callable[[], Any]] = {}
+
+    @property
+    def curve(self) -> list[dict[str, float]]:
+        """Figures of every finished epoch, as reported to NNI."""
+        return getattr(self.oneshot_module, 'curve', [])
+
+    def mutate_model(self, model: ModelSpace) -> Any:
+        try:
+            return super().mutate_model(model)
+        except REFUSALS as error:
+            kind, name = type(model).__name__, type(self).__name__
+            raise ConfigError(f'NNI cannot make a supernet of {kind} for {name}: {reason(error)}') from error
+
+    def configure_oneshot_module(self, training_module: Any) -> SearchModule:
+        inner: Any = super().configure_oneshot_module(training_module)
+        self._validates = is_overridden('validation_step', training_module)
+        module = search_module(inner)
+        if module.penalty is not None:
+            penalty = LivePenalty(module.penalty, lambda: module.model)
+            del module.penalty  # a submodule, which gives no place to another object
+            module.penalty = cast(Any, penalty)
+        module.average, module.refit_head, module.paced = self.average, self.refit_head, self.paced
+        module.one_path = isinstance(self, Proxyless)
+        module.run, module.begun = uuid.uuid4().hex, time.perf_counter()
+        module.parameter_free_cap, module.stop_on_eigenvalue = self.parameter_free_cap, self.stop_on_eigenvalue
+        return module
+
+    def train_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
+        self._loaders = {'train': train_dataloader_fn, 'val': val_dataloader_fn}
+        data = getattr(val_dataloader_fn, '__self__', None)
+        return super().train_dataloader(train_dataloader_fn, getattr(data, 'arc_dataloader', val_dataloader_fn))
+
+    def val_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
+        return val_dataloader_fn() if self._validates else None
+
+    def _initialize(self, model_space: Any, engine: Any) -> Any:
+        if self.save_to is not None:
+            open_zoo(self.save_to).check_can_add('name')
+        mutated: Any = super()._initialize(model_space, engine)
+        evaluator = mutated.evaluator
+        evaluator.module.set_model(mutated.model_space)  # an evaluator may change the classifier, and a transfer fits it
+        if isinstance(evaluator.module.training_module, JointModule):  # its own loaders draw datasets at random
+            self._loaders = {part: partial(evaluator.datamodule.some, part) for part in ('train', 'val')}
+        evaluator.module.calibration = lambda: self._loader('train')
+        evaluator.module.held_out = lambda: self._loader('val')
+        if self.source is not None:
+            self.report = self._warm_start(mutated.model_space, evaluator)
+            evaluator.module.warm_start = self.report.to_dict()
+            _logger.info('%s', self.report.summary())
+        if trial.in_trial():
+            trial.forward_metrics(engine, lambda: len(self.curve) - 1)
+        return mutated
+
+    def _warm_start(self, target: nn.Module, evaluator: Any) -> TransferReport:
+        if evaluator.datamodule is not None and not self._loaders:
+            with quiet_randomness():
+                evaluator.datamodule.prepare_data()
+                evaluator.datamodule.setup('fit')
+                evaluator.datamodule.train_dataloader()  # records the loaders' factories
+        settings: dict[str, Any] = {
+            'head': self.head,
+            'alpha': self.alpha,
+            'keep': self.keep,
+            'noise': self.noise,
+            'untraceable': self.untraceable,
+            'heads': getattr(evaluator.module.training_module, 'heads', None),
+            'seed': torch.initial_seed() % 2**32,
+            'device': evaluator.trainer.strategy.root_device,
+        }
+        start = time.perf_counter()
+        with quiet_randomness():
+            sources, ranking = SourceSelector(self.zoo, target, self._loader, settings).choose(cast(Source, self.source))
+        choosing = time.perf_counter() - start
+        report = transfer(sources, target, data=self._loader('train'), val_data=self._loader('val'), **settings)
+        return replace(
+            report,
+            seconds={'choosing': choosing, **report.seconds},
+            ranking=tuple((r.name, r.distance) for r in ranking),
+            rule=self.source if isinstance(self.source, str) and ranking else '',
+        )
+
+    def _loader(self, part: str) -> Any:
+        if part not in self._loaders:
+            raise TransferError(f'the evaluator has no {part} data loader.')
+        return self._loaders[part]()
+
+    def _run(self) -> None:
+        super()._run()
+        module: Any = self.oneshot_module
+        self.report = module.trainer.strategy.broadcast(self.report)  # of several devices, the first one's was started from
+        if self.save_to is not None and module.trainer.is_global_zero:
+            zoo = open_zoo(self.save_to)
+            history: dict[str, Any] = {'curve': self.curve, 'run': module.run}
+            if isinstance(module.training_module, JointModule):
+                data = module.trainer.datamodule
+                supernet = remembered(module.training_module, data, self.supernet, name='new', history=history)
+            else:
+                supernet = Supernet.from_strategy(self, name='new', dataset=self._loader('train'), history=history)
+            name = self._remember(supernet, zoo, module)
+            _logger.info('Remembered the supernet as %r in %s.', name, zoo)
+
+    def _remember(self, supernet: Supernet, zoo: SupernetZoo, module: SearchModule) -> str:
+        """Add a supernet, in the place of what the same search left before it was resumed."""
+        if module.seconds_before:
+            for entry in zoo.entries():
+                if entry.history.get('run') == module.run:
+                    zoo.add(supernet.renamed(entry.name))
+                    return entry.name
+        return zoo.add_numbered(supernet, type(self.supernet).__name__.lower())
+
+
+class WarmStartGumbelDARTS(WarmStartDARTS, GumbelDARTS):
+    """NNI's GumbelDARTS with a warm start; parameters as :class:`WarmStartDARTS`, and ``temperature`` as NNI's."""
+
+
+class WarmStartProxyless(WarmStartDARTS, Proxyless):
+    """NNI's Proxyless with a warm start; parameters as :class:`WarmStartDARTS`.
+
+    After a warm start the most probable path is exported; NNI's own, and a cold start, draw one.
+    """

@@ -1,0 +1,1 @@
+"""Trained supernets and networks as data: files, validation, features."""

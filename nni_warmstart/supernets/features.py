@@ -1,0 +1,38 @@
+"""The features of a supernet as an embedding of images."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from ..distance.embeddings import Embedding
+
+
+def own_features(model: nn.Module, key: str, channels: int, side: int) -> Embedding:
+    """Inputs of a supernet's classifier, with batch norm re-estimated on the pictures it is given.
+
+    Parameters
+    ----------
+    model
+        A supernet; it is copied, not changed.
+    key
+        Identity of its weights.
+    channels, side
+        Of its pictures; 0 takes them in the shape in which they come.
+    """
+    from ..nni_adapter import batchnorm
+    from ..nni_adapter.classifier import features_of, find_head
+    from ..nni_adapter.paths import best_path
+
+    def features(x: Tensor) -> Tensor:
+        network = copy.deepcopy(model)
+        device = next(network.parameters()).device
+        batches = x.to(device).split(256)
+        with best_path(network):
+            batchnorm.reestimate(network, batches)
+            head = find_head(network, batches[0])
+            return features_of(network, head, [(part, torch.zeros(len(part))) for part in batches], device)[0].cpu()
+
+    return Embedding(key, channels, side, features, whole=True)

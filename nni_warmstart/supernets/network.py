@@ -1,0 +1,158 @@
+"""The found network: one architecture of a space, frozen, with its weights; as a file, and in formats that others read."""
+
+from __future__ import annotations
+
+import copy
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from nni.nas.nn.pytorch import ModelSpace
+from torch import Tensor, nn
+
+from ..errors import ConfigError, SupernetFileError, TransferError, reason
+from ..nni_adapter import batchnorm
+from ..nni_adapter.architectures import best_sample
+from ..nni_adapter.freezing import freeze, has_cells, take_over
+from ..nni_adapter.model_spaces import is_description, rebuilt
+from ..utils.files import plain, write_atomic
+from .file_format import check_kinds, pack, unpack
+from .supernet import Supernet
+
+_KEY = 'network'
+
+_KINDS: dict[str, type] = {
+    'space': dict, 'architecture': dict, 'pictures': list, 'mean': list, 'std': list, 'class_names': list, 'history': dict,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network, as data.
+
+    Attributes
+    ----------
+    space
+        ``{'name', 'arguments'}`` of the registered or hub space, or ``{'class'}`` of a user's own.
+    architecture
+        Label of a choice -> what was chosen.
+    tensors
+        Parameters and buffers by name.
+    pictures
+        (channels, side) of what it classifies.
+    mean, std
+        Per channel, by which pictures are normalised first, in their own units.
+    class_names
+        In the order of the outputs.
+    history
+        Free-form record.
+    """
+
+    space: dict[str, Any]
+    architecture: dict[str, Any]
+    tensors: dict[str, Tensor]
+    pictures: tuple[int, int]
+    mean: list[float]
+    std: list[float]
+    class_names: list[str]
+    history: dict[str, Any]
+
+    def build(self, space: ModelSpace | None = None) -> nn.Module:
+        """The network with its weights, in evaluation mode; a space of your own is passed in, fresh.
+
+        Raises
+        ------
+        TransferError
+            If the space is unknown or does not fit.
+        """
+        if space is None:
+            if 'name' not in self.space:
+                raise TransferError(
+                    f'the network was found in {self.space.get("class")}, and a file never chooses what code runs: pass '
+                    'that space yourself, build(space=YourSpace()).'
+                )
+            try:
+                space = rebuilt(self.space)
+            except ConfigError as error:
+                raise TransferError(f'the space of the network cannot be rebuilt: {error}') from error
+        network = freeze(space, self.architecture)
+        try:
+            network.load_state_dict(self.tensors)
+        except RuntimeError as error:
+            raise TransferError(f'the network does not fit {type(space).__name__}: {reason(error)}') from error
+        return network.eval()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one safetensors file, the weights under their own names, the rest as JSON in its metadata; atomically."""
+        card = {key: getattr(self, key) for key in self.__dataclass_fields__ if key != 'tensors'}
+        write_atomic(path, pack(self.tensors, {_KEY: plain(card)}))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Network:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        SupernetFileError
+            If the file cannot be read, is damaged or of another kind.
+        """
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise SupernetFileError(f'{path} cannot be read: {error.strerror}.') from error
+        tensors, card = unpack(data, str(path))
+        if _KEY not in card:
+            raise SupernetFileError(f'{path} holds a supernet, not a network; `nni-warmstart retrain` makes networks.')
+        check_kinds(card, {_KEY: dict}, str(path))
+        check_kinds(card[_KEY], _KINDS, str(path))
+        if not is_description(card[_KEY]['space']):
+            raise SupernetFileError(f'{path} has a malformed card: space names neither a class nor a name with arguments.')
+        try:
+            channels, side = card[_KEY]['pictures']
+            return cls(tensors=tensors, **{**card[_KEY], 'pictures': (int(channels), int(side))})
+        except (TypeError, ValueError, OverflowError) as error:
+            raise SupernetFileError(f'{path} has a malformed card: {reason(error)}.') from error
+
+
+def inherited(supernet: Supernet, architecture: dict[str, Any] | None = None, space: ModelSpace | None = None) -> nn.Module:
+    """The network that ``supernet`` found (or another one of its space), with the supernet's weights.
+
+    Parameters
+    ----------
+    supernet
+        What the network is a part of.
+    architecture
+        Label of a choice -> what is chosen; None for the most probable one.
+    space
+        The user's own, fresh; None for that of the supernet's card.
+
+    Raises
+    ------
+    TransferError
+        If the space or the architecture does not fit, or the network has weights that the supernet has not.
+    """
+    fresh = copy.deepcopy(space)
+    model = supernet.build(space)
+    architecture = architecture or best_sample(model)
+    if not has_cells(model):
+        return freeze(model, architecture)
+    network = freeze(rebuilt(supernet.space) if fresh is None else fresh, architecture)
+    take_over(network, model, architecture)
+    return network
+
+
+def is_blind(network: nn.Module, pictures: tuple[int, int]) -> bool:
+    """Whether all pictures (here noise of this size) get the same logits: no path leads through the network.
+
+    By statistics of these pictures, where there is batch norm: with those of a fresh network, signals fade in deep ones.
+    """
+    channels, side = pictures
+    noise = torch.randn(2, channels, side, side, generator=torch.Generator().manual_seed(0))
+    network = copy.deepcopy(network).eval()
+    for norm in batchnorm.batch_norms(network):
+        norm.train()
+    with torch.no_grad():
+        first, second = network(noise)
+    return torch.equal(first, second)

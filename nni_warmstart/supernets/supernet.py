@@ -1,0 +1,397 @@
+"""Supernet: trained weights and alphas, with all that is needed to rebuild and to choose among them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from nni.nas.nn.pytorch import ModelSpace
+from torch import Tensor, nn
+
+from ..data.labelled import image_shape, name_and_classes
+from ..distance.embeddings import EMBEDDINGS, Embedding
+from ..distance.sketch import DatasetSketch, sketches_of
+from ..errors import REFUSALS, ConfigError, DataError, SupernetFileError, TransferError, reason
+from ..nni_adapter.choices import choices
+from ..nni_adapter.model_spaces import describe, input_of, rebuilt, resolve
+from ..nni_adapter.mutation import first_names, mutate, strategy_kind
+from ..nni_adapter.oneshot import OneShotStrategy, is_supernet
+from ..tracing.structure import Structure, guess_shape, structure_of
+from ..utils.files import plain, write_atomic
+from . import validation
+from .features import own_features
+from .file_format import pack, unpack
+
+_logger = logging.getLogger(__name__)
+
+_SKETCH = 'sketch/'
+
+_STRUCTURE = 'structure/zlib'
+
+
+@dataclass(frozen=True)
+class Supernet:
+    """A trained supernet as data.
+
+    Make one with :meth:`from_strategy`, :meth:`from_model` or :meth:`load`.
+
+    Attributes
+    ----------
+    name
+        Name of the entry in a zoo.
+    tensors
+        Parameters and buffers by their name in the mutated space; a shared tensor once, under its first name.
+    aliases
+        Further name -> first name, for tensors that have several (shared alphas).
+    alphas
+        Label of a choice -> name of its alpha (logits) in ``tensors``.
+    candidates
+        Label of a choice -> names of its candidates, in the order of the alpha.
+    space
+        ``{'name', 'arguments'}`` of a registered or hub space, else ``{'class'}`` for the reader.
+    strategy
+        NNI strategy that mutated the space: 'DARTS', 'GumbelDARTS' or 'Proxyless'.
+    class_names
+        Names of the classes, in the order of the classifier's rows; empty when unknown.
+    history
+        Free-form record: datasets, licences, seed, command, curves, versions; ``pictures`` is their (channels, side).
+    sketches
+        What it was trained on, by embedding: compact, in every one of
+        :data:`~nni_warmstart.distance.embeddings.EMBEDDINGS` and in its own features (under :attr:`key`).
+    structure
+        Its channels, modules and choices, by which it is mapped onto other spaces; None in files of older versions.
+    """
+
+    name: str
+    tensors: dict[str, Tensor] = field(repr=False)
+    aliases: dict[str, str] = field(repr=False)
+    alphas: dict[str, str] = field(repr=False)
+    candidates: dict[str, list[str]] = field(repr=False)
+    space: dict[str, Any]
+    strategy: str
+    class_names: list[str] = field(repr=False, default_factory=list)
+    history: dict[str, Any] = field(repr=False, default_factory=dict)
+    sketches: dict[str, DatasetSketch] = field(repr=False, default_factory=dict)
+    structure: Structure | None = field(repr=False, default=None)
+
+    @classmethod
+    def from_strategy(
+        cls,
+        strategy: OneShotStrategy,
+        *,
+        name: str,
+        dataset: Any = None,
+        class_names: list[str] | None = None,
+        history: dict[str, Any] | None = None,
+    ) -> Supernet:
+        """Remember the supernet of a strategy that has run (or was initialised).
+
+        Parameters
+        ----------
+        strategy
+            An NNI strategy of the DARTS family, ours or NNI's own.
+        name
+            Name of the entry.
+        dataset
+            What it was trained on: a :class:`~nni_warmstart.data.Task`, a torch dataset, a loader or two arrays, of which
+            sketches are kept; or only its name.
+        class_names
+            In the order of the classifier's rows; taken from ``dataset`` when it has them.
+        history
+            Anything else worth remembering, as plain data.
+        """
+        return cls.from_model(strategy.supernet, name=name, dataset=dataset, class_names=class_names, history=history)
+
+    @classmethod
+    def from_model(
+        cls,
+        model: nn.Module,
+        *,
+        name: str,
+        dataset: Any = None,
+        class_names: list[str] | None = None,
+        history: dict[str, Any] | None = None,
+    ) -> Supernet:
+        """Remember a mutated model space. Parameters as in :meth:`from_strategy`.
+
+        Raises
+        ------
+        TransferError
+            If ``model`` is not a model space mutated by a strategy of the DARTS family.
+        ConfigError
+            If ``history`` holds what no file can.
+        """
+        if not isinstance(model, ModelSpace) or not is_supernet(model):
+            raise TransferError(
+                f'{type(model).__name__} is not a supernet: mutate a ModelSpace first (strategy.mutate_model(space)).'
+            )
+        tensors, aliases = first_names(model)
+        found = choices(model)
+        names = {id(p): n for n, p in model.named_parameters()}
+        record: dict[str, Any] = {
+            'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+            'versions': {package: version(package) for package in ('nni-warmstart', 'nni', 'torch')},
+        }
+        classes: list[str] = []
+        if isinstance(dataset, Iterator):
+            raise DataError(f'dataset is a {type(dataset).__name__}, which gives its samples once; pass a list or a loader.')
+        if dataset is not None:
+            record['dataset'], classes = name_and_classes(dataset)
+        space = describe(model)
+        form = image_shape(dataset) if not isinstance(dataset, str | None) else None
+        if form is not None and 'name' in space:  # a hub space takes pictures of several sizes
+            record['pictures'] = list(form)
+        supernet = cls(
+            name=name,
+            tensors={key: tensor.detach().cpu().clone() for key, tensor in tensors.items()},
+            aliases=aliases,
+            alphas={label: names[id(choice.alpha)] for label, choice in found.items()},
+            candidates={label: list(choice.candidates) for label, choice in found.items()},
+            space=space,
+            strategy=strategy_kind(model),
+            class_names=list(class_names or classes),
+            history=plain({**record, **(history or {})}),
+        )
+        wrong = validation.malformed(supernet.card, supernet.tensors, supernet.sketches)
+        if wrong:
+            raise ConfigError(f'supernet {name!r} cannot be remembered: {wrong}.')
+        try:
+            supernet = replace(supernet, structure=structure_of(model, guess_shape(model, form or supernet.pictures)))
+        except TransferError as error:
+            _logger.warning('A supernet of %s can be mapped onto its own space only: %s', type(model).__name__, error)
+        if supernet.diverged:
+            _logger.warning('Supernet %r has weights that are not finite; nothing can start from it.', name)
+        if dataset is None or isinstance(dataset, str):
+            return supernet
+        return supernet.sketched(dataset, model)
+
+    @property
+    def key(self) -> str:
+        """Identity of its weights, and the name of the embedding that its features are."""
+        digest = hashlib.sha256()
+        for name in sorted(self.tensors):
+            digest.update(name.encode())
+            digest.update(self.tensors[name].double().numpy().tobytes())
+        return f'supernet:{digest.hexdigest()[:12]}'
+
+    @property
+    def pictures(self) -> tuple[int, int]:
+        """Channels and side (pixels) of its pictures; (0, 0), as they come, where a space of the user's own says nothing."""
+        if 'pictures' in self.history:
+            channels, side = self.history['pictures']
+            return channels, side
+        if 'name' in self.space:
+            return input_of(resolve(self.space['name']), self.space['arguments'])
+        return 0, 0
+
+    def features(self, model: nn.Module | None = None) -> Embedding:
+        """Its own features as an embedding.
+
+        Parameters
+        ----------
+        model
+            The mutated space that holds its weights; None rebuilds it.
+        """
+        return own_features(self.build() if model is None else model, self.key, *self.pictures)
+
+    def traced(self) -> Structure:
+        """Its structure; found by rebuilding the space where the file has none.
+
+        Raises
+        ------
+        TransferError
+            If the space cannot be rebuilt or run.
+        """
+        if self.structure is not None:
+            return self.structure
+        if 'name' not in self.space:
+            raise TransferError(
+                f'supernet {self.name!r} was kept without its structure, so it goes onto its own space and shape only; keep '
+                'it again with dataset=, by whose pictures the structure is found (a warning says why if it is not).'
+            )
+        model = self.build()
+        return structure_of(model, guess_shape(model, self.pictures))
+
+    def sketched(self, dataset: Any, model: nn.Module | None = None) -> Supernet:
+        """The same supernet with sketches of what it was trained on.
+
+        An embedding that these data do not allow (no pictures, say, or features that diverged) is left out with a warning:
+        a supernet without sketches is worth more than none.
+
+        Parameters
+        ----------
+        dataset
+            As :meth:`DatasetSketch.from_dataset` takes it.
+        model
+            The mutated space that holds its weights; None rebuilds it.
+        """
+        return self.with_sketches(sketches_of([dataset], (*EMBEDDINGS, self.features(model)), self.name))
+
+    def with_sketches(self, sketches: Iterable[DatasetSketch]) -> Supernet:
+        """The same supernet with these sketches added; compact ones make small files."""
+        return replace(self, sketches={**self.sketches, **{each.embedding: each for each in sketches}})
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """State of the mutated space, aliases included: what its ``load_state_dict`` takes."""
+        return {**self.tensors, **{alias: self.tensors[first] for alias, first in self.aliases.items()}}
+
+    def alpha(self, label: str) -> Tensor:
+        """Alphas (logits) of one choice, shape ``(n_candidates,)``."""
+        return self.tensors[self.alphas[label]]
+
+    @property
+    def diverged(self) -> bool:
+        """Whether some weights are not finite."""
+        return not all(bool(torch.isfinite(tensor).all()) for tensor in self.tensors.values())
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers stored, alphas and buffers included."""
+        return sum(tensor.numel() for tensor in self.tensors.values())
+
+    def renamed(self, name: str) -> Supernet:
+        """The same supernet under another name."""
+        return replace(self, name=name)
+
+    def build(self, space: ModelSpace | type[ModelSpace] | None = None) -> ModelSpace:
+        """A mutated model space that holds these weights and alphas.
+
+        Parameters
+        ----------
+        space
+            The user's own space: a fresh instance, an instance that is mutated already (then changed in place), or a
+            class that is made without arguments. None rebuilds the registered or hub space named in the card.
+
+        Raises
+        ------
+        TransferError
+            If the card names no registered or hub space and none is passed, or the space has other tensors.
+        """
+        if space is None:
+            if 'name' not in self.space:
+                raise TransferError(
+                    f'supernet {self.name!r} was trained on {self.space.get("class")}, and a file never chooses what code '
+                    'runs: pass that space yourself, build(space=YourSpace()).'
+                )
+            try:
+                space = rebuilt(self.space)
+            except ConfigError as error:
+                raise TransferError(f'the space of supernet {self.name!r} cannot be rebuilt: {error}') from error
+        elif isinstance(space, type):
+            space = cast(ModelSpace, space())
+        if not isinstance(space, ModelSpace):
+            raise TransferError(f'space is a {type(space).__name__}; it must be a ModelSpace.')
+        try:
+            model = space if is_supernet(space) else mutate(space, self.strategy)
+        except REFUSALS as error:
+            raise TransferError(
+                f'{self.strategy} cannot search {type(space).__name__}, the space of supernet {self.name!r}: {reason(error)}'
+            ) from error
+        if 'datasets' in self.history:
+            self._resize_head(model)
+        self._check_matches(model)
+        try:
+            model.load_state_dict(self.state_dict())
+        except RuntimeError as error:  # of numbers that no parameter can hold
+            raise TransferError(f'supernet {self.name!r} does not fit this space: {reason(error)}') from error
+        return model
+
+    def _resize_head(self, model: nn.Module) -> None:
+        """Heads of datasets stand where a space has its classifier."""
+        from ..nni_adapter.classifier import resize_head
+
+        linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        stored = {name: self.tensors.get(f'{name}.weight') for name in linears}
+        rows = {name: len(weight) for name, weight in stored.items() if weight is not None and weight.ndim == 2}
+        other = [name for name, number in rows.items() if number != linears[name].out_features]
+        if len(other) == 1:  # with more it is another space, which is said below
+            resize_head(model, rows[other[0]], other[0])
+
+    def _check_matches(self, model: nn.Module) -> None:
+        mine, theirs = self.state_dict(), model.state_dict()
+        for name in mine.keys() | theirs.keys():
+            left, right = (tuple(state[name].shape) if name in state else None for state in (mine, theirs))
+            if left != right:
+                raise TransferError(
+                    f'supernet {self.name!r} does not fit this space: tensor {name!r} has shape {left} in the file and '
+                    f'{right} in the space; use transfer() to map one space onto another.'
+                )
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """All but the tensors, as plain data."""
+        return {
+            'name': self.name,
+            'space': self.space,
+            'strategy': self.strategy,
+            'class_names': self.class_names,
+            'aliases': self.aliases,
+            'alphas': self.alphas,
+            'candidates': self.candidates,
+            'history': self.history,
+            'sketches': [{'name': sketch.name, 'embedding': key} for key, sketch in self.sketches.items()],
+        }
+
+    def to_bytes(self) -> bytes:
+        """Content of the file that :meth:`save` writes."""
+        sketched = {
+            f'{_SKETCH}{index}/{part}': tensor
+            for index, sketch in enumerate(self.sketches.values())
+            for part, tensor in sketch.to_tensors().items()
+        }
+        structure = {}
+        if self.structure is not None:
+            structure[_STRUCTURE] = torch.frombuffer(bytearray(self.structure.to_bytes()), dtype=torch.uint8)
+        return pack({**self.tensors, **sketched, **structure}, plain(self.card))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one safetensors file with the card in its metadata, atomically."""
+        write_atomic(path, self.to_bytes())
+
+    @classmethod
+    def from_bytes(cls, data: bytes, origin: str = 'supernet') -> Supernet:
+        """Inverse of :meth:`to_bytes`; ``origin`` is named in errors."""
+        tensors, card = unpack(data, origin)
+        try:
+            sketches = {
+                each['embedding']: DatasetSketch.from_tensors(_taken(tensors, f'{_SKETCH}{index}/'), **each)
+                for index, each in enumerate(card.pop('sketches', []))
+            }
+            packed = tensors.pop(_STRUCTURE, None)
+            structure = None if packed is None else Structure.from_bytes(packed.numpy().tobytes(), origin)
+            validation.check(card, tensors, sketches, structure, origin)
+            return cls(tensors=tensors, sketches=sketches, structure=structure, **card)
+        except SupernetFileError:
+            raise
+        except (TypeError, ValueError, LookupError, AttributeError, RuntimeError, ArithmeticError) as error:
+            raise SupernetFileError(
+                f'{origin} has a card that this version does not understand ({reason(error)}).'
+            ) from error
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Supernet:
+        """Read a file written by :meth:`save`; nothing in it is executed.
+
+        Raises
+        ------
+        SupernetFileError
+            If it is missing, truncated, altered, of another kind or of a newer format.
+        """
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise SupernetFileError(f'supernet file {path} cannot be read: {error.strerror}.') from error
+        return cls.from_bytes(data, str(path))
+
+
+def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those under ``prefix``, taken out of ``tensors``."""
+    return {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}

@@ -1,0 +1,129 @@
+"""Whether a supernet that was read from a file makes sense: every part of its card, its sketches and its structure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..distance.sketch import DatasetSketch
+from ..errors import SupernetFileError
+from ..nni_adapter.model_spaces import is_description
+from ..nni_adapter.mutation import STRATEGIES
+from ..tracing.structure import Structure
+from .file_format import check_kinds
+
+_KINDS: dict[str, type] = {
+    'name': str, 'space': dict, 'strategy': str, 'class_names': list,
+    'aliases': dict, 'alphas': dict, 'candidates': dict, 'history': dict,
+}  # fmt: skip
+
+
+def check(
+    card: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    sketches: Mapping[str, DatasetSketch],
+    structure: Structure | None,
+    origin: str,
+) -> None:
+    """Refuse what no supernet would have written.
+
+    Parameters
+    ----------
+    card
+        Fields of a :class:`~nni_warmstart.Supernet` that are plain data.
+    tensors, sketches, structure
+        The other fields.
+    origin
+        Named in errors.
+
+    Raises
+    ------
+    SupernetFileError
+        Naming the part.
+    """
+    _check_card(card, tensors, sketches, origin)
+    _check_structure(tensors, structure, origin)
+
+
+def _check_card(
+    card: Mapping[str, Any], tensors: Mapping[str, Tensor], sketches: Mapping[str, DatasetSketch], origin: str
+) -> None:
+    check_kinds(card, _KINDS, origin)
+    if not is_description(card['space']):
+        raise SupernetFileError(f'{origin} has a malformed card: space names neither a class nor a name with arguments.')
+    if card['strategy'] not in STRATEGIES:
+        raise SupernetFileError(f'{origin} names the strategy {card["strategy"]!r}; known are {", ".join(STRATEGIES)}.')
+    wrong = malformed(card, tensors, sketches)
+    if wrong:
+        raise SupernetFileError(f'{origin} has a malformed card: {wrong}.')
+
+
+def malformed(card: Mapping[str, Any], tensors: Mapping[str, Tensor], sketches: Mapping[str, DatasetSketch]) -> str | None:
+    """What is wrong with a card whose parts are of the right kinds."""
+    if not all(isinstance(name, str) for name in card['class_names']):
+        return 'class_names must be text'
+    pictures = card['history'].get('pictures', [0, 0])
+    if not (isinstance(pictures, list) and [type(number) for number in pictures] == [int, int] and min(pictures) >= 0):
+        return f'history.pictures = {pictures!r}, which is not [channels, side]'
+    if not isinstance(card['history'].get('datasets', {}), dict):
+        return 'history.datasets is not a dict'
+    named = [*card['aliases'].values(), *card['alphas'].values()]
+    if not all(isinstance(name, str) for name in named):
+        return 'aliases and alphas must name tensors'
+    dangling = set(named) - tensors.keys()
+    if dangling:
+        return f'it names tensors that are not in the file: {sorted(dangling)}'
+    for label in card['alphas'].keys() | card['candidates'].keys():
+        alpha, candidates = tensors.get(card['alphas'].get(label, '')), card['candidates'].get(label)
+        if not (
+            alpha is not None
+            and alpha.is_floating_point()
+            and isinstance(candidates, list)
+            and all(isinstance(name, str) for name in candidates)
+            and alpha.shape == (len(candidates),)
+        ):
+            return f'alpha and candidates of {label!r} do not fit together'
+    for key, sketch in sketches.items():
+        if not isinstance(key, str) or not isinstance(sketch.name, str) or not _is_sound(sketch):
+            return f'the sketch in {key!r} is not of a dataset'
+    return None
+
+
+def _check_structure(tensors: Mapping[str, Tensor], structure: Structure | None, origin: str) -> None:
+    if structure is None:
+        return
+    if not _is_plain(structure):
+        raise SupernetFileError(f'{origin} has a structure that this version does not understand.')
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name, axes in structure.channels.tensors.items():
+        held = [None if c is None else c.shape[-1] if c.ndim == 2 else len(c) for c in axes.channels]
+        fits = axes.shape == shapes.get(name) and len(held) == len(axes.shape)
+        if not fits or any(n not in (None, size) for n, size in zip(held, axes.shape, strict=True)):
+            raise SupernetFileError(f'{origin} has a structure that does not fit its tensors: {name!r} differs.')
+
+
+def _is_sound(sketch: DatasetSketch) -> bool:
+    """Whether its numbers are of the kinds, and in the range, that a dataset gives."""
+    whole = (sketch.classes, sketch.counts, sketch.labels)
+    others = (sketch.means, sketch.factors, sketch.remainders, sketch.samples)
+    return (
+        all(tensor.dtype == torch.int64 and bool((tensor >= 0).all()) for tensor in whole)
+        and all(tensor.is_floating_point() and bool(tensor.isfinite().all()) for tensor in others)
+        and sketch.num_classes > 0
+    )
+
+
+def _is_plain(structure: Structure) -> bool:
+    """Whether it holds text and numbers where they belong; their sense shows when it is mapped."""
+    channels = structure.channels
+    maps = ((structure.kinds, str), (structure.values, list), (channels.scales, int | float), (channels.opaque, str))
+    ops = [op for ops in channels.ops.values() for op in ops]
+    return (
+        all(isinstance(each, dict) and all(isinstance(item, kind) for item in each.values()) for each, kind in maps)
+        and all(isinstance(op.kind, str) for op in ops)
+        and all(isinstance(number, int) for op in ops for number in (op.kernel, op.stride, op.dilation))
+        and all(isinstance(axes.groups, int) for axes in channels.tensors.values())
+    )

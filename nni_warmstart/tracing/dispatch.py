@@ -1,0 +1,266 @@
+"""A dispatch mode that follows channels through every operator of one run; what each operator does to them is in .rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .axes import NEITHER, OUT, Axes, Channels, Op
+
+aten: Any = torch.ops.aten
+
+NO_AXIS = -1
+"""In the place of a parameter's axis: a dimension of one that a view has inserted."""
+
+
+class Untraceable(Exception):
+    """An operator whose channels are not known."""
+
+
+@dataclass
+class Parameter:
+    """A parameter, or what was cut from it: the units of each of its axes."""
+
+    name: str
+    axes: tuple[int, ...]  # axis of the parameter that each axis here is
+    units: tuple[range, ...]
+    mask: bool = False  # zeros and ones of the same shape, by which NNI mixes widths and kernels
+
+
+class ChannelTracer(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        self.joined: list[np.ndarray] = []
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.roles: dict[str, dict[int, str]] = {}
+        self.own: dict[str, tuple[range, ...]] = {}
+        self.bounds: dict[str, dict[int, set[int]]] = {}
+        self.convolutions: dict[str, tuple[tuple[int, ...], int]] = {}
+        self.reads: dict[str, Tensor] = {}
+        self.stack: list[str] = []
+        self.sides: list[int] = []
+        self.ops: dict[str, list[Op]] = {}
+        self.scales: dict[str, float] = {}
+        self.opaque: dict[str, str] = {}
+        self.keeps: set[str] = set()
+
+    # units
+
+    def new(self, count: int) -> Tensor:
+        return _tensor(self.reserve(count))
+
+    def reserve(self, count: int) -> range:
+        self.count += count
+        return range(self.count - count, self.count)
+
+    def parameter(self, name: str, shape: tuple[int, ...]) -> Parameter:
+        self.shapes[name] = shape
+        self.own[name] = tuple(self.reserve(size) for size in shape)
+        return Parameter(name, tuple(range(len(shape))), self.own[name])
+
+    def join(self, left: Tensor, right: Tensor) -> None:
+        if left.dim() == right.dim() == 1:
+            self.joined.append(_pair(left, right))
+            return
+        left, right = torch.broadcast_tensors(left, right)
+        for dim in range(left.dim()):  # what is constant in both is looked at once
+            if left.size(dim) > 1 and left.stride(dim) == 0 and right.stride(dim) == 0:
+                left, right = left.narrow(dim, 0, 1), right.narrow(dim, 0, 1)
+        left, right = left.reshape(-1), right.reshape(-1)
+        different = left != right
+        if different.any():
+            self.joined.append(_pair(left[different], right[different]))
+
+    def along(self, ids: Tensor, dim: int) -> Tensor:
+        """Units along one dimension; whatever varies over the others is joined."""
+        dim %= ids.dim()
+        moved = ids.movedim(dim, 0)
+        base = moved[(slice(None), *[0] * (ids.dim() - 1))]
+        if any(size > 1 and step for size, step in zip(moved.shape[1:], moved.stride()[1:], strict=True)):
+            self.join(base.view(-1, *[1] * (ids.dim() - 1)), moved)
+        return base
+
+    def use(self, parameter: Parameter, dim: int, role: str, ids: Tensor | None = None) -> Tensor:
+        """Mark an axis of a parameter as made of channels, joined with ``ids``; returns its units."""
+        units = _tensor(parameter.units[dim])
+        if parameter.axes[dim] != NO_AXIS:
+            self.roles.setdefault(parameter.name, {})[parameter.axes[dim]] = role
+        if ids is not None:
+            if len(ids) != len(units):
+                raise Untraceable(f'{parameter.name} has {len(units)} channels where {len(ids)} are read')
+            self.join(units, ids)
+        return units
+
+    # operators
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        packet = func.overloadpacket
+        if packet in _SAME_SHAPE and isinstance(args[0], Tensor) and args[0].is_meta:  # torch's own shapes take long
+            output = torch.empty(_shape(args), dtype=args[0].dtype, device='meta')
+        elif packet in _BATCH_NORMS and args[0].is_meta:
+            output = (torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0))
+        else:
+            output = func(*args, **(kwargs or {}))
+        self.follow(func, args, kwargs or {}, output)
+        return output
+
+    def follow(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if not any(units_of(each) is not None for arg in args for each in (arg if isinstance(arg, list | tuple) else [arg])):
+            return
+        try:
+            units = self.rule(func)(self, func, args, kwargs, output)
+        except (Untraceable, AttributeError, TypeError, IndexError, ValueError, RuntimeError) as error:
+            reason = str(error) if isinstance(error, Untraceable) else f'the channels of operator {func} are not known here'
+            self.opaque.setdefault(self.stack[-1] if self.stack else '', reason)
+            units = self.unknown(output)
+        outputs = output if isinstance(output, list | tuple) else [output]
+        for tensor, each in zip(outputs, units if isinstance(units, list) else [units], strict=False):
+            if isinstance(tensor, Tensor) and each is not None:
+                tensor._units = flattened(each) if isinstance(each, Tensor) else each  # type: ignore[attr-defined]
+
+    def rule(self, func: Any) -> Rule:
+        if func.overloadpacket in RULES:
+            return RULES[func.overloadpacket]
+        if torch.Tag.pointwise in func.tags:
+            return ChannelTracer.pointwise
+        raise Untraceable(f'the channels of operator {func} are not known')
+
+    def unknown(self, output: Any) -> Any:
+        """Channels of their own for what an unknown operator makes."""
+        if isinstance(output, list | tuple):
+            return [self.unknown(each) for each in output]
+        if not isinstance(output, Tensor) or output.dim() < 2:
+            return None
+        dim = output.dim() - 1 if output.dim() == 3 else 1
+        shape = [1] * output.dim()
+        shape[dim] = -1
+        return self.new(output.shape[dim]).view(shape).expand(output.shape)
+
+    def ran(self, op: Op) -> None:
+        self.ops.setdefault(self.stack[-1] if self.stack else '', []).append(op)
+
+    def pointwise(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Any:
+        if func.overloadpacket is aten.mul and len(args) == 2 and isinstance(args[1], int | float) and args[1] == 0:
+            self.ran(Op('zero'))
+        found = [units for units in map(units_of, args) if units is not None]
+        pictures = [units for units in found if isinstance(units, Tensor)]
+        parameters = [units for units in found if isinstance(units, Parameter)]
+        if not pictures:
+            weights = [each for each in parameters if not each.mask] or parameters[:1]
+            if len({each.name for each in weights}) > 1:
+                raise Untraceable(f'{" and ".join(each.name for each in weights)} are combined to one weight')
+            return weights[0]
+        result = pictures[0].expand(output.shape)
+        for other in pictures[1:]:
+            other = other.expand(output.shape)
+            self.join(result, other)
+            if (result < 0).any():
+                result = torch.where(result < 0, other, result)
+        for parameter in parameters:
+            self.roles.setdefault(parameter.name, {})  # one number for all channels has none of its own
+            offset = output.dim() - len(parameter.units)
+            for dim, units in enumerate(parameter.units):
+                if len(units) > 1 and not is_constant(result, dim + offset):
+                    self.use(parameter, dim, OUT, self.along(result, dim + offset))
+        return result
+
+    # the result
+
+    def result(self, inputs: Tensor, output: Any) -> Channels:
+        while isinstance(output, list | tuple) and output:
+            output = output[0]
+        ids = units_of(output)
+        outputs = self.along(ids, -1) if isinstance(ids, Tensor) and ids.dim() else torch.zeros(0, dtype=torch.long)
+        number = self.numbers()
+        tensors = {}
+        for name, roles in self.roles.items():
+            dims = range(len(self.shapes[name]))
+            dilation, groups = self.convolutions.get(name, ((), 1))
+            units = {dim: _tensor(self.own[name][dim]) for dim in roles}
+            if name in self.reads:
+                units[1] = self.reads[name].view(groups, -1)
+            tensors[name] = Axes(
+                self.shapes[name],
+                tuple(roles.get(dim, NEITHER) for dim in dims),
+                tuple(number[units[dim].numpy()] if dim in roles else None for dim in dims),
+                tuple(tuple(sorted(self.bounds.get(name, {}).get(dim, ()))) for dim in dims),
+                dilation,
+                groups,
+            )
+        logits = number[outputs[outputs >= 0].numpy()]
+        return Channels(tensors, number[inputs.numpy()], logits, self.ops, self.scales, self.opaque, frozenset(self.keeps))
+
+    def numbers(self) -> np.ndarray:
+        """Unit -> channel; channels are numbered in the order of execution."""
+        left, right = np.concatenate([*self.joined, np.zeros((2, 0), np.int32)], 1)
+        known = (left >= 0) & (right >= 0) & (left != right)
+        left, right = left[known], right[known]
+        graph = coo_matrix((np.ones(len(left), bool), (left, right)), shape=(self.count, self.count))
+        number, label = connected_components(graph, directed=False)
+        order = [np.asarray(self.own[name][dim], np.int32) for name, roles in self.roles.items() for dim in roles]
+        seen = label[np.concatenate([*order, np.zeros(0, np.int32)])]
+        first = np.full(number, len(seen))
+        first[seen[::-1]] = np.arange(len(seen))[::-1]  # of several, the last assignment holds: the first place
+        rank = np.empty(number, int)
+        rank[np.argsort(first, kind='stable')] = np.arange(number)
+        return rank[label]
+
+
+def _pair(left: Tensor, right: Tensor) -> np.ndarray:
+    return np.array([left.numpy(), right.numpy()], np.int32)  # a copy: small tensors are large
+
+
+def _tensor(units: range) -> Tensor:
+    return torch.arange(units.start, units.stop, units.step)
+
+
+_SAME_SHAPE = frozenset({aten.relu, aten.add, aten.mul})
+
+_BATCH_NORMS = frozenset({aten.native_batch_norm, aten._native_batch_norm_legit_no_training})
+
+
+def _shape(args: tuple[Any, ...]) -> torch.Size:
+    shapes = [arg.shape for arg in args[:2] if isinstance(arg, Tensor)]
+    return shapes[0] if len(shapes) == 1 or shapes[0] == shapes[1] else torch.broadcast_shapes(*shapes)
+
+
+def units_of(value: Any) -> Any:
+    return getattr(value, '_units', None) if isinstance(value, Tensor) else None
+
+
+def is_constant(ids: Tensor, dim: int) -> bool:
+    return ids.size(dim) == 1 or ids.stride(dim) == 0 or bool((ids == ids.narrow(dim, 0, 1)).all())
+
+
+def flattened(ids: Tensor) -> Tensor:
+    """The same units, with every dimension along which they are constant expanded from one."""
+    shape = ids.shape
+    for dim in range(ids.dim()):
+        if ids.size(dim) > 1 and is_constant(ids, dim):
+            ids = ids.narrow(dim, 0, 1)
+    return ids.expand(shape)
+
+
+Rule = Callable[[ChannelTracer, Any, tuple[Any, ...], dict[str, Any], Any], Any]
+
+RULES: dict[Any, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    def register(rule: Rule) -> Rule:
+        for name in names:
+            packet = getattr(aten, name, None)
+            if packet is not None:
+                RULES[packet] = rule
+        return rule
+
+    return register

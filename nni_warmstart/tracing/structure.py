@@ -1,0 +1,214 @@
+"""Structure: what the mapper has to know of a supernet, without its weights and without the code that made it."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from ..errors import SupernetFileError, TransferError
+from ..nni_adapter import choices
+from ..nni_adapter.paths import every_path
+from .axes import IN, Axes, Channels, Op
+from .tracer import trace_channels
+
+_MOST = 2**24  # channels of a network in a file
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Channels, modules and choices of a network.
+
+    Attributes
+    ----------
+    channels
+        Which tensors share their channels, and what ran in each module.
+    kinds
+        Path of a module -> its kind (the name of its class, NNI's mixed ones by what they mix), in the order of definition.
+    sites
+        Path of a choice among modules -> its label and, by candidate, the name of the child.
+    values
+        Path of a module with choices among numbers (widths, kernels, depths, inputs) -> their labels.
+    """
+
+    channels: Channels
+    kinds: dict[str, str]
+    sites: dict[str, tuple[str, dict[str, str]]]
+    values: dict[str, list[str]]
+
+    @cached_property
+    def children(self) -> dict[str, list[str]]:
+        """Path -> names of the children, in the order of definition."""
+        return _by_parent(path for path in self.kinds if path)
+
+    @cached_property
+    def locals(self) -> dict[str, list[str]]:
+        """Path -> local names of the tensors that a module itself has."""
+        return _by_parent(self.channels.tensors)
+
+    @cached_property
+    def ops(self) -> dict[str, list[Op]]:
+        """Path -> everything that ran in it, children included."""
+        found: dict[str, list[Op]] = defaultdict(list)
+        for path, ops in self.channels.ops.items():
+            for ancestor in ancestors(path):
+                found[ancestor].extend(ops)
+        return found
+
+    @cached_property
+    def inside(self) -> dict[str, frozenset[str]]:
+        """Path -> names of the tensors in it, relative to it."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for name in self.channels.tensors:
+            for ancestor in ancestors(name.rpartition('.')[0]):
+                found[ancestor].add(name[len(ancestor) + 1 :] if ancestor else name)
+        return {path: frozenset(names) for path, names in found.items()}
+
+    @cached_property
+    def first(self) -> frozenset[str]:
+        """Paths of modules with a layer that reads the network's input."""
+        return frozenset(
+            path
+            for name, axes in self.channels.tensors.items()
+            for role, channels in zip(axes.roles, axes.channels, strict=True)
+            if role == IN and channels is not None and np.isin(channels, self.channels.inputs).any()
+            for path in ancestors(name.rpartition('.')[0])
+        )
+
+    def to_bytes(self) -> bytes:
+        """Compressed JSON."""
+        channels = self.channels
+        plain = {
+            'tensors': {
+                name: [axes.shape, axes.roles, [_runs(c) for c in axes.channels], axes.bounds, axes.dilation, axes.groups]
+                for name, axes in channels.tensors.items()
+            },
+            'inputs': _runs(channels.inputs),
+            'outputs': _runs(channels.outputs),
+            'ops': {path: [[o.kind, o.kernel, o.stride, o.dilation] for o in ops] for path, ops in channels.ops.items()},
+            'scales': channels.scales,
+            'opaque': channels.opaque,
+            'kinds': self.kinds,
+            'sites': self.sites,
+            'values': self.values,
+        }
+        return zlib.compress(json.dumps(plain, separators=(',', ':')).encode(), 9)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, origin: str = 'structure') -> Structure:
+        """Inverse of :meth:`to_bytes`; ``origin`` is named in errors."""
+        try:
+            plain = json.loads(zlib.decompress(data))
+            tensors = {name: _axes(*entry) for name, entry in plain['tensors'].items()}
+            channels = Channels(
+                tensors,
+                _array(plain['inputs']),
+                _array(plain['outputs']),
+                {path: [Op(*op) for op in ops] for path, ops in plain['ops'].items()},
+                plain['scales'],
+                plain['opaque'],
+            )
+            for axes in tensors.values():
+                sizes = [c.shape[-1] * len(c) if c.ndim == 2 else len(c) for c in axes.channels if c is not None]
+                if len(axes.roles) != len(axes.shape) or any(size < 1 for size in sizes):
+                    raise ValueError('channels that do not fit their tensors')
+            sites = {path: (label, dict(names)) for path, (label, names) in plain['sites'].items()}
+            return cls(channels, plain['kinds'], sites, plain['values'])
+        except (zlib.error, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+            raise SupernetFileError(f'{origin} has a structure that this version does not understand ({error}).') from error
+
+
+def structure_of(model: nn.Module, shape: tuple[int, ...]) -> Structure:
+    """Structure of a network, found by one run without data.
+
+    Parameters
+    ----------
+    model
+        A mutated model space, or any network.
+    shape
+        Of its input, batch first.
+
+    Raises
+    ------
+    TransferError
+        If it does not run on such an input, or a layer has no channels or may choose to have none; it is named.
+    """
+    for name, tensor in model.named_parameters():
+        if not tensor.numel():
+            raise TransferError(f'{name} has shape {tuple(tensor.shape)}: a layer without channels cannot be mapped.')
+    for path, widths in choices.widths(model).items():
+        if 0 in widths:
+            raise TransferError(f'{path} may choose a width of 0: a layer without channels cannot be mapped.')
+    alphas = {id(choice.alpha) for choice in choices.choices(model).values()}
+    skip = frozenset(name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in alphas)
+    with every_path(model):
+        channels = trace_channels(model, shape, skip)
+    kinds = {path: kind for path, module in model.named_modules() if (kind := choices.kind_of(module))}
+    sites, values = choices.sites(model)
+    return Structure(channels, kinds, sites, values)
+
+
+def guess_shape(model: nn.Module, pictures: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
+    """Shape of an input of ``model``: ``pictures`` (channels, side) where known, else what its first layer reads."""
+    layers = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    first = next((p for p in (*layers, *model.parameters()) if p.dim() in (2, 4)), None)
+    if first is None:
+        raise TransferError(f'{type(model).__name__} has no convolution and no linear layer; there is nothing to map.')
+    side = pictures[1] or 32
+    if first.dim() == 2 and not pictures[1]:
+        return (2, first.shape[1])
+    return (2, pictures[0] or first.shape[1], side, side)
+
+
+def _by_parent(names: Iterable[str]) -> dict[str, list[str]]:
+    """Dotted names by what stands before their last part."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        parent, _, local = name.rpartition('.')
+        groups[parent].append(local)
+    return groups
+
+
+def ancestors(path: str) -> list[str]:
+    """The path, its parent, and so on to the root ''."""
+    found = [path]
+    while path:
+        path = path.rpartition('.')[0]
+        found.append(path)
+    return found
+
+
+def _runs(channels: np.ndarray | None) -> Any:
+    """Plain form: None, the start of a run, or every number; two dimensions as a list of those."""
+    if channels is None:
+        return None
+    if channels.ndim == 2:
+        return [_runs(row) for row in channels]
+    if len(channels) and np.array_equal(channels, np.arange(channels[0], channels[0] + len(channels))):
+        return {'start': int(channels[0]), 'length': len(channels)}
+    return {'channels': channels.tolist()}
+
+
+def _array(plain: Any) -> np.ndarray:
+    if isinstance(plain, list):
+        return np.stack([_array(row) for row in plain])
+    if 'start' in plain:
+        if not 0 <= plain['start'] < _MOST or not 0 <= plain['length'] < _MOST:
+            raise ValueError(f'channels {plain}')
+        return np.arange(plain['start'], plain['start'] + plain['length'])
+    channels = np.array(plain['channels'], dtype=int)
+    if channels.ndim != 1 or (channels.size and not 0 <= channels.min() <= channels.max() < _MOST):
+        raise ValueError('channels out of their range')
+    return channels
+
+
+def _axes(shape: Any, roles: Any, channels: Any, bounds: Any, dilation: Any, groups: int) -> Axes:
+    arrays = tuple(None if each is None else _array(each) for each in channels)
+    return Axes(tuple(shape), tuple(roles), arrays, tuple(map(tuple, bounds)), tuple(dilation), groups)

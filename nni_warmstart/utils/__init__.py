@@ -1,0 +1,1 @@
+"""Files, random generators, metrics, plots: nothing of NNI."""

@@ -1,0 +1,76 @@
+"""Files written atomically, and values as JSON can hold them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+
+
+def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write ``data`` to a temporary name beside ``path`` and rename it, so that no reader sees half a file.
+
+    Raises
+    ------
+    OSError
+        Naming ``path``, which is as it was: the disk is full, say.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.part')
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files
+        os.replace(temporary, path)
+    except BaseException as error:
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def unwritable(folder: str | os.PathLike[str]) -> str | None:
+    """Make ``folder`` if need be; why it cannot be made or written, or None if all is well."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        return f'{folder} cannot be made: {error.strerror}.'
+    return None if os.access(folder, os.W_OK) else f'{folder} cannot be written; choose another.'
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON can hold it: numbers that are not finite (a diverged run has them) become None, keys text.
+
+    Raises
+    ------
+    ConfigError
+        If it holds anything but numbers, text, lists and mappings.
+    """
+    if getattr(value, 'ndim', None) == 0:  # a number of numpy or torch, neither of which is imported for it
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, int | str):
+        return value
+    kind = type(value).__name__
+    raise ConfigError(f'{str(value)[:60]!r} of type {kind} cannot be kept in a file; give numbers, text, lists or mappings.')
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically."""
+    write_atomic(path, (json.dumps(plain(value), indent=2, allow_nan=False) + '\n').encode())

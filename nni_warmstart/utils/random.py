@@ -1,0 +1,44 @@
+"""Random generators: their state as plain data, and code that leaves them as they were."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def quiet_randomness() -> Iterator[None]:
+    """Leave torch's global generator as it was: iterating a loader draws a worker seed from it."""
+    with torch.random.fork_rng(devices=[]):
+        yield
+
+
+def random_state(generators: list[torch.Generator]) -> dict[str, Any]:
+    """That of the global generators, on a GPU of the current one's, and of ``generators``."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    return {
+        'torch': torch.get_rng_state(),
+        'loaders': [generator.get_state() for generator in generators],
+        'cuda': [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
+        'python': random.getstate(),
+        'numpy': (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss),
+    }
+
+
+def set_random_state(state: dict[str, Any], generators: list[torch.Generator]) -> None:
+    """Inverse of :func:`random_state`."""
+    torch.set_rng_state(state['torch'].cpu())
+    for generator, value in zip(generators, state['loaders'], strict=False):
+        generator.set_state(value.cpu())
+    if torch.cuda.is_available() and state['cuda']:
+        device = torch.cuda.current_device() if len(state['cuda']) > 1 else 0  # once, all of a machine were kept
+        torch.cuda.set_rng_state(state['cuda'][device].cpu())
+    version, internal, gauss = state['python']
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, position, has_gauss, cached = state['numpy']
+    np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))

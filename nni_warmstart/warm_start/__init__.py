@@ -1,0 +1,1 @@
+"""What a target inherits from a source: weights, alphas, classifier."""

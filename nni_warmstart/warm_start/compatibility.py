@@ -1,0 +1,130 @@
+"""How much of a target a source has: the same space, a share of its weights, or nothing."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from nni.nas.nn.pytorch import ModelSpace
+from torch import Tensor, nn
+
+from ..errors import ConfigError, TransferError
+from ..mapping.correspondence import match_modules
+from ..nni_adapter.choices import choices, kind_of
+from ..nni_adapter.classifier import find_head
+from ..nni_adapter.model_spaces import describe, input_of, resolve
+from ..nni_adapter.mutation import first_names
+from ..nni_adapter.paths import best_path
+from ..supernets.supernet import Supernet
+from ..tracing.structure import Structure, guess_shape, structure_of
+from ..utils.random import quiet_randomness
+from .writer import head_tensors
+
+
+def body_of(target: nn.Module, head_name: str | None) -> dict[str, nn.Parameter]:
+    """The target's weights: no alphas, no classifier."""
+    alpha = {id(choice.alpha) for choice in choices(target).values()}
+    head = head_tensors(head_name)
+    return {name: p for name, p in target.named_parameters() if id(p) not in alpha and name not in head}
+
+
+def same_space(source: Supernet, target: nn.Module, head_name: str | None) -> bool:
+    """Whether the source has the target's weights and choices and no others, in the same shapes and order."""
+    state, (tensors, _) = source.state_dict(), first_names(target)
+    if not all(name in state and state[name].shape == p.shape for name, p in body_of(target, head_name).items()):
+        return False
+    if source.tensors.keys() - source.alphas.values() - tensors.keys() - {*head_tensors(head_name)}:
+        return False  # a deeper one, say
+    found = choices(target)
+    if any(source.candidates.get(label) != list(choice.candidates) for label, choice in found.items()):
+        return False
+    return not _reordered(source, target)
+
+
+def _reordered(source: Supernet, target: nn.Module) -> bool:
+    """Whether candidates that have numbers for names are of other kinds in the source, as far as it tells."""
+    if source.structure is None:
+        return False
+    kinds, sites = source.structure.kinds, source.structure.sites.items()
+    paths = [f'{path}.{child}' for path, (_, names) in sites for name, child in names.items() if name.isdigit()]
+    modules = dict(target.named_modules()) if paths else {}
+    return any(path in modules and kinds.get(path) not in (None, kind_of(modules[path])) for path in paths)
+
+
+def share_of_partners(source: Supernet, target: nn.Module, head_name: str | None, structure: Structure) -> float:
+    """Share of the target's weights (tensors) that have a partner in the source; ``structure`` is the target's."""
+    partners = match_modules(structure, source.traced()).tensors
+    body = body_of(target, head_name)
+    return sum(name in partners for name in body) / max(len(body), 1)
+
+
+def input_shape(target: nn.Module, pictures: Any, source: Supernet) -> tuple[int, ...]:
+    if isinstance(pictures, Tensor):
+        return (2, *pictures.shape[1:])
+    space = describe(target) if isinstance(target, ModelSpace) else {}
+    form = input_of(resolve(space['name']), space['arguments']) if 'name' in space else (0, source.pictures[1])
+    return guess_shape(target, form)
+
+
+def name_of_head(model: nn.Module, source: Supernet, pictures: Tensor | None = None) -> str | None:
+    """Name of the classifier, None where there is none: of several linear layers the one that gives the output for an input
+    like ``pictures`` or the source's, or, where the model takes no such, the one that was made last."""
+    try:
+        if sum(isinstance(module, nn.Linear) for module in model.modules()) > 1:
+            device = next(model.parameters()).device
+            with quiet_randomness(), best_path(model):
+                return find_head(model, torch.zeros(input_shape(model, pictures, source), device=device))
+    except (RuntimeError, TypeError, AttributeError, IndexError):
+        pass
+    except TransferError:
+        return None
+    try:
+        return find_head(model)
+    except TransferError:
+        return None
+
+
+def share_in_common(
+    sources: Sequence[Supernet],
+    target: nn.Module,
+    head: str = 'random',
+    untraceable: str = 'error',
+    pictures: Tensor | None = None,
+) -> list[float]:
+    """Share of the target's weights (tensors) that have a partner in each of ``sources``.
+
+    It is 0 for a source that lacks what the head needs, that diverged, or whose space cannot be mapped. Some ``pictures`` of
+    the target tell the shape of its input.
+    """
+    structure = functools.cache(lambda shape: structure_of(target, shape))
+    state = target.state_dict()
+
+    def share(source: Supernet) -> float:
+        if source.diverged:
+            return 0.0
+        head_name = name_of_head(target, source, pictures)
+        same = same_space(source, target, head_name)
+        if head == 'ot' and not (same and source.key in source.sketches):
+            return 0.0
+        mine = source.state_dict()
+        rows = [name for name in head_tensors(head_name) if name in state]
+        if head == 'copy' and not all(name in mine and len(mine[name]) == len(state[name]) for name in rows):
+            return 0.0
+        if same:
+            return 1.0
+        try:
+            theirs, mine = source.traced().channels, structure(input_shape(target, pictures, source))
+            if untraceable == 'error' and (theirs.opaque or mine.channels.opaque):
+                return 0.0
+            return share_of_partners(source, target, head_name, mine)
+        except (TransferError, ConfigError):  # of a space that this installation does not know
+            return 0.0
+
+    return [share(source) for source in sources]
+
+
+def is_same(source: Supernet, target: nn.Module, pictures: Tensor | None = None) -> bool:
+    """Whether the source is of the target's own space and shape, the classifier aside."""
+    return same_space(source, target, name_of_head(target, source, pictures))

@@ -1,0 +1,1 @@
+"""Ways to initialise the classifier of a warm supernet."""

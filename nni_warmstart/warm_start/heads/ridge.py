@@ -1,0 +1,108 @@
+"""A classifier by ridge regression on warm features."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ...data.labelled import has_classes
+from ...nni_adapter.classifier import features_of, find_head
+from .base import BOLDNESS, LinearHead, sharpness
+
+
+def ridge(features: Tensor, labels: Tensor, n_classes: int, *, bias: bool = True, boldness: float = BOLDNESS) -> LinearHead:
+    r"""Ridge regression onto one-hot classes, scaled to be a classifier's logits.
+
+    The penalty minimises the leave-one-out squared error, which ridge regression has in closed form,
+    :math:`(y_i - \hat y_i) / (1 - H_{ii})` with the hat matrix :math:`H`. Predictions lie near 0 and 1; as logits they
+    would be far too timid, so they are multiplied by ``boldness`` times the scale that minimises the cross-entropy of the
+    leave-one-out predictions.
+
+    Parameters
+    ----------
+    features
+        Inputs of the classifier, shape ``(n, d)``.
+    labels
+        Classes, shape ``(n,)``, int64.
+    n_classes
+        Rows of the classifier.
+    bias
+        Whether it has a bias; without one, features are not centred.
+    boldness
+        Share of the calibrated scale; 1 gives the logits of a calibrated classifier.
+
+    Returns
+    -------
+    LinearHead
+        dtype and device of ``features``; computed in float64.
+
+    References
+    ----------
+    Hoerl & Kennard, *Ridge Regression*, Technometrics 12(1), 1970; Allen, *The Relationship between Variable Selection
+    and Data Augmentation and a Method for Prediction*, Technometrics 16(1), 1974 (the leave-one-out formula).
+    """
+    return ridge_and_left_out(features, labels, n_classes, bias, boldness)[0]
+
+
+def ridge_and_left_out(
+    features: Tensor, labels: Tensor, n_classes: int, bias: bool, boldness: float
+) -> tuple[LinearHead, Tensor]:
+    """The classifier, and what the regression predicts for each sample when that is left out of it."""
+    x = features.double()
+    y = torch.nn.functional.one_hot(labels, n_classes).double()
+    mean_x = x.mean(0) if bias else torch.zeros_like(x[0])
+    mean_y = y.mean(0) if bias else torch.zeros_like(y[0])
+    u, s, v = torch.linalg.svd(x - mean_x, full_matrices=False)
+    target = u.T @ (y - mean_y)
+    scale_of_penalty = (s**2).mean().clamp_min(1e-12)
+    best: tuple[float, Tensor, Tensor] | None = None
+    for exponent in range(-6, 3):
+        penalty = scale_of_penalty * 10.0**exponent
+        shrink = s**2 / (s**2 + penalty)
+        leverage = (u**2 * shrink).sum(1) + (1 / len(x) if bias else 0)
+        fitted = mean_y + u @ (shrink[:, None] * target)
+        left_out = y - (y - fitted) / (1 - leverage).clamp_min(1e-6)[:, None]
+        error = ((y - left_out) ** 2).sum().item()
+        if best is None or error < best[0]:
+            best = (error, v.T @ ((shrink / s.clamp_min(1e-12))[:, None] * target), left_out)
+    assert best is not None
+    _, weight, left_out = best
+    scale = boldness * sharpness(left_out, labels)
+    intercept = mean_y - mean_x @ weight
+    return LinearHead((scale * weight.T).to(features.dtype), (scale * intercept).to(features.dtype)), left_out
+
+
+def blend_ridge_head(
+    model: nn.Module, batches: Iterable[tuple[Any, Tensor]], device: torch.device | str, share: float
+) -> None:
+    """Move the classifier to the calibrated :func:`ridge` one of these pictures, by ``share`` of the way.
+
+    By less where it makes fewer mistakes on them than the ridge regression does on those that are left out of it: features
+    that know the pictures by heart fit a poor classifier. Left as it is where labels are no classes, or features not finite.
+
+    Raises
+    ------
+    TransferError
+        If the model has no classifier.
+    """
+    others = iter(batches)
+    first = next(others)
+    if not has_classes([first]):
+        return
+    name = find_head(model, first[0].to(device))
+    head = cast(nn.Linear, model.get_submodule(name))
+    features, labels = features_of(model, name, itertools.chain([first], others), device)
+    if not torch.isfinite(features).all():
+        return
+    labels = labels.long()
+    with torch.no_grad():
+        new, left_out = ridge_and_left_out(features, labels, head.out_features, bias=head.bias is not None, boldness=1.0)
+        mistakes, without = (int((logits.argmax(1) != labels).sum()) for logits in (head(features), left_out))
+        share *= min(1.0, mistakes / max(1, without))
+        head.weight.lerp_(new.weight.to(head.weight), share)
+        if head.bias is not None:
+            head.bias.lerp_(new.bias.to(head.bias), share)

@@ -1,0 +1,197 @@
+"""TransferReport: where every tensor of a warm supernet came from."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+INHERITED = frozenset(
+    {'copied', 'widened', 'merged', 'kernel-resized', 'op-mapped', 'block-mapped', 'identity', 'fused'}
+    | {'fitted', 'transported', 're-estimated'}
+)
+"""Ways of getting a tensor that use the source (its values, its features, or its activations)."""
+
+
+@dataclass(frozen=True)
+class TensorOrigin:
+    """How one target tensor was obtained.
+
+    Attributes
+    ----------
+    target
+        Its name in the target supernet.
+    how
+        'copied', 'widened', 'merged' (narrower), 'kernel-resized', 'op-mapped' (from another candidate), 'block-mapped'
+        (from a block at another depth), 'identity' (an added block or kernel that hands on its input), 'fused' (an average
+        of several sources); all of these shrunk and perturbed where ``keep < 1``. 'fitted' (a closed-form head on the
+        source's features), 'transported' (a head from the source's class weights), 're-estimated' (batch-norm statistics),
+        'fresh'.
+    source
+        Name of the source tensor, or None; of several sources, the names that differ.
+    numel
+        Its size.
+    parameter
+        Whether it is a parameter (rather than a buffer).
+    by
+        The couplings in words, such as 'out 8 -> 16, in 8 -> 16', or why a tensor of the body is fresh; '' for none.
+    cell
+        Path of the cell or block that it is part of.
+    op
+        Candidate op that it is part of; '' for none.
+    """
+
+    target: str
+    how: str
+    source: str | None
+    numel: int
+    parameter: bool
+    by: str = ''
+    cell: str = ''
+    op: str = ''
+
+
+@dataclass(frozen=True)
+class TransferReport:
+    """What a warm start inherited. Prints as a table.
+
+    Attributes
+    ----------
+    source
+        Name of the source supernet.
+    origins
+        One entry per target tensor (shared tensors once).
+    head
+        How the classifier was initialised.
+    zero_shot_accuracy
+        Accuracy before any training, on the validation data where given, else on the data of the head; None without data.
+    seconds
+        Wall-clock by step: 'mapping', 'batch_norm', 'head', 'probe', and 'choosing' where the source was chosen.
+    ranking
+        Where the source was chosen: (name, distance or, for 'auto', error rate) of every candidate, the best first.
+    rule
+        By what it was chosen: 'nearest', 'fused' or 'auto'; '' where it was named.
+    blocks
+        Where the sequences of blocks differ: target block -> source block.
+    choices
+        Label of a choice -> target candidate -> source candidate; candidates without a partner are missing.
+    candidates
+        Label of a choice -> all candidates of the target, and of the source.
+    couplings
+        Source tensor -> coupling of the channel space that it is the first to have, shape ``(n_source, n_target)``; empty
+        where the spaces are the same. Of several sources: 'source: tensor'.
+    """
+
+    source: str
+    origins: tuple[TensorOrigin, ...]
+    head: str
+    zero_shot_accuracy: float | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    ranking: tuple[tuple[str, float], ...] = ()
+    rule: str = ''
+    blocks: dict[str, str] = field(repr=False, default_factory=dict)
+    choices: dict[str, dict[str, str]] = field(repr=False, default_factory=dict)
+    candidates: dict[str, tuple[list[str], list[str]]] = field(repr=False, default_factory=dict)
+    couplings: dict[str, Tensor] = field(repr=False, default_factory=dict)
+
+    @property
+    def share_inherited(self) -> float:
+        """Share of the parameters (numbers, alphas included) that come from the source."""
+        total = sum(origin.numel for origin in self.origins if origin.parameter)
+        return sum(o.numel for o in self.origins if o.parameter and o.how in INHERITED) / max(total, 1)
+
+    @property
+    def chosen(self) -> str:
+        """How the source was chosen, in words; '' where it was named."""
+        if not self.ranking:
+            return ''
+        if self.rule == 'auto':
+            return f'the best of {len(self.ranking)} that were tried'
+        number = len(self.source.split(' + '))
+        return f'the {"" if number == 1 else f"{number} "}nearest of {len(self.ranking)}'
+
+    @property
+    def total_seconds(self) -> float:
+        """Wall-clock of the whole warm start."""
+        return sum(self.seconds.values())
+
+    def rows(self) -> list[tuple[str, str, int, int]]:
+        """Summary by cell or block: (its path, how, tensors, numbers)."""
+        groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for origin in self.origins:
+            groups[origin.cell, origin.how].append(origin.numel)
+        return [(cell, how, len(sizes), sum(sizes)) for (cell, how), sizes in groups.items()]
+
+    def shares(self, by: str = 'cell') -> dict[str, float]:
+        """Share of the parameters that come from the source, by 'cell' (or block) or by candidate 'op'."""
+        total: dict[str, int] = defaultdict(int)
+        inherited: dict[str, int] = defaultdict(int)
+        for origin in self.origins:
+            group = origin.cell if by == 'cell' else origin.op
+            if origin.parameter and group:
+                total[group] += origin.numel
+                inherited[group] += origin.numel if origin.how in INHERITED else 0
+        return {group: inherited[group] / max(total[group], 1) for group in total}
+
+    def to_text(self, *, every_tensor: bool = False) -> str:
+        """The table as text, by cell (or block) or with one line per tensor."""
+        if every_tensor:
+            header = ('tensor', 'how', 'from', 'by', 'numbers')
+            body = [(o.target, o.how, o.source or '-', o.by or '-', f'{o.numel:,}') for o in self.origins]
+        else:
+            share = self.shares()
+            header = ('cell', 'inherited', 'how', 'tensors', 'numbers')
+            body = [(c, f'{share.get(c, 0):.0%}', how, str(count), f'{size:,}') for c, how, count, size in self.rows()]
+        lines = [header, *body]
+        widths = [max(len(line[column]) for line in lines) for column in range(5)]
+        text = ['  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+        text.insert(1, '  '.join('-' * width for width in widths))
+        return '\n'.join([self.summary(), *text])
+
+    def summary(self) -> str:
+        """One line."""
+        accuracy = '' if self.zero_shot_accuracy is None else f', accuracy before training {self.zero_shot_accuracy:.3f}'
+        chosen = f', {self.chosen}' if self.chosen else ''
+        return (
+            f'warm start from {self.source!r}{chosen}: {self.share_inherited:.1%} of the parameters inherited, '
+            f'head {self.head!r}{accuracy}, {self.total_seconds:.2f} s'
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            'source': self.source,
+            'head': self.head,
+            'share_inherited': self.share_inherited,
+            'zero_shot_accuracy': self.zero_shot_accuracy,
+            'seconds': self.seconds,
+            'ranking': [list(entry) for entry in self.ranking],
+            'chosen': self.chosen,
+            'blocks': self.blocks,
+            'choices': self.choices,
+            'cells': [list(row) for row in self.rows()],
+            'share_by_cell': self.shares(),
+            'share_by_op': self.shares('op'),
+            'tensors': [[o.target, o.how, o.source, o.numel, o.by] for o in self.origins],
+        }
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draw the mapping as a PNG: source cells against target cells, and the ops of every choice that differs."""
+        from ..utils import plots  # matplotlib takes long to import
+
+        cells: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        sizes: dict[str, int] = defaultdict(int)
+        for origin in self.origins:
+            if origin.parameter:
+                sizes[origin.cell] += origin.numel
+                if origin.source and origin.how in INHERITED:
+                    depth = origin.cell.count('.') + 1
+                    cells['.'.join(origin.source.split('.')[:depth])][origin.cell] += origin.numel
+        shares = {theirs: {mine: n / sizes[mine] for mine, n in row.items()} for theirs, row in cells.items()}
+        plots.mapping(path, shares, list(sizes), self.choices, self.candidates, self.summary())
+
+    def __str__(self) -> str:
+        return self.to_text()

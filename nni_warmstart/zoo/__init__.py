@@ -1,0 +1,1 @@
+"""Supernets that are kept, ranked and chosen."""

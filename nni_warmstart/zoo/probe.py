@@ -1,0 +1,102 @@
+"""Trying sources out: each is mapped onto the target and trained for a few steps; the worse half drops out, and so forth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..nni_adapter.choices import arch_parameters
+from ..nni_adapter.paths import best_path
+from ..supernets.supernet import Supernet
+from ..utils.metrics import accuracy_on, among_own
+from ..warm_start.transfer import transfer
+
+Labelled = tuple[Tensor, Tensor]
+
+STEPS = 4
+"""Of the first round; every further one has twice as many."""
+
+
+class Probe:
+    """A source mapped onto a target, on its way through successive halving.
+
+    Jamieson & Talwalkar, *Non-stochastic Best Arm Identification and Hyperparameter Optimization*, AISTATS 2016.
+
+    Parameters
+    ----------
+    name
+        Of the source or sources.
+    sources
+        As :func:`~nni_warmstart.transfer` takes them.
+    model
+        The mutated target, changed in place.
+    train, val
+        Pictures and classes to train on, and batches of others to measure on.
+    seed
+        Of the batches.
+    **settings
+        Of :func:`~nni_warmstart.transfer`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sources: Supernet | Sequence[tuple[Supernet, float]],
+        model: nn.Module,
+        train: Labelled,
+        val: Sequence[Labelled],
+        seed: int,
+        **settings: Any,
+    ) -> None:
+        start = time.perf_counter()
+        self.name, self.rounds = name, 0
+        self.model, self.train_data, self.val_data = model, train, val
+        self.heads = settings.get('heads')
+        report = transfer(sources, model, data=train, val_data=val, seed=seed, **settings)
+        model.to(settings.get('device', 'cpu'))
+        self.error = 1 - (report.zero_shot_accuracy or 0.0)  # before any training
+        self.generator = torch.Generator().manual_seed(seed)
+        self.seconds = time.perf_counter() - start
+
+    @property
+    def key(self) -> tuple[int, float]:
+        """Smaller is better: who went further, then who errs less."""
+        return -self.rounds, self.error
+
+    def train(self, steps: int) -> None:
+        """Train the weights for some steps, and measure the error rate again."""
+        start = time.perf_counter()
+        x, y = self.train_data
+        alphas = {id(alpha) for alpha in arch_parameters(self.model)}
+        weights = [parameter for parameter in self.model.parameters() if id(parameter) not in alphas]
+        device = weights[0].device
+        optimizer = torch.optim.SGD(weights, lr=0.02, momentum=0.9)
+        with best_path(self.model):
+            self.model.train()
+            for _ in range(steps):
+                batch = torch.randint(len(x), (min(64, len(x)),), generator=self.generator)
+                optimizer.zero_grad()
+                logits = self.model(x[batch].to(device))
+                if self.heads is not None:
+                    logits = among_own(logits, y[batch], self.heads)
+                F.cross_entropy(logits, y[batch].to(device)).backward()
+                optimizer.step()
+            self.error = 1 - accuracy_on(self.model, self.val_data, device, self.heads)
+        self.rounds += 1
+        self.seconds += time.perf_counter() - start
+
+
+def successive_halving(probes: Sequence[Probe], steps: int = STEPS) -> list[Probe]:
+    """Train them, the better half further, until one is left; the best first."""
+    running = list(probes)
+    while len(running) > 1:
+        for probe in running:
+            probe.train(steps)
+        running = sorted(running, key=lambda probe: probe.error)[: -(-len(running) // 2)]
+        steps *= 2
+    return sorted(probes, key=lambda probe: probe.key)

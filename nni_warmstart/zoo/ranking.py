@@ -1,0 +1,278 @@
+"""Ways to rank candidate sources for a new dataset, and the controls that a good one has to beat."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..data.splits import stratified_split
+from ..distance.embeddings import pictures_of
+from ..distance.logme import logme
+from ..distance.otdd import dataset_distance
+from ..distance.sketch import DatasetSketch
+from ..errors import REFUSALS, DataError, WarmStartError, ZooError
+from ..nni_adapter.model_spaces import create
+from ..nni_adapter.mutation import mutate
+from ..supernets.supernet import Supernet
+from ..utils.random import quiet_randomness
+from .probe import STEPS, Labelled, Probe, successive_halving
+
+_logger = logging.getLogger(__name__)
+
+EMBEDDING = 'random_conv'
+"""Embedding in which datasets are compared unless another is asked for."""
+
+
+class Ranked(NamedTuple):
+    """One candidate source.
+
+    Attributes
+    ----------
+    name
+        Name of the entry.
+    distance
+        Smaller is better: a dataset distance, or minus a score (LogME), or an error rate plus the rounds it was behind
+        (probe), or a random number.
+    seconds
+        Wall-clock spent on this candidate.
+    """
+
+    name: str
+    distance: float
+    seconds: float
+
+
+def inverse_square_weights(distances: Sequence[float]) -> list[float]:
+    """Weights of sources for a fusion: inverse squares of their distances, summing to one (Shepard, *ACM* 1968)."""
+    inverse = [1 / max(distance, 1e-6) ** 2 for distance in distances]
+    return [value / sum(inverse) for value in inverse]
+
+
+def rank(
+    candidates: Sequence[Supernet],
+    dataset: Any,
+    *,
+    by: str = 'otdd',
+    embedding: str = EMBEDDING,
+    seed: int = 0,
+    make_target: Callable[[Supernet, int], nn.Module] | None = None,
+) -> list[Ranked]:
+    """Candidates in the order of their promise for a dataset, the best first.
+
+    Parameters
+    ----------
+    candidates
+        Supernets, with the sketches of their data.
+    dataset
+        A :class:`~nni_warmstart.DatasetSketch` (enough for 'otdd', 'sliced', 'static' and 'random'), or a labelled
+        dataset as :meth:`DatasetSketch.from_dataset` takes it.
+    by
+        A key of :data:`RANKINGS`.
+    embedding
+        In which sketches are compared; that of ``dataset`` if it is a sketch.
+    seed
+        Of everything random.
+    make_target
+        For 'probe': a fresh, mutated model space for a candidate and a number of classes; the candidate's own space when
+        None.
+
+    Raises
+    ------
+    ZooError
+        If there are no candidates, ``by`` is unknown, or none can be ranked.
+    DataError
+        If the ranking needs pictures and has a sketch only.
+    """
+    if by not in RANKINGS:
+        raise ZooError(f'ranking by {by!r} is unknown; choose one of {", ".join(RANKINGS)}.')
+    if not candidates:
+        raise ZooError('there is nothing to rank: the zoo has no readable entry.')
+    if by in ('logme', 'probe') and isinstance(dataset, DatasetSketch):
+        raise DataError(f'ranking by {by!r} runs the candidates on pictures, and a sketch has none; pass the dataset.')
+    if isinstance(dataset, DatasetSketch):
+        embedding = dataset.embedding
+    with quiet_randomness():
+        ranked = RANKINGS[by](candidates, dataset, embedding=embedding, seed=seed, make_target=make_target or own_space)
+    return sorted(ranked, key=lambda entry: (entry.distance, entry.name))
+
+
+def own_space(candidate: Supernet, num_classes: int) -> nn.Module:
+    """A fresh supernet of a candidate's own space for another number of classes."""
+    if 'name' not in candidate.space:
+        raise ZooError(
+            f'supernet {candidate.name!r} was trained on {candidate.space.get("class")}, which a file cannot choose to run; '
+            'rank by otdd, or search with that space.'
+        )
+    space = create(candidate.space['name'], candidate.space['arguments'], num_classes)
+    return mutate(space, candidate.strategy)
+
+
+def sketched(candidates: Iterable[Supernet], embedding: str) -> list[Supernet]:
+    """Those with a sketch in this embedding; others are left out with a warning.
+
+    Raises
+    ------
+    ZooError
+        If none has one.
+    """
+    candidates = list(candidates)
+    found = [each for each in candidates if embedding in each.sketches]
+    missing = [each.name for each in candidates if embedding not in each.sketches]
+    if not found:
+        raise ZooError(
+            f'no entry has a sketch in the embedding {embedding!r} ({", ".join(missing)}); pretrain again, or rank by logme '
+            'or probe.'
+        )
+    if missing:
+        _logger.warning('Entries without a sketch in the embedding %r are not ranked: %s', embedding, ', '.join(missing))
+    return found
+
+
+def _by_distance(method: str) -> Callable[..., list[Ranked]]:
+    def ranking(candidates: Sequence[Supernet], dataset: Any, *, embedding: str, **_: Any) -> list[Ranked]:
+        target = sketch_like(dataset, embedding)
+        found = {each.name: each.sketches[target.embedding] for each in sketched(candidates, target.embedding)}
+        return [
+            _timed(name, lambda s: dataset_distance(s, target, method=method).value, sketch)
+            for name, sketch in found.items()
+        ]
+
+    return ranking
+
+
+def sketch_like(dataset: Any, embedding: str) -> DatasetSketch:
+    """A target's sketch, as compact as those of the candidates: like is compared with like.
+
+    Features are their own embedding, whatever is asked for.
+    """
+    sketch = dataset if isinstance(dataset, DatasetSketch) else DatasetSketch.from_dataset(dataset, embedding=embedding)
+    return sketch.compact()
+
+
+def pairwise(candidates: Sequence[Supernet], dataset: Any, *, embedding: str = EMBEDDING) -> tuple[list[str], Tensor]:
+    """Distances between the data of all candidates and a dataset.
+
+    Returns
+    -------
+    names
+        Of the candidates, the dataset's last.
+    distances
+        Shape ``(n + 1, n + 1)``, float64.
+    """
+    target = sketch_like(dataset, embedding)
+    sketches = {each.name: each.sketches[target.embedding] for each in sketched(candidates, target.embedding)}
+    return [*sketches, target.name], _distances([*sketches.values(), target])
+
+
+def _distances(sketches: Sequence[DatasetSketch]) -> Tensor:
+    """Distances between all pairs, each computed once, shape ``(n, n)``."""
+    distances = torch.zeros(len(sketches), len(sketches), dtype=torch.float64)
+    for i, a in enumerate(sketches):
+        for j in range(i):
+            distances[i, j] = distances[j, i] = dataset_distance(a, sketches[j]).value
+    return distances
+
+
+def _static(candidates: Sequence[Supernet], dataset: Any, *, embedding: str, **_: Any) -> list[Ranked]:
+    """Mean distance to the other entries: a ranking that does not look at the target."""
+    start = time.perf_counter()
+    found = sketched(candidates, embedding)
+    means = _distances([each.sketches[embedding] for each in found]).sum(1) / max(len(found) - 1, 1)
+    seconds = (time.perf_counter() - start) / len(found)
+    return [Ranked(each.name, float(value), seconds) for each, value in zip(found, means, strict=True)]
+
+
+def _random(candidates: Sequence[Supernet], dataset: Any, *, seed: int, **_: Any) -> list[Ranked]:
+    values = torch.rand(len(candidates), generator=torch.Generator().manual_seed(seed)).tolist()
+    return [Ranked(each.name, value, 0.0) for each, value in zip(candidates, values, strict=True)]
+
+
+def _logme(candidates: Sequence[Supernet], dataset: Any, **_: Any) -> list[Ranked]:
+    """Evidence of the labels given each candidate's features."""
+    data = functools.cache(lambda channels, side: pictures_of(dataset, channels, side))
+
+    def score(candidate: Supernet) -> float:
+        x, y = data(*candidate.pictures)
+        return -logme(candidate.features().function(x), y)
+
+    return _those_that_run(candidates, lambda each: _timed(each.name, score, each))
+
+
+def _those_that_run(candidates: Sequence[Supernet], function: Callable[[Supernet], Any]) -> list[Any]:
+    """Results of ``function``; a candidate that cannot be run on these pictures is left out with a warning.
+
+    Raises
+    ------
+    ZooError
+        If none can.
+    """
+    results = []
+    for candidate in candidates:
+        try:
+            result = function(candidate)
+        except (WarmStartError, *REFUSALS) as error:  # of torch, from weights that diverged, or of a user's model
+            _logger.warning('Entry %s is not ranked: %s', candidate.name, error)
+            continue
+        if isinstance(result, Ranked) and not math.isfinite(result.distance):
+            _logger.warning('Entry %s is not ranked: its score is %s.', candidate.name, result.distance)
+            continue
+        results.append(result)
+    if not results:
+        raise ZooError('no entry can be run on these pictures; the warnings above say why. Rank by otdd instead.')
+    return results
+
+
+def _probe(
+    candidates: Sequence[Supernet],
+    dataset: Any,
+    *,
+    seed: int,
+    make_target: Callable[[Supernet, int], nn.Module],
+    steps: int = STEPS,
+    **_: Any,
+) -> list[Ranked]:
+    """Error rate after mapping and some steps of training; the better half goes on with twice as many, and so forth.
+
+    Whoever was left behind has as many added to its error rate as rounds that the last ones went further.
+    """
+    data = functools.cache(lambda channels, side: _halves(dataset, channels, side, seed))
+
+    def probe(candidate: Supernet) -> Probe:
+        train, val = data(*candidate.pictures)
+        torch.manual_seed(seed)
+        model = make_target(candidate, int(train[1].max()) + 1)
+        return Probe(candidate.name, candidate, model, train, val, seed)
+
+    probes = successive_halving(_those_that_run(candidates, probe), steps)
+    return [Ranked(probe.name, probes[0].rounds - probe.rounds + probe.error, probe.seconds) for probe in probes]
+
+
+def _halves(dataset: Any, channels: int, side: int, seed: int) -> tuple[Labelled, list[Labelled]]:
+    """Pictures and classes to train on, and batches of others to measure on."""
+    x, y = pictures_of(dataset, channels, side)
+    held_out, kept = stratified_split(y, 0.5, seed)
+    return (x[kept], y[kept]), list(zip(x[held_out].split(256), y[held_out].split(256), strict=True))
+
+
+def _timed(name: str, function: Callable[[Any], float], argument: Any) -> Ranked:
+    start = time.perf_counter()
+    value = function(argument)
+    return Ranked(name, value, time.perf_counter() - start)
+
+
+RANKINGS: dict[str, Callable[..., list[Ranked]]] = {
+    'otdd': _by_distance('gaussian'),
+    'sliced': _by_distance('sliced'),
+    'logme': _logme,
+    'probe': _probe,
+    'static': _static,
+    'random': _random,
+}
+"""Rankings by name; 'static' and 'random' are controls that ignore the target."""

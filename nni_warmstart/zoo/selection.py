@@ -1,0 +1,210 @@
+"""Which supernets a warm start takes: what ``source=`` stands for."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..data.labelled import first_batches
+from ..errors import DataError, TransferError, WarmStartError, ZooError
+from ..supernets.supernet import Supernet
+from ..warm_start.compatibility import is_same, share_in_common
+from .probe import Probe
+from .ranking import EMBEDDING, Ranked, inverse_square_weights, rank
+from .zoo import SupernetZoo, open_zoo, resolve_source
+
+_logger = logging.getLogger(__name__)
+
+Source = Supernet | str | os.PathLike[str]
+
+Weighted = list[tuple[Supernet, float]]
+
+FUSED = 2
+"""Supernets that 'fused' takes."""
+
+PROBED = 512
+"""Pictures of either half that 'auto' looks at."""
+
+
+@dataclass(frozen=True)
+class SourceSelector:
+    """Finds the sources of one warm start.
+
+    Attributes
+    ----------
+    zoo
+        Where names are looked up.
+    target
+        The mutated model space.
+    loader
+        Gives the loader of a half, 'train' or 'val'.
+    settings
+        Of :func:`~nni_warmstart.transfer`.
+    """
+
+    zoo: SupernetZoo | str | os.PathLike[str] | None
+    target: nn.Module
+    loader: Callable[[str], Any]
+    settings: dict[str, Any]
+
+    def choose(self, source: Source | Sequence[Source]) -> tuple[Weighted, list[Ranked]]:
+        """Supernets with their weights, and the candidates that they were chosen from, the best first.
+
+        Raises
+        ------
+        ZooError
+            If there is no such source, or none that fits.
+        """
+        if isinstance(source, str) and source in self.by_rule:
+            try:
+                return self.by_rule[source](self)
+            except ZooError as error:
+                raise ZooError(f'source {source!r}: {error}') from error
+        if not isinstance(source, list | tuple):
+            return [(resolve_source(cast(Any, source), self.zoo), 1.0)], []
+        if not source:
+            raise ZooError('source is an empty list; name at least one supernet.')
+        return self._weighted([each for item in source for each, _ in self.choose(item)[0]]), []
+
+    def nearest(self) -> tuple[Weighted, list[Ranked]]:
+        """The one whose data are nearest by optimal transport."""
+        return self._nearest(1)
+
+    def fused(self) -> tuple[Weighted, list[Ranked]]:
+        """The nearest ones."""
+        return self._nearest(FUSED)
+
+    def joint(self) -> tuple[Weighted, list[Ranked]]:
+        """The one trained on most datasets, of the target's own shape if there is one."""
+        found = [each for each in self.candidates.values() if len(each.history.get('datasets', ())) > 1]
+        if not found:
+            raise ZooError(
+                f'zoo {open_zoo(self.zoo).root} has no supernet of several datasets that fits this model space; '
+                'make one with `nni-warmstart pretrain`.'
+            )
+        best = max(
+            found, key=lambda each: (is_same(each, self.target, self._some), len(each.history['datasets']), each.name)
+        )
+        return [(best, 1.0)], []
+
+    def auto(self) -> tuple[Weighted, list[Ranked]]:
+        """The joint one, unless the nearest errs clearly less, or both nearest fused clearly less than that.
+
+        Errors are those before any training: a few steps of it say less than more pictures do (benchmarks/NOTES.md).
+        "Clearly" is by more than a standard error, as in Breiman et al., *Classification and Regression Trees*, 1984,
+        section 3.4. Fusing takes longest, and has hardly a chance where the nearest alone has lost.
+        """
+        found: dict[str, Weighted] = {}
+        trouble: WarmStartError | None = None
+        for rule in ('joint', 'nearest'):
+            try:
+                found[rule] = self.by_rule[rule](self)[0]
+            except (ZooError, DataError) as error:  # it has no joint one, or the nearest cannot be found
+                trouble = error
+        if trouble is not None and not found:
+            raise trouble
+        if len({sources[0][0].name for sources in found.values()}) < len(found):
+            del found['joint']  # it is the nearest
+        may_fuse = 'nearest' in found and len(self._ranking) > 1
+        if len(found) == 1 and not may_fuse:
+            return next(iter(found.values())), []
+        tried: dict[str, Probe] = {}
+        for rule, sources in found.items():
+            self._try(rule, sources, tried, last=rule == list(found)[-1])
+        if may_fuse and self._best(tried) == 'nearest':
+            found['fused'] = self.fused()[0]
+            self._try('fused', found['fused'], tried)
+        best = self._best(tried)
+        order = sorted(tried, key=lambda rule: (rule != best, tried[rule].error))
+        return found[best], [Ranked(tried[rule].name, tried[rule].error, tried[rule].seconds) for rule in order]
+
+    def _try(self, rule: str, sources: Weighted, tried: dict[str, Probe], *, last: bool = False) -> None:
+        """Add what they make of the target; what cannot be mapped must not stop the others."""
+        try:
+            tried[rule] = self._probe(sources)
+        except TransferError as failure:
+            if last and not tried:
+                raise
+            _logger.warning('%s is left out: %s', _names(sources), failure)
+
+    def _probe(self, sources: Weighted) -> Probe:
+        halves = self._halves['train'], [self._halves['val']]
+        return Probe(_names(sources), sources, copy.deepcopy(self.target), *halves, **self.settings)
+
+    def _best(self, tried: dict[str, Probe]) -> str:
+        """The first that is within a standard error of the best."""
+        least = min(probe.error for probe in tried.values())
+        most = least + math.sqrt(least * (1 - least) / len(self._halves['val'][1]))
+        return next(rule for rule, probe in tried.items() if probe.error <= most)
+
+    by_rule: ClassVar = {'nearest': nearest, 'fused': fused, 'joint': joint, 'auto': auto}
+
+    def _nearest(self, number: int) -> tuple[Weighted, list[Ranked]]:
+        chosen = self._ranking[:number]
+        weights = inverse_square_weights([each.distance for each in chosen])
+        return [(self.candidates[each.name], w) for each, w in zip(chosen, weights, strict=True)], self._ranking
+
+    @functools.cached_property
+    def candidates(self) -> dict[str, Supernet]:
+        """The zoo's entries that fit the target best: those of its own space, if there are any, and of several that were
+        trained on the same data those of its own shape."""
+        zoo = open_zoo(self.zoo)
+        entries = list(zoo.entries())
+        untraceable = self.settings.get('untraceable', 'error')
+        shares = share_in_common(entries, self.target, self.settings['head'], untraceable, self._some)
+        least = max(0.5, 0.9 * max(shares, default=0.0))
+        fitting = [entry for entry, share in zip(entries, shares, strict=True) if share >= least]
+        own = {entry.name: _data_of(entry) for entry in fitting if is_same(entry, self.target, self._some)}
+        known = set(own.values()) - {frozenset()}
+        found = {entry.name: entry for entry in fitting if entry.name in own or _data_of(entry) not in known}
+        if not found:
+            raise ZooError(
+                f'zoo {zoo.root} has no entry that fits this model space with head {self.settings["head"]!r}; it has '
+                f'{", ".join(zoo.names()) or "none"}. Pretrain one on a similar space.'
+            )
+        return found
+
+    @functools.cached_property
+    def _some(self) -> Tensor:
+        """A batch of the target's pictures."""
+        return first_batches(self.loader('train'), 1)[0][0]
+
+    @functools.cached_property
+    def _ranking(self) -> list[Ranked]:
+        return rank(list(self.candidates.values()), self.loader('train'))
+
+    @functools.cached_property
+    def _halves(self) -> dict[str, tuple[Tensor, Tensor]]:
+        batches = {part: first_batches(self.loader(part), PROBED) for part in ('train', 'val')}
+        return {part: (torch.cat([x for x, _ in some]), torch.cat([y for _, y in some])) for part, some in batches.items()}
+
+    def _weighted(self, found: list[Supernet]) -> Weighted:
+        """By distance where all, and the target's data, can be sketched, else equally."""
+        equally = [(each, 1 / len(found)) for each in found]
+        if len(found) == 1 or not all(EMBEDDING in each.sketches for each in found):
+            return equally
+        numbered = {f'{index}': each.renamed(f'{index}') for index, each in enumerate(found)}
+        try:
+            distances = {each.name: each.distance for each in rank(list(numbered.values()), self.loader('train'))}
+        except DataError as error:
+            _logger.warning('The sources are weighted equally: %s', error)
+            return equally
+        return list(zip(found, inverse_square_weights([distances[name] for name in numbered]), strict=True))
+
+
+def _names(sources: Weighted) -> str:
+    return ' + '.join(each.name for each, _ in sources)
+
+
+def _data_of(entry: Supernet) -> frozenset[str]:
+    """Names of the datasets that it was trained on; empty where they are not known."""
+    return frozenset(entry.history.get('datasets', ()))

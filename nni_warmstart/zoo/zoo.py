@@ -1,0 +1,282 @@
+"""SupernetZoo: a folder of supernet files, one per entry, on a disk or behind any URL that fsspec knows."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from ..errors import SupernetFileError, ZooError, reason
+from ..supernets.supernet import Supernet
+from ..utils.files import unwritable
+from . import ranking
+from .ranking import Ranked
+
+_logger = logging.getLogger(__name__)
+
+SUFFIX = '.safetensors'
+
+RULES = ('nearest', 'fused', 'joint', 'auto', 'none')
+"""What ``source=`` takes for a way to choose, or for a cold start."""
+
+_FORBIDDEN = re.compile(r'^[^A-Za-z0-9]+|[^A-Za-z0-9._-]')
+
+_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,199}')  # a file's name has at most 255 characters, a part's is longer
+
+
+class SupernetZoo:
+    """Remembered supernets by name.
+
+    Parameters
+    ----------
+    root
+        A folder, or any URL that fsspec knows ('file:///...', 'memory://...', 's3://...' with that protocol's package); it
+        is made when the first entry is added.
+
+    Raises
+    ------
+    ZooError
+        If the URL's protocol is unknown or its package is not installed.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = os.path.expanduser(os.fspath(root))
+        with self._trouble('opened'):
+            self._files, self._folder = fsspec.url_to_fs(self.root)
+        self._folder = self._folder.rstrip('/')
+
+    @classmethod
+    def shipped(cls) -> SupernetZoo:
+        """The zoo inside the package."""
+        return cls(Path(str(files('nni_warmstart') / 'zoo_data')))
+
+    def names(self) -> list[str]:
+        """Names of all entries, sorted."""
+        self._files.invalidate_cache()  # another process may have added some
+        with self._trouble('read'):
+            try:
+                found = [path.rpartition('/')[2] for path in self._files.ls(self._folder, detail=False)]
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+            if found == [self._folder.rpartition('/')[2]] and self._files.isfile(self._folder):
+                raise NotADirectoryError('it is a file; a zoo is a folder')
+        return sorted(name[: -len(SUFFIX)] for name in found if name.endswith(SUFFIX) and not name.startswith('.'))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names()
+
+    def __len__(self) -> int:
+        return len(self.names())
+
+    def __getitem__(self, name: str) -> Supernet:
+        """Load one entry.
+
+        Raises
+        ------
+        ZooError
+            If there is no such entry.
+        SupernetFileError
+            If its file is damaged.
+        """
+        path = self._existing(name)
+        try:
+            data = self._files.cat_file(path)
+        except Exception as error:  # every file system has kinds of its own
+            raise SupernetFileError(f'entry {name} of zoo {self.root} cannot be read: {error}') from error
+        return Supernet.from_bytes(data, path).renamed(name)
+
+    def entries(self) -> Iterator[Supernet]:
+        """Every readable entry; damaged ones are skipped with a warning that names them."""
+        for name in self.names():
+            try:
+                yield self[name]
+            except (SupernetFileError, ZooError) as error:  # ZooError: removed by someone else in the meantime
+                _logger.warning('Skipping zoo entry %s: %s', name, error)
+
+    def add(self, supernet: Supernet) -> str:
+        """Write an entry under the supernet's name, replacing one of that name; no reader sees half of it.
+
+        Returns
+        -------
+        str
+            Its path.
+
+        Raises
+        ------
+        ZooError
+            If the name cannot be a file name, or the zoo cannot be written.
+        """
+        self.check_can_add(supernet.name)
+        path = self.path(supernet.name)
+        with self._trouble('written'):
+            if isinstance(self._files, LocalFileSystem):
+                supernet.save(path)
+            else:
+                part = f'{self._folder}/.{supernet.name}.{uuid.uuid4().hex}.part'
+                self._files.pipe_file(part, supernet.to_bytes())
+                self._files.mv(part, path)
+        return path
+
+    def add_numbered(self, supernet: Supernet, stem: str) -> str:
+        """Add an entry under the first free name of ``stem-1``, ``stem-2``, ...; never replaces one.
+
+        Of the stem what cannot be in a name is left out.
+
+        Returns
+        -------
+        str
+            The name.
+        """
+        number, stem = 1, _FORBIDDEN.sub('', stem)[:150] or 'supernet'
+        while True:
+            name = f'{stem}-{number}'
+            self.check_can_add(name)
+            reservation = f'{self._folder}/.{name}.reserved'
+            with self._trouble('written'):
+                reserved = self._reserve(reservation)
+            if not reserved:
+                number += 1
+                continue
+            try:
+                if name not in self:
+                    self.add(supernet.renamed(name))
+                    return name
+            finally:
+                self._files.rm_file(reservation)
+            number += 1
+
+    def check_can_add(self, name: str) -> None:
+        """Refuse a name or a folder that :meth:`add` could not write, before hours of training.
+
+        Raises
+        ------
+        ZooError
+            If the name cannot be a file name, or the folder cannot be written.
+        """
+        if not _NAME.fullmatch(name):
+            raise ZooError(f'zoo entry name {name!r} may hold letters, digits, ".", "_" and "-" only, 200 at most.')
+        if name in RULES:
+            raise ZooError(f'zoo entry name {name!r} means a rule as a source ({", ".join(RULES)}); choose another.')
+        if isinstance(self._files, LocalFileSystem):
+            trouble = unwritable(self._folder)
+            if trouble:
+                raise ZooError(f'zoo folder {trouble}')
+        else:
+            with self._trouble('written'):
+                self._files.makedirs(self._folder, exist_ok=True)
+                trial = f'{self._folder}/.{uuid.uuid4().hex}.part'
+                self._files.pipe_file(trial, b'')
+                self._files.rm_file(trial)
+
+    def remove(self, name: str) -> None:
+        """Delete an entry.
+
+        Raises
+        ------
+        ZooError
+            If there is no such entry.
+        """
+        path = self._existing(name)
+        with self._trouble('written'):
+            self._files.rm_file(path)
+
+    def rank(self, dataset: Any, *, by: str = 'otdd', **settings: Any) -> list[Ranked]:
+        """Entries in the order of their promise for a dataset, the best first.
+
+        Parameters
+        ----------
+        dataset
+            A :class:`~nni_warmstart.DatasetSketch`, or a labelled dataset as :meth:`DatasetSketch.from_dataset` takes it.
+        by
+            'otdd', 'sliced', 'logme', 'probe', or the controls 'static' and 'random'.
+        **settings
+            Of :func:`nni_warmstart.zoo.ranking.rank`: embedding, seed, make_target.
+
+        Raises
+        ------
+        ZooError
+            If the zoo has no readable entry, or none can be ranked this way.
+        """
+        candidates = list(self.entries())
+        if not candidates:
+            raise ZooError(f'zoo {self.root} has no readable entry to rank; add supernets with `nni-warmstart zoo add`.')
+        return ranking.rank(candidates, dataset, by=by, **settings)
+
+    def path(self, name: str) -> str:
+        """Where an entry is, within the zoo's file system."""
+        return f'{self._folder}/{name}{SUFFIX}'
+
+    def _existing(self, name: str) -> str:
+        if name not in self:
+            raise ZooError(f'zoo {self.root} has no entry {name!r}; it has {", ".join(self.names()) or "none"}.')
+        return self.path(name)
+
+    def _reserve(self, path: str) -> bool:
+        """Make an empty file unless it is there; of several processes at once, one makes it."""
+        sftp = 'sftp' in self._files.protocol
+        try:
+            # fsspec's own `create` looks first and writes then, and two could both find nothing
+            if isinstance(self._files, LocalFileSystem):
+                self._files.open(path, 'xb').close()
+            elif sftp:
+                self._files.open(path, 'wxb').close()
+            else:
+                self._files.pipe_file(path, b'', mode='create')
+        except OSError as error:
+            if isinstance(error, FileExistsError) or (sftp and error.errno is None):  # SFTP has no number for it
+                return False
+            raise
+        return True
+
+    @contextmanager
+    def _trouble(self, what: str) -> Iterator[None]:
+        """Turn an error of the file system, whose kinds are its own, into one line."""
+        try:
+            yield
+        except Exception as error:
+            raise ZooError(f'zoo {self.root} cannot be {what}: {reason(error)}') from error
+
+    def __repr__(self) -> str:
+        return f'SupernetZoo({self.root!r})'
+
+
+def open_zoo(zoo: SupernetZoo | str | os.PathLike[str] | None) -> SupernetZoo:
+    """The zoo meant by an argument ``zoo``: itself, a folder or URL, or None for the shipped one."""
+    if zoo is None:
+        return SupernetZoo.shipped()
+    return zoo if isinstance(zoo, SupernetZoo) else SupernetZoo(zoo)
+
+
+def resolve_source(source: Supernet | str | os.PathLike[str], zoo: SupernetZoo | str | os.PathLike[str] | None) -> Supernet:
+    """The supernet meant by an argument ``source``: itself, a zoo entry's name, or a file.
+
+    Raises
+    ------
+    ZooError
+        If it is none of these.
+    SupernetFileError
+        If the file is damaged or of another kind.
+    """
+    if isinstance(source, Supernet):
+        return source
+    if not isinstance(source, str | os.PathLike):
+        raise ZooError(f'source is a {type(source).__name__}; give a Supernet, a file, or the name of a zoo entry.')
+    entries = open_zoo(zoo)
+    if isinstance(source, str) and source in entries:
+        return entries[source]
+    path = os.path.expanduser(os.fspath(source))
+    if os.path.isfile(path):
+        return Supernet.load(path)
+    raise ZooError(
+        f'source = {str(source)!r} is neither a file nor an entry of {entries.root}; entries are '
+        f'{", ".join(entries.names()) or "none"}.'
+    )

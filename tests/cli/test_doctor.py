@@ -1,0 +1,88 @@
+"""doctor: says what is wrong with a machine, and how to mend it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import socket
+import sys
+from collections import namedtuple
+
+import pytest
+from helpers.tiny import run
+
+from nni_warmstart import Supernet, SupernetZoo, WarmStartDARTS
+from nni_warmstart.cli import examination as doctor
+from nni_warmstart.cli import main
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(('', 0))
+        return probe.getsockname()[1]
+
+
+def findings(status: str, **settings) -> dict[str, doctor.Finding]:
+    return {finding.subject: finding for finding in doctor.examine(**settings) if finding.status == status}
+
+
+def test_a_machine_that_passes_these_tests_is_well(free_port, capsys):
+    assert main(['doctor', '--port', str(free_port)]) == 0
+    output = ' '.join(capsys.readouterr().out.split())
+    assert 'All is well.' in output
+    assert 'every network' in output  # NNI's server is open to all
+
+
+@pytest.mark.slow
+def test_a_port_in_use(capsys):
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        server.listen()
+        port = server.getsockname()[1]
+        assert f'nnictl create --port {port + 1}' in findings('bad', port=port)[f'port {port}'].remedy
+        assert main(['doctor', '--port', str(port)]) == 1
+    assert main(['doctor', '--port', '0']) == 2
+    assert '--port 0 must be from 1 to 65535' in capsys.readouterr().err
+
+
+def test_packages_that_are_old_or_missing(monkeypatch):
+    real = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name == 'torch':
+            return '1.0'
+        if name == 'POT':
+            raise importlib.metadata.PackageNotFoundError
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, 'version', version)
+    bad = findings('bad', port=0)
+    assert bad['torch'].text == '1.0, but >=2.1 is needed'
+    assert bad['POT'].remedy.startswith("pip install 'POT")
+
+
+def test_surroundings(monkeypatch, tmp_path):
+    usage = namedtuple('usage', 'total used free')
+    monkeypatch.setattr(shutil, 'disk_usage', lambda folder: usage(2e9, 1.9e9, 1e8))
+    monkeypatch.setattr(sys, 'version_info', (3, 9, 0, 'final', 0))
+    monkeypatch.setitem(sys.modules, 'pkg_resources', None)
+    monkeypatch.setenv('PATH', str(tmp_path))
+    bad = findings('bad', port=0)
+    assert '0.1 GB free' in bad['experiments'].text
+    assert bad['Python'].text == '3.9.0, and 3.10 to 3.13 are supported'
+    assert bad['pkg_resources'].remedy == "pip install 'setuptools<81'"
+    assert 'PATH=' in bad['nnictl'].remedy
+
+
+def test_a_damaged_entry_is_named(tmp_path):
+    zoo = SupernetZoo(tmp_path / 'zoo')
+    zoo.add(Supernet.from_strategy(run(WarmStartDARTS(), tmp_path, epochs=1), name='mine'))
+    assert findings('good', zoo=zoo.root, port=0)['zoo'].text.startswith('1 entries')
+    path = tmp_path / 'zoo' / 'mine.safetensors'
+    path.write_bytes(path.read_bytes()[:-1])
+    bad = findings('bad', zoo=zoo.root, port=0)['zoo']
+    assert 'mine.safetensors' in bad.text
+    assert 'zoo remove mine' in bad.remedy
+    assert 'give another --zoo' in findings('note', zoo=str(tmp_path / 'typo'), port=0)['zoo'].remedy
+    assert 'give the right --zoo' in findings('bad', zoo='nosuch://zoo', port=0)['zoo'].remedy

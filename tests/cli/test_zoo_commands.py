@@ -1,0 +1,158 @@
+"""The command line of zoos and of pretraining."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import yaml
+from helpers.commands import search
+from helpers.tiny import SMALL, save_npz
+from PIL import Image
+
+from nni_warmstart import Supernet, SupernetZoo
+from nni_warmstart.cli import main
+
+
+@pytest.mark.slow
+def test_pretrain_and_zoo(folder, capsys):
+    save_npz(folder / 'others.npz', n=30, classes=2)
+    document = {
+        'data': [{'npz': {'path': 'shapes.npz'}, 'licence': 'CC0'}, {'npz': {'path': 'others.npz'}, 'licence': 'MIT'}],
+        'space': SMALL['space'],
+        'evaluator': {'max_epochs': 2, 'steps_per_epoch': 3, 'batch_size': 8},
+    }
+    (folder / 'pretrain.yml').write_text(yaml.safe_dump(document))
+    zoo = str(folder / 'zoo')
+    assert (
+        main(
+            [
+                'pretrain',
+                '--config',
+                str(folder / 'pretrain.yml'),
+                '--name',
+                'both',
+                '--zoo',
+                zoo,
+                '--out',
+                str(folder / 'p'),
+            ]
+        )
+        == 0
+    )
+    supernet = Supernet.load(folder / 'zoo' / 'both.safetensors')
+    assert supernet.class_names == ['shapes/class 0', 'shapes/class 1', 'shapes/class 2', 'others/class 0', 'others/class 1']
+    assert supernet.history['datasets']['others']['licence'] == 'MIT'
+    assert main(['zoo', 'list', '--zoo', zoo]) == 0
+    assert main(['zoo', 'show', '--zoo', zoo, 'both']) == 0
+    shown = capsys.readouterr().out
+    assert 'both' in shown
+    assert 'CC0' in shown
+    assert 'conv_3x3' in shown
+    assert search(folder, '--set', 'strategy={name: WarmStartDARTS, source: both, zoo: zoo}') == 0
+    assert search(folder, '--set', 'strategy={name: WarmStartDARTS, source: nearest, zoo: zoo, head: ot}') == 0
+    assert json.loads((folder / 'out' / 'result.json').read_text())['warm_start']['ranking'][0][0] == 'both'
+    assert main(['zoo', 'add', '--zoo', zoo, str(folder / 'out' / 'supernet.safetensors'), '--name', 'mine']) == 0
+    assert main(['zoo', 'remove', '--zoo', zoo, 'both']) == 0
+    assert [path.name for path in (folder / 'zoo').iterdir()] == ['mine.safetensors']
+
+
+def test_datasets_of_one_name_need_labels(folder, capsys):
+    data = [{'npz': {'path': 'shapes.npz'}}, {'npz': {'path': 'shapes.npz'}}]
+    document = {'space': SMALL['space'], 'evaluator': {'max_epochs': 1, 'steps_per_epoch': 2, 'batch_size': 8}}
+    config = folder / 'pretrain.yml'
+    command = [
+        'pretrain',
+        '--config',
+        str(config),
+        '--name',
+        'both',
+        '--zoo',
+        str(folder / 'zoo'),
+        '--out',
+        str(folder / 'p'),
+    ]
+    config.write_text(yaml.safe_dump({**document, 'data': data}))
+    assert main(command) == 2
+    assert "dataset 'shapes' is named twice in data; give one a label" in capsys.readouterr().err
+    config.write_text(yaml.safe_dump({**document, 'data': [data[0], {**data[1], 'label': 'again'}]}))
+    assert main(command) == 0
+    assert Supernet.load(folder / 'zoo' / 'both.safetensors').history['datasets'].keys() == {'shapes', 'again'}
+
+
+@pytest.mark.slow
+def test_zoo_rank(folder, capsys):
+    assert search(folder) == 0
+    zoo = str(folder / 'zoo')
+    for name in ('first', 'second'):
+        assert main(['zoo', 'add', '--zoo', zoo, str(folder / 'out' / 'supernet.safetensors'), '--name', name]) == 0
+    command = ['zoo', 'rank', '--zoo', zoo, '--data', str(folder / 'shapes.npz')]
+    capsys.readouterr()
+    assert main([*command, '--heatmap', str(folder / 'map.png')]) == 0
+    shown = capsys.readouterr().out
+    assert 'first' in shown and 'second' in shown and '━' in shown
+    with Image.open(folder / 'map.png') as picture:
+        assert min(picture.size) > 300
+    for by in ('sliced', 'static', 'random', 'logme', 'probe'):
+        assert main([*command, '--by', by]) == 0
+    assert main(['zoo', 'rank', '--zoo', zoo, '--data', 'digits']) == 0
+    assert main(['zoo', 'rank', '--zoo', zoo, '--data', 'digits', '--set', 'data.flip=true']) == 2
+    assert main(['zoo', 'rank', '--zoo', zoo, '--config', str(folder / 'search.yml'), '--set', 'data.flip=true']) == 0
+
+
+@pytest.mark.slow
+def test_a_search_ranks_the_entries_of_its_zoo_that_fit_its_space(folder, capsys):
+    assert search(folder) == 0
+    small = 'space={name: darts, width: 4, num_cells: 3, image_size: 8}'
+    for name, space in (('cells', small), ('grid', 'space.width=4')):
+        assert search(folder, '--set', space) == 0
+        supernet = str(folder / 'out' / 'supernet.safetensors')
+        assert main(['zoo', 'add', '--zoo', str(folder / 'zoo'), supernet, '--name', name]) == 0
+    capsys.readouterr()
+    command = ['zoo', 'rank', '--config', str(folder / 'search.yml'), '--set', small]
+    assert main([*command, '--set', 'strategy={name: WarmStartDARTS, source: nearest, zoo: zoo}']) == 0
+    shown = capsys.readouterr().out
+    assert 'cells' in shown and 'grid' not in shown
+
+
+def test_zoo_rank_errors(folder, capsys):
+    command = ['zoo', 'rank', '--zoo', str(folder / 'none'), '--data']
+    for extra, message in (
+        ([str(folder / 'shapes.npz')], 'has no readable entry to rank'),
+        ([str(folder / 'missing.npz')], 'does not exist'),
+        (['digits', '--by', 'best'], "--by 'best' is unknown; choose one of otdd"),
+        (['digits', '--heatmap', 'map.gif'], '--heatmap map.gif must end in .png'),
+        (['digits', '--config', 'search.yml'], 'give one of --data and --config'),
+        (['digits', '--seed', '99999999999999999999'], 'must be from 0 to'),
+        (['digits', '--zoo', 'nowhere://zoo'], 'cannot be opened: Protocol not known'),
+    ):
+        assert main([*command, *extra]) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_names_with_square_brackets_are_shown_as_they_are(folder, capsys):
+    save_npz(folder / 'usps[v2].npz', n=36)
+    assert search(folder, '--set', 'data.npz.path=usps[v2].npz') == 0
+    zoo = str(folder / 'zoo')
+    assert main(['zoo', 'add', '--zoo', zoo, str(folder / 'out' / 'supernet.safetensors'), '--name', 'mine']) == 0
+    assert main(['zoo', 'list', '--zoo', zoo]) == 0
+    os.rename(folder / 'usps[v2].npz', folder / 'usps[v2] $1 to $2.npz')
+    data = ['--data', str(folder / 'usps[v2] $1 to $2.npz'), '--heatmap', str(folder / 'map.png')]
+    assert main(['zoo', 'rank', '--zoo', zoo, *data]) == 0
+    assert capsys.readouterr().out.count('usps[v2]') >= 3
+
+
+@pytest.mark.parametrize('action', ['add', 'remove'])
+def test_the_shipped_zoo_is_not_changed_by_an_oversight(action, capsys):
+    before = SupernetZoo.shipped().names()
+    with pytest.raises(SystemExit):
+        main(['zoo', action, before[0]])
+    assert 'the following arguments are required: --zoo' in capsys.readouterr().err
+    assert SupernetZoo.shipped().names() == before
+
+
+def test_zoo_errors(tmp_path, capsys):
+    assert main(['zoo', 'show', '--zoo', str(tmp_path), 'nobody']) == 2
+    assert "has no entry 'nobody'; it has none" in capsys.readouterr().err

@@ -1,0 +1,33 @@
+"""Searches at the command line, whole, killed and resumed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from nni_warmstart.cli import main
+
+
+def search(folder, *arguments: str) -> int:
+    return main(['search', '--config', str(folder / 'search.yml'), '--out', str(folder / 'out'), *arguments])
+
+
+def run_killed_and_resumed(folder, command, last: str) -> None:
+    """Once in one go, and once killed with SIGKILL after the first checkpoint and resumed, in processes of their own.
+
+    ``command`` makes the command for a folder of results, in which the file ``last`` is written at the end.
+    """
+    whole, killed = ([sys.executable, '-m', 'nni_warmstart.cli', *command(folder / name)] for name in ('whole', 'killed'))
+    subprocess.run(whole, check=True, capture_output=True)
+    process = subprocess.Popen(killed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoint = folder / 'killed' / 'checkpoints' / 'last.ckpt'
+    deadline = time.time() + 60
+    while not checkpoint.is_file() and time.time() < deadline:
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (folder / 'killed' / last).exists(), 'killed too late to test anything'
+    subprocess.run([*killed, '--resume'], check=True, capture_output=True)

@@ -1,0 +1,110 @@
+"""The wheel, installed elsewhere, carries everything; README and examples are true."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.tiny import ROOT
+
+from nni_warmstart import SupernetZoo
+
+pytestmark = pytest.mark.xdist_group('wheel')  # two builds in one folder at once would disturb each other
+
+
+@pytest.fixture(scope='module')
+def installed(tmp_path_factory):
+    """Folder that holds the wheel's content."""
+    folder = tmp_path_factory.mktemp('wheel')
+    pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '--quiet']
+    subprocess.run([*pip, 'wheel', '--no-deps', '--no-build-isolation', '--wheel-dir', str(folder), str(ROOT)], check=True)
+    (wheel,) = folder.glob('*.whl')
+    subprocess.run([*pip, 'install', '--no-deps', '--target', str(folder / 'site'), str(wheel)], check=True)
+    return folder / 'site'
+
+
+def run_installed(installed, code: list[str], cwd):
+    environment = {**os.environ, 'PYTHONPATH': str(installed)}
+    return subprocess.run([sys.executable, *code], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_wheel_carries_spaces_and_zoo(installed, tmp_path):
+    code = (
+        'import nni_warmstart, nni_warmstart.search_spaces as s;'
+        'from nni_warmstart import SupernetZoo;'
+        'print(nni_warmstart.__file__, s.__file__, SupernetZoo.shipped().root, SupernetZoo.shipped().names())'
+    )
+    done = run_installed(installed, ['-c', code], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(str(installed)) == 3
+    assert 'joint-nasbench201-w8' in done.stdout
+
+
+@pytest.mark.slow
+def test_plug_in_example_runs_on_the_wheel(installed, tmp_path):
+    done = run_installed(installed, [str(ROOT / 'examples' / 'plug_in.py')], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"warm start from '.*', the best of \d that were tried: 100.0% of the parameters", done.stdout)
+    curve = re.search(r'^\[(.*)\]$', done.stdout, re.MULTILINE)
+    assert float(curve[1].split(',')[-1]) > 0.9
+    assert "'cell/0_1'" in done.stdout
+
+
+@pytest.mark.slow
+def test_choose_source_example_runs_on_the_wheel(installed, tmp_path):
+    done = run_installed(installed, [str(ROOT / 'examples' / 'choose_source.py')], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r'^\d+\.\d+ \+- \d', done.stdout)
+    assert 'tensor([' in done.stdout
+    assert 'joint-nasbench201-w8' in done.stdout
+
+
+@pytest.mark.slow
+def test_other_shapes_example_runs_on_the_wheel(installed, tmp_path):
+    done = run_installed(installed, [str(ROOT / 'examples' / 'other_shapes.py')], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "warm start from 'joint-nasbench201-w8': 100.0% of the parameters inherited" in done.stdout
+    assert 'cells.0 {' in done.stdout
+    assert (tmp_path / 'mapping.png').is_file()
+
+
+@pytest.mark.slow
+def test_many_datasets_example_runs_on_the_wheel(installed, tmp_path):
+    done = run_installed(installed, [str(ROOT / 'examples' / 'many_datasets.py')], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "warm start from 'nasbench201-1': 100.0% of the parameters inherited" in done.stdout
+
+
+@pytest.mark.parametrize('name', ['plug_in.py', 'choose_source.py', 'other_shapes.py', 'many_datasets.py'])
+def test_readme_shows_the_examples_as_they_are(name):
+    code = (ROOT / 'examples' / name).read_text().rpartition('"""\n\n')[2]
+    assert f'```python\n{code}```' in (ROOT / 'README.md').read_text()
+
+
+@pytest.mark.slow
+def test_shipped_supernets():
+    """Small, readable, with a card that says what they come from; no digits of any kind among the pictures."""
+    zoo = SupernetZoo.shipped()
+    for space, singles, widths in (('nasbench201', 8, [16, 8]), ('darts', 3, [4])):
+        entries = [entry for entry in zoo.entries() if entry.space['name'] == space]
+        joint = [entry for entry in entries if len(entry.history['datasets']) > 1]
+        assert [entry.space['arguments']['width'] for entry in joint] == widths
+        assert len(entries) - len(joint) == singles
+    assert sum(Path(zoo.path(name)).stat().st_size for name in zoo.names()) < 15_000_000
+    for name in zoo.names():
+        entry = zoo[name]
+        wide = entry.space['arguments']['width'] == 16
+        assert Path(zoo.path(name)).stat().st_size <= (2_100_000 if wide else 1_100_000)
+        entry.build()
+        assert entry.key in entry.sketches  # it can be ranked and its classes transported
+        facts = entry.history
+        assert facts['seed'] == 0
+        assert facts['command'] == f'python benchmarks/rebuild_zoo.py --data DIR {name}'
+        assert all(dataset['licence'] for dataset in facts['datasets'].values())
+        forbidden = {'digits8x8', 'mnist', 'usps', 'kannada_digits', 'sign_digits', 'spoken_digits', 'math_symbols'}
+        assert not forbidden & facts['datasets'].keys()

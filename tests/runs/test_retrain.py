@@ -1,0 +1,172 @@
+"""The found network: retrained, kept, exported, reloaded."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from helpers.commands import run_killed_and_resumed, search
+from helpers.tiny import OwnSpace
+
+from nni_warmstart import ConfigError, Supernet, SupernetFileError, TransferError
+from nni_warmstart.cli import main
+from nni_warmstart.supernets.export import export
+from nni_warmstart.supernets.network import Network, inherited
+
+
+def retrain(folder, *arguments: str) -> int:
+    places = ['--config', str(folder / 'search.yml'), '--run', str(folder / 'out'), '--out', str(folder / 'net')]
+    return main(['retrain', *places, *arguments])
+
+
+@pytest.fixture
+def searched(folder):
+    assert search(folder) == 0
+    return folder
+
+
+@pytest.mark.slow
+def test_a_network_is_retrained_and_exported_with_the_same_logits(searched):
+    assert retrain(searched, '--export', 'pt2', 'onnx', '--set', 'evaluator.max_epochs=3') == 0
+    net = searched / 'net'
+    result = json.loads((net / 'result.json').read_text())
+    architecture = json.loads((searched / 'out' / 'architecture.json').read_text())['sample']
+    assert result['architecture'] == architecture
+    assert len(result['curve']) == 3
+    assert result['measured_on'] == 'test'
+    network = Network.load(net / 'network.safetensors').build()
+    assert sum(p.numel() for p in network.parameters()) == result['parameters']
+    x = torch.randn(5, 3, 8, 8)
+    with torch.no_grad():
+        logits = network(x)
+    assert logits.shape == (5, 3)
+    assert torch.equal(torch.export.load(net / 'network.pt2').module()(x), logits)
+    from onnx.reference import ReferenceEvaluator
+
+    session = ReferenceEvaluator(str(net / 'network.onnx'))
+    (theirs,) = session.run(None, {session.input_names[0]: x.numpy()})
+    assert torch.allclose(torch.tensor(theirs), logits, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_inherited_weights_are_the_supernets(searched):
+    assert retrain(searched, '--weights', 'inherited', '--set', 'evaluator.learning_rate=0') == 0
+    network = Network.load(searched / 'net' / 'network.safetensors').build()
+    theirs = inherited(Supernet.load(searched / 'out' / 'supernet.safetensors'))
+    for name, parameter in network.named_parameters():
+        assert torch.equal(parameter, dict(theirs.named_parameters())[name])
+    assert retrain(searched, '--weights', 'scratch', '--set', 'evaluator.learning_rate=0') == 0
+    fresh = Network.load(searched / 'net' / 'network.safetensors').build()
+    assert not all(map(torch.equal, network.parameters(), fresh.parameters()))
+
+
+@pytest.mark.slow
+def test_a_killed_retraining_goes_on_to_the_same_network(searched):
+    def command(out):
+        places = ['--config', str(searched / 'search.yml'), '--run', str(searched / 'out'), '--out', str(out)]
+        return ['retrain', *places, '--set', 'evaluator.max_epochs=12']
+
+    run_killed_and_resumed(searched, command, 'network.safetensors')
+    whole, resumed = (Network.load(searched / name / 'network.safetensors') for name in ('whole', 'killed'))
+    assert all(torch.equal(tensor, resumed.tensors[name]) for name, tensor in whole.tensors.items())
+    curves = [json.loads((searched / name / 'result.json').read_text())['curve'] for name in ('whole', 'killed')]
+    assert curves[0] == curves[1]
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--weights', 'copied'], "weights = 'copied' is unknown; choose one of scratch, inherited."),
+        (['--export', 'h5'], "format 'h5' is unknown; choose pt2 or onnx."),
+        (['--set', 'space.image_size=1'], 'pictures of 3 channels and 1 x 1 pixels do not go through'),
+        (['--run', 'nowhere'], 'architecture.json cannot be read (No such file or directory); give the folder'),
+        (['--set', 'space.width=5', '--weights', 'inherited'], 'does not fit this space'),
+        (['--set', 'space={name: darts, width: 4, num_cells: 3, image_size: 8}'], 'cannot be frozen to the architecture'),
+    ],
+)
+def test_one_line_for_wrong_input(searched, capsys, arguments, message):
+    assert retrain(searched, *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count('\n') == 1
+
+
+def test_a_network_without_a_path_is_refused(searched, capsys):
+    path = searched / 'out' / 'architecture.json'
+    document = json.loads(path.read_text())
+    document['sample'] = {label: 'none' if label.endswith('_3') else 'conv_3x3' for label in document['sample']}
+    path.write_text(json.dumps(document))
+    assert retrain(searched) == 2
+    assert 'gives all pictures the same scores' in capsys.readouterr().err
+    assert not (searched / 'net' / 'network.safetensors').exists()
+
+
+def test_a_file_never_chooses_what_code_runs(searched):
+    assert retrain(searched, '--set', 'evaluator.max_epochs=1') == 0
+    path = searched / 'net' / 'network.safetensors'
+    network = Network.load(path)
+    own = Network(**{**vars(network), 'space': {'class': 'os:system'}})
+    with pytest.raises(TransferError, match='a file never chooses what code runs'):
+        own.build()
+    with pytest.raises(TransferError, match='OwnSpace cannot be frozen to the architecture'):
+        own.build(OwnSpace())
+    with pytest.raises(SupernetFileError):
+        Supernet.load(path)
+    with pytest.raises(SupernetFileError, match='holds a supernet, not a network'):
+        Network.load(searched / 'out' / 'supernet.safetensors')
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(SupernetFileError, match='damaged'):
+        Network.load(path)
+
+
+def test_a_network_that_cannot_be_exported_is_not_lost(searched, monkeypatch, capsys):
+    def refuse(network, path, example) -> None:
+        raise ConfigError(f'it cannot be exported as {path.name}.')
+
+    monkeypatch.setattr('nni_warmstart.runs.retrain.export', refuse)
+    assert retrain(searched, '--export', 'onnx') == 2
+    assert 'cannot be exported as network.onnx' in capsys.readouterr().err
+    assert json.loads((searched / 'net' / 'result.json').read_text())['files'] == ['network.safetensors']
+    Network.load(searched / 'net' / 'network.safetensors').build()
+
+
+def test_the_folder_of_the_search_is_kept(searched, capsys):
+    before = (searched / 'out' / 'result.json').read_bytes()
+    assert retrain(searched, '--out', str(searched / 'out' / '.')) == 2
+    assert 'is the folder of the search' in capsys.readouterr().err
+    assert (searched / 'out' / 'result.json').read_bytes() == before
+    assert (searched / 'out' / 'checkpoints' / 'last.ckpt').exists()
+
+
+def test_an_older_search_of_the_folder_is_not_retrained(searched, monkeypatch, capsys):
+    monkeypatch.setattr('nni_warmstart.search.oneshot_module.SearchModule.training_step', lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        search(searched)
+    assert retrain(searched) == 2
+    assert 'architecture.json cannot be read' in capsys.readouterr().err
+    assert not (searched / 'out' / 'supernet.safetensors').exists()
+
+
+@pytest.mark.parametrize(('kind', 'oldest'), [('pt2', '2.2'), ('onnx', '2.6')])
+def test_an_older_torch_is_named_before_training(searched, monkeypatch, capsys, kind, oldest):
+    monkeypatch.setattr(torch, '__version__', '2.1.2+cpu')
+    assert retrain(searched, '--export', kind) == 2
+    assert f'{kind} files need torch {oldest} or newer; this is 2.1.2+cpu.' in capsys.readouterr().err
+    assert not (searched / 'net' / 'settings.json').exists()
+
+
+def test_a_home_folder_that_the_shell_left_is_put_in(searched, monkeypatch):
+    monkeypatch.setenv('HOME', str(searched))
+    assert retrain(searched, '--out', '~/net') == 0
+    assert (searched / 'net' / 'network.safetensors').exists()
+
+
+def test_what_cannot_be_exported_says_so(tmp_path):
+    class Stubborn(torch.nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(ConfigError, match='Stubborn cannot be exported as pt2'):
+        export(Stubborn(), tmp_path / 'a.pt2', torch.zeros(2, 3))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,244 @@
+"""Supernets: exact round trips over NNI's hub, and files that are refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import nni.nas.hub.pytorch as hub
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from helpers.tiny import OwnSpace, make_task, run, small_space
+from torch.utils.data import DataLoader
+
+from nni_warmstart import ConfigError, Supernet, SupernetFileError, TransferError, WarmStartDARTS
+from nni_warmstart.data import split
+from nni_warmstart.nni_adapter.choices import choices
+from nni_warmstart.nni_adapter.model_spaces import hub_spaces
+from nni_warmstart.nni_adapter.mutation import mutate, strategy_kind
+from nni_warmstart.supernets.file_format import pack
+from nni_warmstart.utils.files import write_atomic
+
+# Every model space of the hub, small, and whether NNI's DARTS strategy can mutate it.
+HUB = {
+    'NasBench201': {'stem_out_channels': 4, 'num_modules_per_stack': 1},
+    'DARTS': {'width': 4, 'num_cells': 3},
+    'ENAS': {'width': 4, 'num_cells': 3},
+    'NASNet': {'width': 4, 'num_cells': 3},
+    'PNAS': {'width': 4, 'num_cells': 3},
+    'AmoebaNet': {'width': 4, 'num_cells': 3},
+    'NDS': {'op_candidates': ['skip_connect', 'conv_3x3'], 'width': (4, 8), 'num_cells': (3, 6), 'dataset': 'cifar'},
+    'MobileNetV3Space': {
+        'num_labels': 10, 'base_widths': (8, 8, 8, 16, 16, 16, 16, 16, 32), 'width_multipliers': (0.5, 1.0),
+        'expand_ratios': (1.0, 2.0), 'depth_range': (1, 2),
+    },
+    'ProxylessNAS': {'num_labels': 10, 'base_widths': (8, 8, 8, 8, 16, 16, 16, 16, 32)},
+    'ShuffleNetSpace': {'num_labels': 10},
+    'AutoFormer': {
+        'search_embed_dim': (16, 32), 'search_mlp_ratio': (1.0, 2.0), 'search_num_heads': (2,), 'search_depth': (1, 2),
+        'img_size': 32, 'num_labels': 10,
+    },
+}  # fmt: skip
+CANNOT = {
+    'NasBench101': 'its cells choose their topology, for which NNI has no differentiable module (TypeError in mutate)',
+}
+
+
+def test_every_hub_space_is_in_a_list():
+    same = {'AutoformerSpace': 'AutoFormer'}  # NNI has two names for it
+    assert {same.get(name, name) for name in hub_spaces()} == HUB.keys() | CANNOT.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', CANNOT)
+def test_spaces_that_nni_cannot_mutate(name):
+    with pytest.raises(TypeError):
+        mutate(getattr(hub, name)(), 'DARTS')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', HUB)
+def test_round_trip_is_exact(name, tmp_path):
+    torch.manual_seed(0)
+    model = mutate(getattr(hub, name)(**HUB[name]), 'DARTS')
+    with torch.no_grad():
+        for tensor in model.state_dict().values():  # nothing may equal a fresh initialisation by chance
+            if tensor.is_floating_point():
+                tensor.add_(torch.rand_like(tensor) * 0.1)
+    Supernet.from_model(model, name=name.lower()).save(tmp_path / 'net.safetensors')
+    loaded = Supernet.load(tmp_path / 'net.safetensors')
+    again = loaded.build()  # from the card alone
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(x), again.eval()(x))
+    assert model.state_dict().keys() == again.state_dict().keys()
+    for label, choice in choices(model).items():
+        assert torch.equal(choice.alpha, choices(again)[label].alpha)
+        assert list(choice.candidates) == loaded.candidates[label]
+
+
+@pytest.mark.slow
+def test_shared_alphas_are_stored_once():
+    model = mutate(hub.DARTS(width=4, num_cells=6, dataset='cifar'), 'DARTS')
+    supernet = Supernet.from_model(model, name='shared')
+    assert supernet.aliases, 'six cells share the alphas of two labels'
+    assert len(supernet.tensors) + len(supernet.aliases) == len(model.state_dict())
+    assert len(supernet.alphas) == 28  # 14 edges of the normal and 14 of the reduction cell
+
+
+@pytest.mark.parametrize('kind', ['GumbelDARTS', 'Proxyless'])
+def test_other_strategies_are_remembered(kind):
+    model = mutate(small_space(), kind)
+    supernet = Supernet.from_model(model, name='net')
+    assert supernet.strategy == kind
+    assert strategy_kind(supernet.build()) == kind
+
+
+def test_own_class_is_rebuilt_only_when_passed(tmp_path):
+    supernet = Supernet.from_strategy(run(WarmStartDARTS(), tmp_path, space=OwnSpace(), epochs=1), name='own')
+    assert supernet.space == {'class': 'helpers.tiny:OwnSpace'}
+    with pytest.raises(TransferError, match='a file never chooses what code runs'):
+        supernet.build()
+    for space in (OwnSpace(), OwnSpace):
+        built = supernet.build(space=space)
+        assert all(torch.equal(t, supernet.state_dict()[n]) for n, t in built.state_dict().items())
+
+
+def test_a_card_cannot_run_code(tmp_path):
+    """A card that names another class is refused without importing it."""
+    supernet = Supernet.from_model(mutate(small_space(), 'DARTS'), name='evil')
+    (tmp_path / 'evil_module.py').write_text('raise SystemExit("imported")')
+    for name in ('evil_module:Space', 'os:system', 'subprocess:Popen'):
+        changed = Supernet.from_bytes(pack(supernet.tensors, {**supernet.card, 'space': {'name': name, 'arguments': {}}}))
+        with pytest.raises(TransferError, match='not a registered or hub space'):
+            changed.build()
+
+
+def test_wrong_space_names_tensor_and_shapes():
+    supernet = Supernet.from_model(mutate(small_space(), 'DARTS'), name='net')
+    with pytest.raises(TransferError, match=r"tensor '.*' has shape .* use transfer\(\)"):
+        supernet.build(space=hub.NasBench201(stem_out_channels=8, num_modules_per_stack=1))
+
+
+def test_only_supernets_are_remembered():
+    with pytest.raises(TransferError, match='NasBench201 is not a supernet'):
+        Supernet.from_model(small_space(), name='raw')
+
+
+@pytest.fixture(scope='module')
+def packed() -> bytes:
+    return Supernet.from_model(mutate(small_space(), 'DARTS'), name='net').to_bytes()
+
+
+@pytest.mark.parametrize('keep', [0, 4, 100, 5000, -1])
+def test_truncated_files_are_refused(packed, keep, tmp_path):
+    path = tmp_path / 'net.safetensors'
+    path.write_bytes(packed[:keep])
+    with pytest.raises(SupernetFileError, match=r'net\.safetensors.*(truncated|damaged|not a)'):
+        Supernet.load(path)
+
+
+def test_one_altered_bit_is_refused(packed):
+    for position in (len(packed) - 3, len(packed) // 2):
+        changed = bytearray(packed)
+        changed[position] ^= 1
+        with pytest.raises(SupernetFileError, match='altered'):
+            Supernet.from_bytes(bytes(changed))
+
+
+def test_an_altered_card_is_refused(packed):
+    with pytest.raises(SupernetFileError, match='altered'):
+        Supernet.from_bytes(packed.replace(b'NasBench201', b'NasBench202', 1))
+
+
+def test_foreign_files_are_refused(tmp_path):
+    foreign = safetensors.torch.save({'weight': torch.zeros(2)})
+    with pytest.raises(SupernetFileError, match='not a supernet of nni-warmstart'):
+        Supernet.from_bytes(foreign)
+    torch.save({'weight': torch.zeros(2)}, tmp_path / 'pickle.pt')
+    with pytest.raises(SupernetFileError, match=r'pickle\.pt'):
+        Supernet.load(tmp_path / 'pickle.pt')
+    with pytest.raises(SupernetFileError, match=r'nowhere.*cannot be read'):
+        Supernet.load(tmp_path / 'nowhere.safetensors')
+
+
+def test_newer_files_are_refused(monkeypatch, packed):
+    supernet = Supernet.from_bytes(packed)
+    monkeypatch.setattr('nni_warmstart.supernets.file_format.FORMAT', 4)
+    newer = supernet.to_bytes()
+    monkeypatch.undo()
+    with pytest.raises(SupernetFileError, match='file format 4, and this version reads up to 3; upgrade'):
+        Supernet.from_bytes(newer)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'name': 3}, 'name is not a str'),
+        ({'alphas': {'x': 'no such tensor'}}, 'names tensors that are not in the file'),
+        ({'alphas': {'x': ['list']}}, 'aliases and alphas must name tensors'),
+        ({'candidates': {}}, 'alpha and candidates of .* do not fit together'),
+        ({'space': {'name': 'NasBench201'}}, 'space names neither a class nor a name with arguments'),
+        ({'strategy': 'ENAS'}, "names the strategy 'ENAS'"),
+        ({'surprise': 1}, 'a card that this version does not understand'),
+    ],
+)
+def test_malformed_cards_are_refused(packed, change, message):
+    supernet = Supernet.from_bytes(packed)
+    with pytest.raises(SupernetFileError, match=message):
+        Supernet.from_bytes(pack(supernet.tensors, {**supernet.card, **change}))
+
+
+def test_a_diverged_run_is_remembered_too(packed):
+    supernet = Supernet.from_bytes(packed)
+    history = {'curve': [{'train_loss': float('nan'), 'default': 0.5}, {'train_loss': float('inf')}]}
+    again = Supernet.from_bytes(replace(supernet, history=history).to_bytes())
+    assert again.history['curve'] == [{'train_loss': None, 'default': 0.5}, {'train_loss': None}]
+
+
+def test_a_history_of_anything_that_a_file_can_hold(tmp_path):
+    model = mutate(small_space(), 'DARTS')
+    history = {'accuracy': np.float32(0.5), 'loss': torch.tensor(float('inf')), 'seeds': {1: (2, 3), 'b': None}}
+    Supernet.from_model(model, name='one', history=history).save(tmp_path / 'one.safetensors')
+    kept = Supernet.load(tmp_path / 'one.safetensors').history
+    assert {key: kept[key] for key in history} == {'accuracy': 0.5, 'loss': None, 'seeds': {'1': [2, 3], 'b': None}}
+    with pytest.raises(ConfigError, match='of type Tensor cannot be kept in a file; give numbers'):
+        Supernet.from_model(model, name='one', history={'weights': torch.ones(3)})
+    with pytest.raises(ConfigError, match=r"history.pictures = 'big', which is not \[channels, side\]"):
+        Supernet.from_model(model, name='one', history={'pictures': 'big'})
+
+
+@pytest.mark.slow
+def test_pictures_of_a_hub_space_are_those_it_was_trained_on():
+    """The space takes several sizes; its card says which it has seen."""
+    task = make_task(side=8)
+    model = mutate(small_space(), 'DARTS')
+    for dataset in (task, split(task).train, DataLoader(split(task).train, 8), (task.train_x, task.train_y)):
+        assert Supernet.from_model(model, name='one', dataset=dataset).pictures == (3, 8)
+    assert Supernet.from_model(model, name='one').pictures == (3, 32)
+
+
+def test_writing_is_atomic(tmp_path, monkeypatch, packed):
+    """A write that fails leaves the old file and no rubbish."""
+    path = tmp_path / 'net.safetensors'
+    path.write_bytes(packed)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('os.fsync', full)
+    with pytest.raises(OSError, match='No space left'):
+        write_atomic(path, b'new')
+    assert path.read_bytes() == packed
+    assert [p.name for p in tmp_path.iterdir()] == ['net.safetensors']
+
+
+def test_the_card_is_json_in_the_metadata(packed):
+    length = int.from_bytes(packed[:8], 'little')
+    header = json.loads(packed[8 : 8 + length])
+    card = json.loads(header['__metadata__']['nni_warmstart.card'])
+    assert card['space'] == {
+        'name': 'NasBench201', 'arguments': {'stem_out_channels': 4, 'num_modules_per_stack': 1, 'num_labels': 3},
+    }  # fmt: skip

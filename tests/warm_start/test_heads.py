@@ -1,0 +1,202 @@
+"""Classifiers of a new task: copied, transported, or in closed form against independent implementations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny import OwnSpace, batches, small_space, target
+from sklearn.linear_model import Ridge
+from torch import nn
+
+from nni_warmstart import Supernet, TransferError, transfer
+from nni_warmstart.mapping.projection import barycentric_projection
+from nni_warmstart.nni_adapter.classifier import features_of, find_head
+from nni_warmstart.nni_adapter.mutation import mutate
+from nni_warmstart.warm_start.heads.prototype import prototype
+from nni_warmstart.warm_start.heads.ridge import blend_ridge_head, ridge
+
+
+def test_copy_gives_the_sources_own_function(source):
+    model = target(classes=3)
+    transfer(source, model, head='copy', keep=1.0)
+    x = torch.randn(4, 3, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(x), source.build().eval()(x))
+
+
+def test_heads_beat_chance_and_random(source):
+    accuracy = {}
+    for head in ('ridge', 'prototype', 'random'):
+        report = transfer(source, target(), head=head, data=batches(4), val_data=batches(4, seed=9))
+        accuracy[head] = report.zero_shot_accuracy
+    assert accuracy['ridge'] >= 0.5 > accuracy['random'] or accuracy['ridge'] > accuracy['random'] + 0.2
+    assert accuracy['prototype'] > accuracy['random']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('classes', [2, 3, 4], ids=['fewer', 'equal', 'more'])
+def test_transported_heads_beat_random_ones(source, classes):
+    accuracy = {}
+    for head in ('ot', 'random'):
+        reports = [
+            transfer(source, target(classes, seed), head=head, data=batches(classes), val_data=batches(classes, seed=9))
+            for seed in range(4)
+        ]
+        accuracy[head] = np.mean([report.zero_shot_accuracy for report in reports])
+        origin = next(each for each in reports[0].origins if each.target.startswith('classifier'))
+        assert origin.how == {'ot': 'transported', 'random': 'fresh'}[head]
+    assert accuracy['ot'] > accuracy['random'] + 0.05
+    assert accuracy['ot'] >= 0.6
+
+
+def test_transported_head_finds_permuted_classes(source):
+    """The same pictures under other labels: rows of the classifier follow the classes."""
+    permutation = torch.tensor([2, 0, 1])
+    data = [(x, permutation[y]) for x, y in batches(3)]
+    report = transfer(source, target(3), head='ot', keep=1.0, data=data)
+    assert report.zero_shot_accuracy >= 0.9
+
+
+def test_transported_head_needs_a_sketch_and_every_class(source):
+    bare = Supernet(**{**vars(source), 'sketches': {}})
+    with pytest.raises(TransferError, match=r"head 'ot' needs .* there is no sketch; use head='ridge'"):
+        transfer(bare, target(), head='ot', data=batches(4))
+    with pytest.raises(TransferError, match=r"head 'ot' needs a training picture of every class; classes \[3\] have none"):
+        transfer(source, target(4), head='ot', data=batches(3))
+    with pytest.raises(TransferError, match="head 'ot' is fitted on the target's training data"):
+        transfer(source, target(4), head='ot')
+
+
+def test_rows_of_a_dataset_without_pictures_stay_fresh(source):
+    kept = target(5).state_dict()
+    model = target(5)
+    transfer(source, model, data=batches(3), heads={'a': (0, 3), 'b': (3, 5)}, keep=0.0)
+    name = find_head(model)
+    now = model.state_dict()
+    assert torch.equal(now[f'{name}.weight'][3:], kept[f'{name}.weight'][3:])
+    assert not torch.equal(now[f'{name}.weight'][:3], kept[f'{name}.weight'][:3])
+
+
+@pytest.mark.parametrize('heads', [{'a': (0, 7)}, {'a': (2, 2)}, {'a': (-1, 2)}])
+def test_heads_beyond_the_classifier(source, heads):
+    with pytest.raises(TransferError, match=r'heads = .*, but the classifier has rows 0 to 3 only'):
+        transfer(source, target(3), data=batches(3), heads=heads)
+
+
+def test_ridge_needs_data(source):
+    with pytest.raises(TransferError, match=r"head 'ridge' is fitted on the target's training data and there are none"):
+        transfer(source, target())
+
+
+def test_a_model_without_a_linear_classifier_takes_the_other_heads(source):
+    class Logged(type(small_space())):
+        def forward(self, inputs):
+            return torch.log_softmax(super().forward(inputs), 1)
+
+    def space() -> nn.Module:
+        return mutate(Logged(stem_out_channels=4, num_modules_per_stack=1, num_labels=3), 'DARTS')
+
+    assert transfer(source, space(), head='random', data=batches(3)).share_inherited == 1.0
+    with pytest.raises(TransferError, match='no linear layer of Logged gives its output'):
+        transfer(source, space(), head='ridge', data=batches(3))
+
+
+def test_the_head_is_the_layer_that_gives_the_output():
+    model = target()
+    assert find_head(model, torch.randn(2, 3, 8, 8)) == 'classifier'
+    assert find_head(mutate(OwnSpace(), 'DARTS'), torch.randn(2, 3, 8, 8)) == 'head'
+    assert find_head(model) == 'classifier'
+    with pytest.raises(TransferError, match='no linear layer'):
+        find_head(nn.Sequential(nn.Linear(3, 3), nn.Tanh()), torch.randn(2, 3))
+
+
+def test_barycentric_projection():
+    coupling = torch.tensor([[0.2, 0.0], [0.2, 0.6]])
+    rows = torch.tensor([[1.0, 0.0], [3.0, 4.0]])
+    assert torch.allclose(barycentric_projection(coupling, rows), torch.tensor([[2.0, 2.0], [3.0, 4.0]]))
+    with pytest.raises(TransferError, match=r'target points \[0\] receive no mass'):
+        barycentric_projection(torch.tensor([[0.0, 1.0]]), rows[:1])
+
+
+def features(n: int = 60, d: int = 7, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(n) % classes
+    return torch.randn(n, d, generator=generator) + 1.5 * torch.eye(classes, d)[labels], labels
+
+
+def test_ridge_is_scikit_learns_up_to_its_scale():
+    x, y = features()
+    head = ridge(x, y, 3)
+    one_hot = np.eye(3)[y.numpy()]
+    penalties = (torch.linalg.svdvals(x.double() - x.double().mean(0)) ** 2).mean().item() * 10.0 ** np.arange(-6, 3)
+    fits = [Ridge(alpha=penalty).fit(x.numpy().astype(float), one_hot) for penalty in penalties]
+
+    def left_out(penalty: float) -> float:  # by really leaving each sample out
+        keep = ~np.eye(len(y), dtype=bool)
+        xs = x.numpy().astype(float)
+        predicted = [Ridge(alpha=penalty).fit(xs[k], one_hot[k]).predict(xs[i : i + 1])[0] for i, k in enumerate(keep)]
+        return float(((np.array(predicted) - one_hot) ** 2).sum())
+
+    best = fits[int(np.argmin([left_out(penalty) for penalty in penalties]))]
+    scale = (head.weight.numpy() / best.coef_).mean()
+    assert scale > 1
+    assert np.allclose(head.weight.numpy(), scale * best.coef_, rtol=1e-3, atol=1e-4)
+    assert np.allclose(head.bias.numpy(), scale * best.intercept_, rtol=1e-3, atol=1e-3)
+
+
+def test_ridge_scale_minimises_the_left_out_cross_entropy():
+    """Making the logits bolder or more timid by half does not help on fresh data of the same kind."""
+    x, y = features(n=600)
+    head = ridge(x[:300], y[:300], 3, boldness=1.0)
+    logits = x[300:] @ head.weight.T + head.bias
+    losses = [nn.functional.cross_entropy(factor * logits, y[300:]).item() for factor in (0.5, 1.0, 2.0)]
+    assert losses[1] == min(losses)
+
+
+def test_prototype_is_the_nearest_class_mean():
+    x, y = features()
+    head = prototype(x, y, 3)
+    means = torch.stack([x[y == label].mean(0) for label in range(3)])
+    nearest = torch.cdist(x, means).argmin(1)
+    assert torch.equal((x @ head.weight.T + head.bias).argmax(1), nearest)
+
+
+def test_prototype_needs_every_class():
+    x, y = features()
+    with pytest.raises(TransferError, match=r'classes \[3\] have none'):
+        prototype(x, y, 4)
+
+
+@pytest.mark.parametrize('bias', [True, False])
+def test_refitted_is_on_the_way_to_ridge(bias):
+    model = target()
+    if not bias:
+        model.classifier = nn.Linear(model.classifier.in_features, 4, bias=False)
+    before = [parameter.detach().clone() for parameter in model.classifier.parameters()]
+    expected = ridge(*features_of(model, 'classifier', batches(4), 'cpu'), 4, bias=bias, boldness=1.0)
+    blend_ridge_head(model, [(x, y.to(torch.uint8)) for x, y in batches(4)], 'cpu', 0.25)
+    for parameter, old, new in zip(model.classifier.parameters(), before, expected, strict=False):
+        torch.testing.assert_close(parameter.detach(), 0.75 * old + 0.25 * new)
+
+
+def test_a_head_without_mistakes_is_not_refitted():
+    model = target()
+    features, labels = features_of(model, 'classifier', batches(4), 'cpu')
+    with torch.no_grad():
+        weight, bias = ridge(features, labels, 4, boldness=1.0)
+        model.classifier.weight.copy_(weight)
+        model.classifier.bias.copy_(bias)
+    right = (model.classifier(features).argmax(1) == labels).tolist()
+    data = [(x[None], y[None]) for x, y in zip(*(torch.cat(p) for p in zip(*batches(4), strict=True)), strict=True)]
+    blend_ridge_head(model, [pair for pair, good in zip(data, right, strict=True) if good], 'cpu', 0.5)
+    assert torch.equal(model.classifier.weight, weight)
+
+
+@pytest.mark.parametrize('data', ['numbers', 'not finite'])
+def test_refitted_are_classes_of_finite_features_only(data):
+    model = target()
+    before = model.classifier.weight.detach().clone()
+    x, y = batches(4)[0]
+    blend_ridge_head(model, [(x, y.float())] if data == 'numbers' else [(x * float('nan'), y)], 'cpu', 0.5)
+    assert torch.equal(model.classifier.weight, before)

@@ -1,0 +1,223 @@
+"""What ``source=`` stands for: 'joint', 'auto', and the entries that fit best."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers.tiny import Attention, OwnSpace, make_task, run, small_space, stripes
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.hub.pytorch import NasBench201
+from nni.nas.space import RawFormatModelSpace
+
+from nni_warmstart import JointClassification, Supernet, SupernetZoo, TransferError, WarmStartDARTS, ZooError
+from nni_warmstart.evaluators.trainer import make_trainer
+from nni_warmstart.nni_adapter.model_spaces import create
+from nni_warmstart.nni_adapter.mutation import mutate
+from nni_warmstart.search_spaces import DartsSpace
+from nni_warmstart.zoo.probe import Probe, successive_halving
+from nni_warmstart.zoo.selection import SourceSelector
+
+
+@pytest.fixture(scope='module')
+def zoo(tmp_path_factory) -> SupernetZoo:
+    """Two supernets of one dataset each, and a joint one of both."""
+    folder = tmp_path_factory.mktemp('zoo')
+    zoo = SupernetZoo(folder / 'zoo')
+    tasks = {'blobs': make_task(), 'stripes': stripes()}
+    for name, task in tasks.items():
+        strategy = run(WarmStartDARTS(), folder / 'logs', epochs=4, task=task)
+        zoo.add(Supernet.from_strategy(strategy, name=name, dataset=task))
+    evaluator = JointClassification(tasks, make_trainer(4, folder / 'logs', progress=False), batch_size=8)
+    WarmStartDARTS(save_to=zoo)(RawFormatModelSpace(small_space(5), evaluator), SequentialExecutionEngine())
+    assert zoo.names() == ['blobs', 'nasbench201-1', 'stripes']
+    return zoo
+
+
+JOINT = 'nasbench201-1'
+FUSED = f'blobs + {JOINT}'
+
+
+def test_joint_takes_the_supernet_of_most_datasets(zoo, tmp_path):
+    strategy = run(WarmStartDARTS(source='joint', zoo=zoo), tmp_path, epochs=1, task=make_task(seed=5))
+    assert strategy.report.source == JOINT
+    zoo_of_one = SupernetZoo(tmp_path / 'zoo')
+    zoo_of_one.add(zoo['blobs'])
+    with pytest.raises(ZooError, match=r"source 'joint': zoo .* has no supernet of several datasets that fits"):
+        run(WarmStartDARTS(source='joint', zoo=zoo_of_one), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('width', 'taken'), [(4, 'z'), (6, 'a')])
+def test_joint_prefers_the_shape_of_the_target(zoo, tmp_path, width, taken):
+    wider = NasBench201(stem_out_channels=6, num_modules_per_stack=1, num_labels=3)
+    both = SupernetZoo(tmp_path / 'zoo')
+    both.add(zoo[JOINT].renamed('z'))
+    joint = JointClassification({'a': make_task(), 'b': stripes(), 'c': make_task(seed=3)}, epochs=1, batch_size=8)
+    strategy = WarmStartDARTS(save_to=tmp_path / 'made')
+    strategy(RawFormatModelSpace(wider, joint), SequentialExecutionEngine())
+    both.add(SupernetZoo(tmp_path / 'made')['nasbench201-1'].renamed('a'))
+    space = NasBench201(stem_out_channels=width, num_modules_per_stack=1, num_labels=3)
+    strategy = run(WarmStartDARTS(source='joint', zoo=both), tmp_path, epochs=1, space=space, task=make_task(seed=5))
+    assert strategy.report.source == taken
+
+
+@pytest.mark.slow
+def test_of_the_same_data_the_shape_of_the_target_goes_first(zoo, tmp_path):
+    tasks = {'blobs': make_task(), 'stripes': stripes()}
+    joint = JointClassification(tasks, epochs=1, batch_size=8)
+    wider = NasBench201(stem_out_channels=6, num_modules_per_stack=1, num_labels=5)
+    WarmStartDARTS(save_to=tmp_path / 'zoo')(RawFormatModelSpace(wider, joint), SequentialExecutionEngine())
+    both = SupernetZoo(tmp_path / 'zoo')
+    wide = both['nasbench201-1'].renamed('wide')
+    both.remove('nasbench201-1')
+    both.add(wide)
+    both.add(zoo[JOINT])
+    report = run(WarmStartDARTS(source='nearest', zoo=both), tmp_path, epochs=1, task=make_task(seed=5)).report
+    assert [name for name, _ in report.ranking] == [JOINT]
+    space = NasBench201(stem_out_channels=8, num_modules_per_stack=1, num_labels=3)
+    report = run(WarmStartDARTS(source='nearest', zoo=both), tmp_path, epochs=1, space=space, task=make_task(seed=5)).report
+    assert {name for name, _ in report.ranking} == {JOINT, 'wide'}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('joint', [True, False])
+def test_auto_tries_out_and_leaves_no_trace(zoo, tmp_path, joint):
+    entries = SupernetZoo(tmp_path / 'zoo')
+    for name in ('blobs', 'stripes', *([JOINT] if joint else [])):
+        entries.add(zoo[name])
+
+    def searched(source):
+        torch.manual_seed(0)
+        return run(WarmStartDARTS(source=source, zoo=entries), tmp_path, epochs=2, task=make_task(seed=5))
+
+    auto = searched('auto')
+    errors = dict(auto.report.ranking)
+    tried = list(errors)
+    assert 'blobs' in tried
+    assert (JOINT in tried) == joint
+    assert sum(' + ' in name for name in tried) == (0 if tried[0] == JOINT else 1)  # fused where the nearest is ahead
+    assert auto.report.source == tried[0]
+    assert f'the best of {len(tried)} that were tried' in auto.report.summary()
+    assert auto.report.seconds['choosing'] > 0
+    named = searched('fused' if ' + ' in tried[0] else tried[0])
+    for name, tensor in auto.supernet.state_dict().items():
+        assert torch.equal(tensor, named.supernet.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ('errors', 'order'),
+    [
+        ({JOINT: 0.2, 'blobs': 0.2}, [JOINT, 'blobs']),
+        ({JOINT: 0.2, 'blobs': 0.17}, [JOINT, 'blobs']),  # a standard error of 100 pictures is 0.0376
+        ({JOINT: 0.2, 'blobs': 0.15, FUSED: 0.16}, ['blobs', FUSED, JOINT]),
+        ({JOINT: 0.2, 'blobs': 0.15, FUSED: 0.12}, ['blobs', FUSED, JOINT]),
+        ({JOINT: 0.2, 'blobs': 0.15, FUSED: 0.1}, [FUSED, 'blobs', JOINT]),
+    ],
+)
+def test_auto_leaves_the_joint_source_only_where_another_errs_clearly_less(zoo, monkeypatch, errors, order):
+    task = make_task(n=400, seed=5)
+    batches = [(task.train_x[:100].float(), task.train_y[:100])]
+    chooser = SourceSelector(zoo, mutate(small_space(), 'DARTS'), lambda part: batches, {'head': 'ridge', 'seed': 0})
+
+    def measured(self, sources):
+        name = ' + '.join(each.name for each, _ in sources)
+        return SimpleNamespace(name=name, error=errors[name], seconds=0.0)
+
+    monkeypatch.setattr(SourceSelector, '_probe', measured)
+    chosen, ranking = chooser.choose('auto')
+    assert ' + '.join(each.name for each, _ in chosen) == order[0]
+    assert [each.name for each in ranking] == order
+
+
+def test_auto_with_one_candidate_does_not_probe(zoo, tmp_path):
+    one = SupernetZoo(tmp_path / 'zoo')
+    one.add(zoo[JOINT])
+    strategy = run(WarmStartDARTS(source='auto', zoo=one), tmp_path, epochs=1, task=make_task(seed=5))
+    assert strategy.report.source == JOINT
+    assert strategy.report.ranking == ()
+    with pytest.raises(ZooError, match='has no entry that fits'):
+        run(WarmStartDARTS(source='auto', zoo=SupernetZoo(tmp_path / 'empty')), tmp_path)
+
+
+def test_auto_takes_a_joint_supernet_that_cannot_be_ranked(zoo, tmp_path):
+    bare = SupernetZoo(tmp_path / 'zoo')
+    bare.add(Supernet(**{**vars(zoo[JOINT]), 'sketches': {}}))
+    assert run(WarmStartDARTS(source='auto', zoo=bare), tmp_path, epochs=1, task=make_task(seed=5)).report.source == JOINT
+
+
+@pytest.mark.slow
+def test_data_that_cannot_be_sketched_leave_the_joint_supernet_and_equal_weights(zoo, tmp_path, caplog):
+    task = make_task(seed=5)
+    several = replace(task, train_x=task.train_x.repeat(1, 2, 1, 1)[:, :4], test_x=task.test_x.repeat(1, 2, 1, 1)[:, :4])
+    for source, name in (('auto', JOINT), (['blobs', 'stripes'], 'blobs + stripes')):
+        space = create('nasbench201', {'width': 4, 'depth': 1, 'image_size': 8, 'in_channels': 4}, 3)
+        strategy = run(WarmStartDARTS(source=source, zoo=zoo), tmp_path, space=space, epochs=1, task=several)
+        assert strategy.report.source == name
+    assert 'The sources are weighted equally: ' in caplog.text
+
+
+@pytest.mark.parametrize('rule', ['nearest', 'auto'])
+def test_entries_of_unknown_spaces_stop_no_rule(tmp_path, rule):
+    """Of a newer version, say, with more spaces."""
+    both = SupernetZoo(tmp_path / 'zoo')
+    mine = run(WarmStartDARTS(), tmp_path, space=OwnSpace())
+    good = Supernet.from_strategy(mine, name='good', dataset=make_task())
+    both.add(good)
+    unknown = mutate(NasBench201(stem_out_channels=6, num_modules_per_stack=1, num_labels=3), 'DARTS')
+    foreign = Supernet.from_model(unknown, name='foreign', dataset=make_task())
+    both.add(replace(foreign, space={'name': 'newspace', 'arguments': {}}))
+    strategy = run(WarmStartDARTS(source=rule, zoo=both), tmp_path, epochs=1, space=OwnSpace())
+    assert strategy.report.source == 'good'
+
+
+@pytest.mark.slow
+def test_a_wider_source_of_an_unknown_space_is_mapped_by_its_weights(tmp_path):
+    wider = mutate(NasBench201(stem_out_channels=8, num_modules_per_stack=1, num_labels=3), 'DARTS')
+    foreign = Supernet.from_model(wider, name='foreign', dataset=make_task())
+    foreign = replace(foreign, space={'name': 'newspace', 'arguments': {}})
+    strategy = run(WarmStartDARTS(source=foreign), tmp_path, epochs=1)
+    assert strategy.report.share_inherited > 0.9
+
+
+@pytest.mark.parametrize('rule', ['nearest', 'auto'])
+def test_entries_that_cannot_be_mapped_stop_no_rule(tmp_path, rule):
+    both = SupernetZoo(tmp_path / 'zoo')
+    for name, width in (('same', 4), ('wider', 8)):
+        model = mutate(Attention(width), 'DARTS')
+        both.add(Supernet.from_model(model, name=name, dataset=make_task(seed=width - 4)))
+    strategy = run(WarmStartDARTS(source=rule, zoo=both), tmp_path, epochs=1, space=Attention(8))
+    assert strategy.report.source == 'wider'  # the other one has a layer that cannot be widened
+
+
+def test_auto_needs_batches_of_pictures(zoo):
+    target = mutate(small_space(), 'DARTS')
+    settings = {'head': 'random', 'alpha': 'transfer', 'keep': 0.8, 'noise': 1e-3, 'seed': 0}
+    batches = [(x.float(), y) for x, y in zip(make_task().train_x.split(12), make_task().train_y.split(12), strict=True)]
+    loaders = {'train': batches, 'val': [{'x': x, 'y': y} for x, y in batches]}
+    with pytest.raises(TransferError, match=r'batches \(inputs, classes\) of two tensors; wrap your loader'):
+        SourceSelector(zoo, target, loaders.get, settings).choose('auto')
+
+
+@pytest.mark.slow
+def test_entries_of_the_own_space_go_first(zoo, tmp_path):
+    """A DARTS supernet of the very same pictures is no source for NAS-Bench-201 while there are others."""
+    mixed = SupernetZoo(tmp_path / 'zoo')
+    mixed.add(zoo['stripes'])
+    foreign = mutate(DartsSpace(width=2, num_nodes=2, num_classes=3, image_size=8), 'DARTS')
+    mixed.add(Supernet.from_model(foreign, name='foreign', dataset=make_task()))
+    strategy = run(WarmStartDARTS(source='nearest', zoo=mixed), tmp_path, epochs=1, task=make_task())
+    assert strategy.report.source == 'stripes'
+
+
+def test_halving_trains_the_better_half_further(zoo):
+    x, y = make_task(n=96).train_x.float() / 64 - 2, make_task(n=96).train_y
+    probes = [
+        Probe(name, zoo[name], mutate(small_space(), 'DARTS'), (x[:40], y[:40]), [(x[40:], y[40:])], 0)
+        for name in ('stripes', 'blobs', JOINT)
+    ]
+    tried = successive_halving(probes, steps=2)
+    assert [probe.rounds for probe in tried] == [2, 2, 1]
+    assert tried[0].error <= tried[1].error
