@@ -8,15 +8,11 @@ from typing import Any
 
 import nni
 from nni.nas.evaluator.pytorch import Lightning, Trainer
-from torch import nn
 
 from ..data.augmentation import Augmentation
 from ..data.labelled import labelled
 from ..data.task import Task
-from ..distance.embeddings import EMBEDDINGS
-from ..distance.sketch import sketches_of
 from ..errors import DataError
-from ..supernets.supernet import Supernet
 from .joint_data import JointData
 from .joint_module import JointModule
 from .trainer import SAFE_LOADING
@@ -146,40 +142,6 @@ class JointClassification(Lightning):
         tasks = {name: task.adapted(channels, side) for name, task in tasks.items()}
         data = JointData(tasks, val_share, batch_size, steps_per_epoch, temperature, arc_batch_size, weights)
         super().__init__(module, trainer or Trainer(max_epochs=epochs), datamodule=data, fit_kwargs=dict(SAFE_LOADING))
-
-
-def remembered(
-    module: JointModule, data: JointData, model: nn.Module, *, name: str, history: dict[str, Any] | None = None
-) -> Supernet:
-    """A jointly trained supernet, with the names of all classes and sketches of all pictures.
-
-    Parameters
-    ----------
-    module, data
-        Of the evaluator.
-    model
-        The trained supernet.
-    name
-        Of the entry.
-    history
-        What else its card holds; facts about a dataset are added to what is known of it.
-    """
-    datasets: dict[str, dict[str, Any]] = {
-        name: {
-            'classes': task.num_classes,
-            'pictures': len(task.train_x),
-            **({'accuracy': round(module.accuracy[name], 4)} if name in module.accuracy else {}),
-        }
-        for name, task in data.tasks.items()
-    }
-    supernet = Supernet.from_model(
-        model,
-        name=name,
-        class_names=[f'{name}/{label}' for name, task in data.tasks.items() for label in task.class_names],
-        history={'datasets': datasets, 'pictures': [module.pictures[0], module.pictures[1]], **(history or {})},
-    )
-    embeddings = (*EMBEDDINGS, supernet.features(model))
-    return supernet.with_sketches(sketches_of(data.tasks.values(), embeddings, name))
 
 
 def _check_number(name: str, value: Any, low: float, high: float | None, *, whole: bool = False) -> None:

@@ -17,9 +17,11 @@ from ..errors import DataError, TransferError, reason
 from ..nni_adapter import batchnorm
 from ..nni_adapter.classifier import find_head, resize_head
 from ..nni_adapter.paths import best_path, draw_path
+from ..supernets.supernet import Supernet
 from ..utils.modules import modes_kept
 from ..utils.random import quiet_randomness
 from .drop_path import drop_paths
+from .joint_supernet import joint_supernet
 from .norm_bank import NormBank
 from .optimisation import sgd_with_cosine
 
@@ -198,6 +200,22 @@ class JointModule(LightningModule):
         if state['batch_norm'] != self.batch_norm:
             raise DataError(f'the checkpoint has batch_norm = {state["batch_norm"]!r}, and this run {self.batch_norm!r}.')
         self.accuracy = dict(state['accuracy'])
+
+    def remembered(self, model: nn.Module, *, name: str, history: dict[str, Any] | None = None) -> Supernet:
+        """Return a supernet that this module has trained, as data.
+
+        Parameters
+        ----------
+        model
+            The supernet.
+        name
+            Of the entry.
+        history
+            What else its card holds.
+        """
+        tasks = self.trainer.datamodule.tasks  # pyright: ignore[reportAttributeAccessIssue]
+        size = self.pictures[:2]
+        return joint_supernet(model, tasks, name=name, pictures=size, accuracy=self.accuracy, history=history)
 
     def configure_optimizers(self) -> Any:
         return sgd_with_cosine(self, self.learning_rate, self.weight_decay)

@@ -6,6 +6,7 @@ an operation costs nothing, a skip say, the expectation ends with an error, beca
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import operator
@@ -27,8 +28,8 @@ Probabilities = Mapping[str, Mapping[Any, float]]
 """Label of a choice -> candidate -> probability."""
 
 
-class LivePenalty:
-    """NNI's penalty over probabilities that carry gradients.
+class DifferentiablePenalty(ExpectationProfilerPenalty):
+    """NNI's penalty over probabilities that carry gradients; the penalty and profiler that are given stay as they are.
 
     Parameters
     ----------
@@ -39,26 +40,30 @@ class LivePenalty:
     """
 
     def __init__(self, penalty: ExpectationProfilerPenalty, model: Callable[[], nn.Module]) -> None:
-        self.penalty, self.model = penalty, model
-        profiler: Any = penalty.profiler
+        profiler: Any = copy.copy(penalty.profiler)
         profiler.expression = _in_floats(profiler.expression)
+        kinds: Any = {'nonlinear': penalty.nonlinear, 'aggregate': penalty.aggregate}
+        super().__init__(profiler, penalty.baseline, penalty.scale, **kinds)
+        self.given = copy.copy(penalty)  # whose methods a user may have written
+        self.given.profiler = profiler
+        self.supernet = model
 
-    def __call__(self, loss: Tensor, probabilities: Probabilities) -> tuple[Tensor, dict[str, Any]]:
-        """The loss with the penalty, and details to be logged; ``probabilities`` are those of NNI's ``export_probs``."""
-        found = choices(self.model())
+    def forward(self, loss: Tensor, sample: Probabilities) -> tuple[Tensor, dict[str, Any]]:
+        """Return the loss with the penalty, and details to be logged; ``sample`` is that of NNI's ``export_probs``."""
+        found = choices(self.supernet())
         live = {
             label: dict(zip(given, found[label].alpha.softmax(-1), strict=True)) if label in found else given
-            for label, given in probabilities.items()
+            for label, given in sample.items()
         }
-        return self.penalty(loss, live)
+        return self.given(loss, live)
 
     def kept(self, sample: dict[str, Any], probabilities: Probabilities) -> dict[str, Any]:
         """``sample``, changed until it keeps to the baseline, where the penalty punishes what is above (and only that)."""
-        if self.penalty.nonlinear not in ('positive', 'absolute'):
+        if self.nonlinear not in ('positive', 'absolute'):
             return sample
-        limit = (1 + EXCESS) * self.penalty.baseline
-        found = affordable(sample, probabilities, self.penalty.profiler.profile, limit)
-        if self.penalty.profiler.profile(found) > limit:
+        limit = (1 + EXCESS) * self.baseline
+        found = affordable(sample, probabilities, self.profiler.profile, limit)
+        if self.profiler.profile(found) > limit:
             _logger.warning('No architecture was found that costs at most %g.', limit)
         return found
 

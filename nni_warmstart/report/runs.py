@@ -15,7 +15,7 @@ import torch
 from ..errors import ConfigError
 from ..nni_adapter.trial import experiment_folder
 from ..runs.settings import flat
-from ..search.oneshot_module import STATE
+from ..search.record import recorded_curve
 from ..utils.files import plain
 
 SECTIONS = ('data', 'space', 'evaluator', 'strategy')
@@ -133,9 +133,8 @@ def _kept(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        state = torch.load(str(path), map_location='cpu', weights_only=True, mmap=True)[STATE]
-        curve = plain(list(state['curve']))
-        return {'curve': curve, **{key: json.loads(state.get(key, '[]')) for key in ('samples', 'alphas')}}
+        kept = recorded_curve(torch.load(str(path), map_location='cpu', weights_only=True, mmap=True))
+        return {**kept, 'curve': plain(kept['curve'])}
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f'checkpoint {path} is damaged or of another kind; delete it to report the rest.') from error
 

@@ -14,7 +14,7 @@ from pytorch_lightning import seed_everything
 from ..data.task import Task
 from ..errors import DataError
 from ..evaluators.checkpoints import every_epoch, exists
-from ..evaluators.joint import JointClassification, remembered
+from ..evaluators.joint import JointClassification
 from ..evaluators.trainer import make_trainer
 from ..nni_adapter.model_spaces import check_supernet, create, input_of, resolve
 from ..supernets.supernet import Supernet
@@ -94,10 +94,7 @@ def pretrain(
         folder.resume(strategy, out, config.evaluator.max_epochs)
     begin(out, kept, resume=resume)
     strategy.run()
-    data = evaluator.datamodule
-    supernet = remembered(
-        cast(Any, strategy.oneshot_module).training_module,
-        cast(Any, data),
+    supernet = cast(Any, strategy.oneshot_module).training_module.remembered(
         strategy.supernet,
         name=name,
         history={

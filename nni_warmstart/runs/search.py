@@ -20,7 +20,7 @@ from ..evaluators.checkpoints import every_epoch, exists
 from ..evaluators.classification import classification
 from ..evaluators.trainer import make_trainer
 from ..nni_adapter.model_spaces import check_input, check_supernet, create, input_of, resolve
-from ..search.oneshot_module import SearchModule
+from ..search.oneshot_module import DartsSearchModule
 from ..supernets.supernet import Supernet
 from ..utils.files import write_json
 from ..warm_start.report import TransferReport
@@ -93,25 +93,25 @@ def run_search(
         if exists(out):
             strategy.source = None  # it has started, from what was best then
     strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
-    module = cast(SearchModule, strategy.oneshot_module)
-    module.begun = start
+    module = cast(DartsSearchModule, strategy.oneshot_module)
+    module.identity.count_from(start)
     if resume:
         folder.resume(strategy, out, config.evaluator.max_epochs)
     begin(out, settings, resume=resume)
     strategy.run()
-    curve, warm_start = strategy.curve, module.warm_start
+    curve, warm_start = strategy.curve, module.identity.warm_start
     architecture = {'sample': module.export(), 'probabilities': module.probabilities()}
     result = {
         'strategy': config.strategy.name,
         'source': warm_start and warm_start['source'],
         'data': task.name,
         'seed': seed,
-        'final': getattr(module, 'final', {}),
+        'final': module.final,
         'curve': curve,
         'alphas': module.alphas,
         'warm_start': warm_start,
         'architecture': architecture['sample'],
-        'seconds': module.seconds,
+        'seconds': module.identity.seconds,
         'versions': {name: version(name) for name in ('nni-warmstart', 'nni', 'torch', 'pytorch-lightning')},
     }
     if not module.trainer.is_global_zero:  # of several devices the first writes

@@ -7,6 +7,13 @@ steps) lets alphas travel 6 from where they began, all equal; the few hundred st
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
+from pytorch_lightning import Callback
+
+_logger = logging.getLogger(__name__)
+
 NNIS = 3e-4
 """Of NNI's strategies."""
 
@@ -19,3 +26,15 @@ LARGEST = 0.03
 def alpha_rate(steps: float) -> float:
     """Rate by which alphas travel in ``steps`` steps as far as in DARTS's own search; :data:`NNIS` to :data:`LARGEST`."""
     return min(max(TRAVEL / max(steps, 1), NNIS), LARGEST)
+
+
+class AlphaRate(Callback):
+    """Sets the rate of the alphas by the number of steps of the run."""
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        epochs = trainer.max_epochs or -1
+        steps = (epochs - pl_module.warmup_epochs) * trainer.num_training_batches if epochs > 0 else float('inf')
+        rate = alpha_rate(steps)
+        for group in pl_module.architecture_optimizers().param_groups:
+            group['lr'] = rate
+        _logger.info('The alphas learn at a rate of %.2g.', rate)

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..nni_adapter import batchnorm
 from ..nni_adapter.choices import arch_parameters
+from ..nni_adapter.oneshot import has_nnis
 
 
 def check_epochs(average: Any) -> None:
@@ -25,6 +27,22 @@ def check_epochs(average: Any) -> None:
     number = isinstance(average, int | float) and not isinstance(average, bool) and 0 <= average < math.inf
     if average is not None and not number:
         raise ConfigError(f'average = {average!r}, but it must be a number of epochs, 0 or more, or None.')
+
+
+def why_not_averaged(trainer: Any, training_module: Any, model: nn.Module) -> str:
+    """Return why averages of the weights of a search cannot be used, '' where they can.
+
+    Parameters
+    ----------
+    trainer, training_module, model
+        Lightning's trainer, the module of the evaluator, and the supernet.
+    """
+    if not math.isfinite(trainer.num_training_batches):
+        return 'the training data have no length, so an epoch is of unknown length'
+    by_batch = getattr(training_module, 'normalises_by_batch', False)
+    if has_nnis(training_module, 'validation_step') or by_batch or not batchnorm.batch_norms(model):
+        return ''
+    return 'the evaluator has a validation_step of its own, so their batch-norm statistics cannot be estimated'
 
 
 class WeightAverage:

@@ -1,147 +1,169 @@
-"""How a search evaluates its supernet: averaged weights, re-estimated batch norm, a fitted classifier, all put back."""
+"""With which weights and statistics a search is validated, tested and kept: averaged ones, re-estimated on training data."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
 
 import torch
-from pytorch_lightning import LightningDataModule
+from pytorch_lightning import Callback, LightningDataModule
 from pytorch_lightning.utilities.model_helpers import is_overridden
-from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..nni_adapter import batchnorm
-from ..nni_adapter.oneshot import DartsLightningModule, SupervisedLearningModule
+from ..nni_adapter.oneshot import has_nnis
 from ..nni_adapter.paths import best_path
 from ..utils.metrics import accuracy_on
 from ..utils.random import quiet_randomness, random_state, set_random_state
 from ..warm_start.heads.ridge import blend_ridge_head
-from .averaging import WeightAverage
+from .averaging import WeightAverage, why_not_averaged
+from .loaders import Loaders
+from .random_state import generators_of
+from .settings import SearchSettings
 
-if TYPE_CHECKING:
-    _Base = DartsLightningModule
-else:
-    _Base = object
+_logger = logging.getLogger(__name__)
+
+MOST_SAMPLES = 2048
+"""Training samples on which batch-norm statistics and classifier are estimated at most."""
 
 
-class Evaluation(_Base):
-    """The part of a search module that says with which weights and statistics the supernet is validated, tested and kept."""
+class Evaluation(Callback):
+    """Validates averaged weights with re-estimated batch norm and a fitted classifier, and puts everything back.
 
-    calibration: Callable[[], Iterable[Any]] | None = None
-    """Gives training batches for batch-norm statistics and classifier; None leaves these as training left them."""
+    A few steps an epoch leave the running statistics of batch norm behind the weights, so they are estimated anew on
+    training data before each validation; averaged weights need statistics of their own in any case.
 
-    max_calibration_samples = 2048
+    Parameters
+    ----------
+    settings
+        Of the search.
+    loaders
+        Give training samples.
+    model
+        Gives the supernet.
+    """
 
-    average = 0.0
-    """Epochs over which the weights that are validated, tested and kept are averaged; 0 for the last ones. These are taken,
-    too, where batch-norm statistics cannot be estimated for averaged ones, with a validation step of the user's own, and
-    where an epoch has no known length."""
+    @property
+    def state_key(self) -> str:
+        return 'nni_warmstart.averaged'
 
-    refit_head = False
-    """Whether the averaged weights have a classifier that is fitted to their features."""
+    def __init__(self, settings: SearchSettings, loaders: Loaders, model: Callable[[], nn.Module]) -> None:
+        self.settings, self.loaders, self.model = settings, loaders, model
+        self.averaged: WeightAverage | None = None
+        self._earlier: Sequence[Tensor] | None = None  # averaged weights of the checkpoint from which the search goes on
+        self._open = ExitStack()
 
-    one_path = False
-    """Whether every step trains a single path, as in Proxyless, so that the trained classifier stays behind its features."""
+    # -- averaged weights --------------------------------------------------------------------------------------------
 
-    _averaged: WeightAverage | None = None
-    _earlier: list[Tensor] | None = None
-    """Averaged weights, and those of a checkpoint from which the search goes on."""
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.averaged = None
+        if not self.settings.average:
+            return
+        why_not = why_not_averaged(trainer, pl_module.training_module, self.model())
+        if why_not:
+            _logger.warning('The weights are not averaged: %s.', why_not)
+        else:
+            self._start_averaging(trainer, pl_module)
+
+    def _start_averaging(self, trainer: Any, pl_module: Any) -> None:
+        self.averaged = WeightAverage(pl_module.training_module, self.settings.average * trainer.num_training_batches)
+        if self._earlier is not None:
+            self.averaged.load(self._earlier)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.averaged is not None:
+            self.averaged.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {'averaged': None if self.averaged is None else self.averaged.values}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._earlier = state_dict.get('averaged')
+
+    # -- validation --------------------------------------------------------------------------------------------------
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        share = self._head_share(trainer, pl_module.current_epoch + 1)
+        self._open.enter_context(self.evaluating(pl_module, calibrate=not trainer.sanity_checking, head=share))
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        self._open.close()
 
     @contextmanager
-    def _evaluating(self, paths: Callable[..., Any] = best_path, *, calibrate: bool, head: float = 0.0) -> Iterator[None]:
+    def evaluating(
+        self, pl_module: Any, paths: Callable[[nn.Module], Any] = best_path, *, calibrate: bool, head: float = 0.0
+    ) -> Iterator[None]:
         """Evaluate averaged weights on some paths, if asked with re-estimated batch norm and a share of a classifier that is
         fitted to them; put everything back."""
-        average = nullcontext() if self._averaged is None else self._averaged.applied()
-        with average, paths(self.model), batchnorm.kept(self.model):
+        average = nullcontext() if self.averaged is None else self.averaged.applied()
+        with average, paths(self.model()), batchnorm.kept(self.model()):
             if calibrate:
-                self._calibrate(head if self._averaged is not None else 0.0)
+                self._calibrate(pl_module, head if self.averaged is not None else 0.0)
             yield
 
-    def _head_share(self, epochs: int) -> float:
-        """Of the fitted classifier after so many epochs: a half in the beginning, when the trained one is behind its
-        features, and nothing in the end, when these know the training pictures by heart.
+    def _head_share(self, trainer: Any, epochs: int) -> float:
+        """Share of the fitted classifier after so many epochs: a half in the beginning, when the trained one is behind its
+        features, and nothing in the end, when these know the training images by heart.
         With one path the trained one is always behind."""
-        most = self.trainer.max_epochs or -1
-        progress = min(1.0, epochs / most) if most > 0 and not self.one_path else 0.0
-        return (1 - progress) / 2 if self.refit_head else 0.0
+        most = trainer.max_epochs or -1
+        progress = min(1.0, epochs / most) if most > 0 and not self.settings.one_path else 0.0
+        return (1 - progress) / 2 if self.settings.refit_head else 0.0
 
-    def _calibrate(self, head: float) -> None:
-        if self.calibration is None or not self._knows_inputs():
-            return
-        if batchnorm.batch_norms(self.model):
-            batchnorm.reestimate(self.model, (inputs for inputs, _ in self._calibration_batches()))
+    def _calibrate(self, pl_module: Any, head: float) -> None:
+        if not has_nnis(pl_module.training_module, 'validation_step'):
+            return  # only the evaluator knows how to feed the model
+        model = self.model()
+        if batchnorm.batch_norms(model):
+            batchnorm.reestimate(model, (inputs for inputs, _ in self._samples(pl_module)))
         if head:
-            blend_ridge_head(self.model, self._calibration_batches(), self.device, head)
+            blend_ridge_head(model, self._samples(pl_module), pl_module.device, head)
 
-    def _calibration_batches(self) -> Iterator[tuple[Any, Tensor]]:
-        assert self.calibration is not None
+    def _samples(self, pl_module: Any) -> Iterator[tuple[Any, Tensor]]:
         seen = 0
-        for batch in self.calibration():
-            inputs, targets = batch
-            yield self._on_device(inputs), targets
+        for inputs, targets in self.loaders.make('train'):
+            yield on_device(pl_module, inputs), targets
             seen += len(targets)
-            if seen >= self.max_calibration_samples:
+            if seen >= MOST_SAMPLES:
                 return
 
-    def _fit_averaged(self) -> None:
-        """Batch-norm statistics and classifier of the averaged weights, for good."""
-        with quiet_randomness(), best_path(self.model):
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def keep_averaged(self, trainer: Any, pl_module: Any) -> None:
+        """Replace the weights by their averages for good, with batch-norm statistics and a classifier of their own."""
+        if self.averaged is None and self._earlier is not None:  # it went on after its last epoch: nothing was trained
+            self._start_averaging(trainer, pl_module)
+        if self.averaged is None:
+            return
+        self.averaged.apply()
+        with quiet_randomness(), best_path(self.model()):
             torch.manual_seed(0)  # a run that goes on after its last epoch comes to the same
-            self._calibrate(self._head_share(self.current_epoch))
+            self._calibrate(pl_module, self._head_share(trainer, pl_module.current_epoch))
 
-    def _why_not_averaged(self) -> str:
-        """Why averages of the weights cannot be used; '' where they can."""
-        if not math.isfinite(self.trainer.num_training_batches):
-            return 'the training data have no length, so an epoch is of unknown length'
-        by_batch = getattr(self.training_module, 'normalises_by_batch', False)
-        if self._knows_inputs() or by_batch or not batchnorm.batch_norms(self.model):
-            return ''
-        return 'the evaluator has a validation_step of its own, so their batch-norm statistics cannot be estimated'
-
-    def _start_averaging(self) -> None:
-        self._averaged = WeightAverage(self.training_module, self.average * self.trainer.num_training_batches)
-        if self._earlier is not None:
-            self._averaged.load(self._earlier)
-
-    def _test_accuracy(self) -> float | None:
-        """Accuracy on the data module's test pictures, which nothing else has seen; None where there are none."""
-        data = getattr(self.trainer, 'datamodule', None)
+    def test_accuracy(self, trainer: Any, pl_module: Any) -> float | None:
+        """Return the accuracy on the test images of the data module, which nothing else has seen; None without any."""
+        data = getattr(trainer, 'datamodule', None)
         if data is None or not is_overridden('test_dataloader', data, LightningDataModule):
             return None
-        if not self._knows_inputs() or 'acc' not in getattr(self.training_module, 'metrics', {}):
+        training_module = pl_module.training_module
+        if not has_nnis(training_module, 'validation_step') or 'acc' not in getattr(training_module, 'metrics', {}):
             return None  # only the evaluator knows how to feed the model, and what its outputs mean
         data.setup('test')
         loader = data.test_dataloader()
         if not isinstance(loader, DataLoader):
             return None
-        state = random_state(self._generators())
-        with self._evaluating(calibrate=True, head=self._head_share(self.current_epoch)):
-            accuracy = accuracy_on(self.model, ((self._on_device(x), y) for x, y in loader), self.device)
-        set_random_state(state, self._generators())
+        generators = generators_of(trainer)
+        state, share = random_state(generators), self._head_share(trainer, pl_module.current_epoch)
+        with self.evaluating(pl_module, calibrate=True, head=share):
+            batches = ((on_device(pl_module, x), y) for x, y in loader)
+            accuracy = accuracy_on(self.model(), batches, pl_module.device)
+        set_random_state(state, generators)
         return accuracy
 
-    def _on_device(self, batch: Any) -> Any:
-        """A batch as the trainer gives it to the model: in its place and precision."""
-        batch = self.trainer.precision_plugin.convert_input(batch)
-        return self.transfer_batch_to_device(batch, self.device, 0)
 
-    def _knows_inputs(self) -> bool:
-        """Whether the model takes inputs as the loader has them, as NNI's own step gives them to it."""
-        return self._is_nnis('validation_step')
-
-    def _is_nnis(self, method: str) -> bool:
-        """Whether the evaluator has this method from NNI's supervised learning: no override of the user's."""
-        mine = getattr(type(self.training_module), method, None)
-        return mine is not None and mine is getattr(SupervisedLearningModule, method)
-
-    def _generators(self) -> list[torch.Generator]:
-        """Generators of the user's own in the data loaders."""
-        loaders: list[Any] = []
-        for combined in (self.trainer.train_dataloader, self.trainer.val_dataloaders):
-            tree_map_only(DataLoader, loaders.append, combined)
-        found = [getattr(part, 'generator', None) for x in loaders for part in (x, x.sampler, x.batch_sampler)]
-        return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
+def on_device(pl_module: Any, batch: Any) -> Any:
+    """Return a batch as the trainer gives it to the model: on its device and in its precision."""
+    batch = pl_module.trainer.precision_plugin.convert_input(batch)
+    return pl_module.transfer_batch_to_device(batch, pl_module.device, 0)

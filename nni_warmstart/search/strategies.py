@@ -5,23 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any, cast
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import torch
+from nni.nas.evaluator.pytorch import Lightning
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
 
-from ..errors import REFUSALS, ConfigError, TransferError, reason
-from ..evaluators.joint import remembered
-from ..evaluators.joint_module import JointModule
+from ..errors import REFUSALS, ConfigError, reason
 from ..nni_adapter import trial
-from ..nni_adapter.penalty import LivePenalty
+from ..nni_adapter.oneshot import DartsLightningModule, GumbelDartsLightningModule
 from ..supernets.supernet import Supernet
 from ..utils.random import quiet_randomness
 from ..warm_start.heads.base import FITTED
@@ -31,10 +28,25 @@ from ..zoo.selection import Source, SourceSelector
 from ..zoo.zoo import SupernetZoo, open_zoo
 from . import collapse
 from .alpha_rate import NNIS
-from .averaging import check_epochs
-from .oneshot_module import SearchModule, search_module
+from .loaders import Loaders
+from .oneshot_module import DartsSearchModule, GumbelDartsSearchModule
+from .settings import SearchSettings
 
 _logger = logging.getLogger(__name__)
+
+_NNIS_ARGUMENTS = (
+    'arc_learning_rate', 'gradient_clip_val', 'log_prob_every_n_step', 'warmup_epochs', 'penalty', 'temperature_scheduler',
+)  # fmt: skip
+"""Of NNI's one-shot modules, which keep them under these names."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A module of an evaluator that knows what its supernet was trained on, as that of several datasets does."""
+
+    def remembered(self, model: nn.Module, *, name: str, history: dict[str, Any] | None = None) -> Supernet:
+        """Return the trained supernet as data."""
+        ...
 
 
 class WarmStartDARTS(DARTS):
@@ -94,7 +106,11 @@ class WarmStartDARTS(DARTS):
     ----------
     report
         The :class:`~nni_warmstart.TransferReport` once initialised; None after a cold start.
+    search_module
+        Class of the one-shot module; a strategy of your own may name one that derives from it.
     """
+
+    search_module: ClassVar[type[DartsSearchModule]] = DartsSearchModule
 
     def __init__(
         self,
@@ -115,21 +131,22 @@ class WarmStartDARTS(DARTS):
         **kwargs: Any,
     ) -> None:
         check_settings(head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable)
-        collapse.check_cap(parameter_free_cap)
-        check_epochs(average)
+        warm = source is not None
+        settings = SearchSettings(
+            average=float(warm) if average is None else average,
+            refit_head=warm and head in FITTED if refit_head is None else refit_head,
+            one_path=isinstance(self, Proxyless),
+            paced=warm and arc_learning_rate is None,
+            parameter_free_cap=collapse.CAP if warm and parameter_free_cap is None else parameter_free_cap,
+            stop_on_eigenvalue=stop_on_eigenvalue,
+        )
         super().__init__(arc_learning_rate=NNIS if arc_learning_rate is None else arc_learning_rate, **kwargs)
-        self.paced = source is not None and arc_learning_rate is None
         self.source, self.zoo = source, zoo
         self.head, self.alpha, self.keep, self.noise, self.untraceable = head, alpha, keep, noise, untraceable
-        self.average = float(source is not None) if average is None else average
-        self.refit_head = source is not None and head in FITTED if refit_head is None else refit_head
-        self.save_to = save_to
-        warm_cap = None if source is None else collapse.CAP
-        self.parameter_free_cap = warm_cap if parameter_free_cap is None else parameter_free_cap
-        self.stop_on_eigenvalue = stop_on_eigenvalue
+        self.save_to, self.settings = save_to, settings
         self.report: TransferReport | None = None
         self._validates = False
-        self._loaders: dict[str, Callable[[], Any]] = {}
+        self._loaders: Loaders | None = None
 
     @property
     def curve(self) -> list[dict[str, float]]:
@@ -143,24 +160,35 @@ class WarmStartDARTS(DARTS):
             kind, name = type(model).__name__, type(self).__name__
             raise ConfigError(f'NNI cannot make a supernet of {kind} for {name}: {reason(error)}') from error
 
-    def configure_oneshot_module(self, training_module: Any) -> SearchModule:
-        inner: Any = super().configure_oneshot_module(training_module)
-        self._validates = is_overridden('validation_step', training_module)
-        module = search_module(inner)
-        if module.penalty is not None:
-            penalty = LivePenalty(module.penalty, lambda: module.model)
-            del module.penalty  # a submodule, which gives no place to another object
-            module.penalty = cast(Any, penalty)
-        module.average, module.refit_head, module.paced = self.average, self.refit_head, self.paced
-        module.one_path = isinstance(self, Proxyless)
-        module.run, module.begun = uuid.uuid4().hex, time.perf_counter()
-        module.parameter_free_cap, module.stop_on_eigenvalue = self.parameter_free_cap, self.stop_on_eigenvalue
-        return module
+    def configure_oneshot_module(self, training_module: Any) -> DartsSearchModule:
+        """Construct the one-shot module, with the arguments that NNI's strategy would give its own.
+
+        Raises
+        ------
+        ConfigError
+            If a strategy of the user constructs a module that is none of :class:`DartsSearchModule`.
+        """
+        nnis: Any = super().configure_oneshot_module(training_module)
+        if isinstance(nnis, DartsSearchModule):
+            return nnis
+        if type(nnis) not in (DartsLightningModule, GumbelDartsLightningModule):
+            raise ConfigError(
+                f'{type(self).__name__} makes a {type(nnis).__name__}, to which a warm-started search cannot be added; '
+                f'derive that from {self.search_module.__name__}, and name it as search_module of your strategy.'
+            )
+        arguments = {name: getattr(nnis, name) for name in _NNIS_ARGUMENTS if hasattr(nnis, name)}
+        assert self._loaders is not None
+        return self.search_module(training_module, settings=self.settings, loaders=self._loaders, **arguments)
+
+    def mutate_evaluator(self, evaluator: Any) -> Any:
+        if isinstance(evaluator, Lightning):
+            self._loaders = Loaders.of(evaluator)
+            self._validates = is_overridden('validation_step', evaluator.module)
+        return super().mutate_evaluator(evaluator)
 
     def train_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
-        self._loaders = {'train': train_dataloader_fn, 'val': val_dataloader_fn}
-        data = getattr(val_dataloader_fn, '__self__', None)
-        return super().train_dataloader(train_dataloader_fn, getattr(data, 'arc_dataloader', val_dataloader_fn))
+        assert self._loaders is not None
+        return super().train_dataloader(train_dataloader_fn, self._loaders.alphas)
 
     def val_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
         return val_dataloader_fn() if self._validates else None
@@ -169,26 +197,19 @@ class WarmStartDARTS(DARTS):
         if self.save_to is not None:
             open_zoo(self.save_to).check_can_add('name')
         mutated: Any = super()._initialize(model_space, engine)
-        evaluator = mutated.evaluator
-        evaluator.module.set_model(mutated.model_space)  # an evaluator may change the classifier, and a transfer fits it
-        if isinstance(evaluator.module.training_module, JointModule):  # its own loaders draw datasets at random
-            self._loaders = {part: partial(evaluator.datamodule.some, part) for part in ('train', 'val')}
-        evaluator.module.calibration = lambda: self._loader('train')
-        evaluator.module.held_out = lambda: self._loader('val')
+        module: DartsSearchModule = mutated.evaluator.module
+        module.set_model(mutated.model_space)  # an evaluator may change the classifier, and a transfer fits it
         if self.source is not None:
-            self.report = self._warm_start(mutated.model_space, evaluator)
-            evaluator.module.warm_start = self.report.to_dict()
+            self.report = self._warm_start(mutated.model_space, mutated.evaluator)
+            module.identity.warm_start = self.report.to_dict()
             _logger.info('%s', self.report.summary())
         if trial.in_trial():
             trial.forward_metrics(engine, lambda: len(self.curve) - 1)
         return mutated
 
     def _warm_start(self, target: nn.Module, evaluator: Any) -> TransferReport:
-        if evaluator.datamodule is not None and not self._loaders:
-            with quiet_randomness():
-                evaluator.datamodule.prepare_data()
-                evaluator.datamodule.setup('fit')
-                evaluator.datamodule.train_dataloader()  # records the loaders' factories
+        loaders = cast(Loaders, self._loaders)
+        loaders.prepare()
         settings: dict[str, Any] = {
             'head': self.head,
             'alpha': self.alpha,
@@ -201,9 +222,9 @@ class WarmStartDARTS(DARTS):
         }
         start = time.perf_counter()
         with quiet_randomness():
-            sources, ranking = SourceSelector(self.zoo, target, self._loader, settings).choose(cast(Source, self.source))
+            sources, ranking = SourceSelector(self.zoo, target, loaders.make, settings).choose(cast(Source, self.source))
         choosing = time.perf_counter() - start
-        report = transfer(sources, target, data=self._loader('train'), val_data=self._loader('val'), **settings)
+        report = transfer(sources, target, data=loaders.make('train'), val_data=loaders.make('val'), **settings)
         return replace(
             report,
             seconds={'choosing': choosing, **report.seconds},
@@ -211,31 +232,26 @@ class WarmStartDARTS(DARTS):
             rule=self.source if isinstance(self.source, str) and ranking else '',
         )
 
-    def _loader(self, part: str) -> Any:
-        if part not in self._loaders:
-            raise TransferError(f'the evaluator has no {part} data loader.')
-        return self._loaders[part]()
-
     def _run(self) -> None:
         super()._run()
         module: Any = self.oneshot_module
         self.report = module.trainer.strategy.broadcast(self.report)  # of several devices, the first one's was started from
         if self.save_to is not None and module.trainer.is_global_zero:
             zoo = open_zoo(self.save_to)
-            history: dict[str, Any] = {'curve': self.curve, 'run': module.run}
-            if isinstance(module.training_module, JointModule):
-                data = module.trainer.datamodule
-                supernet = remembered(module.training_module, data, self.supernet, name='new', history=history)
-            else:
-                supernet = Supernet.from_strategy(self, name='new', dataset=self._loader('train'), history=history)
-            name = self._remember(supernet, zoo, module)
+            name = self._remember(zoo, module)
             _logger.info('Remembered the supernet as %r in %s.', name, zoo)
 
-    def _remember(self, supernet: Supernet, zoo: SupernetZoo, module: SearchModule) -> str:
-        """Add a supernet, in the place of what the same search left before it was resumed."""
-        if module.seconds_before:
+    def _remember(self, zoo: SupernetZoo, module: DartsSearchModule) -> str:
+        """Add the supernet to a zoo, in the place of what the same search left before it was resumed."""
+        history: dict[str, Any] = {'curve': self.curve, 'run': module.identity.run}
+        if isinstance(module.training_module, Remembering):
+            supernet = module.training_module.remembered(self.supernet, name='new', history=history)
+        else:
+            data = cast(Loaders, self._loaders).make('train')
+            supernet = Supernet.from_strategy(self, name='new', dataset=data, history=history)
+        if module.identity.resumed:
             for entry in zoo.entries():
-                if entry.history.get('run') == module.run:
+                if entry.history.get('run') == module.identity.run:
                     zoo.add(supernet.renamed(entry.name))
                     return entry.name
         return zoo.add_numbered(supernet, type(self.supernet).__name__.lower())
@@ -243,6 +259,8 @@ class WarmStartDARTS(DARTS):
 
 class WarmStartGumbelDARTS(WarmStartDARTS, GumbelDARTS):
     """NNI's GumbelDARTS with a warm start; parameters as :class:`WarmStartDARTS`, and ``temperature`` as NNI's."""
+
+    search_module = GumbelDartsSearchModule
 
 
 class WarmStartProxyless(WarmStartDARTS, Proxyless):

@@ -19,7 +19,7 @@ from nni_warmstart import Supernet, SupernetZoo
 from nni_warmstart.cli import main
 from nni_warmstart.evaluators.optimisation import Cosine
 from nni_warmstart.search import collapse
-from nni_warmstart.search.oneshot_module import SearchModule
+from nni_warmstart.search.oneshot_module import DartsSearchModule
 
 
 def test_a_search_leaves_its_results(folder):
@@ -105,7 +105,7 @@ def test_a_new_run_in_an_old_folder_forgets_the_old_one(folder, monkeypatch):
     other = ['--seed', '2', '--set', 'evaluator.learning_rate=0.01']
     assert search(folder, '--seed', '1') == 0
     with monkeypatch.context() as patched, pytest.raises((KeyboardInterrupt, SystemExit)):
-        patched.setattr(SearchModule, 'training_step', killed)
+        patched.setattr(DartsSearchModule, 'training_step', killed)
         search(folder, *other)
     assert not (folder / 'out' / 'result.json').exists()
     assert search(folder, *other, '--resume') == 0

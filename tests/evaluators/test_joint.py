@@ -64,7 +64,9 @@ def test_alphas_learn_from_smaller_batches_of_the_validation_halves(tmp_path):
     joint = JointClassification(
         tasks, make_trainer(1, tmp_path, progress=False), batch_size=8, arc_batch_size=4, steps_per_epoch=30
     )
-    loaders = WarmStartDARTS().train_dataloader(joint.datamodule.train_dataloader, joint.datamodule.val_dataloader)
+    strategy = WarmStartDARTS()
+    strategy.mutate_evaluator(joint)
+    loaders = joint.datamodule.train_dataloader()
     assert {name: len(loader) for name, loader in loaders.items()} == {'train': 30, 'val': 30}
     assert {name: {len(y) for _, y in loader} for name, loader in loaders.items()} == {'train': {8}, 'val': {4}}
     held = sum(len(split.val) for split in joint.datamodule.splits.values())
@@ -144,7 +146,7 @@ def test_averages_after_a_warm_start_are_of_the_banks_batch_norms_too(tmp_path):
     strategy(RawFormatModelSpace(small_space(3), evaluator), SequentialExecutionEngine())
     module, state = strategy.oneshot_module, strategy.supernet.state_dict()
     bank = module.training_module.bank
-    averaged = {id(weight) for weight in module._averaged.weights}
+    averaged = {id(weight) for weight in module.evaluation.averaged.weights}
     assert averaged >= {id(weight) for weight in bank.parameters()}
     trained = 0
     for place in bank.places:

@@ -67,8 +67,18 @@ def test_a_penalty_reaches_the_alphas(tmp_path, strategy):
         profiler = FlopsProfiler(Stack(), PICTURE)
         cheap = penalty(profiler, 0.1, scale=scale)
         done = run(strategy(penalty=cheap, arc_learning_rate=0.05), tmp_path, space=Stack(), epochs=2, task=make_task(96))
-        expected.append(float(cheap.profile(done.oneshot_module.probabilities())))
+        module = done.oneshot_module
+        expected.append(float(module.penalty.profile(module.probabilities())))
     assert expected[1] < 0.8 * expected[0]
+
+
+def test_the_penalty_that_is_given_stays_as_it_is(tmp_path):
+    profiler = FlopsProfiler(Stack(), PICTURE)
+    given, before = penalty(profiler, 0.1), repr(profiler.expression)
+    for _ in range(2):
+        run(WarmStartDARTS(penalty=given), tmp_path, space=Stack(), epochs=1)
+    assert given.profiler is profiler
+    assert repr(profiler.expression) == before
 
 
 @pytest.mark.parametrize('kind', [FlopsProfiler, NumParamsProfiler])

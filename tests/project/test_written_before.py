@@ -1,7 +1,7 @@
 """Files that earlier versions wrote are read, and their unfinished runs go on to the same end.
 
-The archive holds what commit 387da87 left of a search, a retraining and a pretraining of two epochs each after the first one,
-the zoo that they used, and, in expected.json and zoo2, what that commit made of the second epoch.
+The archive holds what commit 387da87 left of a search, a retraining and a pretraining of two epochs each after the first
+one, the zoo that they used, and, in expected.json and zoo2, what that commit made of the second epoch.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from nni_warmstart.cli import main
 from nni_warmstart.report.figures import Edge, _tracks
 from nni_warmstart.report.page import found_cells
 from nni_warmstart.report.runs import read
-from nni_warmstart.search.oneshot_module import SearchModule
+from nni_warmstart.search.record import STATE, Curve
 
 WARM = '{{name: WarmStartDARTS, source: {}, arc_learning_rate: 0.01}}'
 
@@ -256,15 +256,15 @@ class PowerCut(Exception):
 def test_an_unfinished_search_says_so_and_goes_on(searches, tmp_path, monkeypatch, strategy):
     settings = (f'strategy={{name: {strategy}, arc_learning_rate: 0.01}}', 'evaluator.max_epochs=3')
     assert search(searches, tmp_path / 'whole', *settings) == 0
-    start = SearchModule.on_train_epoch_start
+    start = Curve.on_train_epoch_start
 
-    def cut(module):
-        if len(module.curve) == 2:
+    def cut(curve, trainer, pl_module):
+        if len(curve.figures) == 2:
             raise PowerCut
-        return start(module)
+        start(curve, trainer, pl_module)
 
     with monkeypatch.context() as patch:
-        patch.setattr(SearchModule, 'on_train_epoch_start', cut)
+        patch.setattr(Curve, 'on_train_epoch_start', cut)
         with pytest.raises(PowerCut):
             search(searches, tmp_path / 'cut', *settings)
     page = report(tmp_path / 'page.html', tmp_path / 'cut')
@@ -285,11 +285,11 @@ def test_an_unfinished_search_says_so_and_goes_on(searches, tmp_path, monkeypatc
 def test_a_finished_search_that_was_started_again_is_unfinished(searches, runs, tmp_path, monkeypatch):
     """With more epochs it is the same run; another rate is another run, of which the old result says nothing."""
 
-    def cut(module):
-        if len(module.curve) == 3:
+    def cut(curve, trainer, pl_module):
+        if len(curve.figures) == 3:
             raise PowerCut
 
-    monkeypatch.setattr(SearchModule, 'on_train_epoch_start', cut)
+    monkeypatch.setattr(Curve, 'on_train_epoch_start', cut)
     with pytest.raises(PowerCut):
         search(searches, runs / 'cold', 'evaluator.max_epochs=4', resume=True)
     found = read(runs / 'cold', 'cold')
@@ -326,12 +326,14 @@ def test_an_older_result(runs, tmp_path):
 
 
 def test_an_older_checkpoint_goes_on(searches, runs):
-    """Without probabilities: those of its epochs are not known, and those that follow are at their own places."""
+    """With all states together, and without probabilities: those of its epochs are not known, and later ones have their own
+    places."""
     import torch
 
     path = runs / 'cold' / 'checkpoints' / 'last.ckpt'
     checkpoint = torch.load(path, weights_only=True)
-    del checkpoint['nni_warmstart']['alphas']
+    states = {name: checkpoint['callbacks'].pop(name) for name in list(checkpoint['callbacks']) if name.startswith(STATE)}
+    checkpoint[STATE] = {key: value for state in states.values() for key, value in state.items() if key != 'alphas'}
     torch.save(checkpoint, path)
     assert search(searches, runs / 'cold', 'evaluator.max_epochs=3', resume=True) == 0
     alphas = result_of(runs / 'cold')['alphas']

@@ -140,7 +140,7 @@ def test_the_folder_of_the_search_is_kept(searched, capsys):
 
 
 def test_an_older_search_of_the_folder_is_not_retrained(searched, monkeypatch, capsys):
-    monkeypatch.setattr('nni_warmstart.search.oneshot_module.SearchModule.training_step', lambda *_: 1 / 0)
+    monkeypatch.setattr('nni_warmstart.search.oneshot_module.DartsSearchModule.training_step', lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         search(searched)
     assert retrain(searched) == 2

@@ -30,6 +30,6 @@ def test_only_a_warm_start_without_a_rate_of_its_own_has_another_than_nnis(cls, 
 
 
 def test_the_rate_is_that_of_the_whole_search_but_for_its_warm_up(source, tmp_path, monkeypatch):
-    monkeypatch.setattr('nni_warmstart.search.oneshot_module.alpha_rate', lambda steps: steps / 1e4)
+    monkeypatch.setattr('nni_warmstart.search.alpha_rate.alpha_rate', lambda steps: steps / 1e4)
     strategy = run(WarmStartDARTS(source=source, warmup_epochs=1), tmp_path, epochs=3)
     assert rate_of(strategy) == 2 * strategy.oneshot_module.trainer.num_training_batches / 1e4

@@ -97,7 +97,8 @@ def test_what_is_kept_has_the_statistics_of_the_averaged_weights(tmp_path):
         searches[average] = run(WarmStartDARTS(average=average), tmp_path, epochs=3, task=task).oneshot_module
     kept, trained = ({n: t.clone() for n, t in searches[a].model.state_dict().items() if 'running' in n} for a in (1.0, 0.0))
     assert not any(map(torch.equal, kept.values(), trained.values()))
-    searches[1.0]._fit_averaged()  # they are those of the weights that are there: estimated once more, they stay
+    module = searches[1.0]
+    module.evaluation.keep_averaged(module.trainer, module)  # those of the averages: estimated once more, they stay
     again = searches[1.0].model.state_dict()
     assert all(torch.equal(tensor, again[name]) for name, tensor in kept.items())
 
@@ -157,16 +158,16 @@ def test_a_search_that_stops_early_keeps_the_head_that_was_judged(tmp_path):
 
 @pytest.mark.parametrize(('head', 'refitted'), [('ridge', True), ('prototype', True), ('random', False), ('copy', False)])
 def test_only_a_warm_start_with_a_fitted_head_refits_it_by_itself(source, head, refitted):
-    assert not WarmStartDARTS(head=head).refit_head
-    assert WarmStartDARTS(source=source, head=head).refit_head is refitted
-    assert not WarmStartDARTS(source=source, head=head, refit_head=False).refit_head
+    assert not WarmStartDARTS(head=head).settings.refit_head
+    assert WarmStartDARTS(source=source, head=head).settings.refit_head is refitted
+    assert not WarmStartDARTS(source=source, head=head, refit_head=False).settings.refit_head
 
 
 def test_only_a_warm_start_averages_by_itself(tmp_path):
     source = Supernet.from_strategy(run(WarmStartDARTS(), tmp_path, epochs=1), name='source')
-    assert WarmStartDARTS().average == 0
-    assert WarmStartDARTS(source=source).average == 1
-    assert WarmStartDARTS(source=source, average=0).average == 0
+    assert WarmStartDARTS().settings.average == 0
+    assert WarmStartDARTS(source=source).settings.average == 1
+    assert WarmStartDARTS(source=source, average=0).settings.average == 0
 
 
 @pytest.mark.parametrize('average', [-1, float('inf'), float('nan'), True, 'one'])

@@ -136,7 +136,7 @@ def test_a_search_exports_within_the_cap(tmp_path):
         done = run(WarmStartDARTS(source=source, parameter_free_cap=cap), tmp_path / f'{cap}').oneshot_module
         shares[cap] = skip_share(done.model, done.export())
     assert shares == {6: 1, None: 2 / 6, 0: 0}
-    assert WarmStartDARTS().parameter_free_cap is None
+    assert WarmStartDARTS().settings.parameter_free_cap is None
 
 
 @pytest.mark.parametrize('sign', [1.0, -1.0])

@@ -1,0 +1,82 @@
+"""Where a search takes its data from: the loaders of the evaluator, as it has them before NNI combines the two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+from nni.nas.evaluator.pytorch import Lightning
+
+from ..errors import TransferError
+from ..utils.random import quiet_randomness
+
+
+@runtime_checkable
+class AlphaLoader(Protocol):
+    """A data module that gives the alphas another loader than validation has."""
+
+    def arc_dataloader(self) -> Any: ...
+
+
+@runtime_checkable
+class SampleLoader(Protocol):
+    """A data module whose loaders draw at random, and that gives loaders of every sample for a look at the data."""
+
+    def some(self, part: str) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """Factories of loaders.
+
+    Attributes
+    ----------
+    samples
+        'train' and 'val' -> factory of a loader of the samples of a half.
+    alphas
+        Factory of the loader that the alphas learn from.
+    datamodule
+        What has to be set up before a loader is made; None where nothing has.
+    """
+
+    samples: dict[str, Callable[[], Any]]
+    alphas: Callable[[], Any]
+    datamodule: Any = None
+
+    @classmethod
+    def of(cls, evaluator: Lightning) -> Loaders:
+        """Those of an evaluator that no strategy has changed yet."""
+        data = evaluator.datamodule
+        if data is None:
+            loaders = {'train': evaluator.train_dataloaders, 'val': evaluator.val_dataloaders}
+            samples = {part: partial(_itself, loader) for part, loader in loaders.items() if loader is not None}
+            return cls(samples, partial(_itself, evaluator.val_dataloaders))
+        alphas = data.arc_dataloader if isinstance(data, AlphaLoader) else data.val_dataloader
+        if isinstance(data, SampleLoader):
+            return cls({part: partial(data.some, part) for part in ('train', 'val')}, alphas)
+        return cls({'train': data.train_dataloader, 'val': data.val_dataloader}, alphas, data)
+
+    def prepare(self) -> None:
+        """Set up the data module, so that loaders can be made before the trainer does it."""
+        if self.datamodule is not None:
+            with quiet_randomness():
+                self.datamodule.prepare_data()
+                self.datamodule.setup('fit')
+
+    def make(self, part: str) -> Any:
+        """Make the loader of a half, 'train' or 'val'.
+
+        Raises
+        ------
+        TransferError
+            If the evaluator has none.
+        """
+        if part not in self.samples:
+            raise TransferError(f'the evaluator has no {part} data loader.')
+        return self.samples[part]()
+
+
+def _itself(loader: Any) -> Any:
+    return loader

@@ -1,0 +1,67 @@
+"""Random numbers of a search: validation leaves no trace in them, and a resumed search draws what would have come next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback
+from torch.utils._pytree import tree_map_only
+from torch.utils.data import DataLoader
+
+from ..utils.random import random_state, set_random_state
+
+
+def generators_of(trainer: Any) -> list[torch.Generator]:
+    """Return the generators that users have given to the data loaders of a trainer."""
+    loaders: list[Any] = []
+    for combined in (trainer.train_dataloader, trainer.val_dataloaders):
+        tree_map_only(DataLoader, loaders.append, combined)
+    found = [getattr(part, 'generator', None) for x in loaders for part in (x, x.sampler, x.batch_sampler)]
+    return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
+
+
+class RandomState(Callback):
+    """Puts the random generators back after validation, and where a resumed search goes on.
+
+    The state to put back is captured by :meth:`capture`, after the last hook of a training batch: validation may start then,
+    and its loader draws random numbers before the next hook.
+    """
+
+    @property
+    def state_key(self) -> str:
+        return 'nni_warmstart.random'
+
+    def __init__(self) -> None:
+        self._trainer: Any = None
+        self._captured: Any = None
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self._trainer = trainer
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if self.restore():  # resumed
+            # Lightning makes the iterator of this epoch before any hook can run, with other random numbers
+            iter(trainer.fit_loop._data_fetcher)
+
+    def capture(self) -> None:
+        """Note the state, to be put back by :meth:`restore`."""
+        self._captured = random_state(generators_of(self._trainer))
+
+    def restore(self) -> bool:
+        """Put the captured state back; return whether there was one."""
+        if self._captured is None:
+            return False
+        set_random_state(self._captured, generators_of(self._trainer))
+        self._captured = None
+        return True
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if not trainer.sanity_checking:
+            self.restore()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {'random': random_state(generators_of(self._trainer))}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._captured = state_dict['random']

@@ -1,0 +1,198 @@
+"""What a search tells of itself: its identity, its warm start, and its curve, in checkpoints too."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import nni
+import torch
+from pytorch_lightning import Callback
+from torch import Tensor
+
+from ..nni_adapter.architectures import best_sample, skip_share
+from ..nni_adapter.choices import alpha_entropy
+
+_logger = logging.getLogger(__name__)
+
+STATE = 'nni_warmstart'
+"""Key under which earlier versions kept the states of all callbacks of this folder together in a checkpoint."""
+
+IDENTITY, CURVE = 'nni_warmstart.identity', 'nni_warmstart.curve'
+
+
+def recorded_curve(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``curve``, ``samples`` and ``alphas`` by epoch as a Lightning checkpoint holds them.
+
+    Raises
+    ------
+    KeyError
+        If the checkpoint is not one of a search.
+    """
+    state = checkpoint[STATE] if STATE in checkpoint else checkpoint['callbacks'][CURVE]
+    unknown = json.dumps([{} for _ in state['curve']])  # a checkpoint from before they were recorded
+    return {
+        'curve': list(state['curve']),
+        'samples': json.loads(state.get('samples', '[]')),
+        'alphas': json.loads(state.get('alphas', unknown)),
+    }
+
+
+class Identity(Callback):
+    """Identity of a search, which a resumed one keeps: run, warm start, seconds.
+
+    Attributes
+    ----------
+    run
+        Name that no other search has.
+    warm_start
+        Report of the warm start as plain data; None after a cold start. A resumed search has that of its beginning.
+    """
+
+    @property
+    def state_key(self) -> str:
+        return IDENTITY
+
+    def __init__(self) -> None:
+        self.run = uuid.uuid4().hex
+        self.warm_start: dict[str, Any] | None = None
+        self._begun, self._seconds_before = time.perf_counter(), 0.0
+
+    def count_from(self, begun: float) -> None:
+        """Let the seconds of this process begin at an earlier reading of ``time.perf_counter``."""
+        self._begun = begun
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the search was begun by another process."""
+        return self._seconds_before > 0
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock of the search so far, in all its processes."""
+        return self._seconds_before + time.perf_counter() - self._begun
+
+    def state_dict(self) -> dict[str, Any]:
+        return {'run': self.run, 'warm_start': json.dumps(self.warm_start), 'seconds': self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.run = state_dict.get('run', self.run)
+        self.warm_start = json.loads(state_dict.get('warm_start', 'null'))
+        self._seconds_before = state_dict.get('seconds', 0.0)
+
+
+class Curve(Callback):
+    """Figures, architecture and probabilities of every epoch, for NNI and for the loggers of Lightning.
+
+    Parameters
+    ----------
+    model
+        Gives the supernet.
+    export
+        Turns the most probable architecture into one that is exported.
+    probabilities
+        Gives the probabilities of the candidates of every choice.
+
+    Attributes
+    ----------
+    figures
+        By epoch.
+    samples
+        Architecture by epoch: label of a choice -> what is chosen.
+    alphas
+        By epoch: label of a choice -> candidate -> probability, rounded.
+    measure_more
+        Gives further figures of an epoch, from the trainer and the one-shot module; None for no others.
+    """
+
+    @property
+    def state_key(self) -> str:
+        return CURVE
+
+    def __init__(
+        self,
+        model: Callable[[], Any],
+        export: Callable[[dict[str, Any]], dict[str, Any]],
+        probabilities: Callable[[], dict[str, dict[Any, float]]],
+    ) -> None:
+        self.model, self.export, self.probabilities = model, export, probabilities
+        self.measure_more: Callable[[Any, Any], dict[str, float]] | None = None
+        self.figures: list[dict[str, float]] = []
+        self.samples: list[dict[str, Any]] = []
+        self.alphas: list[dict[str, dict[str, float]]] = []
+        self._losses: list[Tensor] = []
+        self._epoch_start = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        self._epoch_start, self._losses = time.perf_counter(), []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._losses.append(outputs['loss'].detach())
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.sanity_checking:
+            return
+        figures = self._measure(trainer, pl_module)
+        if self.measure_more is not None:
+            figures |= self.measure_more(trainer, pl_module)
+        figures = self._of_all_devices(trainer, figures)
+        self.figures.append(figures)
+        self.samples.append(self.export(best_sample(self.model())))
+        self.alphas.append(
+            {str(label): {str(c): round(p, 4) for c, p in each.items()} for label, each in self.probabilities().items()}
+        )
+        for logger in trainer.loggers:
+            logger.log_metrics({f'search/{key}': value for key, value in figures.items()}, step=trainer.global_step)
+        if 'default' in figures and reports_to_nni(trainer):
+            nni.report_intermediate_result(figures)
+
+    def _measure(self, trainer: Any, pl_module: Any) -> dict[str, float]:
+        model = self.model()
+        figures = {
+            'train_loss': float(torch.stack(self._losses).mean()) if self._losses else float('nan'),
+            'alpha_entropy': alpha_entropy(model),
+            'skip_share': skip_share(model, best_sample(model)),
+            'epoch_seconds': time.perf_counter() - self._epoch_start,
+        }
+        measured = trainer.callback_metrics
+        if 'val_loss' in measured:
+            figures['val_loss'] = float(measured['val_loss'])
+        name = _validation_metric(measured, pl_module.training_module)
+        if name is not None:
+            figures['default'] = float(measured[name])
+            figures |= {key: float(value) for key, value in measured.items() if key.startswith(f'{name}/')}  # by dataset
+        elif not self.figures:
+            _logger.warning(
+                'The evaluator logs no validation metric (val_acc, val_accuracy, or val_ and the name of its metric), so '
+                'nothing is reported to NNI; it logs %s.', ', '.join(measured) or 'nothing',
+            )  # fmt: skip
+        return figures
+
+    def _of_all_devices(self, trainer: Any, figures: dict[str, float]) -> dict[str, float]:
+        """Mean over the devices, each of which has validated its own part."""
+        if trainer.world_size == 1:
+            return figures
+        values = torch.tensor(list(figures.values()), dtype=torch.float64, device=trainer.strategy.root_device)
+        return dict(zip(figures, trainer.strategy.reduce(values, reduce_op='mean').tolist(), strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        # labels of NNI are no plain text
+        return {'curve': self.figures, 'samples': json.dumps(self.samples), 'alphas': json.dumps(self.alphas)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        known = recorded_curve({STATE: state_dict})
+        self.figures, self.samples, self.alphas = known['curve'], known['samples'], known['alphas']
+
+
+def reports_to_nni(trainer: Any) -> bool:
+    """Whether this process has to tell NNI the figures of its search."""
+    return trainer.is_global_zero and nni.get_current_parameter() is not None
+
+
+def _validation_metric(measured: Mapping[str, Any], training_module: Any) -> str | None:
+    names = ['val_acc', 'val_accuracy', *(f'val_{name}' for name in getattr(training_module, 'metrics', {}))]
+    return next((name for name in names if name in measured), None)

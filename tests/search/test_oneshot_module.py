@@ -1,0 +1,71 @@
+"""The one-shot module of a search: constructed, open to modules of the user, and refusing what it cannot add itself to."""
+
+from __future__ import annotations
+
+import pytest
+from helpers.tiny import run
+from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule
+from nni.nas.strategy import DARTS
+
+from nni_warmstart import ConfigError, WarmStartDARTS, WarmStartGumbelDARTS
+from nni_warmstart.search.oneshot_module import DartsSearchModule, GumbelDartsSearchModule
+
+
+class OwnModule(DartsSearchModule):
+    """Counts the steps."""
+
+    steps = 0
+
+    def training_step(self, batch, batch_idx):
+        self.steps += 1
+        return super().training_step(batch, batch_idx)
+
+
+class Own(WarmStartDARTS):
+    search_module = OwnModule
+
+
+class NniModule(DartsLightningModule):
+    """Of a user who has not heard of us."""
+
+
+class NniStrategy(DARTS):
+    def configure_oneshot_module(self, training_module):
+        return NniModule(training_module)
+
+
+class Both(WarmStartDARTS, NniStrategy):
+    pass
+
+
+def test_a_module_of_the_users_own_is_used(tmp_path):
+    strategy = run(Own(average=1.0), tmp_path)
+    assert type(strategy.oneshot_module) is OwnModule
+    assert strategy.oneshot_module.steps == 2 * strategy.oneshot_module.trainer.num_training_batches
+    assert len(strategy.curve) == 2
+
+
+def test_a_module_that_a_search_cannot_be_added_to_is_refused_by_name(tmp_path):
+    with pytest.raises(ConfigError, match='Both makes a NniModule.* derive that from DartsSearchModule'):
+        run(Both(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('strategy', 'kind'), [(WarmStartDARTS, DartsSearchModule), (WarmStartGumbelDARTS, GumbelDartsSearchModule)]
+)
+def test_the_arguments_are_those_of_nnis_module(tmp_path, strategy, kind):
+    done = run(
+        strategy(arc_learning_rate=0.02, gradient_clip_val=3.0, warmup_epochs=1, log_prob_every_n_step=7), tmp_path, epochs=1
+    )
+    module = done.oneshot_module
+    assert type(module) is kind
+    assert (module.arc_learning_rate, module.gradient_clip_val) == (0.02, 3.0)
+    assert (module.warmup_epochs, module.log_prob_every_n_step) == (1, 7)
+    if kind is GumbelDartsSearchModule:
+        assert module.temperature_scheduler.init == 1.0
+
+
+def test_states_are_those_of_the_callbacks(tmp_path):
+    module = run(WarmStartDARTS(average=1.0), tmp_path).oneshot_module
+    keys = {callback.state_key for callback in module.configure_callbacks() if callback.state_dict()}
+    assert keys == {f'nni_warmstart.{name}' for name in ('identity', 'averaged', 'random', 'curve')}
