@@ -66,7 +66,7 @@ def resize_head(model: nn.Module, num_classes: int, name: str | None = None) -> 
     num_classes
         Rows.
     name
-        Of the classifier; None for the last linear layer in the order of construction.
+        Name of the classifier; None for the last linear layer in the order of construction.
 
     Raises
     ------

@@ -34,7 +34,7 @@ class DifferentiablePenalty(ExpectationProfilerPenalty):
     Parameters
     ----------
     penalty
-        Of NNI, with a profiler that is an expression, such as ``FlopsProfiler`` and ``NumParamsProfiler``.
+        Penalty of NNI with a profiler that is an expression, such as ``FlopsProfiler`` and ``NumParamsProfiler``.
     model
         Gives the supernet.
     """
@@ -80,11 +80,11 @@ def affordable(
     sample
         The most probable architecture: label of a choice -> what is chosen.
     probabilities
-        Of the candidates; choices without any stay as they are.
+        Probabilities of the candidates; choices without any stay as they are.
     cost
-        Of an architecture.
+        Gives the cost of an architecture.
     limit
-        In the unit of ``cost``.
+        Largest cost.
 
     Returns
     -------

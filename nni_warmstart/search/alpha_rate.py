@@ -15,12 +15,13 @@ from pytorch_lightning import Callback
 _logger = logging.getLogger(__name__)
 
 NNIS = 3e-4
-"""Of NNI's strategies."""
+"""Rate in NNI's strategies."""
 
 TRAVEL = 6.0
 """Rate times steps of DARTS's own search."""
 
 LARGEST = 0.03
+"""Largest rate after a warm start."""
 
 
 def alpha_rate(steps: float) -> float:

@@ -43,8 +43,8 @@ def check_cap(cap: Any) -> None:
 def capped(model: nn.Module, sample: dict[str, Any], cap: int) -> dict[str, Any]:
     """``sample`` with at most ``cap`` parameter-free operations in each cell.
 
-    Those with the largest probability stay; elsewhere the operation with parameters that has the largest one is taken. A
-    choice without such a candidate stays as it is.
+    The operations with the largest probability stay; elsewhere the operation with parameters that has the
+    largest one is taken. A choice without such a candidate stays as it is.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def dominant_eigenvalue(
     steps
         Products of the Hessian with a vector.
     seed
-        Of the first vector; the global generator stays as it is.
+        Seed of the first vector; the global generator stays as it is.
     """
     gradient = _flat(torch.autograd.grad(loss(), alphas, create_graph=True, materialize_grads=True))
     generator = torch.Generator().manual_seed(seed)

@@ -18,12 +18,12 @@ class Ending(Callback):
     Parameters
     ----------
     evaluation, randomness, curve
-        Of the search.
+        The other callbacks of the search.
 
     Attributes
     ----------
     figures
-        Those of the last epoch, and ``test_accuracy`` where there are test images; empty before the end.
+        Figures of the last epoch, and ``test_accuracy`` where there are test images; empty before the end.
     """
 
     def __init__(self, evaluation: Evaluation, randomness: RandomState, curve: Curve) -> None:

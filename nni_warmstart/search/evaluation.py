@@ -39,7 +39,7 @@ class Evaluation(Callback):
     Parameters
     ----------
     settings
-        Of the search.
+        Settings of the search.
     loaders
         Give training samples.
     model

@@ -47,7 +47,7 @@ class Loaders:
 
     @classmethod
     def of(cls, evaluator: Lightning) -> Loaders:
-        """Those of an evaluator that no strategy has changed yet."""
+        """Return the loaders of an evaluator that no strategy has changed yet."""
         data = evaluator.datamodule
         if data is None:
             loaders = {'train': evaluator.train_dataloaders, 'val': evaluator.val_dataloaders}

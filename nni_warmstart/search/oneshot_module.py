@@ -37,7 +37,7 @@ class DartsSearchModule(DartsLightningModule):
     Parameters
     ----------
     training_module
-        Of the evaluator.
+        Lightning module of the evaluator.
     settings
         What the search adds.
     loaders

@@ -100,11 +100,11 @@ class Curve(Callback):
     Attributes
     ----------
     figures
-        By epoch.
+        Figures by epoch.
     samples
         Architecture by epoch: label of a choice -> what is chosen.
     alphas
-        By epoch: label of a choice -> candidate -> probability, rounded.
+        Probabilities by epoch: label of a choice -> candidate -> rounded probability.
     measure_more
         Gives further figures of an epoch, from the trainer and the one-shot module; None for no others.
     """

@@ -37,7 +37,7 @@ _logger = logging.getLogger(__name__)
 _NNIS_ARGUMENTS = (
     'arc_learning_rate', 'gradient_clip_val', 'log_prob_every_n_step', 'warmup_epochs', 'penalty', 'temperature_scheduler',
 )  # fmt: skip
-"""Of NNI's one-shot modules, which keep them under these names."""
+"""Arguments of NNI's one-shot modules, which keep them under these names."""
 
 
 @runtime_checkable
@@ -85,8 +85,8 @@ class WarmStartDARTS(DARTS):
         Proxyless, which trains one path a step, it stays), and is less where the trained one makes few mistakes on these
         pictures. Training goes on without it. None for yes where ``head`` was fitted, too.
     arc_learning_rate
-        Of Adam for the alphas. None for NNI's 3e-4 after a cold start, and after a warm one for a rate at which they travel
-        as far as in DARTS's own search, at most 0.03; see :mod:`nni_warmstart.search.alpha_rate`.
+        Learning rate of Adam for the alphas. None for NNI's 3e-4 after a cold start, and after a warm one for a rate at
+        which they travel as far as in DARTS's own search, at most 0.03; see :mod:`nni_warmstart.search.alpha_rate`.
     save_to
         A zoo or a folder in which the trained supernet is remembered afterwards; a search that goes on takes the place of
         what it left there before.

@@ -206,7 +206,7 @@ class Occurrences:
     positions, ranks
         Places in the axis, and the ranks of the channels there.
     turn
-        Of each place, how many places before it hold the same channel.
+        How many places before each one hold the same channel.
     """
 
     positions: Tensor
@@ -219,7 +219,7 @@ class Occurrences:
 
     @cached_property
     def side(self) -> int:
-        """Of the square pictures that were flattened channel by channel, 0 if the axis is none of such."""
+        """Side of the square images that were flattened channel by channel, 0 if the axis is none of such."""
         side = math.isqrt(self.turns)
         adjacent = len(self.ranks) == self.turns * len(self.ranks[:: self.turns]) and bool(
             (self.ranks == self.ranks[:: self.turns].repeat_interleave(self.turns)).all()
@@ -238,11 +238,11 @@ def occurrences(channels: np.ndarray, here: np.ndarray, rank: np.ndarray) -> Occ
     Parameters
     ----------
     channels
-        Of the axis.
+        Channels of the axis.
     here
         Which of them are of the space.
     rank
-        Of every channel of the network in its space.
+        Rank of every channel of the network in its space.
     """
     positions = np.flatnonzero(here)
     held = channels[positions]

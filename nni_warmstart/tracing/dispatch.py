@@ -18,7 +18,7 @@ from .axes import NEITHER, OUT, Axes, Channels, Op
 aten: Any = torch.ops.aten
 
 NO_AXIS = -1
-"""In the place of a parameter's axis: a dimension of one that a view has inserted."""
+"""Stands for the axis of a parameter where a view has inserted a dimension of one."""
 
 
 class Untraceable(Exception):

@@ -133,7 +133,7 @@ def structure_of(model: nn.Module, shape: tuple[int, ...]) -> Structure:
     model
         A mutated model space, or any network.
     shape
-        Of its input, batch first.
+        Shape of its input, batch first.
 
     Raises
     ------

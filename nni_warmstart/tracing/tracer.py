@@ -33,7 +33,7 @@ def trace_channels(model: nn.Module, shape: tuple[int, ...], skip: frozenset[str
     model
         Any network; it is left as it is, and nothing is computed.
     shape
-        Of its input, batch first: ``(n, channels, height, width)`` or ``(n, features)``.
+        Shape of its input, batch first: ``(n, channels, height, width)`` or ``(n, features)``.
     skip
         Names of parameters that have no channels (alphas).
 

@@ -17,7 +17,7 @@ def heatmap(names: list[str], distances: Tensor, path: str | os.PathLike[str]) -
     Parameters
     ----------
     names
-        Of rows and columns.
+        Names of rows and columns.
     distances
         Shape ``(n, n)``.
     path

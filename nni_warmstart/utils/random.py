@@ -19,7 +19,7 @@ def quiet_randomness() -> Iterator[None]:
 
 
 def random_state(generators: list[torch.Generator]) -> dict[str, Any]:
-    """That of the global generators, on a GPU of the current one's, and of ``generators``."""
+    """Return the state of the global generators, of the one of the current GPU, and of ``generators``."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         'torch': torch.get_rng_state(),
@@ -31,7 +31,7 @@ def random_state(generators: list[torch.Generator]) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], generators: list[torch.Generator]) -> None:
-    """Inverse of :func:`random_state`."""
+    """Restore what :func:`random_state` returned."""
     torch.set_rng_state(state['torch'].cpu())
     for generator, value in zip(generators, state['loaders'], strict=False):
         generator.set_state(value.cpu())

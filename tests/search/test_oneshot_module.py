@@ -46,7 +46,7 @@ def test_a_module_of_the_users_own_is_used(tmp_path):
 
 
 def test_a_module_that_a_search_cannot_be_added_to_is_refused_by_name(tmp_path):
-    with pytest.raises(ConfigError, match='Both makes a NniModule.* derive that from DartsSearchModule'):
+    with pytest.raises(ConfigError, match=r'Both makes a NniModule.* derive that from DartsSearchModule'):
         run(Both(), tmp_path)
 
 
