@@ -100,7 +100,7 @@ def optional_blocks(module: ProxylessMixedRepeat) -> list[ProxylessMixedLayer]:
 
 
 def _best_depth(module: ProxylessMixedRepeat) -> int:
-    """Return the depth of the most probable path, or, where the space does not have it, the most probable one that it has."""
+    """Return the depth of the most probable path, or, if the space lacks it, the most probable one that it has."""
     depth = module.min_depth + sum(int(block.names[int(block._arch_alpha.argmax())]) for block in optional_blocks(module))
     if depth in module.depth_choice.values:
         return depth
