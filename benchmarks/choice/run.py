@@ -1,8 +1,8 @@
 """How good is the choice of a source? Every source is transferred to every target, and every ranking is judged in hindsight.
 
-    python benchmarks/choice.py --data DIR --seeds 1 2          # all steps; resumable, one JSON line per run
-    python benchmarks/choice.py --data DIR --seeds 1 2 --part 0 2   # half of the targets, to share the work
-    python benchmarks/choice.py --report                        # table and figure from the results so far
+    python benchmarks/choice/run.py --data DIR --seeds 1 2          # all steps; resumable, one JSON line per run
+    python benchmarks/choice/run.py --data DIR --seeds 1 2 --part 0 2   # half of the targets, to share the work
+    python benchmarks/choice/run.py --report                        # table and figure from the results so far
 
 Sources are pretrained on one dataset each (15 x 100 steps, seed 0) and kept in --zoo. A transfer is three epochs of search
 on at most 600 pictures of the target, without averaged weights; its accuracy is that on the test pictures. A ranking loses
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import functools
 import statistics
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -22,9 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, Rows, part, search
 from torch.utils.data import DataLoader
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository, for `benchmarks`
+
+from benchmarks.common.figures import plt, save
+from benchmarks.common.rows import Rows
+from benchmarks.common.searches import part, search
 from nni_warmstart import DatasetSketch, SupernetZoo, transfer
 from nni_warmstart.cli import quiet
 from nni_warmstart.data import from_npz, split
@@ -34,6 +39,7 @@ from nni_warmstart.runs.config import parse_pretrain
 from nni_warmstart.runs.pretrain import pretrain
 from nni_warmstart.zoo.ranking import rank
 
+HERE = Path(__file__).resolve().parent
 SOURCES = [
     'braille', 'cifar10', 'clothing', 'emoji_category', 'fashion_mnist', 'flowers5', 'grocery', 'kannada_digits',
     'mnist', 'notmnist', 'omniglot_latin', 'plant_seedlings', 'sign_digits', 'spoken_digits', 'steel_defects',
@@ -63,7 +69,7 @@ SEEDED = ('probe', 'random')
 """Rankings that depend on the seed; the others are made once for a target."""
 HEADS = ('ot', 'random', 'ridge', 'prototype')
 
-rows = Rows('choice.jsonl', ('kind', 'target', 'seed', 'source', 'by', 'embedding', 'head'))
+rows = Rows(HERE / 'choice.jsonl', ('kind', 'target', 'seed', 'source', 'by', 'embedding', 'head'))
 
 
 def main() -> None:
@@ -141,7 +147,7 @@ def run_target(target: str, seed: int, entries: dict[str, Any], folder: Path) ->
 
 
 def report(results: list[dict[str, Any]]) -> None:
-    """Write results/choice.md and results/choice.png."""
+    """Write choice.md and choice.png."""
     accuracy: dict[tuple[str, int], dict[str | None, float]] = defaultdict(dict)
     for row in results:
         if row['kind'] == 'transfer':
@@ -185,7 +191,7 @@ def report(results: list[dict[str, Any]]) -> None:
     lines += [f'| {name} | {lost:.2f} | {rest} |' for lost, name, rest in sorted(table)]
     lines += ['', *heads(results)]
     text = '\n'.join(lines) + '\n'
-    (RESULTS / 'choice.md').write_text(text)
+    (HERE / 'choice.md').write_text(text)
     print(text)
     draw(table)
 
@@ -227,19 +233,13 @@ def heads(results: list[dict[str, Any]]) -> list[str]:
 
 
 def draw(table: list[tuple[float, str, str]]) -> None:
-    import matplotlib
-
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-
     table = sorted(table, reverse=True)
     figure, axes = plt.subplots(figsize=(7, 4.5))
     controls = ('random', 'static', '(')
     colours = ['tab:grey' if name.startswith(controls) else 'tab:orange' for _, name, _ in table]
     axes.barh([name for _, name, _ in table], [new for new, _, _ in table], color=colours)
     axes.set(xlabel='accuracy lost against the best source (pp, new targets)', title='Choosing one of 16 sources')
-    figure.tight_layout()
-    figure.savefig(RESULTS / 'choice.png', dpi=120)
+    save(figure, HERE / 'choice.png')
 
 
 if __name__ == '__main__':

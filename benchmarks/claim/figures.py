@@ -6,22 +6,20 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
+from benchmarks.common.figures import plt, save
 
 COLOURS = {'cold': 'tab:blue', 'warm': 'tab:orange'}
+DPI = 110
 
 
 def draw(by_task: dict[str, Any], found: dict[str, dict[str, Any]], parts: dict[str, float], out: Path) -> None:
     """Draw everything: rows by task, side and seed; the figures of the main table; mean seconds of the parts of a search."""
     order = sorted(found, key=lambda task: found[task]['speedup_epochs'])
-    save(curves(by_task, found, order[::-1]), out / 'claim_curves.png')
-    save(speedups(found, order), out / 'claim_speedup.png')
-    save(differences(found), out / 'claim_accuracy.png')
-    save(before_training(found), out / 'claim_zero_shot.png')
-    save(times(parts), out / 'claim_time.png')
+    save(curves(by_task, found, order[::-1]), out / 'claim_curves.png', DPI)
+    save(speedups(found, order), out / 'claim_speedup.png', DPI)
+    save(differences(found), out / 'claim_accuracy.png', DPI)
+    save(before_training(found), out / 'claim_zero_shot.png', DPI)
+    save(times(parts), out / 'claim_time.png', DPI)
 
 
 def curves(by_task: dict[str, Any], found: dict[str, dict[str, Any]], order: list[str]) -> Any:
@@ -96,9 +94,3 @@ def times(parts: dict[str, float]) -> Any:
     axes.set(xlabel='seconds (mean)')
     axes.legend(fontsize=7, ncol=4, loc='lower center', bbox_to_anchor=(0.5, 1.0))
     return figure
-
-
-def save(figure: Any, path: Path) -> None:
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)

@@ -1,7 +1,7 @@
-"""The networks that the searches of claim.py found: are those of warm searches as good, and what does it cost to have one?
+"""The networks that the searches of run.py found: are those of warm searches as good, and what does it cost to have one?
 
-    python benchmarks/claim_networks.py --data DIR [--zoo ZOO]    # after claim.py with the same arguments; resumable
-    python benchmarks/claim_networks.py --report                  # and then claim.py --report, which takes the figures over
+    python benchmarks/claim/networks.py --data DIR [--zoo ZOO]    # after claim/run.py with the same arguments; resumable
+    python benchmarks/claim/networks.py --report                  # then claim/run.py --report, which takes the figures over
 
 Retrained: what a cold search found with the full budget and a warm one with a quarter of it (at most two operations without
 parameters per cell), trained from scratch on all training pictures under three settings. Inherited: the warm network with
@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -22,14 +23,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import claim
 import yaml
-from claim_report import NETWORKS, rounded
-from common import RESULTS, arguments_of
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from pytorch_lightning import seed_everything
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository, for `benchmarks`
+
+from benchmarks.claim import searches
+from benchmarks.claim.report import NETWORKS, rounded
+from benchmarks.common.processes import perform
+from benchmarks.common.rows import of_recipe
+from benchmarks.common.searches import arguments_of
 from nni_warmstart import Supernet, WarmStartDARTS
 from nni_warmstart.data import Task, split
 from nni_warmstart.nni_adapter.freezing import freeze
@@ -39,6 +44,7 @@ from nni_warmstart.supernets.network import inherited, is_blind
 from nni_warmstart.utils.files import write_json
 from nni_warmstart.utils.metrics import final_accuracy
 
+HERE = Path(__file__).resolve().parent
 _BASE: dict[str, Any] = {'batch_size': 32, 'learning_rate': 0.05, 'weight_decay': 3e-4, 'crop': 0.125}
 TRAININGS: dict[str, dict[str, Any]] = {
     'short': {**_BASE, 'max_epochs': 12},
@@ -46,8 +52,8 @@ TRAININGS: dict[str, dict[str, Any]] = {
     'regularised': {**_BASE, 'max_epochs': 20, 'weight_decay': 1e-3, 'cutout': 0.4},
 }
 TUNING: dict[str, Any] = {**_BASE, 'max_epochs': 5, 'learning_rate': 0.02}
-"""Of inherited weights."""
-QUARTER = claim.EPOCHS // 4
+"""Training of inherited weights."""
+QUARTER = searches.EPOCHS // 4
 CAP = 2
 """Operations without parameters in a cell that a warm search finds, as in P-DARTS: DARTS likes skip connections."""
 SIDES: dict[str, dict[str, Any]] = {
@@ -60,7 +66,7 @@ SIDES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Found:
-    """One network: what a cold search found, as claim.py recorded it, or a warm search of a quarter of the budget finds."""
+    """One network: what a cold search found, as run.py recorded it, or a warm search of a quarter of the budget finds."""
 
     task: str
     seed: int
@@ -74,38 +80,38 @@ class Found:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', type=Path, help='folder of NAME.npz')
-    parser.add_argument('--space', type=yaml.safe_load, default=claim.SPACE, help='as of claim.py')
-    parser.add_argument('--zoo', help='as of claim.py')
-    parser.add_argument('--pictures', type=int, default=claim.PICTURES, help='as of claim.py')
-    parser.add_argument('--seeds', type=int, nargs='+', help='which (default: all that claim.py has run)')
+    parser.add_argument('--space', type=yaml.safe_load, default=searches.SPACE, help='as of run.py')
+    parser.add_argument('--zoo', help='as of run.py')
+    parser.add_argument('--pictures', type=int, default=searches.PICTURES, help='as of run.py')
+    parser.add_argument('--seeds', type=int, nargs='+', help='which (default: all that run.py has run)')
     sides = f'of {", ".join(map(repr, SIDES))} (default: the first two)'
     parser.add_argument('--sides', nargs='+', choices=list(SIDES), default=['cold', 'warm'], metavar='SIDE', help=sides)
     parser.add_argument('--processes', type=int, default=os.cpu_count(), help='at once (default: one per core)')
-    parser.add_argument('--out', type=Path, default=RESULTS, help='folder of claim.jsonl')
+    parser.add_argument('--out', type=Path, default=HERE, help='folder of claim.jsonl')
     parser.add_argument('--report', action='store_true', help='run nothing, write the table')
-    parser.add_argument('--recipe', help='of the runs of a report, as of claim.py')
+    parser.add_argument('--recipe', help='of the runs of a report, as of run.py')
     arguments = parser.parse_args()
     space = {'name': arguments.space} if isinstance(arguments.space, str) else dict(arguments.space)
     path = arguments.out / 'claim_networks.jsonl'
     if arguments.report:
-        report(claim.read(path, arguments.recipe), space, arguments.out)
+        report(of_recipe(path, arguments.recipe), space, arguments.out)
         return
     if arguments.data is None:
         parser.error('--data is missing.')
-    setting = claim.Setting(arguments.data, arguments.zoo, space, arguments.pictures, arguments.out)
+    setting = searches.Setting(arguments.data, arguments.zoo, space, arguments.pictures, arguments.out)
     runs = []
-    for row in claim.read(arguments.out / 'claim.jsonl', setting.recipe):
+    for row in of_recipe(arguments.out / 'claim.jsonl', setting.recipe):
         if row['side'] == 'cold' and (arguments.seeds is None or row['seed'] in arguments.seeds):
             for side in arguments.sides:
                 found = (row['architecture'], row['seconds']) if side == 'cold' else ()
                 runs.append(Found(row['task'], row['seed'], side, *found))
-    claim.perform(run, runs, setting, path, arguments.processes)
-    report(claim.read(path, setting.recipe), space, arguments.out)
+    perform(run, runs, setting, path, arguments.processes)
+    report(of_recipe(path, setting.recipe), space, arguments.out)
 
 
-def run(found: Found, setting: claim.Setting) -> dict[str, Any]:
+def run(found: Found, setting: searches.Setting) -> dict[str, Any]:
     """Search where it is a warm network, and train under every setting; the row that goes into the file."""
-    task = claim.load(setting, found.task)
+    task = searches.load(setting, found.task)
     row: dict[str, Any] = {'task': found.task, 'seed': found.seed, 'side': found.side, 'accuracy': {}, 'seconds': {}}
     architecture, row['seconds']['search'], start = found.architecture, found.seconds, time.perf_counter()
     if architecture is None:
@@ -116,7 +122,7 @@ def run(found: Found, setting: claim.Setting) -> dict[str, Any]:
         fit(row, 'inherited', tuned, task, TUNING)
     for name, settings in TRAININGS.items():
         seed_everything(found.seed, workers=True, verbose=False)
-        network = freeze(claim.space_of(setting, task), architecture)
+        network = freeze(searches.space_of(setting, task), architecture)
         fit(row, name, network, task, settings)
     return {**row, 'architecture': architecture, 'parameters': sum(p.numel() for p in network.parameters())}
 
@@ -130,14 +136,14 @@ def fit(row: dict[str, Any], name: str, network: Any, task: Task, settings: dict
     row['seconds'][name] = round(time.perf_counter() - start, 2)
 
 
-def searched(found: Found, setting: claim.Setting, task: Task) -> Any:
+def searched(found: Found, setting: searches.Setting, task: Task) -> Any:
     """A warm search of a quarter of the budget."""
     seed_everything(found.seed, workers=True, verbose=False)
-    zoo = claim.zoo_of(setting, claim.sources(setting, found.task, strict=False))
-    strategy = WarmStartDARTS(gradient_clip_val=claim.CLIP, zoo=zoo, source='auto', **SIDES[found.side])
+    zoo = searches.zoo_of(setting, searches.sources(setting, found.task, strict=False))
+    strategy = WarmStartDARTS(gradient_clip_val=searches.CLIP, zoo=zoo, source='auto', **SIDES[found.side])
     with tempfile.TemporaryDirectory() as out:
-        evaluator = claim.evaluator(task, split(task), out, epochs=QUARTER)
-        strategy(RawFormatModelSpace(claim.space_of(setting, task), evaluator), SequentialExecutionEngine())
+        evaluator = searches.evaluator(task, split(task), out, epochs=QUARTER)
+        strategy(RawFormatModelSpace(searches.space_of(setting, task), evaluator), SequentialExecutionEngine())
     return strategy
 
 
@@ -235,14 +241,19 @@ def summarise(rows: list[dict[str, Any]], space: dict[str, Any]) -> dict[str, An
 
 def report(rows: list[dict[str, Any]], space: dict[str, Any], out: Path) -> None:
     """Write networks.json and networks.md."""
-    if not pairs(rows, 'warm'):
-        return
-    summary = summarise(rows, space)
+    if pairs(rows, 'warm'):
+        summary = summarise(rows, space)
+        write_json(out / NETWORKS, rounded(summary))
+        (out / 'networks.md').write_text('\n'.join(document(summary)) + '\n')
+
+
+def document(summary: dict[str, Any]) -> list[str]:
+    """Lines of networks.md."""
     collapsed = summary['collapsed']
     lines = [
         '# The networks that the searches found',
         '',
-        'Made by `python benchmarks/claim_networks.py --data DIR --zoo ZOO`. Test accuracy, means over seeds and three',
+        'Made by `python benchmarks/claim/networks.py --data DIR --zoo ZOO`. Test accuracy, means over seeds and three',
         'trainings from scratch, with the standard error of the paired differences. Cold: found with the full budget;',
         f'warm: with a quarter of it and at most {CAP} operations without parameters per cell.',
         f'Inherited: the warm network with the weights of its search, tuned for {TUNING["max_epochs"]} epochs.',
@@ -284,8 +295,7 @@ def report(rows: list[dict[str, Any]], space: dict[str, Any], out: Path) -> None
             for name, way in summary['cost'].items()
         ),
     ]
-    write_json(out / NETWORKS, rounded(summary))
-    (out / 'networks.md').write_text('\n'.join(lines) + '\n')
+    return lines
 
 
 if __name__ == '__main__':

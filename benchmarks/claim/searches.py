@@ -1,50 +1,27 @@
-"""The claim, measured: cold and warm searches on every task of a folder, every second counted.
-
-    python benchmarks/claim.py --data DIR                        # all tasks, three seeds, the shipped zoo
-    python benchmarks/claim.py --data DIR --zoo ZOO --tasks mnist flowers5 --seeds 0 --sides cold warm
-    python benchmarks/claim.py --report                          # tables and figures from the runs so far
-    python benchmarks/claim.py --report --seeds 3 --out COPY     # of three seeds only, in a copy of the folder of results
-    python benchmarks/claim.py --report --recipe 2a68403e33e8 --out COPY    # of searches with NNI's rate of the alphas
-
-DIR holds NAME.npz with train_x (n, height, width, channels), train_y, and optionally test_x, test_y. Cold is NNI's DARTS at
-the rate that serves it best on tasks that are not reported. Warm starts from what `source: auto` chooses among the supernets
-of the zoo that have not seen the target's dataset, and strict among those that have seen nothing of its family. Killed, it
-goes on where it was: one JSON line per run in OUT/claim.jsonl. One process per core. Seconds of runs with different
-``series`` (--series) are not compared.
-"""
+"""Searches of the claim, cold and warm: one run, what all share, and which sources it may start from."""
 
 from __future__ import annotations
 
-import argparse
 import functools
 import hashlib
-import json
-import multiprocessing
-import os
 import random
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import claim_report
 import torch
-import yaml
-from common import RESULTS, arguments_of, part
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy import DARTS
 from pytorch_lightning import seed_everything
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from benchmarks.common.searches import arguments_of, part
 from nni_warmstart import SupernetZoo, WarmStartDARTS
-from nni_warmstart.cli import quiet
 from nni_warmstart.data import Splits, Task, split
-from nni_warmstart.errors import WarmStartError, ZooError
+from nni_warmstart.errors import ZooError
 from nni_warmstart.evaluators.classification import classification
 from nni_warmstart.evaluators.trainer import make_trainer
 from nni_warmstart.nni_adapter.model_spaces import create, input_of, resolve
@@ -55,10 +32,10 @@ from nni_warmstart.zoo.zoo import open_zoo
 SPACE = {'name': 'nasbench201', 'width': 16, 'depth': 1, 'image_size': 32, 'stem_stride': 2}
 PICTURES = 1000
 EPOCHS = 20
-"""Of every search, cold or warm."""
+"""Epochs of every search, cold or warm."""
 SETTINGS = {'batch_size': 32, 'learning_rate': 0.05, 'weight_decay': 3e-4, 'crop': 0.125}
 CLIP = 5.0
-"""Of every search, cold or warm: SGD, cosine rate and random crops as in DARTS."""
+"""Gradients are clipped to it in every search, cold or warm; the rest is as in DARTS: SGD, cosine rate, random crops."""
 TUNING = ['kannada_digits', 'plant_seedlings', 'sign_digits', 'chest_xray3']
 """Tasks on which rates and recipes were tried; not reported unless they are named."""
 FAMILIES = {
@@ -124,96 +101,8 @@ warm side took, but for those named after theirs."""
 OWN_SOURCE = ('random source', 'farthest source')
 """Controls that choose theirs among the zoo of the controls."""
 CHANGES = {'cold, no crops': {'crop': 0.0}}
-"""Of the settings of the evaluator: without crops some cold searches end higher."""
+"""Settings of the evaluator that differ: without crops some cold searches end higher."""
 FIRST = list(SIDES)[:5]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data', type=Path, help='folder of NAME.npz')
-    parser.add_argument('--space', type=yaml.safe_load, default=SPACE, help=f'name or YAML mapping (default: {SPACE})')
-    seeds = 'how many, or, where 0 or several are given, which (default: 3; of a report, all)'
-    parser.add_argument('--seeds', type=int, nargs='+', help=seeds)
-    parser.add_argument('--tasks', nargs='+', metavar='NAME', help=f'default: all in DIR but {", ".join(TUNING)}')
-    parser.add_argument('--zoo', help='of the sources (default: the shipped one)')
-    parser.add_argument('--controls', help='zoo of the random and the farthest source (default: that of the sources)')
-    parser.add_argument('--pictures', type=int, default=PICTURES, help=f'for training at most (default: {PICTURES})')
-    sides = f'of {", ".join(map(repr, SIDES))} (default: all)'
-    parser.add_argument('--sides', nargs='+', choices=list(SIDES), default=list(SIDES), metavar='SIDE', help=sides)
-    parser.add_argument('--processes', type=int, default=os.cpu_count(), help='at once (default: one per core)')
-    parser.add_argument('--series', help='name of what is timed under the same conditions (default: none)')
-    parser.add_argument('--out', type=Path, default=RESULTS, help='folder of claim.jsonl, tables and figures')
-    parser.add_argument('--report', action='store_true', help='run nothing, write tables and figures')
-    parser.add_argument('--recipe', help='of the runs of a report (default: that of the last line)')
-    arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    path, given = arguments.out / 'claim.jsonl', arguments.seeds or [3]
-    seeds = list(range(given[0])) if len(given) == 1 and given[0] else given
-    if arguments.report:
-        rows = [row for row in read(path, arguments.recipe) if arguments.seeds is None or row['seed'] in seeds]
-        claim_report.report(rows, arguments.out)
-        return
-    if arguments.data is None or not sorted(arguments.data.glob('*.npz')):
-        parser.error(f'--data must be a folder with NAME.npz; {arguments.data} has none.')
-    space = {'name': arguments.space} if isinstance(arguments.space, str) else dict(arguments.space)
-    setting = Setting(
-        arguments.data, arguments.zoo, space, arguments.pictures, arguments.out, arguments.controls, arguments.series
-    )
-    names = arguments.tasks or [p.stem for p in sorted(arguments.data.glob('*.npz')) if p.stem not in TUNING]
-    missing = [name for name in names if not (arguments.data / f'{name}.npz').is_file()]
-    if missing:
-        parser.error(f'--tasks: {", ".join(missing)} not in {arguments.data}.')
-    recipe = setting.recipe
-    alike = {name for name in names if sources(setting, name, strict=True) == sources(setting, name, strict=False)}
-    first = [
-        Run(name, seed, side)
-        for seed in seeds for name in names for side in FIRST
-        if side in arguments.sides and not (side == 'strict' and name in alike)
-    ]  # fmt: skip
-    perform(search, first, setting, path, arguments.processes)
-    took = {(row['task'], row['seed']): row['source'] for row in read(path, recipe) if row['side'] == 'warm'}
-    second = [
-        Run(name, seed, side, took[name, seed])
-        for seed in seeds for name in names for side in arguments.sides if side not in FIRST and (name, seed) in took
-    ]  # fmt: skip
-    perform(search, second, setting, path, arguments.processes)
-    claim_report.report(read(path, recipe), arguments.out)
-
-
-def read(path: Path, recipe: str | None = None) -> list[dict[str, Any]]:
-    """Runs of a recipe, or of that of the last line."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    recipe = recipe or (rows[-1]['recipe'] if rows else None)
-    return [row for row in rows if row['recipe'] == recipe]
-
-
-def perform(function: Any, runs: Sequence[Any], setting: Setting, path: Path, processes: int) -> None:
-    """Run what is not in the file yet: ``function(run, setting)`` gives a row."""
-    done = {tuple(row[key] for key in runs[0].key) for row in read(path, setting.recipe)} if runs else set()
-    todo = [run for run in runs if tuple(getattr(run, key) for key in run.key) not in done]
-    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn('left'), TimeRemainingColumn())  # fmt: skip
-    context = multiprocessing.get_context('spawn')
-    with (
-        Progress(*columns, speed_estimate_period=3600) as progress,
-        ProcessPoolExecutor(processes, context, initializer=quietly) as pool,
-    ):
-        bar = progress.add_task('runs', total=len(runs), completed=len(runs) - len(todo))
-        waiting = {pool.submit(function, run, setting): run for run in todo}
-        for future in as_completed(waiting):
-            try:
-                row = future.result()
-            except WarmStartError as error:  # such as a class too small to be in both halves
-                progress.console.print(f'{waiting[future].task}, {waiting[future].side}: left out, {error}')
-                continue
-            with path.open('a') as file:
-                file.write(json.dumps({**row, 'recipe': setting.recipe}) + '\n')
-            progress.update(bar, advance=1, description=f'{row["task"]}, {row["side"]}')
-
-
-def quietly() -> None:
-    quiet()
-    torch.set_num_threads(1)
 
 
 def search(run: Run, setting: Setting) -> dict[str, Any]:
@@ -325,7 +214,3 @@ def chosen(run: Run, zoo: SupernetZoo, pictures: Any) -> Any:
     if run.side == 'farthest source':
         return rank(list(zoo.entries()), pictures)[-1].name
     return run.source.split(' + ') if run.source else None
-
-
-if __name__ == '__main__':
-    main()

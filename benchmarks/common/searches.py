@@ -1,8 +1,7 @@
-"""What the benchmarks share: part of a task, one search, and a file of results that grows by lines."""
+"""What the benchmarks share of a search: part of a task, and the search itself."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,28 +20,8 @@ from nni_warmstart.evaluators.classification import classification
 from nni_warmstart.evaluators.trainer import make_trainer
 from nni_warmstart.search.alpha_rate import NNIS
 
-RESULTS = Path(__file__).resolve().parent / 'results'
 SETTINGS: dict[str, Any] = {'batch_size': 32, 'learning_rate': 0.05, 'weight_decay': 3e-4}
-"""Of the evaluator."""
-
-
-class Rows:
-    """Results, one JSON object a line; what is in the file need not be run again."""
-
-    def __init__(self, name: str, key: tuple[str, ...]) -> None:
-        self.path, self.key = RESULTS / name, key
-
-    def all(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
-
-    def has(self, **row: Any) -> bool:
-        """Whether there is a row with the same key."""
-        return any(all(each.get(part) == row.get(part) for part in self.key) for each in self.all())
-
-    def append(self, **row: Any) -> None:
-        with self.path.open('a') as file:
-            file.write(json.dumps(row) + '\n')
-        print({name: value for name, value in row.items() if not isinstance(value, list)}, flush=True)
+"""Settings of the evaluator."""
 
 
 def part(folder: Path, name: str, pictures: int) -> Task:
@@ -55,9 +34,9 @@ def part(folder: Path, name: str, pictures: int) -> Task:
     return task
 
 
-def load(folder: Path, name: str, pictures: int = 1000, side: int = 16) -> Task:
-    """A part of a task, of ``side`` pixels in colour."""
-    return part(folder, name, pictures).adapted(3, side)
+def load(folder: Path, name: str, pictures: int = 1000, image_size: int = 16) -> Task:
+    """A part of a task, of ``image_size`` pixels in colour."""
+    return part(folder, name, pictures).adapted(3, image_size)
 
 
 def arguments_of(space: dict[str, Any]) -> dict[str, Any]:

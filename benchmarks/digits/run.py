@@ -1,9 +1,9 @@
 """Cold against warm on scikit-learn's digits, several seeds: the figures in the README.
 
-    python benchmarks/digits.py --seeds 5
-    python benchmarks/digits.py --seeds 3 --ablation    # which part of the recipe does what
+    python benchmarks/digits/run.py --seeds 5
+    python benchmarks/digits/run.py --seeds 3 --ablation    # which part of the recipe does what
 
-Both runs use examples/digits/search.yml; the cold one is NNI's DARTS. Runs are appended to results/digits.jsonl, one line
+Both runs use examples/digits/search.yml; the cold one is NNI's DARTS. Runs are appended to digits.jsonl, one line
 each, and are not repeated; table and figure are written anew.
 """
 
@@ -12,17 +12,21 @@ from __future__ import annotations
 import argparse
 import hashlib
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, Rows
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy import DARTS
 from pytorch_lightning import seed_everything
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository, for `benchmarks`
+
+from benchmarks.common.figures import plt, save
+from benchmarks.common.rows import Rows, of_recipe
 from nni_warmstart import Supernet, SupernetZoo
 from nni_warmstart.cli import quiet
 from nni_warmstart.data import split
@@ -35,9 +39,8 @@ from nni_warmstart.runs.settings import overridden, read
 from nni_warmstart.search import alpha_rate
 from nni_warmstart.utils.metrics import epochs_to, final_accuracy
 
-ROOT = Path(__file__).resolve().parent.parent
-CONFIG = ROOT / 'examples' / 'digits' / 'search.yml'
-
+HERE = Path(__file__).resolve().parent
+CONFIG = HERE.parents[1] / 'examples' / 'digits' / 'search.yml'
 MAIN = {
     'cold': {'strategy.name': 'DARTS'},
     'warm': {'strategy.name': 'WarmStartDARTS'},
@@ -52,7 +55,7 @@ ABLATION = {
 }
 """Sides of the comparison: keys of search.yml that differ from it."""
 
-rows = Rows('digits.jsonl', ('side', 'seed', 'recipe'))
+rows = Rows(HERE / 'digits.jsonl', ('side', 'seed', 'recipe'))
 
 
 def main() -> None:
@@ -71,8 +74,7 @@ def main() -> None:
                 row = {'side': side, 'seed': seed, 'recipe': recipe()}
                 if not rows.has(**row):
                     rows.append(**row, **run(side, seed))
-    last = rows.all()[-1]['recipe']
-    report([row for row in rows.all() if row['recipe'] == last])
+    report(of_recipe(rows.path))
 
 
 def run(side: str, seed: int) -> dict[str, Any]:
@@ -124,7 +126,7 @@ def recipe() -> str:
 
 
 def report(results: list[dict[str, Any]]) -> None:
-    """Write results/digits.md and results/digits.png."""
+    """Write digits.md and digits.png."""
     pairs = []
     for seed in sorted({row['seed'] for row in results}):
         both = {row['side']: row for row in results if row['seed'] == seed}
@@ -161,7 +163,7 @@ def report(results: list[dict[str, Any]]) -> None:
             f'The warm start itself costs {statistics.median(overheads):.2f} epochs.'
         )
     text = '\n'.join([*lines, '', *ablation(results)]) + '\n'
-    (RESULTS / 'digits.md').write_text(text)
+    (HERE / 'digits.md').write_text(text)
     print(text)
     draw(results)
 
@@ -190,11 +192,6 @@ def ablation(results: list[dict[str, Any]]) -> list[str]:
 
 
 def draw(results: list[dict[str, Any]]) -> None:
-    import matplotlib
-
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-
     figure, axes = plt.subplots(figsize=(6, 4))
     for side, colour in zip(MAIN, ('tab:blue', 'tab:orange'), strict=True):
         curves = [row['curve'] for row in results if row['side'] == side]
@@ -212,8 +209,7 @@ def draw(results: list[dict[str, Any]]) -> None:
             axes.scatter([0] * len(before), before, color=colour, s=12, label='before training')
     axes.set(xlabel='epoch', ylabel='validation accuracy', title='Supernet search on digits', ylim=(0.6, 1.0))
     axes.legend(loc='lower right')
-    figure.tight_layout()
-    figure.savefig(RESULTS / 'digits.png', dpi=120)
+    save(figure, HERE / 'digits.png')
 
 
 if __name__ == '__main__':

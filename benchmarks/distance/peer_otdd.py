@@ -1,12 +1,13 @@
-"""Run microsoft/otdd, untouched, on one pair of datasets; started by distance.py with the peer's own interpreter.
+"""Run microsoft/otdd, untouched, on one pair of datasets; started by run.py with the peer's own interpreter.
 
-    PEER_PYTHON benchmarks/peer_otdd.py CHECKOUT PAIR.npz METHOD PRECISION REPEATS
+    PEER_PYTHON benchmarks/distance/peer_otdd.py CHECKOUT PAIR.npz METHOD PRECISION REPEATS
 
 It needs torch, POT, geomloss 0.2 and the packages the checkout imports. Prints one JSON line.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -70,4 +71,7 @@ def dataset(x: np.ndarray, y: np.ndarray, dtype: torch.dtype) -> Any:
 
 
 if __name__ == '__main__':
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ('checkout', 'pair', 'method', 'precision', 'repeats'):
+        parser.add_argument(name)
+    main(**vars(parser.parse_args()))

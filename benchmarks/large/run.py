@@ -1,31 +1,37 @@
 """The claim at a larger size, for a GPU: the DARTS space with 8 cells of width 16, pictures of 32 x 32 pixels, stride 1.
 
-    python benchmarks/large.py --data DIR     # resumable, one JSON line per run; without a CUDA device it only says so
-    python benchmarks/large.py --report       # the table from the results so far
+    python benchmarks/large/run.py --data DIR     # resumable, one JSON line per run; without a CUDA device it only says so
+    python benchmarks/large/run.py --report       # the table from the results so far
 
 The source is pretrained first, by the recipe of the shipped ones in this space, and kept in --zoo. Then the searches of
-claim.py, cold and warm, with up to 4,000 training pictures of tasks that the source has not seen. The table names the card.
+the claim, cold and warm, with up to 4,000 training pictures of tasks that the source has not seen. The table names the card.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import claim
-import claim_report
-import rebuild_zoo
 import torch
-from common import RESULTS
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository, for `benchmarks`
+
+from benchmarks.claim import searches as claim
+from benchmarks.claim.comparison import Found, table
+from benchmarks.claim.report import task_table
+from benchmarks.common.processes import perform
+from benchmarks.common.rows import of_recipe
+from benchmarks.rebuild_zoo import BEGUN, document
 from nni_warmstart import SupernetZoo
 from nni_warmstart.cli import quiet
 from nni_warmstart.runs.config import parse_pretrain
 from nni_warmstart.runs.pretrain import pretrain
 
+HERE = Path(__file__).resolve().parent
 SPACE = {'name': 'darts', 'width': 16, 'num_cells': 8, 'image_size': 32}
 SOURCE = 'joint-darts-w16-c8'
 TASKS = ['gtsrb', 'flowers5', 'math_symbols', 'quickdraw3', 'cifar10', 'mnist']
@@ -42,7 +48,7 @@ def main() -> None:
     parser.add_argument('--report', action='store_true', help='write the table, run nothing')
     arguments = parser.parse_args()
     quiet()
-    path = RESULTS / 'large.jsonl'
+    path = HERE / 'large.jsonl'
     if not arguments.report:
         if arguments.data is None:
             parser.error('--data is missing.')
@@ -50,21 +56,21 @@ def main() -> None:
             print('Skipped: there is no CUDA device, and on a processor this takes days.')
             return
         pretrained(arguments.zoo, arguments.data)
-        setting = claim.Setting(arguments.data, str(arguments.zoo), SPACE, PICTURES, RESULTS)
+        setting = claim.Setting(arguments.data, str(arguments.zoo), SPACE, PICTURES, HERE)
         runs = [
             claim.Run(task, seed, side) for seed in arguments.seeds for task in arguments.tasks for side in ('cold', 'warm')
         ]
-        claim.perform(search, runs, setting, path, arguments.processes)
-    report(claim.read(path))
+        perform(search, runs, setting, path, arguments.processes)
+    report(of_recipe(path))
 
 
 def pretrained(folder: Path, data: Path) -> None:
     """The source, if it is not there yet."""
     zoo = SupernetZoo(folder)
     if SOURCE not in zoo:
-        document = {**rebuild_zoo.document(rebuild_zoo.BEGUN), 'space': SPACE}
+        recipe = {**document(BEGUN), 'space': SPACE}
         with tempfile.TemporaryDirectory() as out:
-            print(zoo.add(pretrain(parse_pretrain(document, data), name=SOURCE, seed=0, out=out)))
+            print(zoo.add(pretrain(parse_pretrain(recipe, data), name=SOURCE, seed=0, out=out)))
 
 
 def search(run: claim.Run, setting: claim.Setting) -> dict[str, Any]:
@@ -72,11 +78,11 @@ def search(run: claim.Run, setting: claim.Setting) -> dict[str, Any]:
 
 
 def report(rows: list[dict[str, Any]]) -> None:
-    """Write results/large.md."""
-    by_task: dict[str, claim_report.Found] = defaultdict(lambda: defaultdict(dict))
+    """Write large.md."""
+    by_task: dict[str, Found] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         by_task[row['task']][row['side']][row['seed']] = row
-    found = claim_report.table(by_task, 'warm')
+    found = table(by_task, 'warm')
     if not found:
         print('No results to report.')
         return
@@ -84,12 +90,12 @@ def report(rows: list[dict[str, Any]]) -> None:
     lines = [
         '# The claim at a larger size',
         '',
-        f'Made by `python benchmarks/large.py --data DIR` on {devices}:',
+        f'Made by `python benchmarks/large/run.py --data DIR` on {devices}:',
         f'the DARTS space, 8 cells of width 16, up to {PICTURES} training pictures.',
         '',
-        *claim_report.task_table(found),
+        *task_table(found),
     ]
-    (RESULTS / 'large.md').write_text('\n'.join(lines) + '\n')
+    (HERE / 'large.md').write_text('\n'.join(lines) + '\n')
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
 """Does the weight mapper keep functions, and what does it cost?
 
-    python benchmarks/mapper.py            # all; writes results/mapper.jsonl and results/mapper.md (a few minutes)
+    python benchmarks/mapper/run.py             # all; writes mapper.jsonl and mapper.md (a few minutes)
+    python benchmarks/mapper/run.py --report    # the table from the results so far
 
 Networks have random weights, statistics and alphas. Differences are of the logits, evaluation mode, float32, relative to
 the largest logit, with keep=1 and noise=0. Time and memory are of one transfer on one thread, each in a process of its own.
@@ -13,6 +14,7 @@ import gc
 import json
 import multiprocessing
 import resource
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -25,13 +27,16 @@ from nni.nas.hub.pytorch.nasnet import NDS
 from nni.nas.nn.pytorch import ModelSpace
 from torch import nn
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository, for `benchmarks`
+
+from benchmarks.common.rows import read
 from nni_warmstart import Supernet, transfer
 from nni_warmstart.cli import quiet
 from nni_warmstart.nni_adapter.choices import choices
 from nni_warmstart.nni_adapter.mutation import mutate
 from nni_warmstart.search_spaces import DartsSpace, NasBench201Space
 
-RESULTS = Path(__file__).resolve().parent / 'results'
+HERE = Path(__file__).resolve().parent
 
 
 class Shuffle(ShuffleNetSpace):
@@ -78,10 +83,19 @@ OTHERS: dict[str, tuple[Callable[[], ModelSpace], Callable[[], ModelSpace], int]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
+    parser.add_argument('--report', action='store_true', help='write the table, run nothing')
+    arguments = parser.parse_args()
+    path = HERE / 'mapper.jsonl'
+    if not arguments.report:
+        path.write_text(''.join(json.dumps(row) + '\n' for row in measured()))
+    report(read(path))
+
+
+def measured() -> list[dict[str, Any]]:
+    """Measure everything anew."""
     quiet()
     torch.set_num_threads(1)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, (make, side) in WIDTHS.items():
         for factor in (1, 1.5, 2, 4):
             row = {'check': f'{name}, width x {factor}', **difference(make(1), make(factor), side)}
@@ -93,8 +107,7 @@ def main() -> None:
     with multiprocessing.get_context('spawn').Pool(1) as pool:
         rows.append({'check': 'cost', **pool.apply(cost)})
     print(rows[-1], flush=True)
-    (RESULTS / 'mapper.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
-    report(rows)
+    return rows
 
 
 def trained(space: ModelSpace, seed: int) -> ModelSpace:
@@ -185,8 +198,10 @@ def small() -> Supernet:
 
 
 def report(rows: list[dict[str, Any]]) -> None:
+    """Write mapper.md."""
     lines = [
-        'The weight mapper (`python benchmarks/mapper.py`): largest difference of a logit relative to the largest logit, in',
+        'The weight mapper (`python benchmarks/mapper/run.py`): largest difference of a logit relative to '
+        'the largest logit, in',
         'evaluation mode and float32, before noise; share of the parameters inherited; seconds of the mapping, one thread.',
         '',
         '| mapped | difference | inherited | seconds |',
@@ -201,7 +216,7 @@ def report(rows: list[dict[str, Any]]) -> None:
         f'peak memory {last["peak_mb"]:.0f} MB, the two models included, which take {last["models_mb"]:.0f} MB (tensors '
         f'{last["tensors_mb"]:.0f} MB, the rest are Python objects); {last["inherited"]:.1%} of the parameters inherited.',
     ]
-    (RESULTS / 'mapper.md').write_text('\n'.join(lines) + '\n')
+    (HERE / 'mapper.md').write_text('\n'.join(lines) + '\n')
 
 
 if __name__ == '__main__':

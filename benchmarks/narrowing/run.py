@@ -1,7 +1,7 @@
 """How much of a trained supernet is left at half its width, without training?
 
-    python benchmarks/narrowing.py --data DIR --zoo DIR               # resumable, one JSON line per run
-    python benchmarks/narrowing.py --data DIR --zoo DIR --tasks NAME --report
+    python benchmarks/narrowing/run.py --data DIR --zoo DIR               # resumable, one JSON line per run
+    python benchmarks/narrowing/run.py --data DIR --zoo DIR --tasks NAME --report
 
 Entries of the zoo are supernets of the space 'nasbench201' named after their dataset. Each is narrowed to half its width on
 512 training pictures (the seed says which), by `narrow`, by its version without data, and by the usual ways to take a subset
@@ -12,8 +12,8 @@ with the classifier mapped (no labels are used) and once with a ridge classifier
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -23,6 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository, for `benchmarks`
+
+from benchmarks.common.rows import Rows
 from nni_warmstart import SupernetZoo
 from nni_warmstart.cli import quiet
 from nni_warmstart.data import Images, from_npz, split
@@ -38,14 +41,15 @@ from nni_warmstart.tracing.channel_spaces import ChannelSpace, Couple
 from nni_warmstart.tracing.structure import Structure, structure_of
 from nni_warmstart.warm_start.heads.ridge import ridge
 
-RESULTS = Path(__file__).resolve().parent / 'results'
-PATH = RESULTS / 'narrowing.jsonl'
+HERE = Path(__file__).resolve().parent
 TASKS = ['fashion_mnist', 'mnist', 'kannada_digits', 'spoken_digits', 'clothing']
 DEVELOPMENT = ['cifar10', 'notmnist', 'plant_seedlings', 'emoji_category', 'sign_digits']
 """Tasks that were looked at while the method was made."""
 PICTURES = 512
 METHODS = ['narrow', 'without data', 'uniform', 'magnitude', 'weight selection', 'first']
 OURS = METHODS[:2]
+
+rows = Rows(HERE / 'narrowing.jsonl', ('task', 'seed', 'method'))
 
 
 def main() -> None:
@@ -59,15 +63,15 @@ def main() -> None:
     quiet()
     torch.set_num_threads(1)
     if not arguments.report:
-        done = {(row['task'], row['seed'], row['method']) for row in rows()}
         for name in arguments.tasks:
             case = None
             for seed in arguments.seeds:
                 for method in METHODS:
-                    if (name, seed, method) not in done:
+                    row = {'task': name, 'seed': seed, 'method': method}
+                    if not rows.has(**row):
                         case = case or Case(SupernetZoo(arguments.zoo)[name], arguments.data)
-                        append({'task': name, 'seed': seed, 'method': method, **case.run(method, seed)})
-    report(rows())
+                        rows.append(**row, **case.run(method, seed))
+    report(rows.all())
 
 
 class Case:
@@ -178,24 +182,14 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
     return float((torch.cat([model(part) for part in x.split(256)]).argmax(1) == y).float().mean())
 
 
-def rows() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in PATH.read_text().splitlines()] if PATH.exists() else []
-
-
-def append(row: dict[str, Any]) -> None:
-    with PATH.open('a') as file:
-        file.write(json.dumps(row) + '\n')
-    print(row, flush=True)
-
-
 def report(results: list[dict[str, Any]]) -> None:
-    """Write results/narrowing.md."""
+    """Write narrowing.md."""
     lines = ["Accuracy left at half the width, as a share of the source's: mean (smallest) over seeds.", '']
     for part, tasks in (('New tasks', TASKS), ('Tasks that were looked at while the method was made', DEVELOPMENT)):
         for head in ('mapped', 'ridge'):
             lines += table(part, head, tasks, results)
     text = '\n'.join(lines).rstrip() + '\n'
-    (RESULTS / 'narrowing.md').write_text(text)
+    (HERE / 'narrowing.md').write_text(text)
     print(text)
 
 

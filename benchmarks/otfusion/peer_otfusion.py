@@ -1,13 +1,14 @@
-"""Run sidak/otfusion, untouched, on one pair of networks; started by otfusion.py, with -O: some of its assertions refuse
+"""Run sidak/otfusion, untouched, on one pair of networks; started by run.py, with -O: some of its assertions refuse
 what it can fuse.
 
-    python -O benchmarks/peer_otfusion.py CHECKOUT PEERS DATA NETWORK SOURCE TARGET METHOD
+    python -O benchmarks/otfusion/peer_otfusion.py CHECKOUT PEERS DATA NETWORK SOURCE TARGET METHOD
 
 The settings are those that its README recommends, and its faster ground metric. Prints one JSON line.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -17,8 +18,11 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from otfusion import SAMPLES, Bench, timed
 from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository, for `benchmarks`
+
+from benchmarks.otfusion.networks import SAMPLES, Bench, timed
 
 ABSENT = ('train', 'vgg', 'hyperparameters', 'hyperparameters.vgg11_cifar10_baseline')
 """Modules that train and make networks for CIFAR-10, in another archive of the repository; fusing calls none of them."""
@@ -28,7 +32,7 @@ COMMON = [
     '--gpu-id', '-1', '--model-name', 'mlpnet',
 ]  # fmt: skip
 REPEATS = 7
-"""Of networks of one width, for the seconds."""
+"""Runs with networks of one width, for the seconds."""
 METHODS = {
     'pictures': ['--geom-ensemble-type', 'acts', '--activation-mode', 'raw', '--activation-histograms'],
     'weights': ['--geom-ensemble-type', 'wts'],
@@ -77,4 +81,7 @@ def widths(nets: list[nn.Module]) -> list[str]:
 
 
 if __name__ == '__main__':
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ('checkout', 'peers', 'data', 'network', 'source', 'target', 'method'):
+        parser.add_argument(name)
+    main(**vars(parser.parse_args()))

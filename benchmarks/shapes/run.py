@@ -1,12 +1,12 @@
 """Warm starts across shapes: half and double width, half and double depth, a third of the ops exchanged.
 
-    python benchmarks/shapes.py --data DIR                 # all runs; resumable, one JSON line per run
-    python benchmarks/shapes.py --data DIR --part 0 2      # half of the tasks, to share the work
-    python benchmarks/shapes.py --data DIR --paced         # warm searches with the package's own rate of the alphas
-    python benchmarks/shapes.py --report                   # the table from the results so far
+    python benchmarks/shapes/run.py --data DIR                 # all runs; resumable, one JSON line per run
+    python benchmarks/shapes/run.py --data DIR --part 0 2      # half of the tasks, to share the work
+    python benchmarks/shapes/run.py --data DIR --paced         # warm searches with the package's own rate of the alphas
+    python benchmarks/shapes/run.py --report                   # the table from the results so far
 
 The source is the shipped joint supernet of width 16 and depth 1; for half the depth one with depth 2, pretrained on the same
-datasets for 60 epochs and kept in --zoo. Cold and warm runs search as in claim.py (20 epochs, at most 1000 pictures of
+datasets for 60 epochs and kept in --zoo. Cold and warm runs search as in the claim (20 epochs, at most 1000 pictures of
 32 x 32 pixels, random crops), with the arguments of the strategy at their defaults, but for the rate of the alphas, which is
 NNI's without --paced. Epochs are those to the cold run's final validation accuracy, reached and held.
 """
@@ -15,17 +15,21 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import claim
 import torch
-import yaml
-from common import RESULTS, Rows, arguments_of, load, search
 from nni.nas.hub.pytorch.modules import NasBench201Cell
 from nni.nas.hub.pytorch.nasbench201 import OPS_WITH_STRIDE, SepConv
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository, for `benchmarks`
+
+from benchmarks.claim import searches as claim
+from benchmarks.common.rows import Rows
+from benchmarks.common.searches import arguments_of, load, search
+from benchmarks.rebuild_zoo import RECIPE
 from nni_warmstart import Supernet, SupernetZoo
 from nni_warmstart.cli import quiet
 from nni_warmstart.runs.config import parse_pretrain
@@ -33,6 +37,7 @@ from nni_warmstart.runs.pretrain import pretrain
 from nni_warmstart.search_spaces import NasBench201Space
 from nni_warmstart.utils.metrics import epochs_to, final_accuracy
 
+HERE = Path(__file__).resolve().parent
 TARGETS = ['mnist', 'gtsrb', 'flowers5', 'spoken_digits', 'steel_defects', 'quickdraw3']
 DEEP = 'joint-nasbench201-w16-d2'
 
@@ -63,9 +68,9 @@ SHAPES: dict[str, tuple[type[NasBench201Space], dict[str, int]]] = {
     'double depth': (NasBench201Space, {'depth': 2}),
     'other ops': (OtherOps, {}),
 }
-"""Class, and what it changes in the space of claim.py."""
+"""Class, and what it changes in the space of the claim."""
 
-rows = Rows('shapes.jsonl', ('target', 'shape', 'warm', 'seed', 'paced'))
+rows = Rows(HERE / 'shapes.jsonl', ('target', 'shape', 'warm', 'seed', 'paced'))
 
 
 def main() -> None:
@@ -85,19 +90,24 @@ def main() -> None:
         first, step = arguments.part
         for seed in arguments.seeds:
             for shape in arguments.shapes:
-                source = deep_source(arguments) if shape == 'half depth' else SupernetZoo.shipped()['joint-nasbench201-w16']
+                source = (
+                    deep_source(arguments.zoo, arguments.data)
+                    if shape == 'half depth'
+                    else SupernetZoo.shipped()['joint-nasbench201-w16']
+                )
                 for target in arguments.targets[first::step]:
                     run(target, shape, source, seed, arguments.data, paced=arguments.paced)
     report()
 
 
-def deep_source(arguments: argparse.Namespace) -> Supernet:
-    zoo = SupernetZoo(arguments.zoo)
+def deep_source(folder: Path, data: Path) -> Supernet:
+    """Return the source of depth 2, pretrained if the zoo in ``folder`` lacks it."""
+    zoo = SupernetZoo(folder)
     if DEEP not in zoo:
-        document = yaml.safe_load(Path(__file__).with_name('pretrain_shipped.yml').read_text())
-        document['space'], document['evaluator']['max_epochs'] = {**claim.SPACE, 'depth': 2}, 60
+        evaluator = {**RECIPE['evaluator'], 'max_epochs': 60}
+        document = {**RECIPE, 'space': {**claim.SPACE, 'depth': 2}, 'evaluator': evaluator}
         with tempfile.TemporaryDirectory() as log:
-            zoo.add(pretrain(parse_pretrain(document, arguments.data), name=DEEP, seed=0, out=log))
+            zoo.add(pretrain(parse_pretrain(document, data), name=DEEP, seed=0, out=log))
     return zoo[DEEP]
 
 
@@ -123,11 +133,11 @@ def device() -> str:
 
 
 def report() -> None:
-    """Write results/shapes.md."""
+    """Write shapes.md."""
     found = {(row['shape'], row['target'], row['seed'], row['warm']): row for row in rows.all() if not row.get('paced')}
     paced = {(row['shape'], row['target'], row['seed']): row for row in rows.all() if row.get('paced')}
     lines = [
-        f'Warm starts across shapes (`python benchmarks/shapes.py --data DIR`); all runs have {claim.EPOCHS} epochs.',
+        f'Warm starts across shapes (`python benchmarks/shapes/run.py --data DIR`); all runs have {claim.EPOCHS} epochs.',
         "Epochs: to the cold run's final validation accuracy, reached and held;",
         f'"not" where the warm run did not, which counts as {claim.EPOCHS}.',
         '',
@@ -162,7 +172,7 @@ def report() -> None:
         lines.append(f'| {shape} | {len(values)} | {runs} | {statistics.median(values):.1f} | {min(values):.1f} |')
     if paced:
         lines += paced_table(found, paced)
-    (RESULTS / 'shapes.md').write_text('\n'.join(lines) + '\n')
+    (HERE / 'shapes.md').write_text('\n'.join(lines) + '\n')
 
 
 def compared(cold: dict[str, Any], hot: dict[str, Any]) -> tuple[float, tuple[int, int | None], float]:

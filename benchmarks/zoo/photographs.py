@@ -1,7 +1,7 @@
 """More photographs for pretraining than the tasks hold: two public collections under licences that allow to pass on weights.
 
-    python benchmarks/photographs.py --data DIR                    # clones both (230 MB) and writes DIR/large/NAME_3k.npz
-    python benchmarks/photographs.py --data DIR --clones FOLDER    # from clones in FOLDER/OWNER/NAME that are there already
+    python benchmarks/zoo/photographs.py --data DIR                 # clones both (230 MB) and writes DIR/large/NAME_3k.npz
+    python benchmarks/zoo/photographs.py --data DIR --clones FOLDER # from clones in FOLDER/OWNER/NAME that are there already
 
 Clothing (3,068 pictures, CC0-1.0) and groceries (2,936, MIT), of which `clothing` and `grocery` are parts. Only training and
 validation pictures of the originals are taken.
@@ -92,7 +92,7 @@ def resized(picture: Image.Image) -> np.ndarray:
 
 
 def save(path: Path, labelled: Iterable[tuple[np.ndarray, str]], classes: list[str]) -> None:
-    """All of it as training pictures, in random order; of the classes those that it has."""
+    """Write all of it as training pictures, in random order; of the classes those that it has."""
     pictures, labels = zip(*labelled, strict=True)
     names = [name for name in classes if name in labels]
     order = np.random.default_rng(0).permutation(len(labels))
