@@ -1,9 +1,9 @@
-"""Make the shipped supernets again, each by the recipe of pretrain_shipped.yml with the changes below.
+"""Make the shipped supernets again, each by the recipe of zoo/pretrain_shipped.yml with the changes below.
 
     python benchmarks/rebuild_zoo.py --data DIR                     # all that the package's zoo lacks; resumable
     python benchmarks/rebuild_zoo.py --data DIR --zoo mine NAME ... # some of them, elsewhere, or others that are not shipped
 
-About five hours on one core. The joint ones of nasbench201 need the photographs of photographs.py besides; that of width
+About five hours on one core. The joint ones of nasbench201 need the photographs of zoo/photographs.py besides; that of width
 16 goes on from a first one without these, which is made as well. Those of one dataset and width 8 were trained when the
 alphas still learned from whole batches, each picture once an epoch: made again, they come out a little different.
 """
@@ -25,9 +25,9 @@ from nni_warmstart.cli import quiet
 from nni_warmstart.runs.config import parse_pretrain
 from nni_warmstart.runs.pretrain import pretrain
 
-HERE = Path(__file__).resolve().parent
-RECIPE = yaml.safe_load((HERE / 'pretrain_shipped.yml').read_text())
-CLAIM = yaml.safe_load((HERE / 'pretrain_claim.yml').read_text())
+RECIPES = Path(__file__).resolve().parent / 'zoo'
+RECIPE = yaml.safe_load((RECIPES / 'pretrain_shipped.yml').read_text())
+CLAIM = yaml.safe_load((RECIPES / 'pretrain_claim.yml').read_text())
 DATASETS = {Path(item['npz']['path']).stem: item for item in RECIPE['data']}
 SINGLE = ['fashion_mnist', 'clothing', 'omniglot_latin', 'grocery', 'emoji_category', 'notmnist', 'braille', 'blood_cells']
 PHOTOGRAPHS = ['clothing', 'grocery', 'blood_cells']
@@ -62,10 +62,10 @@ CONTROLS = {
     **{f'nasbench201-w16-{name}': ([name], {**W16, 'evaluator': {'max_epochs': 3}}) for name in SINGLE},
     **{f'nasbench201-w8-{name}_3k': ([name], {**W8, 'evaluator': {'max_epochs': 20}}) for name in ('clothing', 'grocery')},
 }
-"""Not shipped: the first goes on as a shipped one, claim.py takes a random and the farthest of width 16, pretraining.py
+"""Not shipped: the first goes on as a shipped one, the claim takes a random and the farthest of width 16, pretraining
 compares the others."""
 OTHERS = 'joint-others-w16'
-"""Not shipped: the one of pretrain_claim.yml."""
+"""Not shipped: the one of zoo/pretrain_claim.yml."""
 
 
 def main() -> None:
@@ -96,7 +96,7 @@ def make(name: str, zoo: SupernetZoo, folder: Path) -> None:
     missing = ', '.join(str(path) for path in paths if not path.exists())
     if missing:
         raise FileNotFoundError(
-            f'{name} needs {missing}; NAME_3k.npz are made by `python benchmarks/photographs.py --data DIR`.'
+            f'{name} needs {missing}; NAME_3k.npz are made by `python benchmarks/zoo/photographs.py --data DIR`.'
         )
     out = Path(tempfile.gettempdir()) / f'rebuild-{name}'  # of the same name next time, to go on from
     if 'source' in recipe['strategy']:

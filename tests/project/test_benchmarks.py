@@ -1,11 +1,14 @@
-"""The committed tables of the benchmarks are those that the committed runs give."""
+"""The committed tables of the benchmarks are those that the committed runs give; scripts and their index agree."""
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,47 +16,115 @@ from helpers.tiny import ROOT
 
 from nni_warmstart import SupernetZoo
 
-REPORTS = {
-    'choice.py': ['--report'],
-    'digits.py': ['--report'],
-    'distance.py': ['--report'],
-    'narrowing.py': ['--report'],
-    'otfusion.py': ['--report'],
-    'pretraining.py': ['report'],
-    'claim_networks.py': ['--report'],
-    'claim.py': ['--report'],
-    'shapes.py': ['--report'],
-}
-"""Script -> arguments that make it write its table and run nothing; claim.py takes over what claim_networks.py writes."""
+BENCHMARKS = ROOT / 'benchmarks'
+SCRIPTS = sorted(
+    str(path.relative_to(BENCHMARKS)) for path in BENCHMARKS.rglob('*.py') if "__name__ == '__main__'" in path.read_text()
+)
+REPORTS = [
+    ('choice/run.py', '--report'),
+    ('digits/run.py', '--report'),
+    ('distance/run.py', '--report'),
+    ('mapper/run.py', '--report'),
+    ('narrowing/run.py', '--report'),
+    ('otfusion/run.py', '--report'),
+    ('pretraining/run.py', 'report'),
+    ('claim/networks.py', '--report'),
+    ('claim/run.py', '--report'),
+    ('shapes/run.py', '--report'),
+]
+"""Commands that write tables and run nothing; claim/run.py takes over what claim/networks.py writes."""
+PAGES = [ROOT / 'README.md', BENCHMARKS / 'README.md', BENCHMARKS / 'NOTES.md', *sorted((ROOT / 'docs').glob('*.md'))]
 
 RUN_ALL = """
 import runpy, sys
-for script, arguments in {reports}.items():
-    sys.argv = [script, *arguments]
-    print(script, flush=True)
-    runpy.run_path(script, run_name='__main__')
+from pathlib import Path
+import nni_warmstart  # once: each script by itself would take as long again
+path = [folder for folder in sys.path if not (Path(folder) / 'benchmarks').exists()]
+for script, *arguments in {commands}:
+    for name in [name for name in sys.modules if name.partition('.')[0] == 'benchmarks']:
+        del sys.modules[name]
+    script = Path({folder!r}) / script
+    sys.path[:] = [str(script.parent), *path]
+    sys.argv = [str(script), *arguments]
+    print('>>>', *sys.argv, flush=True)
+    try:
+        runpy.run_path(str(script), run_name='__main__')
+    except SystemExit as stop:
+        assert not stop.code, stop.code
 """
+"""Runs scripts in one process, each as if it were started by itself from another folder."""
+
+
+def run_all(commands: list[tuple[str, ...]], folder: Path, elsewhere: Path) -> str:
+    """What scripts of a copy of the benchmarks print."""
+    code = RUN_ALL.format(commands=commands, folder=str(folder))
+    done = subprocess.run([sys.executable, '-c', code], cwd=elsewhere, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-300:] + done.stderr[-1500:]
+    return done.stdout
 
 
 @pytest.mark.slow
 def test_tables_are_those_of_the_committed_runs(tmp_path):
-    copy = shutil.copytree(ROOT / 'benchmarks', tmp_path / 'benchmarks')
+    copy = shutil.copytree(BENCHMARKS, tmp_path / 'benchmarks')
     shutil.copytree(ROOT / 'examples', tmp_path / 'examples')
-    tables = [path for path in (copy / 'results').iterdir() if path.suffix in ('.md', '.json')]
-    committed = {path.name: path.read_text() for path in tables if path.name != 'mapper.md'}  # runs in a few minutes, whole
+    tables = [path for path in copy.glob('*/*') if path.suffix in ('.md', '.json')]
+    committed = {path: path.read_text() for path in tables}
+    assert len(committed) == 12
     for path in tables:
-        if path.name in committed:
-            path.unlink()
-    done = subprocess.run([sys.executable, '-c', RUN_ALL.format(reports=REPORTS)], cwd=copy, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-300:] + done.stderr[-1500:]
-    made = {name: (copy / 'results' / name).read_text() for name in committed if (copy / 'results' / name).exists()}
+        path.unlink()
+    run_all(REPORTS, copy, tmp_path)
+    made = {path: path.read_text() for path in copy.glob('*/*') if path.suffix in ('.md', '.json')}
     assert made == committed
+
+
+@pytest.fixture(scope='module')
+def helps(tmp_path_factory) -> dict[str, str]:
+    """Script -> what its ``--help`` prints."""
+    elsewhere = tmp_path_factory.mktemp('elsewhere')
+    printed = run_all([(script, '--help') for script in SCRIPTS], BENCHMARKS, elsewhere)
+    return dict(zip(SCRIPTS, printed.split('>>>')[1:], strict=True))
+
+
+@pytest.mark.slow
+def test_every_script_says_what_it_takes(helps):
+    assert len(helps) > 12
+    for script, text in helps.items():
+        assert 'usage: ' in text, script
+        assert f'benchmarks/{script} ' in text.partition('usage: ')[2], script  # its page begins with how it is run
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Words of the commands of benchmarks in a page's text and blocks of code, from the script on."""
+    text = page.read_text().replace('\\\n', ' ')
+    found = re.findall(r'python benchmarks/([^`#&]*?)(?=`|#|&&|\n(?:python|cp|```)|$)', text)
+    return [shlex.split(command) for command in found]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_of_benchmarks_exist(page, helps):
+    for script, *arguments in commands(page):
+        known = helps[script].partition('options:')[2]
+        assert [word for word in arguments if word.startswith('--') and word not in known] == [], script
+
+
+def test_the_index_names_every_benchmark():
+    text = (BENCHMARKS / 'README.md').read_text()
+    named = {words[0] for words in commands(BENCHMARKS / 'README.md')}
+    assert named == {script for script in SCRIPTS if not re.search(r'/(peer|ours)_', script)}
+    assert {path.name for path in BENCHMARKS.glob('*/*.md')} <= set(re.findall(r'\[(\S+\.md)\]', text))
+
+
+@pytest.mark.parametrize('page', sorted(BENCHMARKS.rglob('*.md')), ids=lambda page: str(page.relative_to(BENCHMARKS)))
+def test_links_of_benchmarks_lead_somewhere(page):
+    for target in re.findall(r'\]\(([^)#\s]+)', page.read_text()):
+        assert '://' in target or (page.parent / target).exists(), target
 
 
 @pytest.mark.slow
 def test_a_supernet_that_goes_on_from_another_is_rebuilt_with_it(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
-    import rebuild_zoo
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks import rebuild_zoo
 
     folder = tmp_path / 'data'
     folder.mkdir()
@@ -88,8 +159,8 @@ def test_a_supernet_that_goes_on_from_another_is_rebuilt_with_it(tmp_path, monke
 
 
 def test_seconds_of_different_series_are_not_compared(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
-    from claim_report import compare, summarise, table
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.claim.comparison import compare, summarise, table
 
     cold = {'curve': [0.1, 0.8, 0.8, 0.8], 'epoch_seconds': [1.0] * 4, 'series': 'first', 'test_accuracy': 0.8}
     warm = {**cold, 'curve': [0.8] * 4, 'start_seconds': {'mapping': 1.0}, 'classes': 2, 'source': 'joint'}
