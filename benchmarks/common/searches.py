@@ -71,6 +71,6 @@ def search(
     }
     if warm.report is not None:
         found |= {'source': warm.report.source, 'zero_shot': warm.report.zero_shot_accuracy}
-        found |= {'inherited': warm.report.share_inherited, 'refit_head': warm.refit_head}
+        found |= {'inherited': warm.report.share_inherited, 'refit_head': warm.settings.refit_head}
         found |= {'start_seconds': sum(warm.report.seconds.values())}
     return found
