@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.bar import Bar
@@ -79,8 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _task(arguments: argparse.Namespace) -> tuple[Task, SearchConfig | None]:
     """The data to rank for, and the search that they are for, if one is given."""
-    from ..data.image_folder import from_folder
-    from ..data.sources import digits, from_npz
+    from ..data.sources import from_word
     from ..runs.config import parse_search
     from ..runs.search import adapted
 
@@ -91,5 +88,4 @@ def _task(arguments: argparse.Namespace) -> tuple[Task, SearchConfig | None]:
         return adapted(config), config
     if arguments.set:
         raise ConfigError('--set changes search.yml: give it with --config.')
-    path = Path(os.path.expanduser(arguments.data))
-    return digits() if arguments.data == 'digits' else from_folder(path) if path.is_dir() else from_npz(path), None
+    return from_word(arguments.data), None
