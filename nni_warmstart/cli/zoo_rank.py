@@ -28,8 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_set(parser)
     parser.add_argument(
         '--by', default='otdd',
-        help='otdd: optimal transport between datasets; sliced: the same by projections; logme: evidence of the labels '
-        "given an entry's features; probe: accuracy after mapping and some steps; static, random: controls (default: otdd)",
+        help='way to rank (default: otdd, optimal transport between datasets); --by help lists the ways',
     )  # fmt: skip
     parser.add_argument('--seed', type=int, default=0, help='of everything random (default: 0)')
     parser.add_argument('--heatmap', type=a_path, metavar='PNG', help='draw all pairwise dataset distances into this file')
@@ -43,7 +42,8 @@ def run(arguments: argparse.Namespace) -> None:
     from ..zoo.zoo import open_zoo
 
     if arguments.by not in RANKINGS:
-        raise ZooError(f'--by {arguments.by!r} is unknown; choose one of {", ".join(RANKINGS)}.')
+        ways = ', '.join(f'{name} ({way.text})' for name, way in RANKINGS.items())
+        raise ZooError(f'--by {arguments.by!r} is unknown; choose one of {ways}.')
     if not 0 <= arguments.seed < 2**32:
         raise ConfigError(f'--seed {arguments.seed} must be from 0 to {2**32 - 1}.')
     if arguments.heatmap is not None:
