@@ -16,6 +16,7 @@ from ..data.task import Task
 from ..distance.embeddings import EMBEDDINGS
 from ..distance.sketch import sketches_of
 from ..errors import DataError
+from ..supernets.history import record
 from ..supernets.supernet import Supernet
 from .joint_data import JointData
 from .joint_module import JointModule
@@ -176,7 +177,7 @@ def remembered(
         model,
         name=name,
         class_names=[f'{name}/{label}' for name, task in data.tasks.items() for label in task.class_names],
-        history={'datasets': datasets, 'pictures': [module.pictures[0], module.pictures[1]], **(history or {})},
+        history={**record(datasets=datasets, pictures=module.pictures[:2]), **(history or {})},
     )
     embeddings = (*EMBEDDINGS, supernet.features(model))
     return supernet.with_sketches(sketches_of(data.tasks.values(), embeddings, name))

@@ -22,6 +22,7 @@ from ..evaluators.joint import remembered
 from ..evaluators.joint_module import JointModule
 from ..nni_adapter import trial
 from ..nni_adapter.penalty import LivePenalty
+from ..supernets.history import record
 from ..supernets.supernet import Supernet
 from ..utils.random import quiet_randomness
 from ..warm_start.heads.base import FITTED
@@ -222,7 +223,7 @@ class WarmStartDARTS(DARTS):
         self.report = module.trainer.strategy.broadcast(self.report)  # of several devices, the first one's was started from
         if self.save_to is not None and module.trainer.is_global_zero:
             zoo = open_zoo(self.save_to)
-            history: dict[str, Any] = {'curve': self.curve, 'run': module.run}
+            history = record(curve=self.curve, run=module.run)
             if isinstance(module.training_module, JointModule):
                 data = module.trainer.datamodule
                 supernet = remembered(module.training_module, data, self.supernet, name='new', history=history)
@@ -235,7 +236,7 @@ class WarmStartDARTS(DARTS):
         """Add a supernet, in the place of what the same search left before it was resumed."""
         if module.seconds_before:
             for entry in zoo.entries():
-                if entry.history.get('run') == module.run:
+                if entry.run == module.run:
                     zoo.add(supernet.renamed(entry.name))
                     return entry.name
         return zoo.add_numbered(supernet, type(self.supernet).__name__.lower())
