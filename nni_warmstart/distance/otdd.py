@@ -160,13 +160,13 @@ def check_comparable(a: DatasetSketch, b: DatasetSketch) -> None:
 
 
 def label_coupling(coupling: Tensor, a: DatasetSketch, b: DatasetSketch) -> Tensor:
-    """Masses between classes from masses between samples, shape ``(n_source_classes, n_target_classes)``."""
+    """Return the masses between classes from masses between samples, shape ``(n_source_classes, n_target_classes)``."""
     rows = torch.zeros(a.num_classes, coupling.shape[1], dtype=coupling.dtype).index_add_(0, a.labels, coupling)
     return torch.zeros(a.num_classes, b.num_classes, dtype=coupling.dtype).index_add_(1, b.labels, rows)
 
 
 def label_distances(a: DatasetSketch, b: DatasetSketch) -> Tensor:
-    """Squared Bures-Wasserstein distances between classes, shape ``(n_source_classes, n_target_classes)``, float64."""
+    """Return squared Bures-Wasserstein distances of classes, shape ``(n_source_classes, n_target_classes)``, float64."""
     return gaussian_label_distances(a.means, a.full_factors(), b.means, b.full_factors())
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.splits import stratified_split
-from ..distance.embeddings import pictures_of
+from ..distance.embeddings import images_of
 from ..distance.logme import logme
 from ..distance.otdd import METHODS, dataset_distance
 from ..distance.sketch import DatasetSketch
@@ -198,7 +198,7 @@ def _random(candidates: Sequence[Supernet], dataset: Any, *, seed: int, **_: Any
 
 def _logme(candidates: Sequence[Supernet], dataset: Any, **_: Any) -> list[Ranked]:
     """Evidence of the labels given each candidate's features."""
-    data = functools.cache(lambda channels, side: pictures_of(dataset, channels, side))
+    data = functools.cache(lambda channels, side: images_of(dataset, channels, side))
 
     def score(candidate: Supernet) -> float:
         x, y = data(*candidate.pictures)
@@ -258,7 +258,7 @@ def _probe(
 
 def _halves(dataset: Any, channels: int, side: int, seed: int) -> tuple[Labelled, list[Labelled]]:
     """Pictures and classes to train on, and batches of others to measure on."""
-    x, y = pictures_of(dataset, channels, side)
+    x, y = images_of(dataset, channels, side)
     held_out, kept = stratified_split(y, 0.5, seed)
     return (x[kept], y[kept]), list(zip(x[held_out].split(256), y[held_out].split(256), strict=True))
 
