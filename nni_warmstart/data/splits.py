@@ -89,7 +89,7 @@ def split(task: Task, *, val_share: float = 0.5, seed: int = 0) -> Splits:
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of every channel, float32; in parts, so that no large set becomes float64 at once."""
+    """Return mean and deviation of every channel, float32; in parts, so that no large set becomes float64 at once."""
     parts, count = x.split(1024), x.numel() // x.shape[1]
     mean = torch.stack([part.double().sum((0, 2, 3)) for part in parts]).sum(0) / count
     squares = torch.stack([(part.double() - mean.view(-1, 1, 1)).square().sum((0, 2, 3)) for part in parts]).sum(0)
@@ -97,7 +97,7 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def shuffled_if_sorted(labels: Tensor) -> Tensor:
-    """Return an order in which classes alternate: that of the data, or, where they come sorted, a random one, always the same.
+    """Return an order in which classes alternate: that of the data, or, of sorted ones, a random one, always the same.
 
     Sorted are data in which neighbours are of one class more often than half way from chance to always.
     """
