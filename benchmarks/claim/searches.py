@@ -187,7 +187,7 @@ def sources(setting: Setting, target: str, *, strict: bool) -> list[str]:
 def trained_on(zoo: str | None, space: str) -> dict[str, set[str]]:
     """Supernets of a space -> the datasets that they were trained on."""
     entries = [entry for entry in open_zoo(zoo).entries() if entry.space.get('name') == space]
-    return {entry.name: {*entry.history.get('datasets', ()), entry.history.get('dataset', '')} for entry in entries}
+    return {entry.name: {*entry.datasets, entry.dataset or ''} for entry in entries}
 
 
 def zoo_of(setting: Setting, names: list[str]) -> SupernetZoo:

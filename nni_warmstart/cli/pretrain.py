@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     table = Table(title=f'{supernet.name}: accuracy on held-out pictures')
     table.add_column('dataset')
     table.add_column('accuracy', justify='right')
-    for name, facts in supernet.history['datasets'].items():
+    for name, facts in supernet.datasets.items():
         table.add_row(name, f'{facts["accuracy"]:.4f}')
     console.print(table)
     console.print(f'Kept as {path} ({len(supernet.to_bytes()) / 1e6:.2f} MB)')

@@ -55,10 +55,10 @@ def list_entries(arguments: argparse.Namespace) -> None:
         table.add_column(column, justify=justify, overflow='fold', no_wrap=column == 'name')
     for entry in zoo.entries():
         space = entry.space.get('name') or entry.space.get('class', '?')
-        datasets = list(entry.history.get('datasets', {})) or [str(entry.history.get('dataset', '?'))]
+        datasets = list(entry.datasets) or [entry.dataset or '?']
         seen = datasets[0] if len(datasets) == 1 else f'{len(datasets)} datasets'
         table.add_row(entry.name, space, seen, str(len(entry.class_names)), f'{entry.num_parameters:,}',
-                      str(entry.history.get('created', '?'))[:10])  # fmt: skip
+                      (entry.created or '?')[:10])  # fmt: skip
     console.print(table)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.bar import Bar
@@ -30,8 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_set(parser)
     parser.add_argument(
         '--by', default='otdd',
-        help='otdd: optimal transport between datasets; sliced: the same by projections; logme: evidence of the labels '
-        "given an entry's features; probe: accuracy after mapping and some steps; static, random: controls (default: otdd)",
+        help='way to rank (default: otdd, optimal transport between datasets); --by help lists the ways',
     )  # fmt: skip
     parser.add_argument('--seed', type=int, default=0, help='of everything random (default: 0)')
     parser.add_argument('--heatmap', type=a_path, metavar='PNG', help='draw all pairwise dataset distances into this file')
@@ -45,7 +42,8 @@ def run(arguments: argparse.Namespace) -> None:
     from ..zoo.zoo import open_zoo
 
     if arguments.by not in RANKINGS:
-        raise ZooError(f'--by {arguments.by!r} is unknown; choose one of {", ".join(RANKINGS)}.')
+        ways = ', '.join(f'{name} ({way.text})' for name, way in RANKINGS.items())
+        raise ZooError(f'--by {arguments.by!r} is unknown; choose one of {ways}.')
     if not 0 <= arguments.seed < 2**32:
         raise ConfigError(f'--seed {arguments.seed} must be from 0 to {2**32 - 1}.')
     if arguments.heatmap is not None:
@@ -79,8 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _task(arguments: argparse.Namespace) -> tuple[Task, SearchConfig | None]:
     """The data to rank for, and the search that they are for, if one is given."""
-    from ..data.image_folder import from_folder
-    from ..data.sources import digits, from_npz
+    from ..data.sources import from_word
     from ..runs.config import parse_search
     from ..runs.search import adapted
 
@@ -91,5 +88,4 @@ def _task(arguments: argparse.Namespace) -> tuple[Task, SearchConfig | None]:
         return adapted(config), config
     if arguments.set:
         raise ConfigError('--set changes search.yml: give it with --config.')
-    path = Path(os.path.expanduser(arguments.data))
-    return digits() if arguments.data == 'digits' else from_folder(path) if path.is_dir() else from_npz(path), None
+    return from_word(arguments.data), None

@@ -1,10 +1,12 @@
 """Image-classification tasks: read by name, folder, npz file or torchvision dataset, split, normalised, augmented."""
 
+from .embedded import digits
 from .image_folder import from_folder
 from .labelled import image_shape, labelled, name_and_classes
-from .sources import digits, from_npz, from_torchvision
+from .npz import from_npz
 from .splits import Images, Splits, shuffled_if_sorted, split, stratified_split
 from .task import Task
+from .torchvision_sets import from_torchvision
 
 __all__ = [
     'Images',

@@ -1,4 +1,4 @@
-"""Random changes of training pictures, each picture by its own; shapes ``(n, c, h, w)`` are kept."""
+"""Random changes of training images, each by its own; shapes ``(n, c, h, w)`` are kept."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may happen to a training picture; 0 leaves it out.
+    """What may happen to a training image; 0 leaves it out.
 
     Attributes
     ----------
     jitter
         Strength of :func:`jittered`.
     crop
-        Share of the side by which :func:`cropped` moves.
+        Share of the size by which :func:`cropped` moves.
     cutout
-        Side of the square that :func:`cut_out` blanks, as a share of the picture's.
+        Size of the square that :func:`cut_out` blanks, as a share of the image's.
     """
 
     jitter: float = 0.0
@@ -28,20 +28,20 @@ class Augmentation:
     cutout: float = 0.0
 
     def __call__(self, x: Tensor, *, flip: bool = False) -> Tensor:
-        """Augmented pictures; ``flip`` says whether their class survives a mirror."""
+        """Return augmented images; ``flip`` says whether their class survives a mirror."""
         if flip:
             x = flipped(x)
         return cut_out(jittered(cropped(x, self.crop), self.jitter), self.cutout)
 
 
 def flipped(x: Tensor) -> Tensor:
-    """Every other picture, at random, mirrored left to right."""
+    """Mirror every other image, at random, left to right."""
     chosen = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
     return torch.where(chosen, x.flip(-1), x)
 
 
 def cropped(x: Tensor, share: float) -> Tensor:
-    """Pictures padded with zeros and cut out again at a random place, up to ``share`` of the side away (He et al., 2016)."""
+    """Pad images with zeros and cut them out again at a random place, up to ``share`` of the size away (He et al., 2016)."""
     pad = round(share * x.shape[-1])
     if pad == 0:
         return x
@@ -49,14 +49,14 @@ def cropped(x: Tensor, share: float) -> Tensor:
     down, right = torch.randint(0, 2 * pad + 1, (2, n, 1), device=x.device)
     rows = (down + torch.arange(height, device=x.device))[:, None, :, None]
     columns = (right + torch.arange(width, device=x.device))[:, None, None, :]
-    pictures, channels = (torch.arange(size, device=x.device) for size in x.shape[:2])
-    return F.pad(x, [pad] * 4)[pictures[:, None, None, None], channels[:, None, None], rows, columns]
+    images, channels = (torch.arange(size, device=x.device) for size in x.shape[:2])
+    return F.pad(x, [pad] * 4)[images[:, None, None, None], channels[:, None, None], rows, columns]
 
 
 def jittered(x: Tensor, strength: float) -> Tensor:
-    """Pictures turned, scaled and moved at random, borders repeated.
+    """Turn, scale and move images at random, borders repeated.
 
-    Angles are drawn from ``strength`` radians to either side, scales and shifts from ``strength`` of the side.
+    Angles are drawn from ``strength`` radians to either side, scales and shifts from ``strength`` of the size.
     """
     if strength == 0:
         return x
@@ -68,7 +68,7 @@ def jittered(x: Tensor, strength: float) -> Tensor:
 
 
 def cut_out(x: Tensor, share: float) -> Tensor:
-    """Pictures with one square set to zero, its centre anywhere (DeVries & Taylor, arXiv 1708.04552)."""
+    """Set one square of every image to zero, its centre anywhere (DeVries & Taylor, arXiv 1708.04552)."""
     if share == 0:
         return x
     height, width = x.shape[-2:]

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.transforms import functional as transforms
 
 from ..errors import UNREADABLE, DataError, reason
+from .source import PATH, Source
 from .task import Task, checked_task
 
 _logger = logging.getLogger(__name__)
@@ -23,13 +24,15 @@ PARTS = {'test', 'testing', 'train', 'training', 'val', 'valid', 'validation'}
 """Folders of these names are parts of a dataset, not its classes, where there are no others."""
 
 
-def from_folder(path: str | Path, *, side: int = 64) -> Task:
-    """A task from pictures in ``path/CLASS/*`` or in ``path/train/CLASS/*`` and ``path/test/CLASS/*``.
+IMAGE_SIZE = 64
+"""Pixels a side at which pictures are read where nobody says how many."""
+
+
+def from_folder(path: str | Path, *, side: int = IMAGE_SIZE) -> Task:
+    """Read a task from pictures in ``path/CLASS/*`` or in ``path/train/CLASS/*`` and ``path/test/CLASS/*``.
 
     Pictures are cut to a centred square and read at ``side`` pixels, in colour.
     """
-    # torchvision and Pillow are read only where there are pictures in folders
-
     path = Path(os.path.expanduser(path))
     if not os.path.isdir(path):
         raise DataError(f'data folder {path} does not exist.')
@@ -52,20 +55,20 @@ def from_folder(path: str | Path, *, side: int = 64) -> Task:
     return checked_task(path.name, train_x, train_y, test_x, test_y, names)
 
 
-def read_folder(path: Path, side: int) -> tuple[Tensor, Tensor, list[str]]:
-    """Pictures, classes and their names of one folder per class.
+def read_folder(path: Path, image_size: int) -> tuple[Tensor, Tensor, list[str]]:
+    """Read pictures, classes and their names from one folder per class.
 
     Parameters
     ----------
     path
         Its folders are the classes, in the order of their names; what is hidden counts for nothing.
-    side
-        To which pictures are brought, cut to a centred square first.
+    image_size
+        Pixels a side to which pictures are brought, cut to a centred square first.
 
     Returns
     -------
     tuple
-        Pictures in colour, uint8, shape ``(n, 3, side, side)``; classes, shape ``(n,)``; names.
+        Pictures in colour, uint8, shape ``(n, 3, image_size, image_size)``; classes, shape ``(n,)``; names.
 
     Raises
     ------
@@ -76,7 +79,7 @@ def read_folder(path: Path, side: int) -> tuple[Tensor, Tensor, list[str]]:
     ignored: list[str] = []
 
     class Visible(torchvision.datasets.ImageFolder):
-        """Without hidden folders, such as those of a notebook or of version control."""
+        """Folder of images without its hidden folders, such as those of a notebook or of version control."""
 
         def find_classes(self, directory: Any) -> tuple[list[str], dict[str, int]]:
             names = [name for name in super().find_classes(directory)[0] if not name.startswith('.')]
@@ -97,7 +100,7 @@ def read_folder(path: Path, side: int) -> tuple[Tensor, Tensor, list[str]]:
         except (*UNREADABLE, Image.DecompressionBombError) as error:
             raise DataError(f'picture {file} cannot be read ({reason(error)}); repair or remove it.') from error
         square = transforms.center_crop(transforms.pil_to_tensor(colour), [min(colour.size)] * 2)
-        return transforms.resize(square, [side, side], antialias=True)
+        return transforms.resize(square, [image_size, image_size], antialias=True)
 
     try:
         folder = Visible(str(path), is_valid_file=is_picture)
@@ -110,7 +113,7 @@ def read_folder(path: Path, side: int) -> tuple[Tensor, Tensor, list[str]]:
 
 
 def _in_colour(picture: Any) -> Any:
-    """Upright and of 8 bits; what is transparent is white."""
+    """Return an image upright and with 8 bits a colour; what is transparent is white."""
     picture = ImageOps.exif_transpose(picture)
     if picture.mode == 'F':
         raise ValueError('its pixels are floating-point numbers of unknown range: save it with 8 or 16 bits')
@@ -124,3 +127,11 @@ def _in_colour(picture: Any) -> Any:
         picture = picture.convert('RGBA')
         picture = Image.alpha_composite(Image.new('RGBA', picture.size, 'white'), picture)
     return picture.convert('RGB')
+
+
+SOURCE = Source(
+    settings={'path': PATH},
+    read=lambda settings, image_size: from_folder(settings['path'], side=image_size),
+    title=lambda settings: Path(str(settings.get('path'))).stem,
+    recognises=os.path.isdir,
+)

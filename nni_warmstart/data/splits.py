@@ -38,7 +38,7 @@ class Images(Dataset):
         return (self.x[index].float() - self.mean) / self.std, self.y[index]
 
     def part(self, index: Tensor) -> Images:
-        """Some of them."""
+        """Return the samples at some positions."""
         return Images(self.x[index], self.y[index], self.mean, self.std, self.name, self.class_names)
 
 
@@ -89,7 +89,7 @@ def split(task: Task, *, val_share: float = 0.5, seed: int = 0) -> Splits:
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of every channel, float32; in parts, so that no large set becomes float64 as a whole."""
+    """Return mean and deviation of every channel, float32; in parts, so that no large set becomes float64 at once."""
     parts, count = x.split(1024), x.numel() // x.shape[1]
     mean = torch.stack([part.double().sum((0, 2, 3)) for part in parts]).sum(0) / count
     squares = torch.stack([(part.double() - mean.view(-1, 1, 1)).square().sum((0, 2, 3)) for part in parts]).sum(0)
@@ -97,7 +97,7 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def shuffled_if_sorted(labels: Tensor) -> Tensor:
-    """An order in which classes alternate: that of the data, or a random one, always the same, where they come sorted.
+    """Return an order in which classes alternate: that of the data, or, of sorted ones, a random one, always the same.
 
     Sorted are data in which neighbours are of one class more often than half way from chance to always.
     """
@@ -109,7 +109,7 @@ def shuffled_if_sorted(labels: Tensor) -> Tensor:
 
 
 def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of a part with ``share`` of every class, and of the rest; both sorted, both decided by ``seed``."""
+    """Return indices of a part with ``share`` of every class, and of the rest; both sorted, both decided by ``seed``."""
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
@@ -120,7 +120,7 @@ def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, T
 
 
 def stratified_part(labels: Tensor, size: int, seed: int) -> Tensor:
-    """Sorted indices of ``size`` samples, every class in proportion and at least once."""
+    """Return sorted indices of ``size`` samples, every class in proportion and at least once."""
     if len(labels) <= size:
         return torch.arange(len(labels))
     generator = torch.Generator().manual_seed(seed)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import DataError
+from .resizing import resize_images
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,11 @@ class Task:
 
     @property
     def num_classes(self) -> int:
+        """Number of classes."""
         return len(self.class_names)
 
     def adapted(self, channels: int, side: int) -> Task:
-        """The same task with pictures of ``channels`` channels and ``side`` pixels.
+        """Return the same task with pictures of ``channels`` channels and ``side`` pixels.
 
         Grey is repeated to colour, colour is averaged to grey; sizes change by antialiased bilinear interpolation.
 
@@ -50,8 +51,17 @@ class Task:
         DataError
             If the number of channels is neither 1 nor ``channels``, and ``channels`` is not 1.
         """
-        train_x, test_x = (_adapted(self.name, x, channels, side) for x in (self.train_x, self.test_x))
-        return replace(self, train_x=train_x, test_x=test_x)
+        resized = []
+        for x in (self.train_x, self.test_x):
+            try:
+                resized.append(resize_images(x, channels, side).contiguous())
+            except ValueError as error:
+                raise DataError(f'{self.name} has {x.shape[1]} channels and the space takes {channels}.') from error
+            except (RuntimeError, MemoryError) as error:
+                raise DataError(
+                    f'{self.name} does not fit into memory at {side} x {side} pixels: {len(x)} pictures.'
+                ) from error
+        return replace(self, train_x=resized[0], test_x=resized[1])
 
 
 def checked_task(name: str, train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, names: Any) -> Task:
@@ -75,7 +85,7 @@ def checked_task(name: str, train_x: Tensor, train_y: Tensor, test_x: Tensor, te
 
 
 def numbered_classes(y: Tensor, origin: Any) -> range:
-    """Classes by their number, where they have no names."""
+    """Return the numbers of the classes, for classes that have no names."""
     classes = int(y.max()) + 1 if len(y) else 0
     if classes > len(y):  # a class needs a picture, and a label like 10**12 would make as many names
         raise DataError(
@@ -85,6 +95,7 @@ def numbered_classes(y: Tensor, origin: Any) -> range:
 
 
 def as_labels(y: np.ndarray, origin: Any) -> Tensor:
+    """Return labels ``(n,)`` as int64, refusing what is no whole number per picture; ``origin`` is named in errors."""
     if y.ndim != 1 or y.dtype.kind not in 'iu':
         raise DataError(
             f'{origin}: labels have shape {y.shape} and type {y.dtype}; they must be whole numbers, one per picture.'
@@ -93,6 +104,7 @@ def as_labels(y: np.ndarray, origin: Any) -> Tensor:
 
 
 def channels_first(x: np.ndarray, origin: Any) -> Tensor:
+    """Return pictures ``(n, height, width, channels)`` as ``(n, channels, height, width)``, uint8 or float32."""
     if x.ndim != 4 or x.shape[-1] not in (1, 3):
         raise DataError(
             f'{origin}: pictures have shape {x.shape}; needed is (n, height, width, channels) with 1 or 3 channels last.'
@@ -105,29 +117,3 @@ def channels_first(x: np.ndarray, origin: Any) -> Tensor:
         with np.errstate(over='ignore'):  # what becomes infinite is refused later, in one line
             x = x.astype(np.float32)
     return torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
-
-
-def _adapted(name: str, x: Tensor, channels: int, side: int) -> Tensor:
-    if x.shape[1] != channels:
-        if channels == 1:
-            x = x.float().mean(1, keepdim=True)
-        elif x.shape[1] == 1:
-            x = x.expand(-1, channels, -1, -1)
-        else:
-            raise DataError(f'{name} has {x.shape[1]} channels and the space takes {channels}.')
-    if tuple(x.shape[-2:]) != (side, side) and len(x):
-        try:
-            x = _resized(x, side)
-        except (RuntimeError, MemoryError) as error:
-            raise DataError(f'{name} does not fit into memory at {side} x {side} pixels: {len(x)} pictures.') from error
-    return x.contiguous()
-
-
-def _resized(x: Tensor, side: int) -> Tensor:
-    parts = [  # in parts, so that large sets do not become float32 as a whole
-        F.interpolate(part.float(), (side, side), mode='bilinear', antialias=True, align_corners=False)
-        for part in x.split(1024)
-    ]
-    if x.dtype == torch.uint8:
-        parts = [part.round().clamp(0, 255).to(torch.uint8) for part in parts]
-    return torch.cat(parts)

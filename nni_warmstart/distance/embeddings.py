@@ -1,4 +1,4 @@
-"""Embeddings by name: pictures of any size, channels and contrast become vectors of one dimension."""
+"""Embeddings by name: images of any size, channels and contrast become vectors of one dimension."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ NAMES = ('pixels', 'random_conv', 'resnet18')
 
 
 class Embedding(NamedTuple):
-    """How pictures become vectors.
+    """How images become vectors.
 
     Attributes
     ----------
     name
         Two sketches can be compared if their embeddings have the same name.
-    channels, side
-        Pictures are brought to this shape before ``function`` sees them; 0 leaves them as they are.
+    channels, image_size
+        Images are brought to this shape before ``function`` sees them; 0 leaves them as they are.
     function
-        Pictures to features ``(n, d)``.
+        Images to features ``(n, d)``.
     standardised
-        Whether pictures become float32 and are standardised per channel over the dataset.
+        Whether images become float32 and are standardised per channel over the dataset.
     whole
-        Whether ``function`` needs all pictures at once; otherwise it gets batches.
+        Whether ``function`` needs all images at once; otherwise it gets batches.
     """
 
     name: str
     channels: int
-    side: int
+    image_size: int
     function: Callable[[Tensor], Tensor]
     standardised: bool = True
     whole: bool = False
@@ -59,17 +59,17 @@ class HasFeatures(Protocol):
         ...
 
     def features(self) -> Embedding:
-        """Its features as an embedding."""
+        """Return its features as an embedding."""
         ...
 
 
-_numbers = itertools.count(1)
+_unused = itertools.count(1)
 
 _nameless: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
 
 def resolve(embedding: str | Embedding | HasFeatures | Callable[[Tensor], Tensor]) -> Embedding:
-    """The embedding meant by an argument: a name, itself, a supernet (its own features), or a function of pictures.
+    """Return the embedding meant by an argument: a name, itself, a supernet (its own features), or a function of images.
 
     Raises
     ------
@@ -93,15 +93,15 @@ def resolve(embedding: str | Embedding | HasFeatures | Callable[[Tensor], Tensor
     if callable(embedding):
         name = getattr(embedding, '__name__', '<object>')
         if name.startswith('<'):  # two lambdas, or two networks of one class, are not one embedding
-            name = f'{type(embedding).__name__} {_nameless.setdefault(embedding, next(_numbers))}'
+            name = f'{type(embedding).__name__} {_nameless.setdefault(embedding, next(_unused))}'
         elif inspect.ismethod(embedding) and not inspect.isclass(embedding.__self__):  # nor is a method of two of them
-            name = f'{embedding.__qualname__} {_nameless.setdefault(embedding.__self__, next(_numbers))}'
+            name = f'{embedding.__qualname__} {_nameless.setdefault(embedding.__self__, next(_unused))}'
         return Embedding(name, 0, 0, embedding, standardised=False)
     raise DataError(f'embedding is a {type(embedding).__name__}; it must be a name, a Supernet or a function of pictures.')
 
 
 def _random_conv(width: int = 32) -> Callable[[Tensor], Tensor]:
-    """A fixed convolutional network with random weights: means and deviations of its last maps, ``(n, 2 * width)``."""
+    """Make a fixed convolutional network with random weights: means and deviations of its last maps, ``(n, 2 * width)``."""
     generator = torch.Generator().manual_seed(0)
     weights = []
     for source, target in ((3, width), (width, width), (width, width)):
@@ -117,7 +117,7 @@ def _random_conv(width: int = 32) -> Callable[[Tensor], Tensor]:
 
 
 def _resnet18() -> Callable[[Tensor], Tensor]:
-    """Torchvision's ResNet-18 as pretrained on ImageNet, ``(n, 512)``, if its weights are in torch's cache."""
+    """Load torchvision's ResNet-18 as pretrained on ImageNet, ``(n, 512)``, if its weights are in torch's cache."""
     from torchvision.models import ResNet18_Weights, resnet18
 
     weights = ResNet18_Weights.DEFAULT
@@ -136,30 +136,36 @@ def _resnet18() -> Callable[[Tensor], Tensor]:
 
 
 EMBEDDED = 5000
-"""Pictures embedded at most: enough for means and covariances, and seconds instead of minutes for a large dataset."""
+"""Images embedded at most: enough for means and covariances, and seconds instead of minutes for a large dataset."""
 
 
-def pictures_of(dataset: Labelled, channels: int, side: int, name: str = 'dataset') -> tuple[Tensor, Tensor]:
-    """Pictures ``(n, channels, side, side)``, standardised per channel, and classes ``(n,)``, numbered from 0 without gaps;
-    at most 5,000, stratified."""
-    how = Embedding('pictures', channels, side, lambda x: x)
-    x, y = read_labelled(dataset, name, channels, side)
+def images_of(dataset: Labelled, channels: int, image_size: int, name: str = 'dataset') -> tuple[Tensor, Tensor]:
+    """Return images ``(n, channels, image_size, image_size)``, standardised per channel, and classes ``(n,)``, numbered from
+    0 without gaps; at most 5,000, stratified."""
+    x, y = read_labelled(dataset, name, channels, image_size)
     classes = y.unique(return_inverse=True)[1]
     chosen = stratified_part(classes, EMBEDDED, seed=0)
-    return embed(x[chosen], how, name), classes[chosen]
+    return embed(x[chosen], Embedding('images', channels, image_size, lambda x: x), name), classes[chosen]
 
 
-def embed(x: Tensor, how: Embedding, name: str) -> Tensor:
+def embed(x: Tensor, embedding: Embedding, name: str) -> Tensor:
+    """Return the features ``(n, d)`` of images; ``name`` is that of the dataset, for errors.
+
+    Raises
+    ------
+    DataError
+        If some pixels are not finite, or the embedding gives no tensor.
+    """
     if not torch.isfinite(x.float()).all():
         raise DataError(f'{name} has NaN or infinite pixels; remove or repair those pictures.')
-    if how.standardised and x.ndim == 4:
+    if embedding.standardised and x.ndim == 4:
         x = x.float()
         x = (x - x.mean((0, 2, 3), keepdim=True)) / x.std((0, 2, 3), keepdim=True).clamp_min(1e-6)
     parts = []
     with torch.no_grad():
-        for batch in [x] if how.whole else x.split(256):
-            part = how.function(batch)
+        for batch in [x] if embedding.whole else x.split(256):
+            part = embedding.function(batch)
             if not isinstance(part, Tensor):
-                raise DataError(f'embedding {how.name!r} gave a {type(part).__name__}; it must give a tensor (n, d).')
+                raise DataError(f'embedding {embedding.name!r} gave a {type(part).__name__}; it must give a tensor (n, d).')
             parts.append(part.detach().cpu())
     return torch.cat(parts)

@@ -8,10 +8,12 @@ the triangle inequality holds for ``reg = 0``.
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,9 +25,6 @@ from .sliced import Classed, sliced_distance, upper_bound
 from .transport import Transport, solve
 
 _logger = logging.getLogger(__name__)
-
-METHODS = ('gaussian', 'exact', 'sliced')
-"""Ways to compare classes: Gaussians, samples, or both within a sliced distance."""
 
 LARGEST = 4000
 """Samples on either side beyond which the linear programme gives way to the sliced distance."""
@@ -71,7 +70,7 @@ class DatasetDistance:
 def dataset_distance(
     a: Any, b: Any, *, method: str = 'gaussian', reg: float = 0.0, projections: int = 512, seed: int = 0
 ) -> DatasetDistance:
-    """Distance between two labelled datasets.
+    """Return the distance between two labelled datasets.
 
     Parameters
     ----------
@@ -79,8 +78,8 @@ def dataset_distance(
         :class:`~nni_warmstart.DatasetSketch` of one embedding, or whatever :meth:`DatasetSketch.from_dataset` takes (all
         samples are used then).
     method
-        'gaussian': classes are compared as Gaussians (Bures-Wasserstein); 'exact': by optimal transport between their
-        samples; 'sliced': by one-dimensional projections, near-linear in the samples.
+        A key of :data:`METHODS`. 'gaussian': classes are compared as Gaussians (Bures-Wasserstein); 'exact': by optimal
+        transport between their samples; 'sliced': by one-dimensional projections, near-linear in the samples.
     reg
         Entropic regularisation of the outer problem, in the units of the squared distance; 0 solves it exactly. Otherwise
         ``value`` is debiased (the Sinkhorn divergence: Feydy et al., *Interpolating between Optimal Transport and MMD*,
@@ -105,15 +104,21 @@ def dataset_distance(
         raise DataError(f'method = {method!r} is unknown; choose one of {", ".join(METHODS)}.')
     a, b = as_sketch(a), as_sketch(b)
     check_comparable(a, b)
-    if method == 'sliced':
-        return _sliced(a, b, projections, seed, start)
+    result = METHODS[method].distance(a, b, reg=reg, projections=projections, seed=seed)
+    return replace(result, seconds=time.perf_counter() - start)
+
+
+def _with_coupling(
+    a: DatasetSketch, b: DatasetSketch, *, method: str, reg: float, projections: int, seed: int
+) -> DatasetDistance:
+    """Return the distance with a coupling of the samples, classes compared as Gaussians or by their samples."""
     if _too_large(a, b, method, reg):
         _logger.warning(
             'A linear programme of %d x %d samples is too large (limit %d): the sliced distance is computed instead, and '
             'its error says how far the Gaussian one may be above. Sketch fewer samples (max_samples) to have a coupling.',
             len(a.samples), len(b.samples), LARGEST,
         )  # fmt: skip
-        return _sliced(a, b, projections, seed, start, bounded=True)
+        return _sliced(a, b, reg=reg, projections=projections, seed=seed, bounded=True)
     transport = _transport(a, b, method, reg)
     squared, gap = transport.cost, transport.gap
     converged, error = transport.converged, transport.marginal_error
@@ -129,7 +134,7 @@ def dataset_distance(
         coupling=transport.coupling,
         marginal_error=error,
         converged=converged,
-        seconds=time.perf_counter() - start,
+        seconds=0.0,
         method=method,
         error=value - max(squared - gap, 0.0) ** 0.5,
     )
@@ -155,13 +160,13 @@ def check_comparable(a: DatasetSketch, b: DatasetSketch) -> None:
 
 
 def label_coupling(coupling: Tensor, a: DatasetSketch, b: DatasetSketch) -> Tensor:
-    """Masses between classes from masses between samples, shape ``(n_source_classes, n_target_classes)``."""
+    """Return the masses between classes from masses between samples, shape ``(n_source_classes, n_target_classes)``."""
     rows = torch.zeros(a.num_classes, coupling.shape[1], dtype=coupling.dtype).index_add_(0, a.labels, coupling)
     return torch.zeros(a.num_classes, b.num_classes, dtype=coupling.dtype).index_add_(1, b.labels, rows)
 
 
 def label_distances(a: DatasetSketch, b: DatasetSketch) -> Tensor:
-    """Squared Bures-Wasserstein distances between classes, shape ``(n_source_classes, n_target_classes)``, float64."""
+    """Return squared Bures-Wasserstein distances of classes, shape ``(n_source_classes, n_target_classes)``, float64."""
     return gaussian_label_distances(a.means, a.full_factors(), b.means, b.full_factors())
 
 
@@ -177,8 +182,9 @@ def _transport(a: DatasetSketch, b: DatasetSketch, method: str, reg: float) -> T
 
 
 def _sliced(
-    a: DatasetSketch, b: DatasetSketch, projections: int, seed: int, start: float, *, bounded: bool = False
+    a: DatasetSketch, b: DatasetSketch, *, reg: float, projections: int, seed: int, bounded: bool = False
 ) -> DatasetDistance:
+    """Return the distance by projections, which has no use for ``reg``; ``bounded`` says how far the Gaussian one may be."""
     source, target = (Classed(each.samples, each.labels, each.means, each.covariances()) for each in (a, b))
     squared, spread = sliced_distance(source, target, projections=projections, seed=seed)
     value = squared**0.5
@@ -193,7 +199,36 @@ def _sliced(
         coupling=None,
         marginal_error=classes.marginal_error,
         converged=classes.converged,
-        seconds=time.perf_counter() - start,
+        seconds=0.0,
         method='sliced',
         error=error,
     )
+
+
+class Method(NamedTuple):
+    """A distance between datasets.
+
+    Attributes
+    ----------
+    distance
+        Of two comparable sketches, with the keyword arguments ``reg``, ``projections`` and ``seed``; its ``seconds`` are
+        measured by who calls it.
+    ranking
+        Name of the ranking of sources by this distance; None where there is none.
+    text
+        What it is, in a few words.
+    """
+
+    distance: Callable[..., DatasetDistance]
+    ranking: str | None
+    text: str
+
+
+METHODS: dict[str, Method] = {
+    'gaussian': Method(functools.partial(_with_coupling, method='gaussian'), 'otdd', 'optimal transport between datasets'),
+    'exact': Method(
+        functools.partial(_with_coupling, method='exact'), None, 'optimal transport, of the samples of every class, too'
+    ),
+    'sliced': Method(_sliced, 'sliced', 'optimal transport by projections'),
+}
+"""Distances by name; a new one is a function and a line here, by which it is a ranking, too."""

@@ -95,60 +95,62 @@ class DatasetSketch:
             If there are no labels, no samples, features that are not finite, or shapes that do not fit.
         """
         name = name or name_and_classes(dataset)[0]
-        how = resolve(embedding)
-        x, y = read_labelled(dataset, name, how.channels, how.side)
+        resolved = resolve(embedding)
+        x, y = read_labelled(dataset, name, resolved.channels, resolved.image_size)
         counts = None
         if x.ndim == 2:
-            how = Embedding(f'features{x.shape[1]}', 0, 0, lambda given: given, standardised=False)
+            resolved = Embedding(f'features{x.shape[1]}', 0, 0, lambda given: given, standardised=False)
             features = x if x.is_floating_point() else x.float()
         else:
             positions, counts = y.unique(return_inverse=True, return_counts=True)[1:]
             if max_samples is not None:
                 chosen = stratified_part(positions, max(max_samples, EMBEDDED), seed)
                 x, y = x[chosen], y[chosen]
-            features = embed(x, how, name)
+            features = embed(x, resolved, name)
         if features.ndim != 2 or len(features) != len(y):
             raise DataError(
-                f'embedding {how.name!r} of {name} has shape {tuple(features.shape)}; needed is one row for each of its '
-                f'{len(y)} samples.'
+                f'embedding {resolved.name!r} of {name} has shape {tuple(features.shape)}; needed is one row for each of '
+                f'its {len(y)} samples.'
             )
         finite = torch.isfinite(features).all(1)
         if not finite.all():
             raise DataError(f'{name} has NaN or infinite features in {int((~finite).sum())} of {len(finite)} samples.')
-        sketch = _summary(name, how.name, features, y, max_samples, seed)
+        sketch = _summary(name, resolved.name, features, y, max_samples, seed)
         return sketch if counts is None else replace(sketch, counts=counts)
 
     @property
     def num_classes(self) -> int:
+        """Number of classes."""
         return len(self.classes)
 
     @property
     def dimension(self) -> int:
+        """Number of features of a sample."""
         return self.means.shape[1]
 
     def covariances(self) -> Tensor:
-        """Class covariances, shape ``(n_classes, d, d)``, float64."""
+        """Return class covariances, shape ``(n_classes, d, d)``, float64."""
         factors = self.factors.double()
         identity = torch.eye(self.dimension, dtype=torch.float64)
         return factors @ factors.mT + self.remainders.double()[:, None, None] * identity
 
     def full_factors(self) -> Tensor:
-        """Factors of :meth:`covariances`, remainders included, float64, shape ``(n_classes, d, r)``."""
+        """Return factors of :meth:`covariances`, remainders included, float64, shape ``(n_classes, d, r)``."""
         if not self.remainders.any():
             return self.factors.double()
         values, vectors = torch.linalg.eigh(self.covariances())
         return vectors * values.clamp_min(0).sqrt()[:, None, :]
 
     def compact(self, *, kilobytes: float = 40, seed: int = 0) -> DatasetSketch:
-        """A smaller sketch for a file: fewer samples, the leading directions of each covariance, half precision.
+        """Return a smaller sketch for a file: fewer samples, the leading directions of each covariance, half precision.
 
         About a third of the budget goes to the covariances and the rest, after the means, to the samples. Every class
         keeps one sample, so very many classes exceed the budget.
         """
-        numbers = int(kilobytes * 1000 / 2)
+        num_values = int(kilobytes * 1000 / 2)
         d, c = self.dimension, self.num_classes
-        rank = max(1, min(d, self.factors.shape[2], numbers // (3 * c * d)))
-        keep = max(c, (numbers - c * d * (rank + 2)) // d)
+        rank = max(1, min(d, self.factors.shape[2], num_values // (3 * c * d)))
+        keep = max(c, (num_values - c * d * (rank + 2)) // d)
         vectors, roots, _ = torch.linalg.svd(self.factors.double(), full_matrices=False)  # d x d matrices may be too many
         remainders = self.remainders.double()
         rest = (roots[:, rank:].square().sum(1) + (d - rank) * remainders) / max(d - rank, 1)
@@ -168,12 +170,12 @@ class DatasetSketch:
         return len(self.samples) < 2 or bool(self.samples.abs().max() / 2048 <= 0.05 * self.samples.std(0).max())
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """Its tensors by attribute, for a file."""
+        """Return its tensors by attribute, for a file."""
         return {part: getattr(self, part) for part in _PARTS}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], *, name: str, embedding: str) -> DatasetSketch:
-        """Inverse of :meth:`to_tensors`.
+        """Make a sketch of what :meth:`to_tensors` returned.
 
         Raises
         ------
@@ -193,7 +195,7 @@ class DatasetSketch:
 
 
 def merged(sketches: Iterable[DatasetSketch], name: str) -> DatasetSketch:
-    """Several datasets of one embedding as one, their classes counted on: what a joint supernet was trained on."""
+    """Return several datasets of one embedding as one, their classes counted on: what a joint supernet was trained on."""
     parts = list(sketches)
     rank = max(part.factors.shape[2] for part in parts)
     first_class = first_position = 0
@@ -217,7 +219,7 @@ def merged(sketches: Iterable[DatasetSketch], name: str) -> DatasetSketch:
 
 
 def sketches_of(datasets: Iterable[Labelled], embeddings: Iterable[str | Embedding], name: str) -> Iterator[DatasetSketch]:
-    """Compact sketches of some datasets taken together, one for each embedding that works; a warning names the others."""
+    """Make compact sketches of some datasets as one, one for each embedding that works; a warning names the others."""
     datasets = list(datasets)
     for embedding in embeddings:
         try:
@@ -230,12 +232,12 @@ def sketches_of(datasets: Iterable[Labelled], embeddings: Iterable[str | Embeddi
 
 
 def as_sketch(given: Any) -> DatasetSketch:
-    """``given`` itself if it is a sketch, else a sketch with all of its samples."""
+    """Return ``given`` itself if it is a sketch, else a sketch with all of its samples."""
     return given if isinstance(given, DatasetSketch) else DatasetSketch.from_dataset(given, max_samples=None)
 
 
 def _half(tensor: Tensor) -> Tensor:
-    """In half precision, or in single where half would overflow."""
+    """Return a tensor in half precision, or in single where half would overflow."""
     return tensor.half() if float(tensor.abs().max()) < 6e4 else tensor.float()
 
 

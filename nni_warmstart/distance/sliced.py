@@ -55,7 +55,7 @@ def sliced_distance(source: Classed, target: Classed, *, projections: int = 512,
 
 
 def upper_bound(source: Classed, target: Classed, label_distances: Tensor, *, projections: int = 16, seed: int = 0) -> float:
-    """An upper bound of the squared dataset distance: the cheapest of some couplings that sort along a line.
+    """Return an upper bound of the squared dataset distance: the cheapest of some couplings that sort along a line.
 
     Parameters
     ----------

@@ -130,7 +130,7 @@ def _entropic(matrix: np.ndarray, a: np.ndarray, b: np.ndarray, reg: float, max_
 
 
 def rounded(coupling: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """The nearby coupling whose marginals are exact.
+    """Return the nearby coupling whose marginals are exact.
 
     Parameters
     ----------

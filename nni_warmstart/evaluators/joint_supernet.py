@@ -10,6 +10,7 @@ from torch import nn
 from ..data.task import Task
 from ..distance.embeddings import EMBEDDINGS
 from ..distance.sketch import sketches_of
+from ..supernets.history import record
 from ..supernets.supernet import Supernet
 
 
@@ -51,7 +52,7 @@ def joint_supernet(
         model,
         name=name,
         class_names=[f'{dataset}/{label}' for dataset, task in tasks.items() for label in task.class_names],
-        history={'datasets': datasets, 'pictures': list(pictures), **(history or {})},
+        history={**record(datasets=datasets, pictures=pictures), **(history or {})},
     )
     embeddings = (*EMBEDDINGS, supernet.features(model))
     return supernet.with_sketches(sketches_of(tasks.values(), embeddings, name))

@@ -13,6 +13,7 @@ from typing import Any
 
 import jinja2
 
+from ..data.sources import title_of
 from ..runs.settings import flat
 from ..utils.files import plain, write_atomic
 from . import figures
@@ -92,11 +93,7 @@ def _overview(searches: Sequence[Search]) -> dict[str, Any]:
 def _data(settings: Mapping[str, Any]) -> str:
     """Name of the data that settings ask for."""
     data = settings.get('data', {})
-    for name in ('label', 'name'):
-        if data.get(name):
-            return str(data[name])
-    kind = next((kind for kind in ('npz', 'folder', 'torchvision') if isinstance(data.get(kind), dict)), None)
-    return '?' if kind is None else str(data[kind].get('name') or Path(str(data[kind].get('path'))).stem)
+    return str(data.get('label') or title_of(data) or '?')
 
 
 def _differing(searches: Sequence[Search]) -> dict[str, Any] | None:

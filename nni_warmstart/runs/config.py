@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..data.image_folder import from_folder
-from ..data.sources import digits, from_npz, from_torchvision
+from ..data.source import Setting
+from ..data.sources import SOURCES
 from ..data.task import Task
 from ..errors import ConfigError, WarmStartError
 from ..nni_adapter.model_spaces import CLASS_ARGUMENTS
@@ -55,41 +55,45 @@ _START = {name: p.default for name, p in inspect.signature(transfer).parameters.
 """Those that a transfer takes, with its defaults."""
 
 
-@dataclass(frozen=True)
-class DataConfig:
-    """Where the pictures come from: exactly one of ``name``, ``npz``, ``folder`` and ``torchvision``."""
+_Sources = make_dataclass(
+    '_Sources',
+    [(kind, 'str | None' if source.settings is None else 'dict | None', None) for kind, source in SOURCES.items()],
+    frozen=True,
+)
+"""A field for every kind of data."""
 
-    name: str | None = None
-    npz: dict | None = None
-    folder: dict | None = None
-    torchvision: dict | None = None
+
+@dataclass(frozen=True)
+class DataConfig(_Sources):
+    """Where the pictures come from: exactly one of :data:`~nni_warmstart.data.sources.SOURCES` by its key."""
+
     label: str | None = None  # how the task is called; by default as the data
     licence: str | None = None
     flip: bool = False  # whether a mirrored picture has the same class: then training pictures are mirrored at random
 
-    def load(self, base: Path, side: int) -> Task:
-        """Read the task; relative paths start at ``base``, the YAML's folder; picture files are read at ``side`` pixels."""
-        task = self._read(base, side)
-        return task if self.label is None else replace(task, name=self.label)
+    def load(self, base: Path, image_size: int) -> Task:
+        """Read the task.
 
-    def _read(self, base: Path, side: int) -> Task:
-        if self.name is not None:
-            if self.name != 'digits':
-                raise ConfigError(
-                    f"data.name = {self.name!r} is unknown; the embedded task is 'digits', others come from "
-                    'npz:, folder: or torchvision:.'
-                )
-            return digits()
-        if self.npz is not None:
-            return from_npz(_path(self.npz, 'data.npz', base))
-        if self.folder is not None:
-            return from_folder(_path(self.folder, 'data.folder', base), side=side)
-        settings = known(self.torchvision or {}, 'data.torchvision', ('name', 'root', 'download'))
-        if not isinstance(settings.get('name'), str):
-            raise ConfigError('data.torchvision.name is missing; name a dataset of torchvision, such as FashionMNIST.')
-        root = checked(settings.get('root', '~/data'), 'data.torchvision.root', str, {})
-        download = checked(settings.get('download', False), 'data.torchvision.download', bool, {})
-        return from_torchvision(settings['name'], base / os.path.expanduser(root), download=download)
+        Parameters
+        ----------
+        base
+            Folder at which relative paths start, the YAML's.
+        image_size
+            Pixels a side at which picture files are read.
+
+        Raises
+        ------
+        ConfigError
+            Naming a key of the source that is missing or wrong.
+        DataError
+            If the data cannot be read.
+        """
+        kind = next(kind for kind in SOURCES if getattr(self, kind) is not None)
+        source, value = SOURCES[kind], getattr(self, kind)
+        if source.settings is not None:
+            value = _source_settings(value, f'data.{kind}', source.settings, base)
+        task = source.read(value, image_size)
+        return task if self.label is None else replace(task, name=self.label)
 
 
 @dataclass(frozen=True)
@@ -318,10 +322,9 @@ def _number(value: str) -> Any:
 
 def _data(section: Any, where: str, cls: Any = DataConfig) -> Any:
     data = typed(cls, mapping(section, where), where)
-    kinds = ('name', 'npz', 'folder', 'torchvision')
-    given = [kind for kind in kinds if getattr(data, kind) is not None]
+    given = [kind for kind in SOURCES if getattr(data, kind) is not None]
     if len(given) != 1:
-        raise ConfigError(f'{where} must have exactly one of {", ".join(kinds)}; it has {", ".join(given) or "none"}.')
+        raise ConfigError(f'{where} must have exactly one of {", ".join(SOURCES)}; it has {", ".join(given) or "none"}.')
     return data
 
 
@@ -333,8 +336,14 @@ def _named(section: Mapping[str, Any], where: str) -> NamedConfig:
     return NamedConfig(name, arguments)
 
 
-def _path(settings: Mapping[str, Any], where: str, base: Path) -> Path:
-    path = known(settings, where, ('path',)).get('path')
-    if not isinstance(path, str):
-        raise ConfigError(f'{where}.path = {path!r}, but it must be a path.')
-    return base / os.path.expanduser(path)
+def _source_settings(section: Mapping[str, Any], where: str, settings: Mapping[str, Setting], base: Path) -> dict[str, Any]:
+    """Return the settings of a source of data, each checked, paths started at ``base``."""
+    known(section, where, settings)
+    values = {}
+    for key, setting in settings.items():
+        value, name = section.get(key, setting.default), f'{where}.{key}'
+        if setting.refusal and not isinstance(value, setting.kind):
+            raise ConfigError(setting.refusal.format(key=name, value=value))
+        value = checked(value, name, setting.kind, {})
+        values[key] = base / os.path.expanduser(value) if setting.is_path else value
+    return values

@@ -104,7 +104,4 @@ def pretrain(
             'command': command,
         },
     )
-    licences = dict(zip(tasks, (item.licence for item in config.data), strict=True))
-    for dataset, facts in supernet.history['datasets'].items():
-        facts['licence'] = licences[dataset]
-    return supernet
+    return supernet.with_licences(dict(zip(tasks, (item.licence for item in config.data), strict=True)))

@@ -21,6 +21,7 @@ from ..evaluators.classification import classification
 from ..evaluators.trainer import make_trainer
 from ..nni_adapter.model_spaces import check_input, check_supernet, create, input_of, resolve
 from ..search.oneshot_module import DartsSearchModule
+from ..supernets.history import record
 from ..supernets.supernet import Supernet
 from ..utils.files import write_json
 from ..warm_start.report import TransferReport
@@ -116,9 +117,7 @@ def run_search(
     }
     if not module.trainer.is_global_zero:  # of several devices the first writes
         return result
-    history = {'seed': seed, 'curve': curve, 'source': result['source'], 'pictures': [channels, side]}
-    if config.data.licence is not None:
-        history['licence'] = config.data.licence
+    history = record(seed=seed, curve=curve, source=result['source'], pictures=(channels, side), licence=config.data.licence)
     Supernet.from_strategy(
         strategy, name=f'{config.space.name}-{task.name}'.replace(':', '-'), dataset=task, history=history
     ).save(out / 'supernet.safetensors')  # fmt: skip

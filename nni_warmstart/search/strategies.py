@@ -19,6 +19,7 @@ from torch import nn
 from ..errors import REFUSALS, ConfigError, reason
 from ..nni_adapter import trial
 from ..nni_adapter.oneshot import DartsLightningModule, GumbelDartsLightningModule
+from ..supernets.history import record
 from ..supernets.supernet import Supernet
 from ..utils.random import quiet_randomness
 from ..warm_start.heads.base import FITTED
@@ -243,7 +244,7 @@ class WarmStartDARTS(DARTS):
 
     def _remember(self, zoo: SupernetZoo, module: DartsSearchModule) -> str:
         """Add the supernet to a zoo, in the place of what the same search left before it was resumed."""
-        history: dict[str, Any] = {'curve': self.curve, 'run': module.identity.run}
+        history = record(curve=self.curve, run=module.identity.run)
         if isinstance(module.training_module, Remembering):
             supernet = module.training_module.remembered(self.supernet, name='new', history=history)
         else:
@@ -251,7 +252,7 @@ class WarmStartDARTS(DARTS):
             supernet = Supernet.from_strategy(self, name='new', dataset=data, history=history)
         if module.identity.resumed:
             for entry in zoo.entries():
-                if entry.history.get('run') == module.identity.run:
+                if entry.run == module.identity.run:
                     zoo.add(supernet.renamed(entry.name))
                     return entry.name
         return zoo.add_numbered(supernet, type(self.supernet).__name__.lower())

@@ -17,7 +17,7 @@ FORMATS = {'pt2': (), 'onnx': ('onnx', 'onnxscript')}
 """What :func:`export` writes, and the packages that it needs."""
 
 OLDEST = {'pt2': (2, 2), 'onnx': (2, 6)}
-"""Of torch, by format."""
+"""Oldest version of torch, by format."""
 
 
 def export(network: nn.Module, path: str | os.PathLike[str], example: Tensor) -> Path:
@@ -64,8 +64,8 @@ def check_format(kind: str) -> None:
     """Refuse a format that :func:`export` does not know, or lacks a package for."""
     if kind not in FORMATS:
         raise ConfigError(f'format {kind!r} is unknown; choose {" or ".join(FORMATS)}.')
-    oldest, here = OLDEST[kind], tuple(map(int, torch.__version__.split('.')[:2]))
-    if here < oldest:
+    oldest, installed = OLDEST[kind], tuple(map(int, torch.__version__.split('.')[:2]))
+    if installed < oldest:
         raise ConfigError(f'{kind} files need torch {".".join(map(str, oldest))} or newer; this is {torch.__version__}.')
     missing = [package for package in FORMATS[kind] if importlib.util.find_spec(package) is None]
     if missing:

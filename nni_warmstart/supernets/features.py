@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from ..distance.embeddings import Embedding
 
 
-def own_features(model: nn.Module, key: str, channels: int, side: int) -> Embedding:
-    """Inputs of a supernet's classifier, with batch norm re-estimated on the pictures it is given.
+def own_features(model: nn.Module, key: str, channels: int, image_size: int) -> Embedding:
+    """Make an embedding of the inputs of a supernet's classifier, with batch norm re-estimated on the pictures it is given.
 
     Parameters
     ----------
@@ -19,8 +19,8 @@ def own_features(model: nn.Module, key: str, channels: int, side: int) -> Embedd
         A supernet; it is copied, not changed.
     key
         Identity of its weights.
-    channels, side
-        Of its pictures; 0 takes them in the shape in which they come.
+    channels, image_size
+        Shape of its pictures; 0 takes them in the shape in which they come.
     """
     from ..nni_adapter import batchnorm
     from ..nni_adapter.classifier import features_of, find_head
@@ -35,4 +35,4 @@ def own_features(model: nn.Module, key: str, channels: int, side: int) -> Embedd
             head = find_head(network, batches[0])
             return features_of(network, head, [(part, torch.zeros(len(part))) for part in batches], device)[0].cpu()
 
-    return Embedding(key, channels, side, features, whole=True)
+    return Embedding(key, channels, image_size, features, whole=True)

@@ -20,7 +20,7 @@ _CARD, _CHECKSUM, _FORMAT = 'nni_warmstart.card', 'nni_warmstart.sha256', 'nni_w
 
 
 def pack(tensors: dict[str, Tensor], card: dict[str, Any]) -> bytes:
-    """Bytes of a safetensors file whose metadata hold ``card``, the format's version and a checksum of both."""
+    """Return the bytes of a safetensors file whose metadata hold ``card``, the format's version and a checksum of both."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(card, sort_keys=True, allow_nan=False)
     metadata = {_CARD: text, _CHECKSUM: _checksum(tensors, text), _FORMAT: str(FORMAT)}
@@ -28,7 +28,7 @@ def pack(tensors: dict[str, Tensor], card: dict[str, Any]) -> bytes:
 
 
 def unpack(data: bytes, origin: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Inverse of :func:`pack`.
+    """Read what :func:`pack` made.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def check_kinds(card: Mapping[str, Any], kinds: Mapping[str, type], origin: str)
 
 
 def _metadata(data: bytes, origin: str) -> dict[str, str]:
-    """The metadata in a safetensors header: a length (8 bytes, little endian), then JSON."""
+    """Return the metadata in a safetensors header: a length (8 bytes, little endian), then JSON."""
     length = int.from_bytes(data[:8], 'little')
     if len(data) < 8 or length > len(data) - 8:
         raise SupernetFileError(f'{origin} is not a supernet file, or it is truncated ({len(data)} bytes).')

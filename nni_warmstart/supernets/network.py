@@ -41,7 +41,7 @@ class Network:
     tensors
         Parameters and buffers by name.
     pictures
-        (channels, side) of what it classifies.
+        (channels, size in pixels) of what it classifies.
     mean, std
         Per channel, by which pictures are normalised first, in their own units.
     class_names
@@ -60,7 +60,7 @@ class Network:
     history: dict[str, Any]
 
     def build(self, space: ModelSpace | None = None) -> nn.Module:
-        """The network with its weights, in evaluation mode; a space of your own is passed in, fresh.
+        """Return the network with its weights, in evaluation mode; a space of your own is passed in, fresh.
 
         Raises
         ------
@@ -110,14 +110,14 @@ class Network:
         if not is_description(card[_KEY]['space']):
             raise SupernetFileError(f'{path} has a malformed card: space names neither a class nor a name with arguments.')
         try:
-            channels, side = card[_KEY]['pictures']
-            return cls(tensors=tensors, **{**card[_KEY], 'pictures': (int(channels), int(side))})
+            channels, image_size = card[_KEY]['pictures']
+            return cls(tensors=tensors, **{**card[_KEY], 'pictures': (int(channels), int(image_size))})
         except (TypeError, ValueError, OverflowError) as error:
             raise SupernetFileError(f'{path} has a malformed card: {reason(error)}.') from error
 
 
 def inherited(supernet: Supernet, architecture: dict[str, Any] | None = None, space: ModelSpace | None = None) -> nn.Module:
-    """The network that ``supernet`` found (or another one of its space), with the supernet's weights.
+    """Return the network that ``supernet`` found (or another one of its space), with the supernet's weights.
 
     Parameters
     ----------
@@ -146,10 +146,10 @@ def inherited(supernet: Supernet, architecture: dict[str, Any] | None = None, sp
 def is_blind(network: nn.Module, pictures: tuple[int, int]) -> bool:
     """Whether all pictures (here noise of this size) get the same logits: no path leads through the network.
 
-    By statistics of these pictures, where there is batch norm: with those of a fresh network, signals fade in deep ones.
+    Batch norm takes the statistics of these pictures: with those of a fresh network, signals fade in deep ones.
     """
-    channels, side = pictures
-    noise = torch.randn(2, channels, side, side, generator=torch.Generator().manual_seed(0))
+    channels, image_size = pictures
+    noise = torch.randn(2, channels, image_size, image_size, generator=torch.Generator().manual_seed(0))
     network = copy.deepcopy(network).eval()
     for norm in batchnorm.batch_norms(network):
         norm.train()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -29,6 +29,7 @@ from ..utils.files import plain, write_atomic
 from . import validation
 from .features import own_features
 from .file_format import pack, unpack
+from .history import Recorded, record, with_licences
 
 _logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ _STRUCTURE = 'structure/zlib'
 
 
 @dataclass(frozen=True)
-class Supernet:
+class Supernet(Recorded):
     """A trained supernet as data.
 
     Make one with :meth:`from_strategy`, :meth:`from_model` or :meth:`load`.
@@ -62,7 +63,9 @@ class Supernet:
     class_names
         Names of the classes, in the order of the classifier's rows; empty when unknown.
     history
-        Free-form record: datasets, licences, seed, command, curves, versions; ``pictures`` is their (channels, side).
+        Record of datasets, licences, seed, command, curves, versions: free-form but for what decides something, which has
+        attributes of its own: :attr:`pictures`, :attr:`datasets`, :attr:`dataset`, :attr:`run`, :attr:`licence`,
+        :attr:`created`.
     sketches
         What it was trained on, by embedding: compact, in every one of
         :data:`~nni_warmstart.distance.embeddings.EMBEDDINGS` and in its own features (under :attr:`key`).
@@ -136,19 +139,17 @@ class Supernet:
         tensors, aliases = first_names(model)
         found = choices(model)
         names = {id(p): n for n, p in model.named_parameters()}
-        record: dict[str, Any] = {
-            'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
-            'versions': {package: version(package) for package in ('nni-warmstart', 'nni', 'torch')},
-        }
-        classes: list[str] = []
         if isinstance(dataset, Iterator):
             raise DataError(f'dataset is a {type(dataset).__name__}, which gives its samples once; pass a list or a loader.')
-        if dataset is not None:
-            record['dataset'], classes = name_and_classes(dataset)
+        title, classes = name_and_classes(dataset) if dataset is not None else (None, [])
         space = describe(model)
-        form = image_shape(dataset) if not isinstance(dataset, str | None) else None
-        if form is not None and 'name' in space:  # a hub space takes pictures of several sizes
-            record['pictures'] = list(form)
+        shape = image_shape(dataset) if not isinstance(dataset, str | None) else None
+        facts = record(
+            created=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+            versions={package: version(package) for package in ('nni-warmstart', 'nni', 'torch')},
+            dataset=title,
+            pictures=shape if 'name' in space else None,  # a hub space takes pictures of several sizes
+        )
         supernet = cls(
             name=name,
             tensors={key: tensor.detach().cpu().clone() for key, tensor in tensors.items()},
@@ -158,13 +159,13 @@ class Supernet:
             space=space,
             strategy=strategy_kind(model),
             class_names=list(class_names or classes),
-            history=plain({**record, **(history or {})}),
+            history=plain({**facts, **(history or {})}),
         )
         wrong = validation.malformed(supernet.card, supernet.tensors, supernet.sketches)
         if wrong:
             raise ConfigError(f'supernet {name!r} cannot be remembered: {wrong}.')
         try:
-            supernet = replace(supernet, structure=structure_of(model, guess_shape(model, form or supernet.pictures)))
+            supernet = replace(supernet, structure=structure_of(model, guess_shape(model, shape or supernet.pictures)))
         except TransferError as error:
             _logger.warning('A supernet of %s can be mapped onto its own space only: %s', type(model).__name__, error)
         if supernet.diverged:
@@ -184,16 +185,15 @@ class Supernet:
 
     @property
     def pictures(self) -> tuple[int, int]:
-        """Channels and side (pixels) of its pictures; (0, 0), as they come, where a space of the user's own says nothing."""
-        if 'pictures' in self.history:
-            channels, side = self.history['pictures']
-            return channels, side
+        """Channels and size (pixels) of its pictures; (0, 0), as they come, where a space of the user's own says nothing."""
+        if self.recorded_pictures is not None:
+            return self.recorded_pictures
         if 'name' in self.space:
             return input_of(resolve(self.space['name']), self.space['arguments'])
         return 0, 0
 
     def features(self, model: nn.Module | None = None) -> Embedding:
-        """Its own features as an embedding.
+        """Return its own features as an embedding.
 
         Parameters
         ----------
@@ -203,7 +203,7 @@ class Supernet:
         return own_features(self.build() if model is None else model, self.key, *self.pictures)
 
     def traced(self) -> Structure:
-        """Its structure; found by rebuilding the space where the file has none.
+        """Return its structure; found by rebuilding the space where the file has none.
 
         Raises
         ------
@@ -221,7 +221,7 @@ class Supernet:
         return structure_of(model, guess_shape(model, self.pictures))
 
     def sketched(self, dataset: Any, model: nn.Module | None = None) -> Supernet:
-        """The same supernet with sketches of what it was trained on.
+        """Return the same supernet with sketches of what it was trained on.
 
         An embedding that these data do not allow (no pictures, say, or features that diverged) is left out with a warning:
         a supernet without sketches is worth more than none.
@@ -236,15 +236,15 @@ class Supernet:
         return self.with_sketches(sketches_of([dataset], (*EMBEDDINGS, self.features(model)), self.name))
 
     def with_sketches(self, sketches: Iterable[DatasetSketch]) -> Supernet:
-        """The same supernet with these sketches added; compact ones make small files."""
+        """Return the same supernet with these sketches added; compact ones make small files."""
         return replace(self, sketches={**self.sketches, **{each.embedding: each for each in sketches}})
 
     def state_dict(self) -> dict[str, Tensor]:
-        """State of the mutated space, aliases included: what its ``load_state_dict`` takes."""
+        """Return the state of the mutated space, aliases included: what its ``load_state_dict`` takes."""
         return {**self.tensors, **{alias: self.tensors[first] for alias, first in self.aliases.items()}}
 
     def alpha(self, label: str) -> Tensor:
-        """Alphas (logits) of one choice, shape ``(n_candidates,)``."""
+        """Return the alphas (logits) of one choice, shape ``(n_candidates,)``."""
         return self.tensors[self.alphas[label]]
 
     @property
@@ -254,15 +254,19 @@ class Supernet:
 
     @property
     def num_parameters(self) -> int:
-        """Numbers stored, alphas and buffers included."""
+        """Number of values stored, alphas and buffers included."""
         return sum(tensor.numel() for tensor in self.tensors.values())
 
     def renamed(self, name: str) -> Supernet:
-        """The same supernet under another name."""
+        """Return the same supernet under another name."""
         return replace(self, name=name)
 
+    def with_licences(self, licences: Mapping[str, str | None]) -> Supernet:
+        """Return the same supernet with the licence of every one of its :attr:`datasets`."""
+        return replace(self, history=with_licences(self.history, licences))
+
     def build(self, space: ModelSpace | type[ModelSpace] | None = None) -> ModelSpace:
-        """A mutated model space that holds these weights and alphas.
+        """Make a mutated model space that holds these weights and alphas.
 
         Parameters
         ----------
@@ -295,7 +299,7 @@ class Supernet:
             raise TransferError(
                 f'{self.strategy} cannot search {type(space).__name__}, the space of supernet {self.name!r}: {reason(error)}'
             ) from error
-        if 'datasets' in self.history:
+        if self.datasets:
             self._resize_head(model)
         self._check_matches(model)
         try:
@@ -305,7 +309,7 @@ class Supernet:
         return model
 
     def _resize_head(self, model: nn.Module) -> None:
-        """Heads of datasets stand where a space has its classifier."""
+        """Give the classifier as many rows as the heads of all datasets have, which stand where the space has it."""
         from ..nni_adapter.classifier import resize_head
 
         linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
@@ -316,13 +320,13 @@ class Supernet:
             resize_head(model, rows[other[0]], other[0])
 
     def _check_matches(self, model: nn.Module) -> None:
-        mine, theirs = self.state_dict(), model.state_dict()
-        for name in mine.keys() | theirs.keys():
-            left, right = (tuple(state[name].shape) if name in state else None for state in (mine, theirs))
-            if left != right:
+        stored, state = self.state_dict(), model.state_dict()
+        for name in stored.keys() | state.keys():
+            in_file, in_space = (tuple(each[name].shape) if name in each else None for each in (stored, state))
+            if in_file != in_space:
                 raise TransferError(
-                    f'supernet {self.name!r} does not fit this space: tensor {name!r} has shape {left} in the file and '
-                    f'{right} in the space; use transfer() to map one space onto another.'
+                    f'supernet {self.name!r} does not fit this space: tensor {name!r} has shape {in_file} in the file and '
+                    f'{in_space} in the space; use transfer() to map one space onto another.'
                 )
 
     @property
@@ -341,7 +345,7 @@ class Supernet:
         }
 
     def to_bytes(self) -> bytes:
-        """Content of the file that :meth:`save` writes."""
+        """Return the content of the file that :meth:`save` writes."""
         sketched = {
             f'{_SKETCH}{index}/{part}': tensor
             for index, sketch in enumerate(self.sketches.values())
@@ -358,7 +362,7 @@ class Supernet:
 
     @classmethod
     def from_bytes(cls, data: bytes, origin: str = 'supernet') -> Supernet:
-        """Inverse of :meth:`to_bytes`; ``origin`` is named in errors."""
+        """Make a supernet of what :meth:`to_bytes` returned; ``origin`` is named in errors."""
         tensors, card = unpack(data, origin)
         try:
             sketches = {
@@ -393,5 +397,5 @@ class Supernet:
 
 
 def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Those under ``prefix``, taken out of ``tensors``."""
+    """Return those under ``prefix``, taken out of ``tensors``."""
     return {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}

@@ -13,6 +13,7 @@ from ..errors import SupernetFileError
 from ..nni_adapter.model_spaces import is_description
 from ..nni_adapter.mutation import STRATEGIES
 from ..tracing.structure import Structure
+from . import history
 from .file_format import check_kinds
 
 _KINDS: dict[str, type] = {
@@ -62,14 +63,12 @@ def _check_card(
 
 
 def malformed(card: Mapping[str, Any], tensors: Mapping[str, Tensor], sketches: Mapping[str, DatasetSketch]) -> str | None:
-    """What is wrong with a card whose parts are of the right kinds."""
+    """Return what is wrong with a card whose parts are of the right kinds."""
     if not all(isinstance(name, str) for name in card['class_names']):
         return 'class_names must be text'
-    pictures = card['history'].get('pictures', [0, 0])
-    if not (isinstance(pictures, list) and [type(number) for number in pictures] == [int, int] and min(pictures) >= 0):
-        return f'history.pictures = {pictures!r}, which is not [channels, side]'
-    if not isinstance(card['history'].get('datasets', {}), dict):
-        return 'history.datasets is not a dict'
+    wrong = history.malformed(card['history'])
+    if wrong:
+        return wrong
     named = [*card['aliases'].values(), *card['alphas'].values()]
     if not all(isinstance(name, str) for name in named):
         return 'aliases and alphas must name tensors'

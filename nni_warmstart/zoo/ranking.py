@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ..data.splits import stratified_split
-from ..distance.embeddings import pictures_of
+from ..distance.embeddings import images_of
 from ..distance.logme import logme
-from ..distance.otdd import dataset_distance
+from ..distance.otdd import METHODS, dataset_distance
 from ..distance.sketch import DatasetSketch
 from ..errors import REFUSALS, DataError, WarmStartError, ZooError
 from ..nni_adapter.model_spaces import create
@@ -71,8 +71,8 @@ def rank(
     candidates
         Supernets, with the sketches of their data.
     dataset
-        A :class:`~nni_warmstart.DatasetSketch` (enough for 'otdd', 'sliced', 'static' and 'random'), or a labelled
-        dataset as :meth:`DatasetSketch.from_dataset` takes it.
+        A :class:`~nni_warmstart.DatasetSketch` (enough where the candidates are not run), or a labelled dataset as
+        :meth:`DatasetSketch.from_dataset` takes it.
     by
         A key of :data:`RANKINGS`.
     embedding
@@ -94,12 +94,14 @@ def rank(
         raise ZooError(f'ranking by {by!r} is unknown; choose one of {", ".join(RANKINGS)}.')
     if not candidates:
         raise ZooError('there is nothing to rank: the zoo has no readable entry.')
-    if by in ('logme', 'probe') and isinstance(dataset, DatasetSketch):
+    if RANKINGS[by].runs and isinstance(dataset, DatasetSketch):
         raise DataError(f'ranking by {by!r} runs the candidates on pictures, and a sketch has none; pass the dataset.')
     if isinstance(dataset, DatasetSketch):
         embedding = dataset.embedding
     with quiet_randomness():
-        ranked = RANKINGS[by](candidates, dataset, embedding=embedding, seed=seed, make_target=make_target or own_space)
+        ranked = RANKINGS[by].function(
+            candidates, dataset, embedding=embedding, seed=seed, make_target=make_target or own_space
+        )
     return sorted(ranked, key=lambda entry: (entry.distance, entry.name))
 
 
@@ -196,7 +198,7 @@ def _random(candidates: Sequence[Supernet], dataset: Any, *, seed: int, **_: Any
 
 def _logme(candidates: Sequence[Supernet], dataset: Any, **_: Any) -> list[Ranked]:
     """Evidence of the labels given each candidate's features."""
-    data = functools.cache(lambda channels, side: pictures_of(dataset, channels, side))
+    data = functools.cache(lambda channels, side: images_of(dataset, channels, side))
 
     def score(candidate: Supernet) -> float:
         x, y = data(*candidate.pictures)
@@ -256,7 +258,7 @@ def _probe(
 
 def _halves(dataset: Any, channels: int, side: int, seed: int) -> tuple[Labelled, list[Labelled]]:
     """Pictures and classes to train on, and batches of others to measure on."""
-    x, y = pictures_of(dataset, channels, side)
+    x, y = images_of(dataset, channels, side)
     held_out, kept = stratified_split(y, 0.5, seed)
     return (x[kept], y[kept]), list(zip(x[held_out].split(256), y[held_out].split(256), strict=True))
 
@@ -267,12 +269,29 @@ def _timed(name: str, function: Callable[[Any], float], argument: Any) -> Ranked
     return Ranked(name, value, time.perf_counter() - start)
 
 
-RANKINGS: dict[str, Callable[..., list[Ranked]]] = {
-    'otdd': _by_distance('gaussian'),
-    'sliced': _by_distance('sliced'),
-    'logme': _logme,
-    'probe': _probe,
-    'static': _static,
-    'random': _random,
+class Ranking(NamedTuple):
+    """A way to rank candidate sources.
+
+    Attributes
+    ----------
+    function
+        Of candidates and a dataset, with the keyword arguments ``embedding``, ``seed`` and ``make_target``.
+    text
+        What it is, in a few words.
+    runs
+        Whether candidates are run on pictures, so that a sketch is not enough.
+    """
+
+    function: Callable[..., list[Ranked]]
+    text: str
+    runs: bool = False
+
+
+RANKINGS: dict[str, Ranking] = {
+    **{method.ranking: Ranking(_by_distance(name), method.text) for name, method in METHODS.items() if method.ranking},
+    'logme': Ranking(_logme, "evidence of the labels given an entry's features", runs=True),
+    'probe': Ranking(_probe, 'accuracy after mapping and some steps', runs=True),
+    'static': Ranking(_static, 'a control that ignores the data: mean distance to the other entries'),
+    'random': Ranking(_random, 'a control that ignores the data'),
 }
-"""Rankings by name; 'static' and 'random' are controls that ignore the target."""
+"""Rankings by name: those by every distance that is one, and others."""

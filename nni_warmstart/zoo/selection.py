@@ -85,15 +85,13 @@ class SourceSelector:
 
     def joint(self) -> tuple[Weighted, list[Ranked]]:
         """The one trained on most datasets, of the target's own shape if there is one."""
-        found = [each for each in self.candidates.values() if len(each.history.get('datasets', ())) > 1]
+        found = [each for each in self.candidates.values() if each.is_joint]
         if not found:
             raise ZooError(
                 f'zoo {open_zoo(self.zoo).root} has no supernet of several datasets that fits this model space; '
                 'make one with `nni-warmstart pretrain`.'
             )
-        best = max(
-            found, key=lambda each: (is_same(each, self.target, self._some), len(each.history['datasets']), each.name)
-        )
+        best = max(found, key=lambda each: (is_same(each, self.target, self._some), len(each.datasets), each.name))
         return [(best, 1.0)], []
 
     def auto(self) -> tuple[Weighted, list[Ranked]]:
@@ -207,4 +205,4 @@ def _names(sources: Weighted) -> str:
 
 def _data_of(entry: Supernet) -> frozenset[str]:
     """Names of the datasets that it was trained on; empty where they are not known."""
-    return frozenset(entry.history.get('datasets', ()))
+    return frozenset(entry.datasets)

@@ -197,7 +197,7 @@ class SupernetZoo:
         dataset
             A :class:`~nni_warmstart.DatasetSketch`, or a labelled dataset as :meth:`DatasetSketch.from_dataset` takes it.
         by
-            'otdd', 'sliced', 'logme', 'probe', or the controls 'static' and 'random'.
+            A key of :data:`nni_warmstart.zoo.ranking.RANKINGS`, such as 'otdd', 'logme' or 'probe'.
         **settings
             Of :func:`nni_warmstart.zoo.ranking.rank`: embedding, seed, make_target.
 

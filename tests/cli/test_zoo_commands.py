@@ -121,7 +121,7 @@ def test_zoo_rank_errors(folder, capsys):
     for extra, message in (
         ([str(folder / 'shapes.npz')], 'has no readable entry to rank'),
         ([str(folder / 'missing.npz')], 'does not exist'),
-        (['digits', '--by', 'best'], "--by 'best' is unknown; choose one of otdd"),
+        (['digits', '--by', 'best'], "--by 'best' is unknown; choose one of otdd (optimal transport"),
         (['digits', '--heatmap', 'map.gif'], '--heatmap map.gif must end in .png'),
         (['digits', '--config', 'search.yml'], 'give one of --data and --config'),
         (['digits', '--seed', '99999999999999999999'], 'must be from 0 to'),

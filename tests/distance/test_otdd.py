@@ -12,7 +12,7 @@ import torch
 from scipy.linalg import sqrtm
 from scipy.optimize import linear_sum_assignment
 
-from nni_warmstart import DataError, DatasetSketch, dataset_distance
+from nni_warmstart import DataError, DatasetDistance, DatasetSketch, dataset_distance
 from nni_warmstart.distance import otdd
 from nni_warmstart.distance.label_distances import exact_label_distances, gaussian_label_distances, squared_distances
 from nni_warmstart.distance.logme import logme
@@ -304,6 +304,18 @@ def test_bad_data_are_refused(case):
     data, message = bad_features()[case]
     with pytest.raises(DataError, match=message):
         dataset_distance(data, blobs(1))
+
+
+def test_a_further_distance_is_one_line(monkeypatch):
+    def between_means(a: DatasetSketch, b: DatasetSketch, **_) -> DatasetDistance:
+        value = float((a.means.mean(0) - b.means.mean(0)).norm())
+        return DatasetDistance(value, torch.zeros(3, 3), None, 0.0, True, 0.0, 'means', 0.0)
+
+    monkeypatch.setitem(otdd.METHODS, 'means', otdd.Method(between_means, 'means', 'distance of the means'))
+    x, y = blobs(0)
+    found = dataset_distance((x, y), (x + 1, y), method='means')
+    assert found.value == pytest.approx(x.shape[1] ** 0.5)
+    assert found.seconds > 0
 
 
 def test_bad_settings_are_refused():

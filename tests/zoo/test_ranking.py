@@ -9,6 +9,7 @@ import torch
 from helpers.tiny import OwnSpace, make_task, run, small_space, stripes
 
 from nni_warmstart import DataError, DatasetSketch, Supernet, SupernetZoo, WarmStartDARTS, ZooError
+from nni_warmstart.distance.otdd import METHODS
 from nni_warmstart.nni_adapter.mutation import mutate
 from nni_warmstart.warm_start.compatibility import share_in_common
 from nni_warmstart.zoo import ranking
@@ -123,6 +124,11 @@ def test_empty_and_single_zoos(tmp_path, zoo):
     single.add(zoo[BLOBS])
     for by in ranking.RANKINGS:
         assert [entry.name for entry in single.rank(make_task(), by=by)] == [BLOBS]
+
+
+def test_distances_that_rank_are_rankings():
+    ranked = [method.ranking for method in METHODS.values() if method.ranking]
+    assert list(ranking.RANKINGS)[: len(ranked)] == ranked == ['otdd', 'sliced']
 
 
 def test_unknown_ranking(zoo):

@@ -1,0 +1,109 @@
+"""The record of a supernet: those of its keys that decide something, and what they hold; the others are free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def record(
+    *,
+    pictures: Sequence[int] | None = None,
+    datasets: Mapping[str, Mapping[str, Any]] | None = None,
+    dataset: str | None = None,
+    run: str | None = None,
+    licence: str | None = None,
+    created: str | None = None,
+    **others: Any,
+) -> dict[str, Any]:
+    """Make a record; what is None is left out.
+
+    Parameters
+    ----------
+    pictures
+        Channels and size (pixels) of the pictures.
+    datasets
+        Dataset -> facts about it (classes, accuracy, licence, ...), where each has a head of its own.
+    dataset
+        Name of the dataset, where there is one.
+    run
+        Identity of the search, which a resumed one shares.
+    licence
+        Licence of the data.
+    created
+        When, as ISO 8601.
+    **others
+        Anything else, as plain data.
+    """
+    known = {
+        'pictures': pictures, 'datasets': datasets, 'dataset': dataset, 'run': run, 'licence': licence, 'created': created,
+    }  # fmt: skip
+    return {**{key: value for key, value in known.items() if value is not None}, **others}
+
+
+def malformed(history: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a record that was read from a file or given by a user; None if nothing is."""
+    pictures = history.get('pictures', [0, 0])
+    if not (isinstance(pictures, list) and [type(number) for number in pictures] == [int, int] and min(pictures) >= 0):
+        return f'history.pictures = {pictures!r}, which is not [channels, side]'
+    if not isinstance(history.get('datasets', {}), dict):
+        return 'history.datasets is not a dict'
+    return None
+
+
+class Recorded:
+    """What the record of a supernet says, by the names that :func:`record` takes.
+
+    Attributes
+    ----------
+    history
+        The record.
+    """
+
+    history: dict[str, Any]
+
+    @property
+    def datasets(self) -> dict[str, dict[str, Any]]:
+        """Facts about every dataset that has a head of its own, by name; empty where there is a single classifier."""
+        return self.history.get('datasets', {})
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether it was trained on several datasets."""
+        return len(self.datasets) > 1
+
+    @property
+    def dataset(self) -> str | None:
+        """Name of the dataset of a single classifier, if it is known."""
+        name = self.history.get('dataset')
+        return None if name is None else str(name)
+
+    @property
+    def run(self) -> str | None:
+        """Identity of the search that made it, which a resumed one shares; None where nobody said."""
+        return self.history.get('run')
+
+    @property
+    def licence(self) -> str | None:
+        """Licence of its data; those of several are among the facts of :attr:`datasets`."""
+        return self.history.get('licence')
+
+    @property
+    def created(self) -> str | None:
+        """When it was remembered, as ISO 8601."""
+        date = self.history.get('created')
+        return None if date is None else str(date)
+
+    @property
+    def recorded_pictures(self) -> tuple[int, int] | None:
+        """Channels and size (pixels) of the pictures that it was trained on, if they are known."""
+        if 'pictures' not in self.history:
+            return None
+        channels, image_size = self.history['pictures']
+        return channels, image_size
+
+
+def with_licences(history: Mapping[str, Any], licences: Mapping[str, str | None]) -> dict[str, Any]:
+    """Return a record with the licence of every dataset among the facts about it."""
+    facts = {name: {**each, 'licence': licences[name]} for name, each in history.get('datasets', {}).items()}
+    return {**history, 'datasets': facts}
