@@ -30,6 +30,7 @@ from . import validation
 from .features import own_features
 from .file_format import pack, unpack
 from .history import Recorded, record, with_licences
+from .loading import load_into, resize_joint_head
 
 _logger = logging.getLogger(__name__)
 
@@ -300,34 +301,9 @@ class Supernet(Recorded):
                 f'{self.strategy} cannot search {type(space).__name__}, the space of supernet {self.name!r}: {reason(error)}'
             ) from error
         if self.datasets:
-            self._resize_head(model)
-        self._check_matches(model)
-        try:
-            model.load_state_dict(self.state_dict())
-        except RuntimeError as error:  # of numbers that no parameter can hold
-            raise TransferError(f'supernet {self.name!r} does not fit this space: {reason(error)}') from error
+            resize_joint_head(model, self.tensors)
+        load_into(model, self.state_dict(), self.name)
         return model
-
-    def _resize_head(self, model: nn.Module) -> None:
-        """Give the classifier as many rows as the heads of all datasets have, which stand where the space has it."""
-        from ..nni_adapter.classifier import resize_head
-
-        linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-        stored = {name: self.tensors.get(f'{name}.weight') for name in linears}
-        rows = {name: len(weight) for name, weight in stored.items() if weight is not None and weight.ndim == 2}
-        other = [name for name, number in rows.items() if number != linears[name].out_features]
-        if len(other) == 1:  # with more it is another space, which is said below
-            resize_head(model, rows[other[0]], other[0])
-
-    def _check_matches(self, model: nn.Module) -> None:
-        stored, state = self.state_dict(), model.state_dict()
-        for name in stored.keys() | state.keys():
-            in_file, in_space = (tuple(each[name].shape) if name in each else None for each in (stored, state))
-            if in_file != in_space:
-                raise TransferError(
-                    f'supernet {self.name!r} does not fit this space: tensor {name!r} has shape {in_file} in the file and '
-                    f'{in_space} in the space; use transfer() to map one space onto another.'
-                )
 
     @property
     def card(self) -> dict[str, Any]:
