@@ -9,6 +9,7 @@ refitted as well.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,13 +17,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..tracing.axes import IN, OUT
-from ..tracing.channel_spaces import ChannelSpace, Couple
+from ..tracing.channel_spaces import ChannelSpace, Couple, Couplings
 from ..tracing.structure import Structure
+from .correspondence import Correspondence, match_modules
 from .mapper import Mapping, Share, evenly, map_tensors
 from .projection import averaging, sharing
 from .regression import Seen, observe, regress_layers, ridge_solution
 
 _EXACT = 1e-6  # penalty that leaves exact predictions exact to single precision
+
+
+def is_narrower(target: Structure, source: Structure, pairs: dict[str, str]) -> bool:
+    """Whether a target has fewer channels in some space than the source has, the images' own aside.
+
+    Parameters
+    ----------
+    pairs
+        Target tensor -> source tensor.
+    """
+    couplings = Couplings(target.channels, source.channels, pairs, evenly(source))
+    narrower = [other for space, other in couplings.pairs() if len(other) > len(space)]
+    return any(not np.isin(space.channels, source.channels.inputs).any() for space in narrower)
 
 
 def weight_covariances(state: dict[str, Tensor], source: Structure) -> dict[str, Tensor]:
@@ -161,8 +176,8 @@ def narrow(
     target: Structure,
     pictures: Tensor,
     *,
+    correspondence: Correspondence | None = None,
     tries: int = 4,
-    seed: int = 0,
     rows: int = 8192,
     skip: frozenset[str] = frozenset(),
     head: frozenset[str] = frozenset(),
@@ -181,10 +196,10 @@ def narrow(
         The narrow network, alphas set, and its structure; it is left as it is.
     pictures
         As both take them, batch first; a few hundred.
+    correspondence
+        What corresponds to what; found when None.
     tries
         Choices of channels that are compared. Where the outputs cannot be compared (other classes) only the first is made.
-    seed
-        Of the exchanges.
     rows
         Outputs kept per layer, see :func:`~nni_warmstart.mapping.regression.observe`.
     skip
@@ -197,10 +212,11 @@ def narrow(
     Mapping
         Its tensors are the refitted ones, batch-norm statistics included.
     """
+    found = match_modules(target, source) if correspondence is None else correspondence
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     seen = observe(model, pictures, rows=rows)
     share = regressing(seen.covariances)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)  # of the exchanges
     trial = copy.deepcopy(target_model)
     best: Mapping | None = None
     nearest = float('inf')
@@ -209,12 +225,12 @@ def narrow(
             couple = selecting(state, source, weight_covariances(state, source) if turn else seen.covariances)
         else:
             couple = _exchanged(best, generator)
-        mapping = map_tensors(state, source, target, couple=couple, share=share, skip=skip)
+        mapping = map_tensors(state, source, target, couple=couple, share=share, skip=skip, correspondence=found)
         trial.load_state_dict(target_model.state_dict())
         fitted, distance = _refitted(mapping, trial, target, source, seen, pictures, rows)
         if distance < nearest or best is None:
-            mapping.tensors = {name: fitted[name] for name in mapping.tensors if name not in head}
-            best, nearest = mapping, distance
+            kept = {name: fitted[name] for name in mapping.tensors if name not in head}
+            best, nearest = replace(mapping, tensors=kept), distance
         if distance == float('inf'):
             break
     assert best is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,8 +12,8 @@ from ..errors import TransferError, WarmStartError
 from ..mapping import alphas
 from ..mapping.correspondence import Correspondence, handed_on, match_modules
 from ..mapping.identity_blocks import start_as_identity
-from ..mapping.mapper import Mapping, misfit
-from ..mapping.narrowing import narrow, regressing, selecting, weight_covariances
+from ..mapping.mapper import Mapping, map_tensors, misfit, pair_tensors
+from ..mapping.narrowing import is_narrower, narrow, regressing, selecting, weight_covariances
 from ..nni_adapter.choices import NOT_CHOSEN, Choice
 from ..nni_adapter.paths import best_path, every_path
 from ..supernets.supernet import Supernet
@@ -156,14 +155,14 @@ def _map(
         if bias in writer.tensors:
             writer.zero(bias, origin, 'of that kernel')
     skip |= zeroed
-    mapping = Mapping(state, theirs, mine, couple=couple, skip=skip, correspondence=found)
-    narrower = [b for a, b in mapping.couplings.pairs() if len(b) > len(a)]
-    if couple is None and any(not np.isin(space.channels, theirs.channels.inputs).any() for space in narrower):
+    if couple is None and is_narrower(mine, theirs, pair_tensors(found, state, skip)):
         mapping = _narrower(source, theirs, draft, mine, skip, skip - zeroed, pictures, found)
-    for name, tensor in mapping.tensors.items() or mapping:
+    else:
+        mapping = map_tensors(state, theirs, mine, couple=couple, skip=skip, correspondence=found)
+    for name, tensor in mapping.tensors.items():
         origin = mapping.pairs[name]
         by = _by(mine.channels.tensors[name], theirs.channels.tensors[origin])
-        writer.write(name, tensor, mapping.how[name], origin, by, repeated=name in mapping.repeated)
+        writer.write(name, tensor, mapping.kinds[name], origin, by, repeated=name in mapping.repeated)
     for name, why in mapping.unmapped.items():
         writer.left(name, why)
     for name, tensor in writer.tensors.items():
@@ -172,7 +171,7 @@ def _map(
             origin = f'{mapping.pairs.get(f"{path}.running_mean", "").rpartition(".")[0]}.{local}'
             if origin in state and state[origin].shape == tensor.shape:
                 writer.write(name, state[origin], 'copied', origin)
-    result.repeated = mapping.repeated
+    result.repeated = set(mapping.repeated)
     spaces = mapping.couplings.source_spaces.spaces
     for (_, other), coupling in mapping.couplings.found.items():
         result.couplings[min(spaces[other].places)[0]] = coupling
@@ -194,11 +193,13 @@ def _narrower(
         made = sum(axes.shape[0] for axes in theirs.channels.tensors.values() if len(axes.shape) > 1)
         rows = max(256, min(8192, _FITTED_BYTES // (4 * max(made, 1))))
         with every_path(model), every_path(draft):
-            return narrow(model, theirs, draft, mine, pictures[:_FITTED], rows=rows, skip=skip - head, head=head)
+            return narrow(
+                model, theirs, draft, mine, pictures[:_FITTED], correspondence=found, rows=rows, skip=skip - head, head=head
+            )
     state = source.state_dict()
     covariances = weight_covariances(state, theirs)
     couple, share = selecting(state, theirs, covariances), regressing(covariances)
-    return Mapping(state, theirs, mine, couple=couple, share=share, skip=skip, correspondence=found)
+    return map_tensors(state, theirs, mine, couple=couple, share=share, skip=skip, correspondence=found)
 
 
 def rebuilt(source: Supernet, pictures: Tensor) -> nn.Module | None:
