@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from .coupling import replicated
 from .projection import averaging, project, project_groups, project_regrouped, resize_kernel, sharing
 
 Share = Callable[[str, Tensor], Tensor]
+
+MappedKind = Literal['copied', 'widened', 'merged', 'kernel-resized', 'op-mapped', 'block-mapped']
+"""Ways of making a tensor of another."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Mapping:
     couplings
         Of the channel spaces.
     kinds
-        By target tensor: 'copied', 'widened', 'merged', 'kernel-resized', 'op-mapped' or 'block-mapped'.
+        How each of them was made.
     repeated
         Target tensors in which channels are repeated: their symmetry is to be broken.
     unmapped
@@ -46,7 +49,7 @@ class Mapping:
     tensors: dict[str, Tensor]
     pairs: dict[str, str]
     couplings: Couplings
-    kinds: dict[str, str]
+    kinds: dict[str, MappedKind]
     repeated: frozenset[str]
     unmapped: dict[str, str]
     correspondence: Correspondence
@@ -84,7 +87,7 @@ def map_tensors(
     pairs = pair_tensors(found, state, skip)
     couplings = Couplings(target.channels, source.channels, pairs, couple or evenly(source))
     tensors: dict[str, Tensor] = {}
-    kinds: dict[str, str] = {}
+    kinds: dict[str, MappedKind] = {}
     unmapped: dict[str, str] = {}
     repeated: set[str] = set()
     for name, origin in pairs.items():
@@ -169,9 +172,7 @@ def _matrices(couplings: Couplings, target: Axes, source: Axes) -> _Matrices:
     return _Matrices(whole.get(OUT, (0, None)), whole.get(IN, (1, None)), grouped, regrouped)
 
 
-def _projected(
-    tensor: Tensor, matrices: _Matrices, target: Axes, source: Axes, share: Callable[[Tensor], Tensor]
-) -> Tensor:
+def _projected(tensor: Tensor, matrices: _Matrices, target: Axes, source: Axes, share: Callable[[Tensor], Tensor]) -> Tensor:
     (made_axis, made), (read_axis, read) = matrices.made, matrices.read
     made, read = (None if made is None else averaging(made)), (None if read is None else share(read))
     if matrices.regrouped:
@@ -187,7 +188,7 @@ def _projected(
     return out
 
 
-def _kind(found: Correspondence, name: str, before: torch.Size, after: torch.Size) -> str:
+def _kind(found: Correspondence, name: str, before: torch.Size, after: torch.Size) -> MappedKind:
     if before != after:
         if len(before) > 2 and before[2:] != after[2:]:
             return 'kernel-resized'

@@ -24,9 +24,10 @@ from ..nni_adapter import trial
 from ..nni_adapter.penalty import LivePenalty
 from ..supernets.supernet import Supernet
 from ..utils.random import quiet_randomness
-from ..warm_start.heads.base import FITTED
+from ..warm_start.heads.registry import HEADS
 from ..warm_start.report import TransferReport
-from ..warm_start.transfer import check_settings, transfer
+from ..warm_start.settings import TransferSettings
+from ..warm_start.transfer import transfer
 from ..zoo.selection import Source, SourceSelector
 from ..zoo.zoo import SupernetZoo, open_zoo
 from . import collapse
@@ -114,15 +115,15 @@ class WarmStartDARTS(DARTS):
         stop_on_eigenvalue: bool = False,
         **kwargs: Any,
     ) -> None:
-        check_settings(head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable)
+        settings = TransferSettings(head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable)
         collapse.check_cap(parameter_free_cap)
         check_epochs(average)
         super().__init__(arc_learning_rate=NNIS if arc_learning_rate is None else arc_learning_rate, **kwargs)
         self.paced = source is not None and arc_learning_rate is None
         self.source, self.zoo = source, zoo
-        self.head, self.alpha, self.keep, self.noise, self.untraceable = head, alpha, keep, noise, untraceable
+        self.transfer_settings = settings
         self.average = float(source is not None) if average is None else average
-        self.refit_head = source is not None and head in FITTED if refit_head is None else refit_head
+        self.refit_head = source is not None and HEADS[head].is_fitted if refit_head is None else refit_head
         self.save_to = save_to
         warm_cap = None if source is None else collapse.CAP
         self.parameter_free_cap = warm_cap if parameter_free_cap is None else parameter_free_cap
@@ -189,26 +190,26 @@ class WarmStartDARTS(DARTS):
                 evaluator.datamodule.prepare_data()
                 evaluator.datamodule.setup('fit')
                 evaluator.datamodule.train_dataloader()  # records the loaders' factories
-        settings: dict[str, Any] = {
-            'head': self.head,
-            'alpha': self.alpha,
-            'keep': self.keep,
-            'noise': self.noise,
-            'untraceable': self.untraceable,
-            'heads': getattr(evaluator.module.training_module, 'heads', None),
-            'seed': torch.initial_seed() % 2**32,
-            'device': evaluator.trainer.strategy.root_device,
-        }
+        settings = replace(
+            self.transfer_settings,
+            heads=getattr(evaluator.module.training_module, 'heads', None),
+            seed=torch.initial_seed() % 2**32,
+            device=evaluator.trainer.strategy.root_device,
+        )
         start = time.perf_counter()
         with quiet_randomness():
-            sources, ranking = SourceSelector(self.zoo, target, self._loader, settings).choose(cast(Source, self.source))
+            choice = SourceSelector(self.zoo, target, self._loader, settings).choose(cast(Source, self.source))
         choosing = time.perf_counter() - start
-        report = transfer(sources, target, data=self._loader('train'), val_data=self._loader('val'), **settings)
+        train, val = self._loader('train'), self._loader('val')
+        if choice.plan is not None:
+            report = choice.plan.apply(target, train, val)
+        else:
+            report = transfer(choice.sources, target, data=train, val_data=val, **vars(settings))
         return replace(
             report,
             seconds={'choosing': choosing, **report.seconds},
-            ranking=tuple((r.name, r.distance) for r in ranking),
-            rule=self.source if isinstance(self.source, str) and ranking else '',
+            ranking=tuple((r.name, r.distance) for r in choice.ranking),
+            rule=self.source if isinstance(self.source, str) and choice.ranking else '',
         )
 
     def _loader(self, part: str) -> Any:

@@ -20,7 +20,8 @@ from ..nni_adapter.paths import best_path
 from ..supernets.supernet import Supernet
 from ..tracing.structure import Structure, guess_shape, structure_of
 from ..utils.random import quiet_randomness
-from .writer import head_tensors
+from .heads.base import head_tensors
+from .heads.registry import HEADS
 
 
 def body_of(target: nn.Module, head_name: str | None) -> dict[str, nn.Parameter]:
@@ -106,11 +107,8 @@ def share_in_common(
             return 0.0
         head_name = name_of_head(target, source, pictures)
         same = same_space(source, target, head_name)
-        if head == 'ot' and not (same and source.key in source.sketches):
-            return 0.0
-        mine = source.state_dict()
-        rows = [name for name in head_tensors(head_name) if name in state]
-        if head == 'copy' and not all(name in mine and len(mine[name]) == len(state[name]) for name in rows):
+        rows = {name: len(state[name]) for name in head_tensors(head_name) if name in state}
+        if not HEADS[head].suits(source, rows, same):
             return 0.0
         if same:
             return 1.0

@@ -17,6 +17,7 @@ from nni_warmstart.evaluators.trainer import make_trainer
 from nni_warmstart.nni_adapter.model_spaces import create
 from nni_warmstart.nni_adapter.mutation import mutate
 from nni_warmstart.search_spaces import DartsSpace
+from nni_warmstart.warm_start.settings import TransferSettings
 from nni_warmstart.zoo.probe import Probe, successive_halving
 from nni_warmstart.zoo.selection import SourceSelector
 
@@ -120,16 +121,16 @@ def test_auto_tries_out_and_leaves_no_trace(zoo, tmp_path, joint):
 def test_auto_leaves_the_joint_source_only_where_another_errs_clearly_less(zoo, monkeypatch, errors, order):
     task = make_task(n=400, seed=5)
     batches = [(task.train_x[:100].float(), task.train_y[:100])]
-    chooser = SourceSelector(zoo, mutate(small_space(), 'DARTS'), lambda part: batches, {'head': 'ridge', 'seed': 0})
+    chooser = SourceSelector(zoo, mutate(small_space(), 'DARTS'), lambda part: batches, TransferSettings())
 
     def measured(self, sources):
         name = ' + '.join(each.name for each, _ in sources)
-        return SimpleNamespace(name=name, error=errors[name], seconds=0.0)
+        return SimpleNamespace(name=name, error=errors[name], seconds=0.0, plan=None)
 
     monkeypatch.setattr(SourceSelector, '_probe', measured)
-    chosen, ranking = chooser.choose('auto')
-    assert ' + '.join(each.name for each, _ in chosen) == order[0]
-    assert [each.name for each in ranking] == order
+    choice = chooser.choose('auto')
+    assert ' + '.join(each.name for each, _ in choice.sources) == order[0]
+    assert [each.name for each in choice.ranking] == order
 
 
 def test_auto_with_one_candidate_does_not_probe(zoo, tmp_path):
@@ -194,11 +195,10 @@ def test_entries_that_cannot_be_mapped_stop_no_rule(tmp_path, rule):
 
 def test_auto_needs_batches_of_pictures(zoo):
     target = mutate(small_space(), 'DARTS')
-    settings = {'head': 'random', 'alpha': 'transfer', 'keep': 0.8, 'noise': 1e-3, 'seed': 0}
     batches = [(x.float(), y) for x, y in zip(make_task().train_x.split(12), make_task().train_y.split(12), strict=True)]
     loaders = {'train': batches, 'val': [{'x': x, 'y': y} for x, y in batches]}
     with pytest.raises(TransferError, match=r'batches \(inputs, classes\) of two tensors; wrap your loader'):
-        SourceSelector(zoo, target, loaders.get, settings).choose('auto')
+        SourceSelector(zoo, target, loaders.get, TransferSettings(head='random')).choose('auto')
 
 
 @pytest.mark.slow
@@ -214,8 +214,9 @@ def test_entries_of_the_own_space_go_first(zoo, tmp_path):
 
 def test_halving_trains_the_better_half_further(zoo):
     x, y = make_task(n=96).train_x.float() / 64 - 2, make_task(n=96).train_y
+    halves = (x[:40], y[:40]), [(x[40:], y[40:])]
     probes = [
-        Probe(name, zoo[name], mutate(small_space(), 'DARTS'), (x[:40], y[:40]), [(x[40:], y[40:])], 0)
+        Probe(name, [(zoo[name], 1.0)], mutate(small_space(), 'DARTS'), *halves, TransferSettings())
         for name in ('stripes', 'blobs', JOINT)
     ]
     tried = successive_halving(probes, steps=2)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...data.labelled import has_classes
 from ...nni_adapter.classifier import features_of, find_head
-from .base import BOLDNESS, LinearHead, sharpness
+from .base import BOLDNESS, Head, HeadData, LinearHead, sharpness
 
 
 def ridge(features: Tensor, labels: Tensor, n_classes: int, *, bias: bool = True, boldness: float = BOLDNESS) -> LinearHead:
@@ -106,3 +106,10 @@ def blend_ridge_head(
         head.weight.lerp_(new.weight.to(head.weight), share)
         if head.bias is not None:
             head.bias.lerp_(new.bias.to(head.bias), share)
+
+
+def _fit(data: HeadData) -> LinearHead:
+    return ridge(data.features, data.labels, data.n_classes, bias=data.bias)
+
+
+HEAD = Head(fit=_fit)
