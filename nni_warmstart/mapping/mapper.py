@@ -114,24 +114,24 @@ def pair_tensors(correspondence: Correspondence, state: dict[str, Tensor], skip:
 
 
 def evenly(source: Structure) -> Couple:
-    """Couplings without data: the identity, replication, and sums or means of the pictures' channels."""
+    """Couplings without data: the identity, replication, and sums or means of the images' channels."""
 
-    def couple(theirs: ChannelSpace, mine: ChannelSpace) -> Tensor:
-        if len(theirs) != len(mine) and np.isin(theirs.channels, source.channels.inputs).any():
-            return torch.ones(len(theirs), len(mine), dtype=torch.float64)
-        return replicated(len(theirs), len(mine))
+    def couple(source_space: ChannelSpace, target_space: ChannelSpace) -> Tensor:
+        if len(source_space) != len(target_space) and np.isin(source_space.channels, source.channels.inputs).any():
+            return torch.ones(len(source_space), len(target_space), dtype=torch.float64)
+        return replicated(len(source_space), len(target_space))
 
     return couple
 
 
-def misfit(mine: Axes, theirs: Axes) -> str | None:
+def misfit(target: Axes, source: Axes) -> str | None:
     """Why a tensor cannot be made of another, whatever the couplings; None where it can."""
-    if mine.roles != theirs.roles:
-        return f"its dimensions mean {mine.roles}, the source's {theirs.roles}"
-    for here, there in zip(mine.channels, theirs.channels, strict=True):
-        grouped = {each.ndim == 2 for each in (here, there) if each is not None}
+    if target.roles != source.roles:
+        return f"its dimensions mean {target.roles}, the source's {source.roles}"
+    for axes in zip(target.channels, source.channels, strict=True):
+        grouped = {each.ndim == 2 for each in axes if each is not None}
         if len(grouped) == 2:
-            return f"it has {mine.groups} groups, the source's {theirs.groups}"
+            return f"it has {target.groups} groups, the source's {source.groups}"
     return None
 
 

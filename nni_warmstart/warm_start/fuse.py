@@ -46,7 +46,7 @@ def prepare_fusion(
     (first, _), *others = sources
     inherit_first = prepare_one(first, target, plain, images)
     if images is None:
-        images = _noise(target)
+        images = _noise(target.shape, target.model)
     matches = [(match_source(source, target, plain), rebuilt(source, images)) for source, _ in others]
     names, shares = [source.name for source, _ in sources], [weight for _, weight in sources]
     return _Fusion(names, shares, target, inherit_first, matches, NewState(target.model, settings))
@@ -114,7 +114,7 @@ class _Fusion:
         """Couplings of a further source's channels to those of the first in the target's shapes."""
         both = None
         if network is not None:
-            images = _noise(self.target) if images is None else images
+            images = _noise(self.target.shape, reference) if images is None else images
             with every_path(network), every_path(reference), torch.no_grad():
                 both = activations(network, images), activations(reference, images)
         mapping = align(
@@ -130,9 +130,9 @@ class _Fusion:
         return mapping.couplings.couple
 
 
-def _noise(target: Target) -> Tensor:
-    """Images where there are none."""
-    return noise((_SEEN, *target.shape[1:])).to(next(target.model.parameters()).device)
+def _noise(shape: tuple[int, ...], model: nn.Module) -> Tensor:
+    """Images where there are none, on the device of a model."""
+    return noise((_SEEN, *shape[1:])).to(next(model.parameters()).device)
 
 
 def _write_average(new: NewState, name: str, value: Tensor, found: list[Inheritance]) -> None:

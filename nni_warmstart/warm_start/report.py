@@ -192,7 +192,7 @@ class TransferReport:
                 if origin.source and origin.how in INHERITED:
                     depth = origin.cell.count('.') + 1
                     cells['.'.join(origin.source.split('.')[:depth])][origin.cell] += origin.numel
-        shares = {theirs: {mine: n / sizes[mine] for mine, n in row.items()} for theirs, row in cells.items()}
+        shares = {origin: {cell: n / sizes[cell] for cell, n in row.items()} for origin, row in cells.items()}
         plots.mapping(path, shares, list(sizes), self.choices, self.candidates, self.summary())
 
     def __str__(self) -> str:

@@ -34,7 +34,7 @@ FUSED = 2
 """Supernets that 'fused' takes."""
 
 PROBED = 512
-"""Pictures of either half that 'auto' looks at."""
+"""Images of either half that 'auto' looks at."""
 
 
 class Choice(NamedTuple):
@@ -96,15 +96,15 @@ class SourceSelector:
         return Choice(self._weighted([each for item in source for each, _ in self.choose(item).sources]))
 
     def nearest(self) -> Choice:
-        """The one whose data are nearest by optimal transport."""
+        """Take the one whose data are nearest by optimal transport."""
         return self._nearest(1)
 
     def fused(self) -> Choice:
-        """The nearest ones."""
+        """Take the nearest ones, to be fused."""
         return self._nearest(FUSED)
 
     def joint(self) -> Choice:
-        """The one trained on most datasets, of the target's own shape if there is one."""
+        """Take the one trained on most datasets, of the target's own shape if there is one."""
         found = [each for each in self.candidates.values() if len(each.history.get('datasets', ())) > 1]
         if not found:
             raise ZooError(
@@ -117,9 +117,9 @@ class SourceSelector:
         return Choice([(best, 1.0)])
 
     def auto(self) -> Choice:
-        """The joint one, unless the nearest errs clearly less, or both nearest fused clearly less than that.
+        """Take the joint one, unless the nearest errs clearly less, or both nearest fused clearly less than that.
 
-        Errors are those before any training: a few steps of it say less than more pictures do (benchmarks/NOTES.md).
+        Errors are those before any training: a few steps of it say less than more images do (benchmarks/NOTES.md).
         "Clearly" is by more than a standard error, as in Breiman et al., *Classification and Regression Trees*, 1984,
         section 3.4. Fusing takes longest, and has hardly a chance where the nearest alone has lost.
         """
@@ -139,30 +139,35 @@ class SourceSelector:
             return Choice(next(iter(found.values())))
         tried: dict[str, Probe] = {}
         for rule, sources in found.items():
-            self._try(rule, sources, tried, last=rule == list(found)[-1])
+            probe = self._tried(sources, must=not tried and rule == list(found)[-1])
+            if probe is not None:
+                tried[rule] = probe
         if may_fuse and self._best(tried) == 'nearest':
             found['fused'] = self.fused().sources
-            self._try('fused', found['fused'], tried)
+            probe = self._tried(found['fused'])
+            if probe is not None:
+                tried['fused'] = probe
         best = self._best(tried)
         order = sorted(tried, key=lambda rule: (rule != best, tried[rule].error))
         ranking = [Ranked(tried[rule].name, tried[rule].error, tried[rule].seconds) for rule in order]
         return Choice(found[best], ranking, tried[best].plan)
 
-    def _try(self, rule: str, sources: Weighted, tried: dict[str, Probe], *, last: bool = False) -> None:
-        """Add what they make of the target; what cannot be mapped must not stop the others."""
+    def _tried(self, sources: Weighted, *, must: bool = False) -> Probe | None:
+        """Try sources out; None where they cannot be mapped, which is an error only where they ``must``."""
         try:
-            tried[rule] = self._probe(sources)
+            return self._probe(sources)
         except TransferError as failure:
-            if last and not tried:
+            if must:
                 raise
             _logger.warning('%s is left out: %s', _names(sources), failure)
+            return None
 
     def _probe(self, sources: Weighted) -> Probe:
         train, val = self._halves['train'], [self._halves['val']]
         return Probe(_names(sources), sources, copy.deepcopy(self.target), train, val, self.settings)
 
     def _best(self, tried: dict[str, Probe]) -> str:
-        """The first that is within a standard error of the best."""
+        """Rule of the first that is within a standard error of the best."""
         least = min(probe.error for probe in tried.values())
         most = least + math.sqrt(least * (1 - least) / len(self._halves['val'][1]))
         return next(rule for rule, probe in tried.items() if probe.error <= most)
@@ -197,7 +202,7 @@ class SourceSelector:
 
     @functools.cached_property
     def _some(self) -> Tensor:
-        """A batch of the target's pictures."""
+        """A batch of the target's images."""
         return first_batches(self.loader('train'), 1)[0][0]
 
     @functools.cached_property
@@ -210,7 +215,7 @@ class SourceSelector:
         return {part: (torch.cat([x for x, _ in some]), torch.cat([y for _, y in some])) for part, some in batches.items()}
 
     def _weighted(self, found: list[Supernet]) -> Weighted:
-        """By distance where all, and the target's data, can be sketched, else equally."""
+        """Weigh sources by distance where all, and the target's data, can be sketched, else equally."""
         equally = [(each, 1 / len(found)) for each in found]
         if len(found) == 1 or not all(EMBEDDING in each.sketches for each in found):
             return equally

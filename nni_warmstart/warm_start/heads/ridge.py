@@ -79,10 +79,10 @@ def ridge_and_left_out(
 def blend_ridge_head(
     model: nn.Module, batches: Iterable[tuple[Any, Tensor]], device: torch.device | str, share: float
 ) -> None:
-    """Move the classifier to the calibrated :func:`ridge` one of these pictures, by ``share`` of the way.
+    """Move the classifier to the calibrated :func:`ridge` one of these images, by ``share`` of the way.
 
     By less where it makes fewer mistakes on them than the ridge regression does on those that are left out of it: features
-    that know the pictures by heart fit a poor classifier. Left as it is where labels are no classes, or features not finite.
+    that know the images by heart fit a poor classifier. Left as it is where labels are no classes, or features not finite.
 
     Raises
     ------
