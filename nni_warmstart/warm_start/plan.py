@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from ..data.labelled import Data, check_range, first_batches, has_classes
 from ..errors import TransferError, reason
+from ..mapping.alignment import check_weights
 from ..nni_adapter.classifier import find_head
 from ..nni_adapter.oneshot import is_supernet
 from ..nni_adapter.paths import best_path
@@ -67,7 +68,7 @@ class Plan:
         Parameters
         ----------
         sources
-            Supernets with weights that sum to one.
+            Supernets with weights that sum to one; those of weight 0 are left out.
         target
             A mutated model space, freshly initialised; left as it is.
         settings
@@ -78,11 +79,14 @@ class Plan:
         Raises
         ------
         TransferError
-            If target and sources have nothing in common, a source diverged, or the head needs classes and there are none.
+            If the weights don't sum to one, target and sources have nothing in common, a source diverged, or the head needs
+            classes and there are none.
         """
         start = time.perf_counter()
         check_target(target)
         _check_data(settings.head, batches)
+        check_weights([weight for _, weight in sources], len(sources))
+        sources = [(source, weight) for source, weight in sources if weight > 0]
         for source, _ in sources:
             if source.diverged:
                 raise TransferError(f'supernet {source.name!r} has weights that are not finite: its training diverged.')
@@ -96,7 +100,7 @@ class Plan:
                 inherit = prepare_one(first, fresh, settings, images)
             else:
                 inherit = prepare_fusion(sources, fresh, settings, images)
-        return cls(list(sources), settings, head_name, inherit, time.perf_counter() - start)
+        return cls(sources, settings, head_name, inherit, time.perf_counter() - start)
 
     def apply(self, target: nn.Module, data: Data | None = None, val_data: Data | None = None) -> TransferReport:
         """Write what a target inherits, re-estimate its statistics, fit its head, and measure; if anything fails, nothing.

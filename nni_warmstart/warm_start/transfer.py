@@ -11,7 +11,6 @@ from torch import nn
 
 from ..data.labelled import Data, first_batches
 from ..errors import TransferError
-from ..mapping.alignment import check_weights
 from ..supernets.supernet import Supernet
 from ..utils.random import quiet_randomness
 from .plan import Plan, check_target
@@ -97,7 +96,7 @@ def transfer(
         batches = first_batches(data, max_samples)
         plan = Plan.prepare(sources, target, settings, batches)
         prepared = time.perf_counter() - start
-        report = plan.apply(target, batches if batches else None, val_data)
+        report = plan.apply(target, batches or None, val_data)
     return replace(report, seconds={**report.seconds, 'mapping': prepared + report.seconds['mapping']})
 
 
@@ -111,5 +110,4 @@ def _weighted(source: Supernet | Sequence[Supernet | tuple[Supernet, float]]) ->
     for item in each:
         if len(item) != 2 or not isinstance(item[0], Supernet) or not isinstance(item[1], int | float):
             raise wrong
-    check_weights([weight for _, weight in each], len(each))
-    return [item for item in each if item[1] > 0]
+    return each

@@ -44,3 +44,11 @@ def test_a_plan_that_fails_leaves_the_target_as_it_was(source):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     with pytest.raises(TransferError, match="head 'ridge' is fitted on the target's training data and there are none"):
         plan.apply(model)
+
+
+def test_a_source_of_no_weight_is_left_out(source):
+    """So of two, of which one has the target's very data, that one is copied."""
+    plan = Plan.prepare([(source, 1.0), (source.renamed('far'), 0.0)], target(), TransferSettings(), batches(4)[:1])
+    report = plan.apply(target(), batches(4))
+    assert report.source == source.name
+    assert 'fused' not in {origin.how for origin in report.origins}
