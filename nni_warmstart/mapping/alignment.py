@@ -16,7 +16,7 @@ from ..tracing.channel_spaces import ChannelSpace, Couplings, Occurrences, occur
 from ..tracing.structure import Structure
 from .correspondence import Correspondence, match_modules
 from .coupling import aligned
-from .mapper import Mapping, evenly, map_tensors
+from .mapper import Mapping, evenly, map_tensors, pair_tensors
 from .patches import Activations
 from .projection import averaging, project, sharing
 
@@ -43,7 +43,7 @@ def align(
 ) -> Mapping:
     """Express the weights of ``source`` in the channels of ``target``, in the order in which ``reference`` has them.
 
-    There is one coupling per channel space, so residual streams stay consistent; pictures and logits keep their channels.
+    There is one coupling per channel space, so residual streams stay consistent; images and logits keep their channels.
     Equal widths are permuted, in a wider target each channel copies one of the source's: both keep the function.
 
     Parameters
@@ -53,7 +53,7 @@ def align(
     target, reference
         Structure of the other network, and its tensors.
     activations
-        Of the source and of the reference, on the same pictures (:func:`~nni_warmstart.mapping.repair.activations`):
+        Of the source and of the reference, on the same images (:func:`~nni_warmstart.mapping.repair.activations`):
         channels match by their correlation (OTFusion).
     weights
         Match by weights as well, every tensor in which a space occurs, one space after the other until nothing changes
@@ -69,7 +69,7 @@ def align(
     Raises
     ------
     TransferError
-        If ``narrow`` is unknown, or the two networks' activations are not of the same pictures.
+        If ``narrow`` is unknown, or the two networks' activations are not of the same images.
 
     References
     ----------
@@ -78,7 +78,7 @@ def align(
     if narrow not in ('merge', 'select'):
         raise TransferError(f"narrow = {narrow!r} is unknown; choose 'merge' or 'select'.")
     found = match_modules(target, source) if correspondence is None else correspondence
-    pairs = {mine: theirs for mine, theirs in found.tensors.items() if mine not in skip and theirs in state}
+    pairs = pair_tensors(found, state, skip)
     matching = _Matching(state, source, target, reference, pairs, narrow)
     gains = {} if activations is None else matching.correlations(*activations)
     matching.descend(gains, not gains if weights is None else weights)
@@ -93,15 +93,15 @@ class _Matching:
     ) -> None:
         self.state, self.reference = ({name: x.cpu() for name, x in each.items()} for each in (state, reference))
         self.narrow = narrow
-        self.mine, self.theirs = target.channels, source.channels
+        self.target, self.source = target.channels, source.channels
         self.fixed = evenly(source)
         self.found: dict[_Pair, Tensor] = {}
-        self.spaces = Couplings(self.mine, self.theirs, pairs, self.couple)
+        self.spaces = Couplings(self.target, self.source, pairs, self.couple)
         self.axes: dict[str, dict[int, dict[_Pair, _Both]]] = {}
         self.pairs: dict[str, str] = {}
         self.places: dict[_Pair, list[tuple[str, int]]] = defaultdict(list)
         for name, other in pairs.items():
-            a, b = self.mine.tensors[name], self.theirs.tensors[other]
+            a, b = self.target.tensors[name], self.source.tensors[other]
             if a.roles != b.roles or name not in reference:
                 continue
             self.pairs[name] = other
@@ -113,53 +113,53 @@ class _Matching:
                         self.places[pair].append((name, axis))
         self.order = [pair for pair in sorted(self.places) if not self._fixed(pair)]
 
-    def couple(self, theirs: ChannelSpace, mine: ChannelSpace) -> Tensor:
+    def couple(self, source_space: ChannelSpace, target_space: ChannelSpace) -> Tensor:
         """The coupling found for two spaces, else the one without data."""
-        found = self.found.get((mine.index, theirs.index))
-        return self.fixed(theirs, mine) if found is None else found
+        found = self.found.get((target_space.index, source_space.index))
+        return self.fixed(source_space, target_space) if found is None else found
 
     def _fixed(self, pair: _Pair) -> bool:
-        """Whether it is made of channels of the pictures or of the logits."""
-        both = zip(self._spaces(pair), (self.mine, self.theirs), strict=True)
+        """Whether it is made of channels of the images or of the logits."""
+        both = zip(self._spaces(pair), (self.target, self.source), strict=True)
         return any(np.isin(space.channels, np.concatenate([net.inputs, net.outputs])).any() for space, net in both)
 
     def _spaces(self, pair: _Pair) -> tuple[ChannelSpace, ChannelSpace]:
         return self.spaces.spaces.spaces[pair[0]], self.spaces.source_spaces.spaces[pair[1]]
 
-    def _pairs_of(self, mine: np.ndarray, theirs: np.ndarray) -> dict[_Pair, _Both]:
+    def _pairs_of(self, target_axis: np.ndarray, source_axis: np.ndarray) -> dict[_Pair, _Both]:
         """Pairs of spaces of two axes, and where they occur: once, or several times where flattened or concatenated."""
-        here, there = self.spaces.spaces.of[mine], self.spaces.source_spaces.of[theirs]
+        targets, sources = self.spaces.spaces.of[target_axis], self.spaces.source_spaces.of[source_axis]
         result = {}
-        for space in map(int, np.unique(here)):
-            other = self.spaces.partner(space, np.unique(there))
+        for space in map(int, np.unique(targets)):
+            other = self.spaces.partner(space, np.unique(sources))
             result[space, other] = (
-                occurrences(theirs, there == other, self.spaces.source_spaces.rank),
-                occurrences(mine, here == space, self.spaces.spaces.rank),
+                occurrences(source_axis, sources == other, self.spaces.source_spaces.rank),
+                occurrences(target_axis, targets == space, self.spaces.spaces.rank),
             )
         return result
 
     def _axis(self, name: str, axis: int) -> Tensor:
         """Coupling of a whole axis as it is now, shape ``(n_source, n_target)``."""
-        shape = self.theirs.tensors[self.pairs[name]].shape[axis], self.mine.tensors[name].shape[axis]
+        shape = self.source.tensors[self.pairs[name]].shape[axis], self.target.tensors[name].shape[axis]
         coupling = torch.zeros(shape, dtype=torch.float64)
         for pair, both in self.axes[name][axis].items():
-            mine, theirs = self._spaces(pair)
-            place(coupling, self.couple(theirs, mine), *both)
+            target_space, source_space = self._spaces(pair)
+            place(coupling, self.couple(source_space, target_space), *both)
         return coupling
 
-    def correlations(self, theirs: Activations, mine: Activations) -> dict[_Pair, Tensor]:
+    def correlations(self, source: Activations, target: Activations) -> dict[_Pair, Tensor]:
         """Correlations of what the layers make, summed over all layers that make channels of a space at one resolution."""
         gains: dict[_Pair, Tensor] = {}
         for pair in self.order:
             for name, axis in self.places[pair]:
                 paths = self.pairs[name].rpartition('.')[0], name.rpartition('.')[0]
-                if self.mine.tensors[name].roles[axis] != OUT or len(self.mine.tensors[name].shape) < 2:
+                if self.target.tensors[name].roles[axis] != OUT or len(self.target.tensors[name].shape) < 2:
                     continue
-                if paths[0] not in theirs or paths[1] not in mine:
+                if paths[0] not in source or paths[1] not in target:
                     continue
-                if theirs.places[paths[0]] != mine.places[paths[1]]:
+                if source.places[paths[0]] != target.places[paths[1]]:
                     continue
-                a, b = theirs[paths[0]], mine[paths[1]]
+                a, b = source[paths[0]], target[paths[1]]
                 if len(a) != len(b):
                     raise TransferError(
                         f'activations of {paths[0]!r} have {len(a)} rows and those of {paths[1]!r} {len(b)}; '
@@ -171,32 +171,32 @@ class _Matching:
     def _add(self, gains: dict[_Pair, Tensor], pair: _Pair, name: str, axis: int, gain: Tensor) -> None:
         """Sum a gain ``(..., n_source, n_target)`` of two axes into that of a pair of spaces."""
         if pair not in gains:
-            mine, theirs = self._spaces(pair)
-            gains[pair] = torch.zeros(*gain.shape[:-2], len(theirs), len(mine), dtype=torch.float64)
-        theirs, mine = self.axes[name][axis][pair]
-        if theirs.is_whole and mine.is_whole and gain.shape == gains[pair].shape:
+            target_space, source_space = self._spaces(pair)
+            gains[pair] = torch.zeros(*gain.shape[:-2], len(source_space), len(target_space), dtype=torch.float64)
+        source, target = self.axes[name][axis][pair]
+        if source.is_whole and target.is_whole and gain.shape == gains[pair].shape:
             gains[pair] += gain
             return
-        for turn in range(mine.turns):
-            there, here = theirs.turn == turn * theirs.turns // mine.turns, mine.turn == turn
-            part = gain[..., theirs.positions[there][:, None], mine.positions[here]]
-            gains[pair][..., theirs.ranks[there][:, None], mine.ranks[here]] += part.double()
+        for turn in range(target.turns):
+            sources, targets = source.turn == turn * source.turns // target.turns, target.turn == turn
+            part = gain[..., source.positions[sources][:, None], target.positions[targets]]
+            gains[pair][..., source.ranks[sources][:, None], target.ranks[targets]] += part.double()
 
     def _similarity(self, pair: _Pair, incoming: bool) -> Tensor | None:
         """Cosines of all weights of each source channel and of each target channel, by the couplings of the other spaces."""
         gains: dict[_Pair, Tensor] = {}
         for name, axis in self.places[pair]:
-            roles = self.mine.tensors[name].roles
+            roles = self.target.tensors[name].roles
             role, grouped = roles[axis], len(self.axes[name]) < len(roles) - roles.count('')
             if name.endswith(('running_mean', 'running_var')) or grouped or (incoming and role == IN):
                 continue
-            weight, mine = self.state[self.pairs[name]], self.reference[name]
+            weight, reference = self.state[self.pairs[name]], self.reference[name]
             for other in self.axes[name]:
                 if other != axis:
                     coupling = self._axis(name, other)
                     matrix = averaging(coupling) if roles[other] == OUT else sharing(coupling)
                     weight = project(weight, matrix, None, (other, other))
-            a, b = (each.movedim(axis, 0).reshape(each.shape[axis], -1) for each in (weight, mine))
+            a, b = (each.movedim(axis, 0).reshape(each.shape[axis], -1) for each in (weight, reference))
             if a.shape[1] == b.shape[1]:
                 if role == IN:
                     a = a * (len(a) / len(b))  # what reads a channel is shared out among its copies

@@ -40,10 +40,10 @@ def by_value(alpha: Tensor, candidates: list[str], target: list[str]) -> Tensor:
     target
         Numbers of the target's choice as text.
     """
-    theirs, order = [float(value) for value in candidates], _ascending(candidates)
+    values, order = [float(value) for value in candidates], _ascending(candidates)
     stands: list[int] = []
     for value in map(float, target):
-        below = [index for index in order if theirs[index] <= value]
+        below = [index for index in order if values[index] <= value]
         stands.append(below[-1] if below else order[0])
     return torch.stack([alpha[index] - math.log(stands.count(index)) for index in stands])
 

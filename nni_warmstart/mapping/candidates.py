@@ -61,16 +61,16 @@ def match_candidates(target: dict[str, list[Op]], source: dict[str, list[Op]]) -
     dict
         Target candidate -> source candidate; those without a partner are missing. The order of neither side matters.
     """
-    mine, theirs = sorted(target), sorted(source)
-    rows, columns = len(mine), len(theirs)
+    target_names, source_names = sorted(target), sorted(source)
+    rows, columns = len(target_names), len(source_names)
     if not rows or not columns:
         return {}
     cost = np.full((rows + 1, columns + 1), ALONE)
     cost[-1, -1] = 0.0
-    for i, name in enumerate(mine):
-        for j, other in enumerate(theirs):
+    for i, name in enumerate(target_names):
+        for j, other in enumerate(source_names):
             cost[i, j] = affinity_cost(target[name], source[other], name == other)
-    mass_mine = np.array([1.0] * rows + [columns]) / (rows + columns)
-    mass_theirs = np.array([1.0] * columns + [rows]) / (rows + columns)
-    found = ot.emd(mass_mine, mass_theirs, cost)[:rows, :columns]
-    return {mine[i]: theirs[j] for i, j in zip(*np.nonzero(found > 0.5 / (rows + columns)), strict=True)}
+    target_mass = np.array([1.0] * rows + [columns]) / (rows + columns)
+    source_mass = np.array([1.0] * columns + [rows]) / (rows + columns)
+    found = ot.emd(target_mass, source_mass, cost)[:rows, :columns]
+    return {target_names[i]: source_names[j] for i, j in zip(*np.nonzero(found > 0.5 / (rows + columns)), strict=True)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..tracing.structure import Structure, ancestors
 from .candidates import family, match_candidates
@@ -48,10 +48,10 @@ def match_modules(target: Structure, source: Structure) -> Correspondence:
 
     Tensors of modules whose channels are not known, on either side, correspond to nothing.
     """
-    found = Correspondence()
-    _walk(target, source, '', '', found)
-    found.tensors = {a: b for a, b in found.tensors.items() if not (_is_opaque(target, a) or _is_opaque(source, b))}
-    return found
+    walk = _Walk(target, source)
+    walk.down('', '')
+    tensors = {a: b for a, b in walk.found.tensors.items() if not (_is_opaque(target, a) or _is_opaque(source, b))}
+    return replace(walk.found, tensors=tensors)
 
 
 def _is_opaque(structure: Structure, tensor: str) -> bool:
@@ -59,31 +59,118 @@ def _is_opaque(structure: Structure, tensor: str) -> bool:
     return any(path in structure.channels.opaque for path in ancestors(tensor.rpartition('.')[0])[:-1])
 
 
-def _walk(target: Structure, source: Structure, mine: str, theirs: str, found: Correspondence) -> None:
-    for local in target.locals.get(mine, ()):
-        if local in source.locals.get(theirs, ()):
-            found.tensors[_join(mine, local)] = _join(theirs, local)
-    for label, other in zip(target.values.get(mine, ()), source.values.get(theirs, ()), strict=False):
-        found.values.setdefault(label, other)
-    chosen = mine in target.sites or theirs in source.sites
-    pairs = (_candidates if chosen else _children)(target, source, mine, theirs, found)
-    for child, other in pairs:
-        path = _join(mine, child)
-        _walk(target, source, path, other, found)
-        if chosen and not any(_join(path, name) in found.tensors for name in target.inside.get(path, ())):
-            found.tensors.update(_layer_by_layer(target, source, path, other))
+class _Walk:
+    """Walk of both trees at once; notes what corresponds on the way."""
 
+    def __init__(self, target: Structure, source: Structure) -> None:
+        self.target, self.source = target, source
+        self.found = Correspondence()
 
-def _layer_by_layer(target: Structure, source: Structure, mine: str, theirs: str) -> dict[str, str]:
-    """Tensors of two candidates without a name in common: of their layers of a kind, in the order in which they run, where
-    there are as many."""
-    ours, others = _layers(target, mine), _layers(source, theirs)
-    return {
-        f'{layer}.{local}': f'{other}.{local}'
-        for kind in ours.keys() & others.keys() if len(ours[kind]) == len(others[kind])
-        for layer, other in zip(ours[kind], others[kind], strict=True)
-        for local in ('weight', 'bias') if local in target.locals[layer] and local in source.locals[other]
-    }  # fmt: skip
+    def down(self, target_path: str, source_path: str) -> None:
+        """Walk down from a module of the target and its partner, and note what corresponds."""
+        for local in self.target.locals.get(target_path, ()):
+            if local in self.source.locals.get(source_path, ()):
+                self.found.tensors[_join(target_path, local)] = _join(source_path, local)
+        values = self.target.values.get(target_path, ()), self.source.values.get(source_path, ())
+        for label, other in zip(*values, strict=False):
+            self.found.values.setdefault(label, other)
+        chosen = target_path in self.target.sites or source_path in self.source.sites
+        pairs = (self._candidates if chosen else self._children)(target_path, source_path)
+        for child, other in pairs:
+            path = _join(target_path, child)
+            self.down(path, other)
+            if chosen and not any(_join(path, name) in self.found.tensors for name in self.target.inside.get(path, ())):
+                self.found.tensors.update(self._layer_by_layer(path, other))
+
+    def _layer_by_layer(self, target_path: str, source_path: str) -> dict[str, str]:
+        """Pair the tensors of two candidates without a name in common: those of their layers of a kind, in the order in
+        which these run, where there are as many."""
+        own, others = _layers(self.target, target_path), _layers(self.source, source_path)
+        return {
+            f'{layer}.{local}': f'{other}.{local}'
+            for kind in own.keys() & others.keys() if len(own[kind]) == len(others[kind])
+            for layer, other in zip(own[kind], others[kind], strict=True)
+            for local in ('weight', 'bias') if local in self.target.locals[layer] and local in self.source.locals[other]
+        }  # fmt: skip
+
+    def _candidates(self, target_path: str, source_path: str) -> list[tuple[str, str]]:
+        """Pair names of the target's candidates with paths of the source's; a module without a choice is its only one."""
+        label, target_names = self.target.sites.get(target_path, ONLY)
+        other, source_names = self.source.sites.get(source_path, ONLY)
+        if label in self.found.choices and self.found.choices[label][0] == other:
+            partners = self.found.choices[label][1]  # a label that is shared by all cells is decided once
+        else:
+            partners = match_candidates(
+                {name: self.target.ops.get(_join(target_path, child), []) for name, child in target_names.items()},
+                {name: self.source.ops.get(_join(source_path, child), []) for name, child in source_names.items()},
+            )
+            if label and other:
+                self.found.choices.setdefault(label, (other, partners))
+        for name, partner in partners.items():
+            if name != partner and name in target_names and partner in source_names:
+                self.found.renamed[_join(target_path, target_names[name])] = _join(source_path, source_names[partner])
+        known = {name: partner for name, partner in partners.items() if name in target_names and partner in source_names}
+        return [(target_names[name], _join(source_path, source_names[partner])) for name, partner in known.items()]
+
+    def _children(self, target_path: str, source_path: str) -> list[tuple[str, str]]:
+        """Pair names of the target's children with paths of the source's."""
+        target_names, source_names = self.target.children.get(target_path, []), self.source.children.get(source_path, [])
+        if not (target_names and source_names and all(name.isdigit() for name in (*target_names, *source_names))):
+            return [(name, _join(source_path, name)) for name in target_names if name in source_names]
+        kinds = [_kind(self.target, _join(target_path, name)) for name in target_names]
+        others = [_kind(self.source, _join(source_path, name)) for name in source_names]
+        paired = [(name, _join(source_path, other)) for name, other in zip(target_names, source_names, strict=False)]
+        one_is_a_choice = [
+            (_join(target_path, name) in self.target.sites) != (other in self.source.sites) for name, other in paired
+        ]
+        alike = [kind == other for (kind, *_), (other, *_) in zip(kinds, others, strict=False)]
+        if len(target_names) == len(source_names) and all(map(operator.or_, alike, one_is_a_choice)):
+            return paired
+        if target_path.rpartition('.')[0] in self.target.values and source_path.rpartition('.')[0] in self.source.values:
+            last = len(source_names) - 1
+            prefix = [source_names[min(index, last)] for index in range(len(target_names))]  # new blocks come last
+            pairs = [(name, _join(source_path, other)) for name, other in zip(target_names, prefix, strict=True)]
+        else:
+            pairs = self._by_depth(target_path, source_path)
+        carried: set[str] = set()
+        for child, other in pairs:
+            self.found.blocks[_join(target_path, child)] = other
+            if other in carried or other.rpartition('.')[0] != source_path:
+                self.found.added.append(_join(target_path, child))
+            carried.add(other)
+        return pairs
+
+    def _by_depth(self, target_path: str, source_path: str) -> list[tuple[str, str]]:
+        """Pair each block with that of its kind at the nearest relative depth of the corresponding run, or of the sequence,
+        or, where this has none, of the sequence next to it."""
+        target_names, source_names = self.target.children.get(target_path, []), self.source.children.get(source_path, [])
+        others = [_join(source_path, name) for name in source_names]
+        target_runs = _runs([_kind(self.target, _join(target_path, name)) for name in target_names])
+        source_runs = _runs([_kind(self.source, other) for other in others])
+        groups: list[tuple[list[int], list[str]]] = []
+        if [kind for kind, _ in target_runs] == [kind for kind, _ in source_runs]:
+            groups = [
+                (left, [others[j] for j in right]) for (_, left), (_, right) in zip(target_runs, source_runs, strict=True)
+            ]
+        else:
+            blocks_of: dict[Kind, list[int]] = defaultdict(list)
+            for kind, indices in target_runs:
+                blocks_of[kind] += indices
+            for kind, indices in blocks_of.items():
+                alike = [other for other in others if _kind(self.source, other) == kind]
+                groups.append((indices, alike or _beside(self.source, source_path, kind)))
+        pairs = []
+        for left, right in groups:
+            inside = [self.source.inside.get(other, frozenset()) for other in right]
+            for rank, i in enumerate(left if right else ()):
+                own = self.target.inside.get(_join(target_path, target_names[i]), frozenset())
+                depth = (rank + 0.5) / len(left)
+                best = min(
+                    range(len(right)),
+                    key=lambda k: (round(10 * (1 - _overlap(own, inside[k]))), abs((k + 0.5) / len(right) - depth)),
+                )
+                pairs.append((i, right[best]))
+        return [(target_names[i], other) for i, other in sorted(pairs)]
 
 
 def _layers(structure: Structure, path: str) -> dict[tuple[int, bool], list[str]]:
@@ -95,55 +182,8 @@ def _layers(structure: Structure, path: str) -> dict[tuple[int, bool], list[str]
     return found
 
 
-def _candidates(
-    target: Structure, source: Structure, mine: str, theirs: str, found: Correspondence
-) -> list[tuple[str, str]]:
-    """Names of the target's candidates with the paths of the source's; a module without a choice is its only candidate."""
-    (label, here), (other, there) = target.sites.get(mine, ONLY), source.sites.get(theirs, ONLY)
-    if label in found.choices and found.choices[label][0] == other:
-        partners = found.choices[label][1]  # a label that is shared by all cells is decided once
-    else:
-        partners = match_candidates(
-            {name: target.ops.get(_join(mine, child), []) for name, child in here.items()},
-            {name: source.ops.get(_join(theirs, child), []) for name, child in there.items()},
-        )
-        if label and other:
-            found.choices.setdefault(label, (other, partners))
-    for name, partner in partners.items():
-        if name != partner and name in here and partner in there:
-            found.renamed[_join(mine, here[name])] = _join(theirs, there[partner])
-    known = {name: partner for name, partner in partners.items() if name in here and partner in there}
-    return [(here[name], _join(theirs, there[partner])) for name, partner in known.items()]
-
-
-def _children(target: Structure, source: Structure, mine: str, theirs: str, found: Correspondence) -> list[tuple[str, str]]:
-    """Names of the target's children with the paths of the source's."""
-    here, there = target.children.get(mine, []), source.children.get(theirs, [])
-    if not (here and there and all(name.isdigit() for name in (*here, *there))):
-        return [(name, _join(theirs, name)) for name in here if name in there]
-    kinds = [_kind(target, _join(mine, name)) for name in here]
-    others = [_kind(source, _join(theirs, name)) for name in there]
-    paired = [(name, _join(theirs, other)) for name, other in zip(here, there, strict=False)]
-    one_is_a_choice = [(_join(mine, name) in target.sites) != (other in source.sites) for name, other in paired]
-    alike = [kind == other for (kind, *_), (other, *_) in zip(kinds, others, strict=False)]
-    if len(here) == len(there) and all(map(operator.or_, alike, one_is_a_choice)):
-        return paired
-    if mine.rpartition('.')[0] in target.values and theirs.rpartition('.')[0] in source.values:
-        prefix = [there[min(index, len(there) - 1)] for index in range(len(here))]  # new blocks come last
-        pairs = [(name, _join(theirs, other)) for name, other in zip(here, prefix, strict=True)]
-    else:
-        pairs = _by_depth(target, source, mine, theirs, here, there)
-    carried: set[str] = set()
-    for child, other in pairs:
-        found.blocks[_join(mine, child)] = other
-        if other in carried or other.rpartition('.')[0] != theirs:
-            found.added.append(_join(mine, child))
-        carried.add(other)
-    return pairs
-
-
 def _kind(structure: Structure, path: str) -> Kind:
-    """Class of a block, whether it reduces the sides of its pictures (of a single layer, whether it is depthwise), and
+    """Class of a block, whether it reduces the sides of its images (of a single layer, whether it is depthwise), and
     whether it reads the network's input."""
     first = path in structure.first
     if structure.children.get(path):
@@ -157,50 +197,17 @@ def handed_on(found: Correspondence, target: Structure, source: Structure) -> di
     A kernel that hands on its input leaves to the 1 x 1 convolution after it what the ordinary one does.
     """
     names = {}
-    for mine, theirs in found.renamed.items():
-        if (family(target.ops.get(mine, [])), family(source.ops.get(theirs, []))) == ('separable', 'conv'):
+    for target_path, source_path in found.renamed.items():
+        if (family(target.ops.get(target_path, [])), family(source.ops.get(source_path, []))) == ('separable', 'conv'):
             for name, axes in target.channels.tensors.items():
-                if name.startswith(f'{mine}.') and name not in found.tensors and 1 < axes.groups == axes.shape[0]:
-                    names[name] = theirs
+                if name.startswith(f'{target_path}.') and name not in found.tensors and 1 < axes.groups == axes.shape[0]:
+                    names[name] = source_path
     return names
 
 
-def _by_depth(
-    target: Structure, source: Structure, mine: str, theirs: str, here: list[str], there: list[str]
-) -> list[tuple[str, str]]:
-    """Each block takes the block of its kind at the nearest relative depth of the corresponding run, or of the sequence, or,
-    where this has none, of the sequence next to it."""
-    others = [_join(theirs, name) for name in there]
-    mine_runs = _runs([_kind(target, _join(mine, name)) for name in here])
-    their_runs = _runs([_kind(source, other) for other in others])
-    groups: list[tuple[list[int], list[str]]]
-    if [kind for kind, _ in mine_runs] == [kind for kind, _ in their_runs]:
-        groups = [(left, [others[j] for j in right]) for (_, left), (_, right) in zip(mine_runs, their_runs, strict=True)]
-    else:
-        ours: dict[Kind, list[int]] = defaultdict(list)
-        for kind, indices in mine_runs:
-            ours[kind] += indices
-        groups = [
-            (indices, [other for other in others if _kind(source, other) == kind] or _beside(source, theirs, kind))
-            for kind, indices in ours.items()
-        ]
-    pairs = []
-    for left, right in groups:
-        inside = [source.inside.get(other, frozenset()) for other in right]
-        for rank, i in enumerate(left if right else ()):
-            own = target.inside.get(_join(mine, here[i]), frozenset())
-            depth = (rank + 0.5) / len(left)
-            best = min(
-                range(len(right)),
-                key=lambda k: (round(10 * (1 - _overlap(own, inside[k]))), abs((k + 0.5) / len(right) - depth)),
-            )
-            pairs.append((i, right[best]))
-    return [(here[i], other) for i, other in sorted(pairs)]
-
-
-def _beside(source: Structure, theirs: str, kind: Kind) -> list[str]:
+def _beside(source: Structure, source_path: str, kind: Kind) -> list[str]:
     """Blocks of a kind in the nearest of the sequences beside one: 'stages.0.blocks' is beside 'stages.1.blocks'."""
-    parts = theirs.split('.')
+    parts = source_path.split('.')
     numbered = [index for index, part in enumerate(parts) if part.isdigit()]
     if not numbered:
         return []

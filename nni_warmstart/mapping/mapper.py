@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,9 +20,52 @@ from .projection import averaging, project, project_groups, project_regrouped, r
 
 Share = Callable[[str, Tensor], Tensor]
 
+MappedKind = Literal['copied', 'widened', 'merged', 'kernel-resized', 'op-mapped', 'block-mapped']
+"""Ways of making a tensor of another."""
 
+
+@dataclass(frozen=True)
 class Mapping:
-    """Weights of a source in a target's shapes; iterating gives each with its name in the target.
+    """Weights of a source in a target's shapes, as :func:`map_tensors` made them.
+
+    Attributes
+    ----------
+    tensors
+        By target tensor; those of :attr:`unmapped` are missing.
+    pairs
+        Target tensor -> source tensor.
+    couplings
+        Of the channel spaces.
+    kinds
+        How each of them was made.
+    repeated
+        Target tensors in which channels are repeated: their symmetry is to be broken.
+    unmapped
+        By target tensor, why one that has a partner is not mapped.
+    correspondence
+        What corresponds to what.
+    """
+
+    tensors: dict[str, Tensor]
+    pairs: dict[str, str]
+    couplings: Couplings
+    kinds: dict[str, MappedKind]
+    repeated: frozenset[str]
+    unmapped: dict[str, str]
+    correspondence: Correspondence
+
+
+def map_tensors(
+    state: dict[str, Tensor],
+    source: Structure,
+    target: Structure,
+    *,
+    couple: Couple | None = None,
+    share: Share | None = None,
+    skip: frozenset[str] = frozenset(),
+    correspondence: Correspondence | None = None,
+) -> Mapping:
+    """Express the tensors of a source in the shapes of a target.
 
     Parameters
     ----------
@@ -37,79 +82,56 @@ class Mapping:
         Target tensors that are left out (the classifier).
     correspondence
         What corresponds to what; found when None.
-
-    Attributes
-    ----------
-    pairs
-        Target tensor -> source tensor.
-    couplings
-        Of the channel spaces.
-    how
-        By target tensor, once it was given: 'copied', 'widened', 'merged', 'kernel-resized', 'op-mapped' or 'block-mapped'.
-    repeated
-        Target tensors in which channels are repeated: their symmetry is to be broken.
-    unmapped
-        By target tensor, why one that has a partner is not mapped.
     """
-
-    def __init__(
-        self,
-        state: dict[str, Tensor],
-        source: Structure,
-        target: Structure,
-        *,
-        couple: Couple | None = None,
-        share: Share | None = None,
-        skip: frozenset[str] = frozenset(),
-        correspondence: Correspondence | None = None,
-    ) -> None:
-        self.state, self.source, self.target = state, source, target
-        self.share = share or _share
-        self.correspondence = match_modules(target, source) if correspondence is None else correspondence
-        self.pairs = {
-            mine: theirs for mine, theirs in self.correspondence.tensors.items() if mine not in skip and theirs in state
-        }
-        self.couplings = Couplings(target.channels, source.channels, self.pairs, couple or evenly(source))
-        self.tensors: dict[str, Tensor] = {}
-        self.how: dict[str, str] = {}
-        self.repeated: set[str] = set()
-        self.unmapped: dict[str, str] = {}
-
-    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        for mine, theirs in self.pairs.items():
-            axes = self.target.channels.tensors[mine], self.source.channels.tensors[theirs]
-            mapped = _tensor(self, mine, theirs, self.state[theirs], *axes)
-            if mapped is not None:
-                self.how[mine] = _how(self.correspondence, mine, theirs, self.state[theirs].shape, mapped.shape)
-                yield mine, mapped
+    found = match_modules(target, source) if correspondence is None else correspondence
+    pairs = pair_tensors(found, state, skip)
+    couplings = Couplings(target.channels, source.channels, pairs, couple or evenly(source))
+    tensors: dict[str, Tensor] = {}
+    kinds: dict[str, MappedKind] = {}
+    unmapped: dict[str, str] = {}
+    repeated: set[str] = set()
+    for name, origin in pairs.items():
+        target_axes, source_axes = target.channels.tensors[name], source.channels.tensors[origin]
+        why = misfit(target_axes, source_axes)
+        if why is not None:
+            unmapped[name] = why
+            continue
+        matrices = _matrices(couplings, target_axes, source_axes)
+        if matrices.repeats:
+            repeated.add(name)
+        mapped = _projected(state[origin], matrices, target_axes, source_axes, partial(share or _share, origin))
+        if tuple(mapped.shape) != target_axes.shape:
+            unmapped[name] = f'its shape {target_axes.shape} cannot be made of {source_axes.shape}'
+            continue
+        tensors[name] = mapped
+        kinds[name] = _kind(found, name, state[origin].shape, mapped.shape)
+    return Mapping(tensors, pairs, couplings, kinds, frozenset(repeated), unmapped, found)
 
 
-def map_tensors(state: dict[str, Tensor], source: Structure, target: Structure, **options: Any) -> Mapping:
-    """A :class:`Mapping` that was gone through, with all its results in :attr:`Mapping.tensors`."""
-    mapping = Mapping(state, source, target, **options)
-    mapping.tensors = dict(mapping)
-    return mapping
+def pair_tensors(correspondence: Correspondence, state: dict[str, Tensor], skip: frozenset[str]) -> dict[str, str]:
+    """Target tensor -> source tensor, of those that the source has and that are not left out."""
+    return {name: origin for name, origin in correspondence.tensors.items() if name not in skip and origin in state}
 
 
 def evenly(source: Structure) -> Couple:
-    """Couplings without data: the identity, replication, and sums or means of the pictures' channels."""
+    """Couplings without data: the identity, replication, and sums or means of the images' channels."""
 
-    def couple(theirs: ChannelSpace, mine: ChannelSpace) -> Tensor:
-        if len(theirs) != len(mine) and np.isin(theirs.channels, source.channels.inputs).any():
-            return torch.ones(len(theirs), len(mine), dtype=torch.float64)
-        return replicated(len(theirs), len(mine))
+    def couple(source_space: ChannelSpace, target_space: ChannelSpace) -> Tensor:
+        if len(source_space) != len(target_space) and np.isin(source_space.channels, source.channels.inputs).any():
+            return torch.ones(len(source_space), len(target_space), dtype=torch.float64)
+        return replicated(len(source_space), len(target_space))
 
     return couple
 
 
-def misfit(mine: Axes, theirs: Axes) -> str | None:
+def misfit(target: Axes, source: Axes) -> str | None:
     """Why a tensor cannot be made of another, whatever the couplings; None where it can."""
-    if mine.roles != theirs.roles:
-        return f"its dimensions mean {mine.roles}, the source's {theirs.roles}"
-    for here, there in zip(mine.channels, theirs.channels, strict=True):
-        grouped = {each.ndim == 2 for each in (here, there) if each is not None}
+    if target.roles != source.roles:
+        return f"its dimensions mean {target.roles}, the source's {source.roles}"
+    for axes in zip(target.channels, source.channels, strict=True):
+        grouped = {each.ndim == 2 for each in axes if each is not None}
         if len(grouped) == 2:
-            return f"it has {mine.groups} groups, the source's {theirs.groups}"
+            return f"it has {target.groups} groups, the source's {source.groups}"
     return None
 
 
@@ -117,52 +139,61 @@ def _share(name: str, coupling: Tensor) -> Tensor:
     return sharing(coupling)
 
 
-def _tensor(mapping: Mapping, name: str, source_name: str, tensor: Tensor, mine: Axes, theirs: Axes) -> Tensor | None:
-    why = misfit(mine, theirs)
-    if why is not None:
-        mapping.unmapped[name] = why
-        return None
-    couplings: dict[str, tuple[int, Tensor | None]] = {}
+class _Matrices(NamedTuple):
+    """Couplings of the axes of one tensor, None for the identity: of what it makes and of what it reads."""
+
+    made: tuple[int, Tensor | None]
+    read: tuple[int, Tensor | None]
+    grouped: list[Tensor | None]  # of each group of a grouped convolution
+    regrouped: tuple[Tensor | None] | None  # of all groups at once, where their numbers differ
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a channel of the source has several copies."""
+        both = self.made[1], self.read[1]
+        return any(matrix is not None and bool(((matrix != 0).sum(1) > 1).any()) for matrix in both)
+
+
+def _matrices(couplings: Couplings, target: Axes, source: Axes) -> _Matrices:
+    whole: dict[str, tuple[int, Tensor | None]] = {}
     grouped: list[Tensor | None] = []
-    regrouped: dict[str, Tensor | None] = {}
-    for axis, role in enumerate(mine.roles):
-        here, there = mine.channels[axis], theirs.channels[axis]
-        if here is None or there is None:
+    regrouped: tuple[Tensor | None] | None = None
+    for axis, role in enumerate(target.roles):
+        target_axis, source_axis = target.channels[axis], source.channels[axis]
+        if target_axis is None or source_axis is None:
             continue
-        if here.ndim == 2 and len(here) != len(there):
-            regrouped[role] = mapping.couplings.axis(here.ravel(), there.ravel())
-        elif here.ndim == 2:
-            blocks = [mapping.couplings.axis(a, b) for a, b in zip(here, there, strict=True)]
+        if target_axis.ndim == 2 and len(target_axis) != len(source_axis):
+            regrouped = (couplings.axis(target_axis.ravel(), source_axis.ravel()),)
+        elif target_axis.ndim == 2:
+            blocks = [couplings.axis(*each) for each in zip(target_axis, source_axis, strict=True)]
             grouped = [None if block is None else sharing(block) for block in blocks]
         else:
-            couplings[role] = (axis, mapping.couplings.axis(here, there))
-    made_axis, made = couplings.get(OUT, (0, None))
-    read_axis, read = couplings.get(IN, (1, None))
-    if any(matrix is not None and bool(((matrix != 0).sum(1) > 1).any()) for matrix in (made, read)):
-        mapping.repeated.add(name)
-    made, read = (None if made is None else averaging(made)), (None if read is None else mapping.share(source_name, read))
-    if regrouped:
-        size = mine.shape[0], mine.groups * mine.shape[1], mine.groups
-        out = project_regrouped(tensor, made, regrouped[IN], theirs.groups, size)
-    elif grouped:
-        out = project_groups(tensor, made, grouped, mine.groups)
+            whole[role] = (axis, couplings.axis(target_axis, source_axis))
+    return _Matrices(whole.get(OUT, (0, None)), whole.get(IN, (1, None)), grouped, regrouped)
+
+
+def _projected(tensor: Tensor, matrices: _Matrices, target: Axes, source: Axes, share: Callable[[Tensor], Tensor]) -> Tensor:
+    (made_axis, made), (read_axis, read) = matrices.made, matrices.read
+    made, read = (None if made is None else averaging(made)), (None if read is None else share(read))
+    if matrices.regrouped:
+        size = target.shape[0], target.groups * target.shape[1], target.groups
+        out = project_regrouped(tensor, made, matrices.regrouped[0], source.groups, size)
+    elif matrices.grouped:
+        out = project_groups(tensor, made, matrices.grouped, target.groups)
     else:
         out = project(tensor, made, read, (made_axis, read_axis))
-    if mine.dilation:
-        size = len(mine.dilation)
-        out = resize_kernel(out, mine.shape[-size:], mine.dilation, theirs.dilation)
-    if tuple(out.shape) != mine.shape:
-        mapping.unmapped[name] = f'its shape {mine.shape} cannot be made of {theirs.shape}'
-        return None
+    if target.dilation:
+        length = len(target.dilation)
+        out = resize_kernel(out, target.shape[-length:], target.dilation, source.dilation)
     return out
 
 
-def _how(found: Correspondence, mine: str, theirs: str, before: torch.Size, after: torch.Size) -> str:
+def _kind(found: Correspondence, name: str, before: torch.Size, after: torch.Size) -> MappedKind:
     if before != after:
         if len(before) > 2 and before[2:] != after[2:]:
             return 'kernel-resized'
         return 'widened' if any(a > b for a, b in zip(after, before, strict=True)) else 'merged'
-    paths = ancestors(mine.rpartition('.')[0])
+    paths = ancestors(name.rpartition('.')[0])
     if any(path in found.renamed for path in paths):
         return 'op-mapped'
     return 'block-mapped' if any(path != found.blocks.get(path, path) for path in paths) else 'copied'

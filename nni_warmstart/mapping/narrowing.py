@@ -2,13 +2,14 @@
 
 A kept channel is one channel of the source (a one-hot column of the coupling), which commutes with ReLU, max pooling and
 batch norm. What is dropped is predicted linearly from what is kept. Both follow from the covariances of what each layer
-reads: seen on a few hundred pictures without labels, or guessed from the weights. With pictures, the narrow network is
+reads: seen on a few hundred images without labels, or guessed from the weights. With images, the narrow network is
 refitted as well.
 """
 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,13 +17,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..tracing.axes import IN, OUT
-from ..tracing.channel_spaces import ChannelSpace, Couple
+from ..tracing.channel_spaces import ChannelSpace, Couple, Couplings
 from ..tracing.structure import Structure
+from .correspondence import Correspondence, match_modules
 from .mapper import Mapping, Share, evenly, map_tensors
 from .projection import averaging, sharing
 from .regression import Seen, observe, regress_layers, ridge_solution
 
 _EXACT = 1e-6  # penalty that leaves exact predictions exact to single precision
+
+
+def is_narrower(target: Structure, source: Structure, pairs: dict[str, str]) -> bool:
+    """Whether a target has fewer channels in some space than the source has, the images' own aside.
+
+    Parameters
+    ----------
+    pairs
+        Target tensor -> source tensor.
+    """
+    couplings = Couplings(target.channels, source.channels, pairs, evenly(source))
+    narrower = [other for space, other in couplings.pairs() if len(other) > len(space)]
+    return any(not np.isin(space.channels, source.channels.inputs).any() for space in narrower)
 
 
 def weight_covariances(state: dict[str, Tensor], source: Structure) -> dict[str, Tensor]:
@@ -50,8 +65,8 @@ def weight_covariances(state: dict[str, Tensor], source: Structure) -> dict[str,
             continue
         covariance = torch.zeros(len(read), len(read), dtype=torch.float64)
         for channels, gram in made.values():
-            _, here, there = np.intersect1d(read, channels, return_indices=True)
-            covariance[np.ix_(here, here)] += gram[np.ix_(there, there)]
+            _, reader_at, maker_at = np.intersect1d(read, channels, return_indices=True)
+            covariance[np.ix_(reader_at, reader_at)] += gram[np.ix_(maker_at, maker_at)]
         found[read.tobytes()] = covariance
     reads = {name: axes.channels[axes.roles.index(IN)] for name, axes in tensors.items()}
     return {name: found[read.tobytes()] for name, read in reads.items() if read is not None and read.tobytes() in found}
@@ -109,25 +124,25 @@ def selecting(state: dict[str, Tensor], source: Structure, covariances: dict[str
     """
     even = evenly(source)
 
-    def couple(theirs: ChannelSpace, mine: ChannelSpace) -> Tensor:
-        if len(mine) >= len(theirs) or np.isin(theirs.channels, source.channels.inputs).any():
-            return even(theirs, mine)
+    def couple(source_space: ChannelSpace, target_space: ChannelSpace) -> Tensor:
+        if len(target_space) >= len(source_space) or np.isin(source_space.channels, source.channels.inputs).any():
+            return even(source_space, target_space)
         readers = []
-        for name, axis, _ in sorted(theirs.places):
+        for name, axis, _ in sorted(source_space.places):
             axes = source.channels.tensors[name]
             read = axes.channels[axis]
             if axes.roles[axis] != IN or name not in covariances or read is None or read.ndim != 1:
                 continue
-            _, at, _ = np.intersect1d(read, theirs.channels, return_indices=True)
-            if len(at) == len(theirs):
+            _, at, _ = np.intersect1d(read, source_space.channels, return_indices=True)
+            if len(at) == len(source_space):
                 weight = state[name].detach().double().movedim(axis, 0)[torch.from_numpy(at)].flatten(1)
                 readers.append((covariances[name][np.ix_(at, at)], weight @ weight.T))
         if readers:
             c, a = (torch.stack(each) for each in zip(*readers, strict=True))
-            chosen = torch.tensor(select_channels(c, a, len(mine)))
+            chosen = torch.tensor(select_channels(c, a, len(target_space)))
         else:  # nobody reads them
-            chosen = torch.linspace(0, len(theirs) - 1, len(mine)).round().long()
-        return F.one_hot(chosen, len(theirs)).T.double()
+            chosen = torch.linspace(0, len(source_space) - 1, len(target_space)).round().long()
+        return F.one_hot(chosen, len(source_space)).T.double()
 
     return couple
 
@@ -144,7 +159,7 @@ def regressing(covariances: dict[str, Tensor], penalty: float = _EXACT) -> Share
     """
 
     def share(name: str, coupling: Tensor) -> Tensor:
-        selects = bool(((coupling != 0).sum(0) == 1).all())  # pictures' channels are summed instead
+        selects = bool(((coupling != 0).sum(0) == 1).all())  # images' channels are summed instead
         if name not in covariances or coupling.shape[0] <= coupling.shape[1] or not selects:
             return sharing(coupling)
         made = averaging(coupling)
@@ -159,15 +174,15 @@ def narrow(
     source: Structure,
     target_model: nn.Module,
     target: Structure,
-    pictures: Tensor,
+    images: Tensor,
     *,
+    correspondence: Correspondence | None = None,
     tries: int = 4,
-    seed: int = 0,
     rows: int = 8192,
     skip: frozenset[str] = frozenset(),
     head: frozenset[str] = frozenset(),
 ) -> Mapping:
-    """Express a trained network in fewer channels, with unlabelled pictures and without training.
+    """Express a trained network in fewer channels, with unlabelled images and without training.
 
     Channels are chosen by the covariances seen, then by those of the weights, then the better choice with some channels of
     some spaces exchanged; of all these the one is kept whose outputs are nearest to the source's (Kullback-Leibler
@@ -179,12 +194,12 @@ def narrow(
         The trained network and its structure; choices that are made by chance have to be fixed by the caller.
     target_model, target
         The narrow network, alphas set, and its structure; it is left as it is.
-    pictures
+    images
         As both take them, batch first; a few hundred.
+    correspondence
+        What corresponds to what; found when None.
     tries
         Choices of channels that are compared. Where the outputs cannot be compared (other classes) only the first is made.
-    seed
-        Of the exchanges.
     rows
         Outputs kept per layer, see :func:`~nni_warmstart.mapping.regression.observe`.
     skip
@@ -197,10 +212,11 @@ def narrow(
     Mapping
         Its tensors are the refitted ones, batch-norm statistics included.
     """
+    found = match_modules(target, source) if correspondence is None else correspondence
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    seen = observe(model, pictures, rows=rows)
+    seen = observe(model, images, rows=rows)
     share = regressing(seen.covariances)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)  # of the exchanges
     trial = copy.deepcopy(target_model)
     best: Mapping | None = None
     nearest = float('inf')
@@ -209,12 +225,12 @@ def narrow(
             couple = selecting(state, source, weight_covariances(state, source) if turn else seen.covariances)
         else:
             couple = _exchanged(best, generator)
-        mapping = map_tensors(state, source, target, couple=couple, share=share, skip=skip)
+        mapping = map_tensors(state, source, target, couple=couple, share=share, skip=skip, correspondence=found)
         trial.load_state_dict(target_model.state_dict())
-        fitted, distance = _refitted(mapping, trial, target, source, seen, pictures, rows)
+        fitted, distance = _refitted(mapping, trial, target, source, seen, images, rows)
         if distance < nearest or best is None:
-            mapping.tensors = {name: fitted[name] for name in mapping.tensors if name not in head}
-            best, nearest = mapping, distance
+            kept = {name: fitted[name] for name in mapping.tensors if name not in head}
+            best, nearest = replace(mapping, tensors=kept), distance
         if distance == float('inf'):
             break
     assert best is not None
@@ -222,23 +238,23 @@ def narrow(
 
 
 def _refitted(
-    mapping: Mapping, model: nn.Module, target: Structure, source: Structure, seen: Seen, pictures: Tensor, rows: int
+    mapping: Mapping, model: nn.Module, target: Structure, source: Structure, seen: Seen, images: Tensor, rows: int
 ) -> tuple[dict[str, Tensor], float]:
     """State of the network, changed in place and refitted, and how far its outputs are from the source's."""
     model.load_state_dict(mapping.tensors, strict=False)
-    outputs = regress_layers(model, mapping, target, source, seen, pictures, rows=rows)
+    outputs = regress_layers(model, mapping, target, source, seen, images, rows=rows)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     if outputs.shape != seen.outputs.shape:
         return state, float('inf')
-    mine, theirs = (each.double().log_softmax(1) for each in (outputs, seen.outputs))
-    return state, float(F.kl_div(mine, theirs, reduction='batchmean', log_target=True))
+    logs, expected = (each.double().log_softmax(1) for each in (outputs, seen.outputs))
+    return state, float(F.kl_div(logs, expected, reduction='batchmean', log_target=True))
 
 
 def _exchanged(mapping: Mapping, generator: torch.Generator) -> Couple:
     """The couplings of a mapping, with a quarter of the channels exchanged in every other space that shrinks."""
 
-    def couple(theirs: ChannelSpace, mine: ChannelSpace) -> Tensor:
-        coupling = mapping.couplings.found[mine.index, theirs.index].clone()
+    def couple(source_space: ChannelSpace, target_space: ChannelSpace) -> Tensor:
+        coupling = mapping.couplings.found[target_space.index, source_space.index].clone()
         spare = (coupling.sum(1) == 0).nonzero().squeeze(1)
         if len(spare) and torch.rand((), generator=generator) < 0.5:
             count = min(max(coupling.shape[1] // 4, 1), len(spare))

@@ -1,4 +1,4 @@
-"""What layers read and make at some places of a picture, as rows of matrices."""
+"""What layers read and make at some places of a image, as rows of matrices."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def is_plain(module: nn.Module) -> bool:
 
 
 class Activations(dict[str, Tensor]):
-    """Path of a module -> what it makes of some pictures, shape ``(rows, channels)``.
+    """Path of a module -> what it makes of some images, shape ``(rows, channels)``.
 
     Attributes
     ----------
     places
-        Path of a module -> its outputs per picture and channel, of which the rows may be a part.
+        Path of a module -> its outputs per image and channel, of which the rows may be a part.
     """
 
     def __init__(self) -> None:
@@ -29,12 +29,12 @@ class Activations(dict[str, Tensor]):
 
 
 def count(y: Tensor) -> int:
-    """Outputs per picture and channel: channels are the second dimension, the last one of two or three."""
+    """Outputs per image and channel: channels are the second dimension, the last one of two or three."""
     return y[0, 0].numel() if y.dim() > 3 else y[0, ..., 0].numel()
 
 
 def places(module: Any, x: Tensor) -> int:
-    """Outputs of a linear layer or convolution per picture and channel."""
+    """Outputs of a linear layer or convolution per image and channel."""
     if isinstance(module, nn.Linear):
         return count(x)
     return _columns(module, x, 0) * _columns(module, x, 1)
@@ -48,14 +48,14 @@ def patches(module: Any, x: Tensor, where: Tensor) -> Tensor:
     module
         As :func:`is_plain` says.
     x
-        Its input, shape ``(pictures, channels, height, width)``.
+        Its input, shape ``(images, channels, height, width)``.
     where
-        Places of the output that are wanted of each picture, row by row, shape ``(pictures, kept)``.
+        Places of the output that are wanted of each image, row by row, shape ``(images, kept)``.
 
     Returns
     -------
     Tensor
-        Shape ``(pictures * kept, channels * taps)``.
+        Shape ``(images * kept, channels * taps)``.
     """
     (high, wide), (down, right), (apart, beside) = module.kernel_size, module.stride, module.dilation
     columns = _columns(module, x, 1)
@@ -68,7 +68,7 @@ def patches(module: Any, x: Tensor, where: Tensor) -> Tensor:
 
 
 def at(y: Tensor, where: Tensor) -> Tensor:
-    """Channels of pictures at the places of each, shape ``(pictures * kept, channels)``."""
+    """Channels of images at the places of each, shape ``(images * kept, channels)``."""
     taken = y.flatten(2).gather(2, where[:, None].expand(-1, y.shape[1], -1))
     return taken.transpose(1, 2).flatten(0, 1)
 

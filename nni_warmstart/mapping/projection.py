@@ -163,14 +163,14 @@ def resize_kernel(
 
 
 def _resize(weight: Tensor, axis: int, length: int, step: int, other: int) -> Tensor:
-    mine = [step * (i - (length - 1) // 2) for i in range(length)]
-    theirs = [other * (i - (weight.size(axis) - 1) // 2) for i in range(weight.size(axis))]
-    if len(set(mine) & set(theirs)) <= 1 < min(len(mine), len(theirs)):
-        mine, theirs = [offset // step for offset in mine], [offset // other for offset in theirs]
+    target_taps = [step * (i - (length - 1) // 2) for i in range(length)]
+    source_taps = [other * (i - (weight.size(axis) - 1) // 2) for i in range(weight.size(axis))]
+    if len(set(target_taps) & set(source_taps)) <= 1 < min(len(target_taps), len(source_taps)):
+        target_taps, source_taps = [offset // step for offset in target_taps], [offset // other for offset in source_taps]
     shape = list(weight.shape)
     shape[axis] = length
     result = weight.new_zeros(shape)
-    for i, offset in enumerate(mine):
-        if offset in theirs:
-            result.select(axis, i).copy_(weight.select(axis, theirs.index(offset)))
+    for i, offset in enumerate(target_taps):
+        if offset in source_taps:
+            result.select(axis, i).copy_(weight.select(axis, source_taps.index(offset)))
     return result

@@ -1,4 +1,4 @@
-"""Weights of a changed network fitted, layer by layer, to what the source's layers make of the same pictures."""
+"""Weights of a changed network fitted, layer by layer, to what the source's layers make of the same images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ kept 0.83, 0.83 and 0.82 of the accuracy of NAS-Bench-201 supernets at half thei
 
 @dataclass
 class Seen:
-    """What a network shows of its layers on some pictures.
+    """What a network shows of its layers on some images.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Seen:
     made
         Name of a weight -> outputs of its layer at sampled positions, shape ``(rows, n_out)``.
     places
-        Name of a weight -> outputs of its layer per picture and channel.
+        Name of a weight -> outputs of its layer per image and channel.
     spread
         Name of a batch norm's weight -> standard deviation of each of its inputs, shape ``(n,)``.
     outputs
@@ -50,14 +50,14 @@ class Seen:
     outputs: Tensor = field(default_factory=lambda: torch.zeros(0))
 
 
-def observe(model: nn.Module, pictures: Tensor, *, rows: int = 8192) -> Seen:
+def observe(model: nn.Module, images: Tensor, *, rows: int = 8192) -> Seen:
     """Run a network in evaluation mode and keep what narrowing needs of every linear layer and convolution.
 
     Parameters
     ----------
     model
         The source; choices that are made by chance have to be fixed by the caller.
-    pictures
+    images
         As ``model`` takes them, batch first.
     rows
         Outputs that are kept per layer: the memory is ``4 * rows * n_out`` bytes for each of them.
@@ -76,7 +76,7 @@ def observe(model: nn.Module, pictures: Tensor, *, rows: int = 8192) -> Seen:
         seen.spread.setdefault(name, _spread(inputs[0]))
 
     with modes_kept(model), torch.no_grad(), _hooked(model, reader, norm):
-        seen.outputs = model.eval()(pictures)
+        seen.outputs = model.eval()(images)
     return seen
 
 
@@ -86,7 +86,7 @@ def regress_layers(
     target: Structure,
     source: Structure,
     seen: Seen,
-    pictures: Tensor,
+    images: Tensor,
     *,
     rows: int = 8192,
 ) -> Tensor:
@@ -103,7 +103,7 @@ def regress_layers(
         Holds the mapped weights; changed in place, batch-norm statistics included.
     mapping, target, source, seen
         From :func:`~nni_warmstart.mapping.mapper.map_tensors` and :func:`observe`.
-    pictures, rows
+    images, rows
         Those of :func:`observe`.
 
     Returns
@@ -120,17 +120,17 @@ def regress_layers(
 
     def kept(name: str, known: dict[str, Tensor]) -> Tensor | None:
         """What is known of the source's tensor at the kept channels, if it is to be used."""
-        theirs = mapping.correspondence.tensors.get(name)
-        if theirs not in known or name not in mapping.tensors or name in done:
+        origin = mapping.correspondence.tensors.get(name)
+        if origin not in known or name not in mapping.tensors or name in done:
             return None
         done.add(name)
-        here, there = (net.channels.tensors[each] for net, each in ((target, name), (source, theirs)))
-        if any(here.bounds) or here.groups > 1 or OUT not in here.roles or here.roles != there.roles:
+        axes, source_axes = target.channels.tensors[name], source.channels.tensors[origin]
+        if any(axes.bounds) or axes.groups > 1 or OUT not in axes.roles or axes.roles != source_axes.roles:
             return None
-        axis = here.roles.index(OUT)
-        mine, other = here.channels[axis], there.channels[axis]
-        coupling = None if mine is None or other is None else mapping.couplings.axis(mine, other)
-        value = known[theirs]
+        axis = axes.roles.index(OUT)
+        made, source_made = axes.channels[axis], source_axes.channels[axis]
+        coupling = None if made is None or source_made is None else mapping.couplings.axis(made, source_made)
+        value = known[origin]
         return value if coupling is None else value @ averaging(coupling).to(value)
 
     def reader(module: Any, inputs: Any, name: str) -> None:
@@ -160,8 +160,8 @@ def regress_layers(
     hook = model.register_forward_hook(result)
     try:
         with torch.no_grad(), _hooked(model, reader, norm, before=True):
-            if not reestimate(model, [pictures]):
-                model.eval()(pictures)
+            if not reestimate(model, [images]):
+                model.eval()(images)
     finally:
         hook.remove()
     return outputs[-1]
@@ -185,7 +185,7 @@ def ridge_solution(gram: Tensor, product: Tensor, penalty: float) -> Tensor:
 
 
 def _where(count: int, x: Tensor, rows: int) -> Tensor:
-    """The same places of every picture, drawn at random: a stride would only see one column."""
+    """The same places of every image, drawn at random: a stride would only see one column."""
     drawn = torch.randperm(count, generator=torch.Generator().manual_seed(0))[: max(rows // len(x), 1)]
     return drawn.to(x.device).expand(len(x), -1)
 

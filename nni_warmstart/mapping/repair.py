@@ -1,4 +1,4 @@
-"""What the layers of networks make of the same pictures, and the correction of averaged weights by it."""
+"""What the layers of networks make of the same images, and the correction of averaged weights by it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ RIDGE = 1e-2  # of the regression, in units of the mean square of what is read, 
 
 @torch.no_grad()
 def activations(model: nn.Module, inputs: Tensor) -> Activations:
-    """What linear layers, convolutions and batch norms make of some pictures (a few hundred), in evaluation mode.
+    """What linear layers, convolutions and batch norms make of some images (a few hundred), in evaluation mode.
 
-    Of each picture equally many places are kept, the same in every network, in all about 8192 rows per module. Of a module
+    Of each image equally many places are kept, the same in every network, in all about 8192 rows per module. Of a module
     that runs several times it is the first run; one that doesn't run is missing.
     """
     made = Activations()
@@ -48,7 +48,7 @@ def activations(model: nn.Module, inputs: Tensor) -> Activations:
 
 
 def noise(shape: tuple[int, ...], seed: int = 0) -> Tensor:
-    """Pictures for :func:`activations` where there are none: noise with photographs' amplitudes 1/f.
+    """Images for :func:`activations` where there are none: noise with photographs' amplitudes 1/f.
 
     Mean 0, deviation 1; white noise for vectors.
 
@@ -59,22 +59,22 @@ def noise(shape: tuple[int, ...], seed: int = 0) -> Tensor:
         return white
     rows, columns = (torch.fft.fftfreq(side) for side in shape[-2:])
     frequency = (rows[:, None].square() + columns.square()).sqrt().clamp_min(1 / max(shape[-2:]))
-    pictures = torch.fft.ifft2(torch.fft.fft2(white) / frequency).real
-    return (pictures - pictures.mean()) / pictures.std()
+    images = torch.fft.ifft2(torch.fft.fft2(white) / frequency).real
+    return (images - images.mean()) / images.std()
 
 
-def carried(theirs: Activations, mapping: Mapping, source: Structure, target: Structure) -> Activations:
+def carried(made: Activations, mapping: Mapping, source: Structure, target: Structure) -> Activations:
     """A source's activations in the channels of a target: what the target's modules would make if nothing were lost."""
     result = Activations()
-    for mine, other in mapping.correspondence.tensors.items():
-        a, b = target.channels.tensors[mine], source.channels.tensors[other]
-        path, origin = mine.rpartition('.')[0], other.rpartition('.')[0]
-        if path in result or origin not in theirs or mine not in mapping.tensors or a.roles.count(OUT) != 1:
+    for name, other in mapping.correspondence.tensors.items():
+        a, b = target.channels.tensors[name], source.channels.tensors[other]
+        path, origin = name.rpartition('.')[0], other.rpartition('.')[0]
+        if path in result or origin not in made or name not in mapping.tensors or a.roles.count(OUT) != 1:
             continue
-        here, there = a.channels[a.roles.index(OUT)], b.channels[b.roles.index(OUT)]
-        if here is not None and there is not None and len(there) == theirs[origin].shape[1]:
-            coupling = mapping.couplings.axis(here, there)
-            y = theirs[origin]
+        target_axis, source_axis = a.channels[a.roles.index(OUT)], b.channels[b.roles.index(OUT)]
+        if target_axis is not None and source_axis is not None and len(source_axis) == made[origin].shape[1]:
+            coupling = mapping.couplings.axis(target_axis, source_axis)
+            y = made[origin]
             result[path] = y if coupling is None else project(y, None, averaging(coupling), (0, 1))
     return result
 
@@ -103,7 +103,7 @@ def repair(
     inputs
         Pictures, a few hundred.
     parents, weights
-        Of each parent: :func:`activations` on these pictures, in the channels of ``model`` (:func:`carried`); its weight.
+        Of each parent: :func:`activations` on these images, in the channels of ``model`` (:func:`carried`); its weight.
     regress
         False only rescales.
 
@@ -182,10 +182,10 @@ def _regress(module: Any, x: Tensor, goal: Tensor) -> None:
 
 
 @lru_cache(maxsize=64)
-def _chosen(pictures: int, places: int) -> Tensor:
-    """Places that are kept of each picture, shape ``(pictures, kept)``."""
-    kept = min(places, max(1, math.ceil(ROWS / pictures)))
-    random = torch.rand(pictures, places, generator=torch.Generator().manual_seed(0))
+def _chosen(images: int, places: int) -> Tensor:
+    """Places that are kept of each image, shape ``(images, kept)``."""
+    kept = min(places, max(1, math.ceil(ROWS / images)))
+    random = torch.rand(images, places, generator=torch.Generator().manual_seed(0))
     return random.topk(kept, 1).indices.sort(1).values
 
 

@@ -15,7 +15,7 @@ from ..data.task import Task
 from ..errors import ConfigError, WarmStartError
 from ..nni_adapter.model_spaces import CLASS_ARGUMENTS
 from ..search import strategies
-from ..warm_start.transfer import check_settings, transfer
+from ..warm_start.settings import TransferSettings
 from .settings import check_values, checked, known, limits, mapping, near, section_of, typed
 
 STRATEGIES: dict[str, type[strategies.WarmStartDARTS]] = {
@@ -51,8 +51,8 @@ _STRATEGY_TYPES: dict[str, tuple[type, float | None, bool]] = {
 WARM_KEYS = ('source', 'zoo', 'head', 'alpha', 'keep', 'noise', 'untraceable')
 """Settings of a warm start; they have no effect under one of NNI's own names."""
 
-_START = {name: p.default for name, p in inspect.signature(transfer).parameters.items() if name in WARM_KEYS[2:]}
-"""Those that a transfer takes, with its defaults."""
+_TRANSFER_KEYS = WARM_KEYS[2:]
+"""Those that a transfer takes."""
 
 
 _Sources = make_dataclass(
@@ -293,7 +293,7 @@ def _strategy(section: Mapping[str, Any]) -> NamedConfig:
     if isinstance(named.arguments.get('source'), str) and named.arguments['source'] in ('none', 'None', ''):
         named.arguments['source'] = None  # searchSpace of NNI: a choice between null and a name has no null
     try:
-        check_settings(**{**_START, **{key: value for key, value in named.arguments.items() if key in _START}})
+        TransferSettings(**{key: value for key, value in named.arguments.items() if key in _TRANSFER_KEYS})
     except WarmStartError as error:
         raise ConfigError(f'strategy.{error}') from error
     if not named.name.startswith('WarmStart'):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -144,8 +144,8 @@ def fitting(config: SearchConfig, task: Task, zoo: SupernetZoo) -> list[Supernet
     strategy = make_strategy(config.strategy, config.base)
     space = create(config.space.name, config.space.arguments, task.num_classes, allow_import=True)
     train = DataLoader(split(task, val_share=config.evaluator.val_share).train, batch_size=_SHOWN)
-    settings = {'head': strategy.head, 'untraceable': strategy.untraceable}
-    return list(SourceSelector(zoo, strategy.mutate_model(space), lambda _: train, settings).candidates.values())
+    selector = SourceSelector(zoo, strategy.mutate_model(space), lambda _: train, strategy.transfer_settings)
+    return list(selector.candidates.values())
 
 
 def preview(config: SearchConfig, source: Supernet) -> TransferReport:
@@ -162,7 +162,7 @@ def preview(config: SearchConfig, source: Supernet) -> TransferReport:
     space = create(config.space.name, config.space.arguments, task.num_classes, allow_import=True)
     check_input(space, channels, side, task.num_classes)
     strategy = make_strategy(config.strategy, config.base)
-    settings = {key: getattr(strategy, key) for key in ('head', 'alpha', 'keep', 'noise', 'untraceable')}
+    settings = replace(strategy.transfer_settings, max_samples=_SHOWN)
     splits = split(task, val_share=config.evaluator.val_share)
     train, val = (DataLoader(part, batch_size=_SHOWN) for part in (splits.train, splits.val))
-    return transfer(source, strategy.mutate_model(space), data=train, val_data=val, max_samples=_SHOWN, **settings)
+    return transfer(source, strategy.mutate_model(space), data=train, val_data=val, **vars(settings))

@@ -22,9 +22,10 @@ from ..nni_adapter.oneshot import DartsLightningModule, GumbelDartsLightningModu
 from ..supernets.history import record
 from ..supernets.supernet import Supernet
 from ..utils.random import quiet_randomness
-from ..warm_start.heads.base import FITTED
+from ..warm_start.heads.registry import HEADS
 from ..warm_start.report import TransferReport
-from ..warm_start.transfer import check_settings, transfer
+from ..warm_start.settings import TransferSettings
+from ..warm_start.transfer import transfer
 from ..zoo.selection import Source, SourceSelector
 from ..zoo.zoo import SupernetZoo, open_zoo
 from . import collapse
@@ -131,11 +132,11 @@ class WarmStartDARTS(DARTS):
         stop_on_eigenvalue: bool = False,
         **kwargs: Any,
     ) -> None:
-        check_settings(head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable)
+        transfer_settings = TransferSettings(head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable)
         warm = source is not None
         settings = SearchSettings(
             average=float(warm) if average is None else average,
-            refit_head=warm and head in FITTED if refit_head is None else refit_head,
+            refit_head=warm and HEADS[head].is_fitted if refit_head is None else refit_head,
             one_path=isinstance(self, Proxyless),
             paced=warm and arc_learning_rate is None,
             parameter_free_cap=collapse.CAP if warm and parameter_free_cap is None else parameter_free_cap,
@@ -143,8 +144,7 @@ class WarmStartDARTS(DARTS):
         )
         super().__init__(arc_learning_rate=NNIS if arc_learning_rate is None else arc_learning_rate, **kwargs)
         self.source, self.zoo = source, zoo
-        self.head, self.alpha, self.keep, self.noise, self.untraceable = head, alpha, keep, noise, untraceable
-        self.save_to, self.settings = save_to, settings
+        self.transfer_settings, self.settings, self.save_to = transfer_settings, settings, save_to
         self.report: TransferReport | None = None
         self._validates = False
         self._loaders: Loaders | None = None
@@ -211,26 +211,26 @@ class WarmStartDARTS(DARTS):
     def _warm_start(self, target: nn.Module, evaluator: Any) -> TransferReport:
         loaders = cast(Loaders, self._loaders)
         loaders.prepare()
-        settings: dict[str, Any] = {
-            'head': self.head,
-            'alpha': self.alpha,
-            'keep': self.keep,
-            'noise': self.noise,
-            'untraceable': self.untraceable,
-            'heads': getattr(evaluator.module.training_module, 'heads', None),
-            'seed': torch.initial_seed() % 2**32,
-            'device': evaluator.trainer.strategy.root_device,
-        }
+        settings = replace(
+            self.transfer_settings,
+            heads=getattr(evaluator.module.training_module, 'heads', None),
+            seed=torch.initial_seed() % 2**32,
+            device=evaluator.trainer.strategy.root_device,
+        )
         start = time.perf_counter()
         with quiet_randomness():
-            sources, ranking = SourceSelector(self.zoo, target, loaders.make, settings).choose(cast(Source, self.source))
+            choice = SourceSelector(self.zoo, target, loaders.make, settings).choose(cast(Source, self.source))
         choosing = time.perf_counter() - start
-        report = transfer(sources, target, data=loaders.make('train'), val_data=loaders.make('val'), **settings)
+        train, val = loaders.make('train'), loaders.make('val')
+        if choice.plan is not None:
+            report = choice.plan.apply(target, train, val)
+        else:
+            report = transfer(choice.sources, target, data=train, val_data=val, **vars(settings))
         return replace(
             report,
             seconds={'choosing': choosing, **report.seconds},
-            ranking=tuple((r.name, r.distance) for r in ranking),
-            rule=self.source if isinstance(self.source, str) and ranking else '',
+            ranking=tuple((r.name, r.distance) for r in choice.ranking),
+            rule=self.source if isinstance(self.source, str) and choice.ranking else '',
         )
 
     def _run(self) -> None:

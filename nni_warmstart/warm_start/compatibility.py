@@ -20,11 +20,12 @@ from ..nni_adapter.paths import best_path
 from ..supernets.supernet import Supernet
 from ..tracing.structure import Structure, guess_shape, structure_of
 from ..utils.random import quiet_randomness
-from .writer import head_tensors
+from .heads.base import head_tensors
+from .heads.registry import HEADS
 
 
 def body_of(target: nn.Module, head_name: str | None) -> dict[str, nn.Parameter]:
-    """The target's weights: no alphas, no classifier."""
+    """Weights of a target: no alphas, no classifier."""
     alpha = {id(choice.alpha) for choice in choices(target).values()}
     head = head_tensors(head_name)
     return {name: p for name, p in target.named_parameters() if id(p) not in alpha and name not in head}
@@ -60,22 +61,23 @@ def share_of_partners(source: Supernet, target: nn.Module, head_name: str | None
     return sum(name in partners for name in body) / max(len(body), 1)
 
 
-def input_shape(target: nn.Module, pictures: Any, source: Supernet) -> tuple[int, ...]:
-    if isinstance(pictures, Tensor):
-        return (2, *pictures.shape[1:])
+def input_shape(target: nn.Module, images: Any, source: Supernet) -> tuple[int, ...]:
+    """Shape of a target's input, batch first: that of its images where there are some, else what its space says."""
+    if isinstance(images, Tensor):
+        return (2, *images.shape[1:])
     space = describe(target) if isinstance(target, ModelSpace) else {}
     form = input_of(resolve(space['name']), space['arguments']) if 'name' in space else (0, source.pictures[1])
     return guess_shape(target, form)
 
 
-def name_of_head(model: nn.Module, source: Supernet, pictures: Tensor | None = None) -> str | None:
+def name_of_head(model: nn.Module, source: Supernet, images: Tensor | None = None) -> str | None:
     """Name of the classifier, None where there is none: of several linear layers the one that gives the output for an input
-    like ``pictures`` or the source's, or, where the model takes no such, the one that was made last."""
+    like ``images`` or the source's, or, where the model takes no such, the one that was made last."""
     try:
         if sum(isinstance(module, nn.Linear) for module in model.modules()) > 1:
             device = next(model.parameters()).device
             with quiet_randomness(), best_path(model):
-                return find_head(model, torch.zeros(input_shape(model, pictures, source), device=device))
+                return find_head(model, torch.zeros(input_shape(model, images, source), device=device))
     except (RuntimeError, TypeError, AttributeError, IndexError):
         pass
     except TransferError:
@@ -91,11 +93,11 @@ def share_in_common(
     target: nn.Module,
     head: str = 'random',
     untraceable: str = 'error',
-    pictures: Tensor | None = None,
+    images: Tensor | None = None,
 ) -> list[float]:
     """Share of the target's weights (tensors) that have a partner in each of ``sources``.
 
-    It is 0 for a source that lacks what the head needs, that diverged, or whose space cannot be mapped. Some ``pictures`` of
+    It is 0 for a source that lacks what the head needs, that diverged, or whose space cannot be mapped. Some ``images`` of
     the target tell the shape of its input.
     """
     structure = functools.cache(lambda shape: structure_of(target, shape))
@@ -104,27 +106,24 @@ def share_in_common(
     def share(source: Supernet) -> float:
         if source.diverged:
             return 0.0
-        head_name = name_of_head(target, source, pictures)
+        head_name = name_of_head(target, source, images)
         same = same_space(source, target, head_name)
-        if head == 'ot' and not (same and source.key in source.sketches):
-            return 0.0
-        mine = source.state_dict()
-        rows = [name for name in head_tensors(head_name) if name in state]
-        if head == 'copy' and not all(name in mine and len(mine[name]) == len(state[name]) for name in rows):
+        rows = {name: len(state[name]) for name in head_tensors(head_name) if name in state}
+        if not HEADS[head].suits(source, rows, same):
             return 0.0
         if same:
             return 1.0
         try:
-            theirs, mine = source.traced().channels, structure(input_shape(target, pictures, source))
-            if untraceable == 'error' and (theirs.opaque or mine.channels.opaque):
+            of_source, of_target = source.traced(), structure(input_shape(target, images, source))
+            if untraceable == 'error' and (of_source.channels.opaque or of_target.channels.opaque):
                 return 0.0
-            return share_of_partners(source, target, head_name, mine)
+            return share_of_partners(source, target, head_name, of_target)
         except (TransferError, ConfigError):  # of a space that this installation does not know
             return 0.0
 
     return [share(source) for source in sources]
 
 
-def is_same(source: Supernet, target: nn.Module, pictures: Tensor | None = None) -> bool:
+def is_same(source: Supernet, target: nn.Module, images: Tensor | None = None) -> bool:
     """Whether the source is of the target's own space and shape, the classifier aside."""
-    return same_space(source, target, name_of_head(target, source, pictures))
+    return same_space(source, target, name_of_head(target, source, images))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -15,99 +15,137 @@ from ..nni_adapter.mutation import first_names
 from ..nni_adapter.paths import every_path
 from ..supernets.supernet import Supernet
 from ..tracing.channel_spaces import Couple
-from ..tracing.structure import structure_of
-from .inherit import Inheritance, inherit, rebuilt
-from .writer import Settings, Writer, head_tensors
+from .heads.base import head_tensors
+from .inherit import Inherit, Inheritance, mapped, prepare_one, rebuilt
+from .match import Match, Target, match_source
+from .new_state import NewState, load
+from .settings import TransferSettings
 
-_SEEN = 256  # pictures on which channels are compared and averages repaired
+_SEEN = 256  # images on which channels are compared and averages repaired
 
 
-def inherit_fused(
-    sources: Sequence[tuple[Supernet, float]],
-    draft: nn.Module,
-    head_name: str | None,
-    shape: tuple[int, ...],
-    settings: Settings,
-    pictures: Tensor | None = None,
-) -> Inheritance:
-    """Fill ``draft`` with the weighted average of several sources.
-
-    The first is mapped onto the target's shapes; the channels of every other one are coupled to it, by their weights and,
-    where the source can be rebuilt and takes pictures of the target's size, by what its layers make of them (of noise, if
-    there are none). A tensor that some sources have nothing for is averaged over the others. Alphas are averaged as logits.
-    With pictures, the layers of the average are then fitted to what the sources' layers make on average
-    (:func:`~nni_warmstart.mapping.repair.repair`).
+def prepare_fusion(
+    sources: Sequence[tuple[Supernet, float]], target: Target, settings: TransferSettings, images: Tensor | None
+) -> Inherit:
+    """Do all of an inheritance from several sources that no images decide: matching them with the target.
 
     Parameters
     ----------
     sources
-        With their weights, which sum to one.
-    draft, head_name, shape, settings, pictures
-        As :func:`~nni_warmstart.warm_start.inherit.inherit` takes them.
+        Supernets with their weights, which sum to one.
+    target, settings, images
+        As :func:`~nni_warmstart.warm_start.inherit.prepare_one` takes them.
 
     Raises
     ------
     TransferError
-        If the weights do not sum to one, or a source and the target have nothing in common.
+        If a source and the target have nothing in common.
     """
-    shares = [weight for _, weight in sources]
-    plain = replace(settings, keep=1.0, noise=0.0, alpha=float(settings.alpha > 0))  # the average is shrunk and perturbed
-    pictures = None if pictures is None else pictures[:_SEEN]
-    mapped: list[nn.Module] = []
-    found: list[Inheritance] = []
-    for source, _ in sources:
-        mapped.append(copy.deepcopy(draft))
-        couple = None if len(mapped) == 1 else _aligned(source, mapped[0], head_name, shape, pictures)
-        found.append(inherit(source, mapped[-1], head_name, shape, plain, pictures, couple))
-    states = [model.state_dict() for model in mapped]
-    writer = Writer(draft, settings, {})
-    held = {name: [k for k, each in enumerate(found) if each.origins[name].how != 'fresh'] for name in writer.origins}
-    average = {name: _average([states[k][name] for k in at], [shares[k] for k in at]) for name, at in held.items() if at}
-    for label, name in writer.alpha_names.items():
-        if name in average:
-            writer.write_alpha(label, average.pop(name), 'fused', found[held[name][0]].origins[name].source or '')
-    if pictures is not None:
-        average = _repaired(draft, average, mapped, shares, pictures)
-    for name, value in average.items():
-        first = found[held[name][0]].origins[name]
-        if all(found[k].origins[name].how == 'identity' for k in held[name]) and not value.any():
-            writer.zero(name, first.source or '', first.by)
-            continue
-        how = 'fused' if len(held[name]) > 1 and value.is_floating_point() else first.how
-        partners = dict.fromkeys(found[k].origins[name].source or '' for k in held[name])
-        origin = ', '.join(partners) if how == 'fused' else first.source or ''
-        writer.write(name, value, how, origin, first.by, repeated=name in found[held[name][0]].repeated)
-    couplings = {
-        f'{source.name}: {tensor}': coupling
-        for (source, _), each in zip(sources, found, strict=True)
-        for tensor, coupling in each.couplings.items()
-    }
-    return replace(found[0], origins=writer.origins, couplings=couplings)
+    strength = float(settings.strength > 0)
+    plain = replace(settings, keep=1.0, noise=0.0, alpha=strength)  # the average is shrunk and perturbed
+    (first, _), *others = sources
+    inherit_first = prepare_one(first, target, plain, images)
+    if images is None:
+        images = _noise(target.shape, target.model)
+    matches = [(match_source(source, target, plain), rebuilt(source, images)) for source, _ in others]
+    names, shares = [source.name for source, _ in sources], [weight for _, weight in sources]
+    return _Fusion(names, shares, target, inherit_first, matches, NewState(target.model, settings))
 
 
-def _aligned(
-    source: Supernet, reference: nn.Module, head_name: str | None, shape: tuple[int, ...], pictures: Tensor | None
-) -> Couple:
-    """Couplings of a further source's channels to those of the first in the target's shapes."""
-    both = None
-    if pictures is None:
-        pictures = noise((_SEEN, *shape[1:])).to(next(reference.parameters()).device)
-    model = rebuilt(source, pictures)
-    if model is not None:
-        with every_path(model), every_path(reference), torch.no_grad():
-            both = activations(model, pictures), activations(reference, pictures)
-    state = reference.state_dict()
-    skip = frozenset(head_tensors(head_name))
-    mapping = align(
-        source.state_dict(),
-        source.traced(),
-        structure_of(reference, shape),
-        state,
-        activations=both,
-        weights=True,
-        skip=skip,
-    )
-    return mapping.couplings.couple
+@dataclass(frozen=True)
+class _Fusion:
+    """Weighted average of several sources, all but what images decide being done.
+
+    The first is mapped onto the target's shapes; the channels of every other one are coupled to it, by their weights and,
+    where the source can be rebuilt and takes images of the target's size, by what its layers make of them (of noise, if
+    there are none). A tensor that some sources have nothing for is averaged over the others. Alphas are averaged as logits.
+    With images, the layers of the average are then fitted to what the sources' layers make on average
+    (:func:`~nni_warmstart.mapping.repair.repair`).
+
+    Attributes
+    ----------
+    names, shares
+        Names and weights of the sources.
+    target
+        What they are mapped onto.
+    first
+        The first one's inheritance.
+    others
+        The further ones, matched, and as networks where they can be rebuilt.
+    started
+        New state of which nothing is written.
+    """
+
+    names: list[str]
+    shares: list[float]
+    target: Target
+    first: Inherit
+    others: list[tuple[Match, nn.Module | None]]
+    started: NewState
+
+    def __call__(self, model: nn.Module, images: Tensor | None) -> Inheritance:
+        images = None if images is None else images[:_SEEN]
+        found = [self.first(model, images)]
+        reference = load(copy.deepcopy(model), found[0].tensors)
+        found += [mapped(match, self._aligned(match, network, reference, images)) for match, network in self.others]
+        new = self.started.copy()
+        held = {name: [k for k, each in enumerate(found) if each.origins[name].how != 'fresh'] for name in new.origins}
+        average = {
+            name: _average([found[k].tensors[name] for k in at], [self.shares[k] for k in at])
+            for name, at in held.items()
+            if at
+        }
+        for label, name in new.alpha_names.items():
+            if name in average:
+                new.write_alpha(label, average.pop(name), 'fused', found[held[name][0]].origins[name].source or '')
+        if images is not None:
+            parents = [reference, *(load(copy.deepcopy(model), each.tensors) for each in found[1:])]
+            average = _repaired(load(copy.deepcopy(model), new.inherited), average, parents, self.shares, images)
+        for name, value in average.items():
+            _write_average(new, name, value, [found[k] for k in held[name]])
+        couplings = {
+            f'{name}: {tensor}': coupling
+            for name, each in zip(self.names, found, strict=True)
+            for tensor, coupling in each.couplings.items()
+        }
+        return replace(found[0], tensors=new.inherited, origins=new.origins, couplings=couplings)
+
+    def _aligned(self, match: Match, network: nn.Module | None, reference: nn.Module, images: Tensor | None) -> Couple:
+        """Couplings of a further source's channels to those of the first in the target's shapes."""
+        both = None
+        if network is not None:
+            images = _noise(self.target.shape, reference) if images is None else images
+            with every_path(network), every_path(reference), torch.no_grad():
+                both = activations(network, images), activations(reference, images)
+        mapping = align(
+            match.source.state_dict(),
+            match.source_structure,
+            self.target.structure,
+            reference.state_dict(),
+            activations=both,
+            weights=True,
+            skip=frozenset(head_tensors(self.target.head_name)),
+            correspondence=match.correspondence,
+        )
+        return mapping.couplings.couple
+
+
+def _noise(shape: tuple[int, ...], model: nn.Module) -> Tensor:
+    """Images where there are none, on the device of a model."""
+    return noise((_SEEN, *shape[1:])).to(next(model.parameters()).device)
+
+
+def _write_average(new: NewState, name: str, value: Tensor, found: list[Inheritance]) -> None:
+    """Write a tensor that was averaged over some sources; ``found`` is what these have."""
+    origins = [each.origins[name] for each in found]
+    first = origins[0]
+    if all(origin.how == 'identity' for origin in origins) and not value.any():
+        new.zero(name, first.source or '', first.by)
+        return
+    is_fused = len(found) > 1 and value.is_floating_point()
+    partners = ', '.join(dict.fromkeys(origin.source or '' for origin in origins))
+    origin = partners if is_fused else first.source or ''
+    new.write(name, value, 'fused' if is_fused else first.how, origin, first.by, repeated=name in found[0].repeated)
 
 
 def _average(values: list[Tensor], shares: list[float]) -> Tensor:
@@ -117,15 +155,16 @@ def _average(values: list[Tensor], shares: list[float]) -> Tensor:
 
 
 def _repaired(
-    draft: nn.Module, average: dict[str, Tensor], mapped: list[nn.Module], shares: list[float], pictures: Tensor
+    draft: nn.Module, average: dict[str, Tensor], parents: list[nn.Module], shares: list[float], images: Tensor
 ) -> dict[str, Tensor]:
+    """The average, its layers fitted to what those of its parents make of some images; ``draft`` has its alphas."""
     _, aliases = first_names(draft)
     shared = {alias: average[first] for alias, first in aliases.items() if first in average}
     state = {**draft.state_dict(), **average, **shared}
-    parents = []
-    for each in mapped:
-        with every_path(each):
-            parents.append(activations(each, pictures))
+    made = []
+    for parent in parents:
+        with every_path(parent):
+            made.append(activations(parent, images))
     with every_path(draft):
-        fitted = repair(draft, state, pictures, parents, shares)
+        fitted = repair(draft, state, images, made, shares)
     return {name: fitted[name] for name in average}

@@ -1,47 +1,47 @@
-"""What a target takes over from one source: weights and alphas in its own shapes, written into a draft of it."""
+"""What a target takes over from one source: weights and alphas in its own shapes."""
 
 from __future__ import annotations
 
+import copy
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import TransferError, WarmStartError
-from ..mapping import alphas
-from ..mapping.correspondence import Correspondence, handed_on, match_modules
-from ..mapping.identity_blocks import start_as_identity
-from ..mapping.mapper import Mapping, misfit
+from ..errors import WarmStartError
+from ..mapping.correspondence import Correspondence
+from ..mapping.mapper import Mapping, map_tensors
 from ..mapping.narrowing import narrow, regressing, selecting, weight_covariances
-from ..nni_adapter.choices import NOT_CHOSEN, Choice
 from ..nni_adapter.paths import best_path, every_path
 from ..supernets.supernet import Supernet
 from ..tracing.axes import Axes
 from ..tracing.channel_spaces import Couple
-from ..tracing.structure import Structure, structure_of
 from ..utils.modules import modes_kept
 from .compatibility import same_space
+from .heads.registry import HEADS
+from .match import Candidates, Match, Target, inherit_alphas, match_source
+from .new_state import NewState, load
 from .report import TensorOrigin
-from .writer import Settings, Writer, head_tensors
+from .settings import TransferSettings
 
 _logger = logging.getLogger(__name__)
 
-LEAST = 0.1
-"""Share of a target's weights that must have a partner in the source; with less the two have nothing in common."""
-
-_FITTED = 512  # pictures on which fewer channels are fitted
+_FITTED = 512  # images on which fewer channels are fitted
 
 _FITTED_BYTES = 2**29  # memory for what the source's layers make of them
 
 
-@dataclass
+@dataclass(frozen=True)
 class Inheritance:
-    """What was inherited.
+    """What a target inherits, before any of it is written.
 
     Attributes
     ----------
+    tensors
+        New value of each target tensor that changes.
     origins
         By target tensor.
     correspondence
@@ -54,163 +54,120 @@ class Inheritance:
         Target tensors in which channels are repeated.
     """
 
-    origins: dict[str, TensorOrigin] = field(default_factory=dict)
-    correspondence: Correspondence = field(default_factory=Correspondence)
-    couplings: dict[str, Tensor] = field(default_factory=dict)
-    candidates: dict[str, tuple[list[str], list[str]]] = field(default_factory=dict)
-    repeated: set[str] = field(default_factory=set)
+    tensors: dict[str, Tensor]
+    origins: dict[str, TensorOrigin]
+    correspondence: Correspondence
+    couplings: dict[str, Tensor]
+    candidates: Candidates
+    repeated: frozenset[str] = frozenset()
 
 
-def inherit(
-    source: Supernet,
-    draft: nn.Module,
-    head_name: str | None,
-    shape: tuple[int, ...],
-    settings: Settings,
-    pictures: Tensor | None = None,
-    couple: Couple | None = None,
-) -> Inheritance:
-    """Fill ``draft`` with what ``source`` has for it. A source of the same space is copied to the bit, any other is mapped.
+Inherit = Callable[[nn.Module, Tensor | None], Inheritance]
+"""Gives what a target inherits, from the target as it was prepared for, and images of it or None."""
+
+
+def prepare_one(source: Supernet, target: Target, settings: TransferSettings, images: Tensor | None) -> Inherit:
+    """Do all of an inheritance from one source that no images decide: all of it, unless the target is narrower.
 
     Parameters
     ----------
     source
-        The supernet to start from.
-    draft
-        The target, freshly initialised; changed in place (the caller puts it back if anything fails).
-    head_name
-        Path of its classifier, which is left alone unless ``settings.head`` is 'copy'.
-    shape
-        Of its input, batch first.
-    settings
-        How.
-    pictures
-        Some of the target's pictures, on which fewer channels are fitted; by the weights alone when None.
-    couple
-        Gives the couplings of channel spaces, and has even the same space mapped; see
-        :class:`~nni_warmstart.mapping.mapper.Mapping`.
+        The supernet to start from. One of the same space is copied to the bit, any other is mapped.
+    target, settings
+        The target, and how it inherits.
+    images
+        Some of the target's images, which show whether the source's network takes them; None where there are none.
 
     Raises
     ------
     TransferError
         If the two have (nearly) nothing in common, or one of them cannot be traced.
     """
-    result = Inheritance()
-    writer = Writer(draft, settings, result.origins)
-    skip = frozenset(head_tensors(head_name)) if settings.head != 'copy' else frozenset()
-    if couple is None and same_space(source, draft, head_name):
-        state = source.state_dict()
-        for name in writer.tensors:
-            if name not in skip and name in state and state[name].shape == writer.tensors[name].shape:
-                writer.write(name, state[name], 'copied', name)
-        for label, choice in writer.choices.items():
-            result.correspondence.choices[label] = (label, {name: name for name in choice.candidates})
-        _inherit_alphas(source, result, writer)
-    else:
-        _map(source, draft, skip, shape, settings, pictures, couple, writer, result)
-    if settings.head == 'copy':
-        _check_head(source, draft, head_name, result.origins)
-    return result
+    if same_space(source, target.model, target.head_name):
+        done = _copied(source, target, settings)
+        return lambda model, images: done
+    match = match_source(source, target, settings)
+    if match.is_narrower:
+        return partial(_narrowed, match, None if images is None else rebuilt(source, images))
+    done = mapped(match)
+    return lambda model, images: done
 
 
-def _map(
-    source: Supernet,
-    draft: nn.Module,
-    skip: frozenset[str],
-    shape: tuple[int, ...],
-    settings: Settings,
-    pictures: Tensor | None,
-    couple: Couple | None,
-    writer: Writer,
-    result: Inheritance,
-) -> None:
-    theirs, mine = source.traced(), structure_of(draft, shape)
-    if settings.untraceable == 'error':
-        _check_opaque(theirs, f'supernet {source.name!r}')
-        _check_opaque(mine, 'the target')
-    found = result.correspondence = match_modules(mine, theirs)
-    state = source.state_dict()
-    body = [name for name in writer.tensors if name in writer.parameters and name not in skip]
-    partners = [name for name in body if found.tensors.get(name) in state]
-    if len(partners) < max(LEAST * len(body), 1):
-        raise TransferError(
-            f'supernet {source.name!r} (space {source.space.get("name") or source.space.get("class")}) and the target have '
-            f'{len(partners)} of {len(body)} weights in common; choose a source of a similar space.'
-        )
-    for name in body:
-        if found.tensors.get(name) not in state:
-            writer.left(name, 'no partner in the source')
-    _leave_unlearnt(found, mine, theirs)
-    _inherit_alphas(source, result, writer)
-    zeroed = set()
-    with every_path(draft):
-        identities = start_as_identity(draft, found.added, mine, shape)
-    for names in identities.values():
-        for name in names:
-            writer.zero(name, found.tensors.get(name, ''), 'an added block')
-        zeroed.update(names)
-    for name, origin in handed_on(found, mine, theirs).items():
-        kernel = nn.init.dirac_(torch.empty_like(writer.tensors[name]), groups=len(writer.tensors[name]))
-        writer.write(name, kernel, 'identity', origin, 'a kernel that hands on its input')
-        bias = f'{name.removesuffix("weight")}bias'
-        if bias in writer.tensors:
-            writer.zero(bias, origin, 'of that kernel')
-    skip |= zeroed
-    mapping = Mapping(state, theirs, mine, couple=couple, skip=skip, correspondence=found)
-    narrower = [b for a, b in mapping.couplings.pairs() if len(b) > len(a)]
-    if couple is None and any(not np.isin(space.channels, theirs.channels.inputs).any() for space in narrower):
-        mapping = _narrower(source, theirs, draft, mine, skip, skip - zeroed, pictures, found)
-    for name, tensor in mapping.tensors.items() or mapping:
+def _copied(source: Supernet, target: Target, settings: TransferSettings) -> Inheritance:
+    state, new, left_out = source.state_dict(), NewState(target.model, settings), target.left_out(settings)
+    for name in new.weights:
+        if name not in left_out and name in state and state[name].shape == new.tensors[name].shape:
+            new.write(name, state[name], 'copied', name)
+    choices = {label: (label, {name: name for name in candidates}) for label, candidates in new.choices.items()}
+    found = Correspondence(choices=choices)
+    candidates = inherit_alphas(source, found, new)
+    _check_head(source, target, new)
+    return Inheritance(new.inherited, new.origins, found, {}, candidates)
+
+
+def mapped(match: Match, couple: Couple | None = None) -> Inheritance:
+    """Inherit by couplings of channel spaces, those without data when ``couple`` is None."""
+    skip = match.left_out | match.zeroed
+    structures = match.source_structure, match.target.structure
+    return _inherited(
+        match,
+        map_tensors(match.source.state_dict(), *structures, couple=couple, skip=skip, correspondence=match.correspondence),
+    )
+
+
+def _narrowed(match: Match, network: nn.Module | None, model: nn.Module, images: Tensor | None) -> Inheritance:
+    """Inherit fewer channels: fitted on images where the source's network takes them, else by its weights alone."""
+    source, target, found = match.source_structure, match.target.structure, match.correspondence
+    if images is not None and network is not None:
+        made = sum(axes.shape[0] for axes in source.channels.tensors.values() if len(axes.shape) > 1)
+        rows = max(256, min(8192, _FITTED_BYTES // (4 * max(made, 1))))
+        draft = load(copy.deepcopy(model), match.started.inherited)
+        with every_path(network), every_path(draft):
+            mapping = narrow(
+                network, source, draft, target, images[:_FITTED],
+                correspondence=found, rows=rows, skip=match.zeroed, head=match.left_out,
+            )  # fmt: skip
+        return _inherited(match, mapping)
+    state = match.source.state_dict()
+    covariances = weight_covariances(state, source)
+    couple, share = selecting(state, source, covariances), regressing(covariances)
+    skip = match.left_out | match.zeroed
+    mapping = map_tensors(state, source, target, couple=couple, share=share, skip=skip, correspondence=found)
+    return _inherited(match, mapping)
+
+
+def _inherited(match: Match, mapping: Mapping) -> Inheritance:
+    """What was started without images, and mapped weights."""
+    new, state = match.started.copy(), match.source.state_dict()
+    of_target, of_source = match.target.structure.channels.tensors, match.source_structure.channels.tensors
+    for name, tensor in mapping.tensors.items():
         origin = mapping.pairs[name]
-        by = _by(mine.channels.tensors[name], theirs.channels.tensors[origin])
-        writer.write(name, tensor, mapping.how[name], origin, by, repeated=name in mapping.repeated)
+        by = _in_words(of_target[name], of_source[origin])
+        new.write(name, tensor, mapping.kinds[name], origin, by, repeated=name in mapping.repeated)
     for name, why in mapping.unmapped.items():
-        writer.left(name, why)
-    for name, tensor in writer.tensors.items():
-        if not tensor.is_floating_point():  # counts of batches go with their batch norm
+        new.leave(name, why)
+    for name in new.weights:
+        if not new.tensors[name].is_floating_point():  # counts of batches go with their batch norm
             path, _, local = name.rpartition('.')
             origin = f'{mapping.pairs.get(f"{path}.running_mean", "").rpartition(".")[0]}.{local}'
-            if origin in state and state[origin].shape == tensor.shape:
-                writer.write(name, state[origin], 'copied', origin)
-    result.repeated = mapping.repeated
+            if origin in state and state[origin].shape == new.tensors[name].shape:
+                new.write(name, state[origin], 'copied', origin)
+    _check_head(match.source, match.target, new)
     spaces = mapping.couplings.source_spaces.spaces
-    for (_, other), coupling in mapping.couplings.found.items():
-        result.couplings[min(spaces[other].places)[0]] = coupling
+    couplings = {min(spaces[other].places)[0]: coupling for (_, other), coupling in mapping.couplings.found.items()}
+    return Inheritance(new.inherited, new.origins, match.correspondence, couplings, match.candidates, mapping.repeated)
 
 
-def _narrower(
-    source: Supernet,
-    theirs: Structure,
-    draft: nn.Module,
-    mine: Structure,
-    skip: frozenset[str],
-    head: frozenset[str],
-    pictures: Tensor | None,
-    found: Correspondence,
-) -> Mapping:
-    """Fewer channels: fitted on pictures where the source can be rebuilt and takes them, else by its weights alone."""
-    model = None if pictures is None else rebuilt(source, pictures)
-    if pictures is not None and model is not None:
-        made = sum(axes.shape[0] for axes in theirs.channels.tensors.values() if len(axes.shape) > 1)
-        rows = max(256, min(8192, _FITTED_BYTES // (4 * max(made, 1))))
-        with every_path(model), every_path(draft):
-            return narrow(model, theirs, draft, mine, pictures[:_FITTED], rows=rows, skip=skip - head, head=head)
-    state = source.state_dict()
-    covariances = weight_covariances(state, theirs)
-    couple, share = selecting(state, theirs, covariances), regressing(covariances)
-    return Mapping(state, theirs, mine, couple=couple, share=share, skip=skip, correspondence=found)
-
-
-def rebuilt(source: Supernet, pictures: Tensor) -> nn.Module | None:
-    """A source as a network, if its space is known here and takes such pictures."""
+def rebuilt(source: Supernet, images: Tensor) -> nn.Module | None:
+    """A source as a network on the device of some images, if its space is known here and takes them."""
     if 'name' not in source.space:
         return None
     try:
-        if pictures.shape[1] != source.pictures[0]:
+        if images.shape[1] != source.pictures[0]:
             return None
-        model = source.build().to(pictures.device)
+        model = source.build().to(images.device)
         with best_path(model), modes_kept(model), torch.no_grad():
-            model.eval()(pictures[:2])
+            model.eval()(images[:2])
     except WarmStartError as error:  # a space that this installation does not know
         _logger.warning('%s is mapped by its weights alone: %s', source.name, error)
         return None
@@ -219,71 +176,14 @@ def rebuilt(source: Supernet, pictures: Tensor) -> nn.Module | None:
     return model
 
 
-def _check_opaque(structure: Structure, owner: str) -> None:
-    for path, reason in structure.channels.opaque.items():
-        raise TransferError(
-            f'module {path!r} ({structure.kinds.get(path, "?")}) of {owner} cannot be mapped: {reason}; pass '
-            "untraceable='fresh' to start such modules afresh."
-        )
-
-
-def _leave_unlearnt(found: Correspondence, mine: Structure, theirs: Structure) -> None:
-    """Candidates of whose weights no layer can be made of their partner's lose it: they are new, and so is their logit."""
-    learnt: dict[tuple[str, str], bool] = {}
-    for path, (label, names) in mine.sites.items():
-        for name in names.keys() & found.choices.get(label, ('', {}))[1].keys():
-            inside = f'{path}.{names[name]}'
-            tensors = [f'{inside}.{each}' for each in mine.inside.get(inside, ())]
-            layers = [each for each in tensors if len(mine.channels.tensors[each].shape) > 1]
-            pairs = [(each, found.tensors[each]) for each in layers if each in found.tensors]
-            fits = any(misfit(mine.channels.tensors[a], theirs.channels.tensors[b]) is None for a, b in pairs)
-            learnt[label, name] = learnt.get((label, name), False) or fits or not layers
-    for label, name in (key for key, is_learnt in learnt.items() if not is_learnt):
-        del found.choices[label][1][name]
-
-
-def _by(mine: Axes, theirs: Axes) -> str:
+def _in_words(target: Axes, source: Axes) -> str:
     """The couplings of a tensor in words: 'out 8 -> 16, in 8 -> 16, kernel 3 -> 5'."""
-    parts = []
-    for axis, (role, after) in enumerate(zip(mine.roles, mine.shape, strict=True)):
-        before = theirs.shape[axis]
-        if before != after:
-            parts.append(f'{role or "kernel"} {before} -> {after}')
+    sizes = zip(target.roles, source.shape, target.shape, strict=True)
+    parts = [f'{role or "kernel"} {before} -> {after}' for role, before, after in sizes if before != after]
     return ', '.join(dict.fromkeys(parts))
 
 
-def _inherit_alphas(source: Supernet, result: Inheritance, writer: Writer) -> None:
-    for label, choice in writer.choices.items():
-        _inherit_alpha(source, label, choice, result, writer)
-
-
-def _inherit_alpha(source: Supernet, label: str, choice: Choice, result: Inheritance, writer: Writer) -> None:
-    found = result.correspondence
-    other, partners = found.choices.get(label, (found.values.get(label, ''), {}))
-    if other not in source.alphas:
-        return
-    theirs, mine = source.candidates[other], list(choice.candidates)
-    result.candidates[label] = (mine, theirs)
-    if not writer.settings.alpha:
-        return
-    origin = source.alphas[other]
-    inputs = label in writer.inputs
-    if theirs == mine and (label not in found.choices or partners == dict(zip(mine, mine, strict=True))):
-        writer.write_alpha(label, source.alpha(other), 'copied', origin)
-    elif label in found.choices or inputs:
-        both = {**(dict(zip(mine, mine, strict=True)) if inputs else partners), NOT_CHOSEN: NOT_CHOSEN}
-        writer.write_alpha(label, alphas.by_candidate(source.alpha(other), theirs, mine, both), 'op-mapped', origin, 'ops')
-    elif alphas.is_number(theirs) and alphas.is_number(mine):
-        mapped = alphas.by_rank if label in writer.widths and len(mine) == len(theirs) else alphas.by_value
-        writer.write_alpha(label, mapped(source.alpha(other), theirs, mine), 'op-mapped', origin, 'values')
-
-
-def _check_head(source: Supernet, draft: nn.Module, head_name: str | None, origins: dict[str, TensorOrigin]) -> None:
-    state, mine = source.state_dict(), draft.state_dict()
-    for name in head_tensors(head_name):
-        if name in mine and (origins[name].how == 'fresh' or len(state[origins[name].source or name]) != len(mine[name])):
-            raise TransferError(
-                f"head 'copy' needs equal classifiers: {name} has shape "
-                f'{tuple(state[name].shape) if name in state else None} in {source.name!r} and {tuple(mine[name].shape)} in '
-                "the target; use head='ridge'."
-            )
+def _check_head(source: Supernet, target: Target, new: NewState) -> None:
+    check = HEADS[new.settings.head].check
+    if check is not None:
+        check(source, target.model, target.head_name, new.origins)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-INHERITED = frozenset(
-    {'copied', 'widened', 'merged', 'kernel-resized', 'op-mapped', 'block-mapped', 'identity', 'fused'}
-    | {'fitted', 'transported', 're-estimated'}
-)
+from ..mapping.mapper import MappedKind
+
+OriginKind = Literal[MappedKind, 'identity', 'fused', 'fitted', 'transported', 're-estimated', 'fresh']
+"""Ways of getting a tensor; see :attr:`TensorOrigin.how`."""
+
+INHERITED: frozenset[OriginKind] = frozenset(get_args(OriginKind)) - {'fresh'}
 """Ways of getting a tensor that use the source (its values, its features, or its activations)."""
 
 
@@ -45,7 +47,7 @@ class TensorOrigin:
     """
 
     target: str
-    how: str
+    how: OriginKind
     source: str | None
     numel: int
     parameter: bool
@@ -190,7 +192,7 @@ class TransferReport:
                 if origin.source and origin.how in INHERITED:
                     depth = origin.cell.count('.') + 1
                     cells['.'.join(origin.source.split('.')[:depth])][origin.cell] += origin.numel
-        shares = {theirs: {mine: n / sizes[mine] for mine, n in row.items()} for theirs, row in cells.items()}
+        shares = {origin: {cell: n / sizes[cell] for cell, n in row.items()} for origin, row in cells.items()}
         plots.mapping(path, shares, list(sizes), self.choices, self.candidates, self.summary())
 
     def __str__(self) -> str:

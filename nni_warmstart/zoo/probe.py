@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +13,8 @@ from ..nni_adapter.choices import arch_parameters
 from ..nni_adapter.paths import best_path
 from ..supernets.supernet import Supernet
 from ..utils.metrics import accuracy_on, among_own
-from ..warm_start.transfer import transfer
+from ..warm_start.plan import Plan
+from ..warm_start.settings import TransferSettings
 
 Labelled = tuple[Tensor, Tensor]
 
@@ -32,35 +32,40 @@ class Probe:
     name
         Of the source or sources.
     sources
-        As :func:`~nni_warmstart.transfer` takes them.
+        Supernets with weights that sum to one.
     model
         The mutated target, changed in place.
     train, val
-        Pictures and classes to train on, and batches of others to measure on.
-    seed
-        Of the batches.
-    **settings
-        Of :func:`~nni_warmstart.transfer`.
+        Images and classes to train on, and batches of others to measure on.
+    settings
+        How the target inherits.
+
+    Attributes
+    ----------
+    plan
+        The warm start that was tried.
+    error
+        Error rate, at first that before any training.
     """
 
     def __init__(
         self,
         name: str,
-        sources: Supernet | Sequence[tuple[Supernet, float]],
+        sources: Sequence[tuple[Supernet, float]],
         model: nn.Module,
         train: Labelled,
         val: Sequence[Labelled],
-        seed: int,
-        **settings: Any,
+        settings: TransferSettings,
     ) -> None:
         start = time.perf_counter()
         self.name, self.rounds = name, 0
         self.model, self.train_data, self.val_data = model, train, val
-        self.heads = settings.get('heads')
-        report = transfer(sources, model, data=train, val_data=val, seed=seed, **settings)
-        model.to(settings.get('device', 'cpu'))
-        self.error = 1 - (report.zero_shot_accuracy or 0.0)  # before any training
-        self.generator = torch.Generator().manual_seed(seed)
+        x, y = train
+        self.plan = Plan.prepare(sources, model, settings, [(x[:2], y[:2])])
+        report = self.plan.apply(model, data=train, val_data=val)
+        model.to(settings.device)
+        self.error = 1 - (report.zero_shot_accuracy or 0.0)
+        self.generator = torch.Generator().manual_seed(settings.seed)
         self.seconds = time.perf_counter() - start
 
     @property
@@ -71,7 +76,7 @@ class Probe:
     def train(self, steps: int) -> None:
         """Train the weights for some steps, and measure the error rate again."""
         start = time.perf_counter()
-        x, y = self.train_data
+        (x, y), heads = self.train_data, self.plan.settings.heads
         alphas = {id(alpha) for alpha in arch_parameters(self.model)}
         weights = [parameter for parameter in self.model.parameters() if id(parameter) not in alphas]
         device = weights[0].device
@@ -82,11 +87,11 @@ class Probe:
                 batch = torch.randint(len(x), (min(64, len(x)),), generator=self.generator)
                 optimizer.zero_grad()
                 logits = self.model(x[batch].to(device))
-                if self.heads is not None:
-                    logits = among_own(logits, y[batch], self.heads)
+                if heads is not None:
+                    logits = among_own(logits, y[batch], heads)
                 F.cross_entropy(logits, y[batch].to(device)).backward()
                 optimizer.step()
-            self.error = 1 - accuracy_on(self.model, self.val_data, device, self.heads)
+            self.error = 1 - accuracy_on(self.model, self.val_data, device, heads)
         self.rounds += 1
         self.seconds += time.perf_counter() - start
 

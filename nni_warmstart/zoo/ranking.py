@@ -22,6 +22,7 @@ from ..nni_adapter.model_spaces import create
 from ..nni_adapter.mutation import mutate
 from ..supernets.supernet import Supernet
 from ..utils.random import quiet_randomness
+from ..warm_start.settings import TransferSettings
 from .probe import STEPS, Labelled, Probe, successive_halving
 
 _logger = logging.getLogger(__name__)
@@ -250,7 +251,7 @@ def _probe(
         train, val = data(*candidate.pictures)
         torch.manual_seed(seed)
         model = make_target(candidate, int(train[1].max()) + 1)
-        return Probe(candidate.name, candidate, model, train, val, seed)
+        return Probe(candidate.name, [(candidate, 1.0)], model, train, val, TransferSettings(seed=seed))
 
     probes = successive_halving(_those_that_run(candidates, probe), steps)
     return [Ranked(probe.name, probes[0].rounds - probe.rounds + probe.error, probe.seconds) for probe in probes]

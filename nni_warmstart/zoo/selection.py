@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from ..data.labelled import first_batches
 from ..errors import DataError, TransferError, WarmStartError, ZooError
 from ..supernets.supernet import Supernet
 from ..warm_start.compatibility import is_same, share_in_common
+from ..warm_start.plan import Plan
+from ..warm_start.settings import TransferSettings
 from .probe import Probe
 from .ranking import EMBEDDING, Ranked, inverse_square_weights, rank
 from .zoo import SupernetZoo, open_zoo, resolve_source
@@ -32,7 +34,25 @@ FUSED = 2
 """Supernets that 'fused' takes."""
 
 PROBED = 512
-"""Pictures of either half that 'auto' looks at."""
+"""Images of either half that 'auto' looks at."""
+
+
+class Choice(NamedTuple):
+    """Sources of a warm start.
+
+    Attributes
+    ----------
+    sources
+        Supernets with their weights.
+    ranking
+        Candidates that they were chosen from, the best first; empty where they were named.
+    plan
+        Their warm start, where it was prepared to try them out.
+    """
+
+    sources: Weighted
+    ranking: Sequence[Ranked] = ()
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True)
@@ -48,16 +68,16 @@ class SourceSelector:
     loader
         Gives the loader of a half, 'train' or 'val'.
     settings
-        Of :func:`~nni_warmstart.transfer`.
+        How the target inherits.
     """
 
     zoo: SupernetZoo | str | os.PathLike[str] | None
     target: nn.Module
     loader: Callable[[str], Any]
-    settings: dict[str, Any]
+    settings: TransferSettings
 
-    def choose(self, source: Source | Sequence[Source]) -> tuple[Weighted, list[Ranked]]:
-        """Supernets with their weights, and the candidates that they were chosen from, the best first.
+    def choose(self, source: Source | Sequence[Source]) -> Choice:
+        """Find the supernets that a source stands for.
 
         Raises
         ------
@@ -70,21 +90,21 @@ class SourceSelector:
             except ZooError as error:
                 raise ZooError(f'source {source!r}: {error}') from error
         if not isinstance(source, list | tuple):
-            return [(resolve_source(cast(Any, source), self.zoo), 1.0)], []
+            return Choice([(resolve_source(cast(Any, source), self.zoo), 1.0)])
         if not source:
             raise ZooError('source is an empty list; name at least one supernet.')
-        return self._weighted([each for item in source for each, _ in self.choose(item)[0]]), []
+        return Choice(self._weighted([each for item in source for each, _ in self.choose(item).sources]))
 
-    def nearest(self) -> tuple[Weighted, list[Ranked]]:
-        """The one whose data are nearest by optimal transport."""
+    def nearest(self) -> Choice:
+        """Take the one whose data are nearest by optimal transport."""
         return self._nearest(1)
 
-    def fused(self) -> tuple[Weighted, list[Ranked]]:
-        """The nearest ones."""
+    def fused(self) -> Choice:
+        """Take the nearest ones, to be fused."""
         return self._nearest(FUSED)
 
-    def joint(self) -> tuple[Weighted, list[Ranked]]:
-        """The one trained on most datasets, of the target's own shape if there is one."""
+    def joint(self) -> Choice:
+        """Take the one trained on most datasets, of the target's own shape if there is one."""
         found = [each for each in self.candidates.values() if each.is_joint]
         if not found:
             raise ZooError(
@@ -92,12 +112,12 @@ class SourceSelector:
                 'make one with `nni-warmstart pretrain`.'
             )
         best = max(found, key=lambda each: (is_same(each, self.target, self._some), len(each.datasets), each.name))
-        return [(best, 1.0)], []
+        return Choice([(best, 1.0)])
 
-    def auto(self) -> tuple[Weighted, list[Ranked]]:
-        """The joint one, unless the nearest errs clearly less, or both nearest fused clearly less than that.
+    def auto(self) -> Choice:
+        """Take the joint one, unless the nearest errs clearly less, or both nearest fused clearly less than that.
 
-        Errors are those before any training: a few steps of it say less than more pictures do (benchmarks/NOTES.md).
+        Errors are those before any training: a few steps of it say less than more images do (benchmarks/NOTES.md).
         "Clearly" is by more than a standard error, as in Breiman et al., *Classification and Regression Trees*, 1984,
         section 3.4. Fusing takes longest, and has hardly a chance where the nearest alone has lost.
         """
@@ -105,7 +125,7 @@ class SourceSelector:
         trouble: WarmStartError | None = None
         for rule in ('joint', 'nearest'):
             try:
-                found[rule] = self.by_rule[rule](self)[0]
+                found[rule] = self.by_rule[rule](self).sources
             except (ZooError, DataError) as error:  # it has no joint one, or the nearest cannot be found
                 trouble = error
         if trouble is not None and not found:
@@ -114,42 +134,49 @@ class SourceSelector:
             del found['joint']  # it is the nearest
         may_fuse = 'nearest' in found and len(self._ranking) > 1
         if len(found) == 1 and not may_fuse:
-            return next(iter(found.values())), []
+            return Choice(next(iter(found.values())))
         tried: dict[str, Probe] = {}
         for rule, sources in found.items():
-            self._try(rule, sources, tried, last=rule == list(found)[-1])
+            probe = self._tried(sources, must=not tried and rule == list(found)[-1])
+            if probe is not None:
+                tried[rule] = probe
         if may_fuse and self._best(tried) == 'nearest':
-            found['fused'] = self.fused()[0]
-            self._try('fused', found['fused'], tried)
+            found['fused'] = self.fused().sources
+            probe = self._tried(found['fused'])
+            if probe is not None:
+                tried['fused'] = probe
         best = self._best(tried)
         order = sorted(tried, key=lambda rule: (rule != best, tried[rule].error))
-        return found[best], [Ranked(tried[rule].name, tried[rule].error, tried[rule].seconds) for rule in order]
+        ranking = [Ranked(tried[rule].name, tried[rule].error, tried[rule].seconds) for rule in order]
+        return Choice(found[best], ranking, tried[best].plan)
 
-    def _try(self, rule: str, sources: Weighted, tried: dict[str, Probe], *, last: bool = False) -> None:
-        """Add what they make of the target; what cannot be mapped must not stop the others."""
+    def _tried(self, sources: Weighted, *, must: bool = False) -> Probe | None:
+        """Try sources out; None where they cannot be mapped, which is an error only where they ``must``."""
         try:
-            tried[rule] = self._probe(sources)
+            return self._probe(sources)
         except TransferError as failure:
-            if last and not tried:
+            if must:
                 raise
             _logger.warning('%s is left out: %s', _names(sources), failure)
+            return None
 
     def _probe(self, sources: Weighted) -> Probe:
-        halves = self._halves['train'], [self._halves['val']]
-        return Probe(_names(sources), sources, copy.deepcopy(self.target), *halves, **self.settings)
+        train, val = self._halves['train'], [self._halves['val']]
+        return Probe(_names(sources), sources, copy.deepcopy(self.target), train, val, self.settings)
 
     def _best(self, tried: dict[str, Probe]) -> str:
-        """The first that is within a standard error of the best."""
+        """Rule of the first that is within a standard error of the best."""
         least = min(probe.error for probe in tried.values())
         most = least + math.sqrt(least * (1 - least) / len(self._halves['val'][1]))
         return next(rule for rule, probe in tried.items() if probe.error <= most)
 
     by_rule: ClassVar = {'nearest': nearest, 'fused': fused, 'joint': joint, 'auto': auto}
 
-    def _nearest(self, number: int) -> tuple[Weighted, list[Ranked]]:
+    def _nearest(self, number: int) -> Choice:
         chosen = self._ranking[:number]
         weights = inverse_square_weights([each.distance for each in chosen])
-        return [(self.candidates[each.name], w) for each, w in zip(chosen, weights, strict=True)], self._ranking
+        sources = [(self.candidates[each.name], w) for each, w in zip(chosen, weights, strict=True)]
+        return Choice(sources, self._ranking)
 
     @functools.cached_property
     def candidates(self) -> dict[str, Supernet]:
@@ -157,8 +184,8 @@ class SourceSelector:
         trained on the same data those of its own shape."""
         zoo = open_zoo(self.zoo)
         entries = list(zoo.entries())
-        untraceable = self.settings.get('untraceable', 'error')
-        shares = share_in_common(entries, self.target, self.settings['head'], untraceable, self._some)
+        head, untraceable = self.settings.head, self.settings.untraceable
+        shares = share_in_common(entries, self.target, head, untraceable, self._some)
         least = max(0.5, 0.9 * max(shares, default=0.0))
         fitting = [entry for entry, share in zip(entries, shares, strict=True) if share >= least]
         own = {entry.name: _data_of(entry) for entry in fitting if is_same(entry, self.target, self._some)}
@@ -166,14 +193,14 @@ class SourceSelector:
         found = {entry.name: entry for entry in fitting if entry.name in own or _data_of(entry) not in known}
         if not found:
             raise ZooError(
-                f'zoo {zoo.root} has no entry that fits this model space with head {self.settings["head"]!r}; it has '
+                f'zoo {zoo.root} has no entry that fits this model space with head {head!r}; it has '
                 f'{", ".join(zoo.names()) or "none"}. Pretrain one on a similar space.'
             )
         return found
 
     @functools.cached_property
     def _some(self) -> Tensor:
-        """A batch of the target's pictures."""
+        """A batch of the target's images."""
         return first_batches(self.loader('train'), 1)[0][0]
 
     @functools.cached_property
@@ -186,7 +213,7 @@ class SourceSelector:
         return {part: (torch.cat([x for x, _ in some]), torch.cat([y for _, y in some])) for part, some in batches.items()}
 
     def _weighted(self, found: list[Supernet]) -> Weighted:
-        """By distance where all, and the target's data, can be sketched, else equally."""
+        """Weigh sources by distance where all, and the target's data, can be sketched, else equally."""
         equally = [(each, 1 / len(found)) for each in found]
         if len(found) == 1 or not all(EMBEDDING in each.sketches for each in found):
             return equally

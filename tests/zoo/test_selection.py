@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,11 +13,13 @@ from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.hub.pytorch import NasBench201
 from nni.nas.space import RawFormatModelSpace
 
-from nni_warmstart import JointClassification, Supernet, SupernetZoo, TransferError, WarmStartDARTS, ZooError
+from nni_warmstart import JointClassification, Supernet, SupernetZoo, TransferError, WarmStartDARTS, ZooError, transfer
 from nni_warmstart.evaluators.trainer import make_trainer
 from nni_warmstart.nni_adapter.model_spaces import create
 from nni_warmstart.nni_adapter.mutation import mutate
 from nni_warmstart.search_spaces import DartsSpace
+from nni_warmstart.warm_start import inherit
+from nni_warmstart.warm_start.settings import TransferSettings
 from nni_warmstart.zoo.probe import Probe, successive_halving
 from nni_warmstart.zoo.selection import SourceSelector
 
@@ -120,16 +123,55 @@ def test_auto_tries_out_and_leaves_no_trace(zoo, tmp_path, joint):
 def test_auto_leaves_the_joint_source_only_where_another_errs_clearly_less(zoo, monkeypatch, errors, order):
     task = make_task(n=400, seed=5)
     batches = [(task.train_x[:100].float(), task.train_y[:100])]
-    chooser = SourceSelector(zoo, mutate(small_space(), 'DARTS'), lambda part: batches, {'head': 'ridge', 'seed': 0})
+    chooser = SourceSelector(zoo, mutate(small_space(), 'DARTS'), lambda part: batches, TransferSettings())
 
     def measured(self, sources):
         name = ' + '.join(each.name for each, _ in sources)
-        return SimpleNamespace(name=name, error=errors[name], seconds=0.0)
+        return SimpleNamespace(name=name, error=errors[name], seconds=0.0, plan=None)
 
     monkeypatch.setattr(SourceSelector, '_probe', measured)
-    chosen, ranking = chooser.choose('auto')
-    assert ' + '.join(each.name for each, _ in chosen) == order[0]
-    assert [each.name for each in ranking] == order
+    choice = chooser.choose('auto')
+    assert ' + '.join(each.name for each, _ in choice.sources) == order[0]
+    assert [each.name for each in choice.ranking] == order
+
+
+@pytest.mark.parametrize('width', [4, 6, 2], ids=['same', 'wider', 'narrower'])
+def test_auto_maps_its_winner_once(zoo, tmp_path, monkeypatch, width):
+    """What was prepared to try the winner out is applied, and gives what the winner gives by name."""
+    entries = SupernetZoo(tmp_path / 'zoo')
+    entries.add(zoo['blobs'])
+    entries.add(zoo['stripes'])
+    task = make_task(n=96, seed=5)
+    x, y = task.train_x.float() / 64 - 2, task.train_y
+    data = {'train': list(zip(x[:40].split(8), y[:40].split(8), strict=True)), 'val': [(x[40:], y[40:])]}
+    calls: list[str] = []
+
+    def counted(module, name):
+        function = getattr(module, name)
+
+        def call(*args, **kwargs):
+            calls.append(name)
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, call)
+
+    for name in ('_copied', 'map_tensors', 'match_source', 'rebuilt'):
+        counted(inherit, name)
+    torch.manual_seed(1)
+    target = mutate(NasBench201(stem_out_channels=width, num_modules_per_stack=1, num_labels=3), 'DARTS')
+    same, before = copy.deepcopy(target), {name: tensor.clone() for name, tensor in target.state_dict().items()}
+    choice = SourceSelector(entries, target, data.__getitem__, TransferSettings(seed=3)).choose('auto')
+    assert [each.name for each in choice.ranking] == ['blobs', 'blobs + stripes']
+    assert calls
+    assert all(torch.equal(tensor, before[name]) for name, tensor in target.state_dict().items())
+    calls.clear()
+    report = choice.plan.apply(target, data['train'], data['val'])
+    assert calls == []
+    expected = transfer(zoo['blobs'], same, data=data['train'], val_data=data['val'], seed=3)
+    assert report.origins == expected.origins
+    assert report.zero_shot_accuracy == expected.zero_shot_accuracy
+    for name, tensor in target.state_dict().items():
+        assert torch.equal(tensor, same.state_dict()[name]), name
 
 
 def test_auto_with_one_candidate_does_not_probe(zoo, tmp_path):
@@ -194,11 +236,10 @@ def test_entries_that_cannot_be_mapped_stop_no_rule(tmp_path, rule):
 
 def test_auto_needs_batches_of_pictures(zoo):
     target = mutate(small_space(), 'DARTS')
-    settings = {'head': 'random', 'alpha': 'transfer', 'keep': 0.8, 'noise': 1e-3, 'seed': 0}
     batches = [(x.float(), y) for x, y in zip(make_task().train_x.split(12), make_task().train_y.split(12), strict=True)]
     loaders = {'train': batches, 'val': [{'x': x, 'y': y} for x, y in batches]}
     with pytest.raises(TransferError, match=r'batches \(inputs, classes\) of two tensors; wrap your loader'):
-        SourceSelector(zoo, target, loaders.get, settings).choose('auto')
+        SourceSelector(zoo, target, loaders.get, TransferSettings(head='random')).choose('auto')
 
 
 @pytest.mark.slow
@@ -214,8 +255,9 @@ def test_entries_of_the_own_space_go_first(zoo, tmp_path):
 
 def test_halving_trains_the_better_half_further(zoo):
     x, y = make_task(n=96).train_x.float() / 64 - 2, make_task(n=96).train_y
+    halves = (x[:40], y[:40]), [(x[40:], y[40:])]
     probes = [
-        Probe(name, zoo[name], mutate(small_space(), 'DARTS'), (x[:40], y[:40]), [(x[40:], y[40:])], 0)
+        Probe(name, [(zoo[name], 1.0)], mutate(small_space(), 'DARTS'), *halves, TransferSettings())
         for name in ('stripes', 'blobs', JOINT)
     ]
     tried = successive_halving(probes, steps=2)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from ...distance.otdd import dataset_distance
 from ...distance.sketch import DatasetSketch
 from ...errors import TransferError
 from ...mapping.projection import barycentric_projection
-from .base import BOLDNESS, LinearHead, check_every_class, sharpness
+from ...supernets.supernet import Supernet
+from .base import BOLDNESS, Head, HeadData, LinearHead, check_every_class, sharpness
 
 
 def transported(
@@ -64,3 +66,33 @@ def transported(
     scores = features.double().cpu() @ weight.T + bias
     scale = boldness * sharpness(scores, labels.cpu())
     return LinearHead((scale * weight).to(features), (scale * bias).to(features))
+
+
+def _fit(data: HeadData) -> LinearHead:
+    classifier, sketch = _classifier_and_sketch(data.source, data.name, data.features.shape[1])
+    return transported(classifier, sketch, data.features, data.labels, data.n_classes)
+
+
+def _classifier_and_sketch(source: Supernet, name: str, width: int) -> tuple[LinearHead, DatasetSketch]:
+    """A source's classifier, which reads ``width`` features, and its data in its own features."""
+    sketch, weight = source.sketches.get(source.key), source.state_dict().get(f'{name}.weight')
+    if sketch is None or weight is None:
+        raise TransferError(
+            f"head 'ot' needs the classifier of supernet {source.name!r} and a sketch of its data in its own features, and "
+            f"there is no {'sketch' if sketch is None else 'classifier'}; use head='ridge'."
+        )
+    if weight.shape[1] != width:
+        raise TransferError(
+            f"head 'ot' needs features of equal width, and {source.name!r} has {weight.shape[1]}, the target {width}; "
+            "use head='ridge'."
+        )
+    bias = source.state_dict().get(f'{name}.bias')
+    return LinearHead(weight, torch.zeros(len(weight)) if bias is None else bias), sketch
+
+
+def has_own_sketch(source: Supernet, rows: dict[str, int], same: bool) -> bool:
+    """Whether a source is of the target's space and has a sketch of its data in its own features."""
+    return same and source.key in source.sketches
+
+
+HEAD = Head(fit=_fit, origin='transported', suits=has_own_sketch)

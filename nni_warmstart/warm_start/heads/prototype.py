@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .base import LinearHead, check_every_class
+from .base import Head, HeadData, LinearHead, check_every_class
 
 
 def prototype(features: Tensor, labels: Tensor, n_classes: int) -> LinearHead:
@@ -23,3 +23,10 @@ def prototype(features: Tensor, labels: Tensor, n_classes: int) -> LinearHead:
     variance = ((x - means[labels]) ** 2).sum() / x.numel()
     weight = means / variance.clamp_min(1e-12)
     return LinearHead(weight.to(features.dtype), (-0.5 * (weight * means).sum(1)).to(features.dtype))
+
+
+def _fit(data: HeadData) -> LinearHead:
+    return prototype(data.features, data.labels, data.n_classes)
+
+
+HEAD = Head(fit=_fit)

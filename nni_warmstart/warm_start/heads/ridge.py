@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...data.labelled import has_classes
 from ...nni_adapter.classifier import features_of, find_head
-from .base import BOLDNESS, LinearHead, sharpness
+from .base import BOLDNESS, Head, HeadData, LinearHead, sharpness
 
 
 def ridge(features: Tensor, labels: Tensor, n_classes: int, *, bias: bool = True, boldness: float = BOLDNESS) -> LinearHead:
@@ -79,10 +79,10 @@ def ridge_and_left_out(
 def blend_ridge_head(
     model: nn.Module, batches: Iterable[tuple[Any, Tensor]], device: torch.device | str, share: float
 ) -> None:
-    """Move the classifier to the calibrated :func:`ridge` one of these pictures, by ``share`` of the way.
+    """Move the classifier to the calibrated :func:`ridge` one of these images, by ``share`` of the way.
 
     By less where it makes fewer mistakes on them than the ridge regression does on those that are left out of it: features
-    that know the pictures by heart fit a poor classifier. Left as it is where labels are no classes, or features not finite.
+    that know the images by heart fit a poor classifier. Left as it is where labels are no classes, or features not finite.
 
     Raises
     ------
@@ -106,3 +106,10 @@ def blend_ridge_head(
         head.weight.lerp_(new.weight.to(head.weight), share)
         if head.bias is not None:
             head.bias.lerp_(new.bias.to(head.bias), share)
+
+
+def _fit(data: HeadData) -> LinearHead:
+    return ridge(data.features, data.labels, data.n_classes, bias=data.bias)
+
+
+HEAD = Head(fit=_fit)

@@ -1,0 +1,73 @@
+"""A warm network adapted to the target's data: batch-norm statistics, and a classifier fitted to its features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.labelled import check_range
+from ..errors import TransferError
+from ..nni_adapter import batchnorm
+from ..nni_adapter.classifier import features_of
+from ..supernets.supernet import Supernet
+from .heads.base import HeadData
+from .heads.registry import HEADS
+from .settings import TransferSettings
+
+Batches = list[tuple[Any, Tensor]]
+
+
+def reestimate_statistics(model: nn.Module, batches: Batches, device: torch.device | str) -> Iterator[str]:
+    """Replace batch-norm statistics, in place; gives the names of those that changed.
+
+    A path that was not run (Proxyless) keeps its own.
+    """
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    batchnorm.reestimate(model, (x.to(device) for x, _ in batches))
+    return (name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name]))
+
+
+def fit_head(model: nn.Module, head_name: str, source: Supernet, batches: Batches, settings: TransferSettings) -> None:
+    """Fit the classifier to the warm features of some data, in place.
+
+    Parameters
+    ----------
+    model
+        The warm network, on the device of ``settings``.
+    head_name
+        Path of its classifier.
+    source
+        The supernet that it started from; of several the first.
+    batches
+        Images and their classes.
+    settings
+        Which head, and which rows are of one dataset.
+
+    Raises
+    ------
+    TransferError
+        If the classes, the rows or the features do not fit the classifier.
+    """
+    module = model.get_submodule(head_name)
+    fit = HEADS[settings.head].fit
+    assert isinstance(module, nn.Linear) and fit is not None
+    rows_of: Mapping[str, tuple[int, int]] = {'': (0, module.out_features)} if settings.heads is None else settings.heads
+    if any(not 0 <= start < stop <= module.out_features for start, stop in rows_of.values()):
+        raise TransferError(f'heads = {dict(rows_of)}, but the classifier has rows 0 to {module.out_features} only.')
+    features, labels = features_of(model, head_name, batches, settings.device)
+    check_range(labels, module.out_features)
+    if not torch.isfinite(features).all():
+        raise TransferError('the features of data are not finite; look for NaN or infinite pixels in the pictures.')
+    for start, stop in rows_of.values():
+        chosen = (labels >= start) & (labels < stop)
+        if not chosen.any():  # of many datasets, one that is not among the first images
+            continue
+        own = HeadData(features[chosen], labels[chosen] - start, stop - start, module.bias is not None, source, head_name)
+        weight, bias = fit(own)
+        with torch.no_grad():
+            module.weight[start:stop] = weight
+            if module.bias is not None:
+                module.bias[start:stop] = bias

@@ -1,0 +1,206 @@
+"""What a source of another space or shape has in common with a target, and what follows from that without any images."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import TransferError
+from ..mapping import alphas
+from ..mapping.correspondence import Correspondence, handed_on, match_modules
+from ..mapping.identity_blocks import start_as_identity
+from ..mapping.mapper import misfit, pair_tensors
+from ..mapping.narrowing import is_narrower
+from ..nni_adapter.choices import NOT_CHOSEN
+from ..nni_adapter.paths import every_path
+from ..supernets.supernet import Supernet
+from ..tracing.structure import Structure, structure_of
+from .heads.base import head_tensors
+from .heads.registry import HEADS
+from .new_state import NewState, load
+from .settings import TransferSettings
+
+LEAST = 0.1
+"""Share of a target's weights that must have a partner in the source; with less the two have nothing in common."""
+
+Candidates = dict[str, tuple[list[str], list[str]]]
+"""Label of a choice -> candidates of the target and of the source."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target as a warm start sees it.
+
+    Attributes
+    ----------
+    model
+        The mutated model space, freshly initialised; only read.
+    head_name
+        Path of its classifier; None where there is none.
+    shape
+        Shape of its input, batch first.
+    """
+
+    model: nn.Module
+    head_name: str | None
+    shape: tuple[int, ...]
+
+    @cached_property
+    def structure(self) -> Structure:
+        """Channels, modules and choices, found by one run without data."""
+        return structure_of(self.model, self.shape)
+
+    def left_out(self, settings: TransferSettings) -> frozenset[str]:
+        """Tensors of the classifier that no source gives."""
+        return frozenset() if HEADS[settings.head].is_inherited else frozenset(head_tensors(self.head_name))
+
+
+@dataclass(frozen=True)
+class Match:
+    """A source matched with a target.
+
+    Attributes
+    ----------
+    source, target
+        The two.
+    source_structure
+        The source's structure.
+    correspondence
+        What corresponds to what, by blocks, choices and candidates.
+    candidates
+        By target label: candidates of the target and of the source.
+    left_out
+        Tensors of the target's classifier that are not mapped.
+    zeroed
+        Tensors of added blocks, which are not mapped either.
+    started
+        New state with the alphas and with all that starts as the identity; weights are not mapped yet.
+    """
+
+    source: Supernet
+    target: Target
+    source_structure: Structure
+    correspondence: Correspondence
+    candidates: Candidates
+    left_out: frozenset[str]
+    zeroed: frozenset[str]
+    started: NewState
+
+    @property
+    def is_narrower(self) -> bool:
+        """Whether some channels have to go; images tell which ones."""
+        pairs = pair_tensors(self.correspondence, self.source.state_dict(), self.left_out | self.zeroed)
+        return is_narrower(self.target.structure, self.source_structure, pairs)
+
+
+def match_source(source: Supernet, target: Target, settings: TransferSettings) -> Match:
+    """Find what a source and a target have in common.
+
+    Raises
+    ------
+    TransferError
+        If the two have (nearly) nothing in common, or one of them cannot be traced.
+    """
+    of_source, of_target = source.traced(), target.structure
+    if settings.untraceable == 'error':
+        _check_opaque(of_source, f'supernet {source.name!r}')
+        _check_opaque(of_target, 'the target')
+    found = match_modules(of_target, of_source)
+    state, new, left_out = source.state_dict(), NewState(target.model, settings), target.left_out(settings)
+    body = [name for name in new.weights if name in new.parameters and name not in left_out]
+    partners = [name for name in body if found.tensors.get(name) in state]
+    if len(partners) < max(LEAST * len(body), 1):
+        raise TransferError(
+            f'supernet {source.name!r} (space {source.space.get("name") or source.space.get("class")}) and the target have '
+            f'{len(partners)} of {len(body)} weights in common; choose a source of a similar space.'
+        )
+    for name in body:
+        if found.tensors.get(name) not in state:
+            new.leave(name, 'no partner in the source')
+    found = _without_unlearnt(found, of_target, of_source)
+    candidates = inherit_alphas(source, found, new)
+    zeroed = _start_added_blocks(target, found, new)
+    _start_handing_on(found, of_target, of_source, new)
+    return Match(source, target, of_source, found, candidates, left_out - zeroed, zeroed, new)
+
+
+def _check_opaque(structure: Structure, owner: str) -> None:
+    for path, reason in structure.channels.opaque.items():
+        raise TransferError(
+            f'module {path!r} ({structure.kinds.get(path, "?")}) of {owner} cannot be mapped: {reason}; pass '
+            "untraceable='fresh' to start such modules afresh."
+        )
+
+
+def _without_unlearnt(found: Correspondence, target: Structure, source: Structure) -> Correspondence:
+    """Candidates of whose weights no layer can be made of their partner's lose it: they are new, and so is their logit."""
+    learnt: dict[tuple[str, str], bool] = {}
+    for path, (label, names) in target.sites.items():
+        for name in names.keys() & found.choices.get(label, ('', {}))[1].keys():
+            inside = f'{path}.{names[name]}'
+            tensors = [f'{inside}.{each}' for each in target.inside.get(inside, ())]
+            layers = [each for each in tensors if len(target.channels.tensors[each].shape) > 1]
+            pairs = [(each, found.tensors[each]) for each in layers if each in found.tensors]
+            fits = any(misfit(target.channels.tensors[a], source.channels.tensors[b]) is None for a, b in pairs)
+            learnt[label, name] = learnt.get((label, name), False) or fits or not layers
+    choices = {
+        label: (other, {name: partner for name, partner in partners.items() if learnt.get((label, name), True)})
+        for label, (other, partners) in found.choices.items()
+    }
+    return replace(found, choices=choices)
+
+
+def inherit_alphas(source: Supernet, found: Correspondence, new: NewState) -> Candidates:
+    """Set the alphas of every choice that has a partner; gives the candidates of those."""
+    candidates: Candidates = {}
+    for label in new.choices:
+        other, partners = found.choices.get(label, (found.values.get(label, ''), {}))
+        if other in source.alphas:
+            candidates[label] = (new.choices[label], source.candidates[other])
+            if new.settings.strength:
+                _inherit_alpha(source, label, other, partners if label in found.choices else None, new)
+    return candidates
+
+
+def _inherit_alpha(source: Supernet, label: str, other: str, partners: dict[str, str] | None, new: NewState) -> None:
+    """Set the alphas of one choice; ``partners`` are its candidates' where they are paired, None for numbers."""
+    target_names, source_names = new.choices[label], source.candidates[other]
+    identical = dict(zip(target_names, target_names, strict=True))
+    alpha, origin = source.alpha(other), source.alphas[other]
+    inputs = label in new.inputs
+    if source_names == target_names and (partners is None or partners == identical):
+        new.write_alpha(label, alpha, 'copied', origin)
+    elif partners is not None or inputs:
+        both = {**(identical if inputs else partners or {}), NOT_CHOSEN: NOT_CHOSEN}
+        new.write_alpha(label, alphas.by_candidate(alpha, source_names, target_names, both), 'op-mapped', origin, 'ops')
+    elif alphas.is_number(source_names) and alphas.is_number(target_names):
+        by_rank = label in new.widths and len(target_names) == len(source_names)
+        mapped = (alphas.by_rank if by_rank else alphas.by_value)(alpha, source_names, target_names)
+        new.write_alpha(label, mapped, 'op-mapped', origin, 'values')
+
+
+def _start_added_blocks(target: Target, found: Correspondence, new: NewState) -> frozenset[str]:
+    """Have added blocks hand on their input where they can; gives the tensors that were zeroed for it."""
+    if not found.added:
+        return frozenset()
+    draft = load(copy.deepcopy(target.model), new.inherited)  # whether a block does depends on its alphas
+    with every_path(draft):
+        identities = start_as_identity(draft, found.added, target.structure, target.shape)
+    zeroed = [name for names in identities.values() for name in names]
+    for name in zeroed:
+        new.zero(name, found.tensors.get(name, ''), 'an added block')
+    return frozenset(zeroed)
+
+
+def _start_handing_on(found: Correspondence, target: Structure, source: Structure, new: NewState) -> None:
+    """Have the depthwise kernels that a separable candidate has before what its partner gives hand on their input."""
+    for name, origin in handed_on(found, target, source).items():
+        kernel: Tensor = nn.init.dirac_(torch.empty_like(new.tensors[name]), groups=len(new.tensors[name]))
+        new.write(name, kernel, 'identity', origin, 'a kernel that hands on its input')
+        bias = f'{name.removesuffix("weight")}bias'
+        if bias in new.tensors:
+            new.zero(bias, origin, 'of that kernel')

@@ -1,0 +1,114 @@
+"""NewState: the tensors that a warm target will have, with an account of where each came from."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from ..nni_adapter.choices import choices, input_choices, places, width_labels
+from ..nni_adapter.mutation import first_names
+from .report import OriginKind, TensorOrigin
+from .settings import TransferSettings
+
+
+class NewState:
+    """New tensors of a target, which is only read: shrunk, perturbed, broken in their symmetry, and accounted for.
+
+    Parameters
+    ----------
+    target
+        Freshly initialised.
+    settings
+        How it inherits.
+
+    Attributes
+    ----------
+    tensors
+        By name, a shared one once; at first the fresh ones.
+    origins
+        By name of a tensor.
+    changed
+        Names of those that are not as they were.
+    """
+
+    def __init__(self, target: nn.Module, settings: TransferSettings) -> None:
+        self.settings = settings
+        self.tensors = {name: tensor.clone() for name, tensor in first_names(target)[0].items()}
+        self.parameters = {name for name, _ in target.named_parameters()}
+        self.choices = {label: list(choice.candidates) for label, choice in choices(target).items()}
+        names = {id(p): name for name, p in target.named_parameters()}
+        self.alpha_names = {label: names[id(choice.alpha)] for label, choice in choices(target).items()}
+        alphas = {*self.alpha_names.values()}
+        self.weights = tuple(name for name in self.tensors if name not in alphas)
+        self.places = places(target)
+        self.inputs, self.widths = input_choices(target), width_labels(target)
+        self.changed: set[str] = set()
+        self.origins: dict[str, TensorOrigin] = {}
+        self._noise = torch.Generator().manual_seed(settings.seed)
+        for name in self.tensors:
+            self.leave(name, '')
+
+    def copy(self) -> NewState:
+        """Another one, to go on from here."""
+        other = copy.copy(self)
+        other.tensors, other.origins, other.changed = dict(self.tensors), dict(self.origins), set(self.changed)
+        other._noise = torch.Generator()
+        other._noise.set_state(self._noise.get_state())
+        return other
+
+    @property
+    def inherited(self) -> dict[str, Tensor]:
+        """The tensors that are not as they were."""
+        return {name: tensor for name, tensor in self.tensors.items() if name in self.changed}
+
+    def write(
+        self, name: str, value: Tensor, how: OriginKind, origin: str | None, by: str = '', *, repeated: bool = False
+    ) -> None:
+        """Set a weight or a statistic: a weight is shrunk and perturbed, and of repeated channels made different."""
+        fresh, keep = self.tensors[name], self.settings.keep
+        is_weight = name in self.parameters
+        if fresh.is_floating_point() and is_weight:
+            if repeated and self.settings.noise:
+                scale = self.settings.noise * value.pow(2).mean().sqrt()
+                value = value + scale * torch.randn(value.shape, generator=self._noise).to(value)
+            if keep < 1:
+                value = keep * value.to(fresh.device) + (1 - keep) * fresh
+        self._set(name, value)
+        if keep == 0 and is_weight:
+            how, origin, by = 'fresh', None, ''
+        self._account(name, how, origin, by)
+
+    def zero(self, name: str, origin: str, by: str) -> None:
+        """Set a tensor of what starts as the identity to zero."""
+        self._set(name, torch.zeros_like(self.tensors[name]))
+        self._account(name, 'identity', origin, by)
+
+    def leave(self, name: str, why: str) -> None:
+        """Say why a tensor stays fresh."""
+        self._account(name, 'fresh', None, why)
+
+    def write_alpha(self, label: str, value: Tensor, how: OriginKind, origin: str, by: str = '') -> None:
+        """Set the alphas of a choice, mixed with the fresh ones."""
+        name, strength = self.alpha_names[label], self.settings.strength
+        alpha = self.tensors[name]
+        self._set(name, value if strength == 1 else strength * value.to(alpha) + (1 - strength) * alpha)
+        self._account(name, how, origin, by)
+
+    def _set(self, name: str, value: Tensor) -> None:
+        self.tensors[name] = value.to(self.tensors[name])
+        self.changed.add(name)
+
+    def _account(self, name: str, how: OriginKind, origin: str | None, by: str) -> None:
+        size, is_parameter = self.tensors[name].numel(), name in self.parameters
+        self.origins[name] = TensorOrigin(name, how, origin, size, is_parameter, by, *self.places[name])
+
+
+def load(model: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
+    """Write new tensors into a model, in place; returns the model."""
+    own = first_names(model)[0]
+    with torch.no_grad():
+        for name, value in tensors.items():
+            own[name].copy_(value)
+    return model

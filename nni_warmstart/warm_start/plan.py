@@ -1,0 +1,252 @@
+"""Plan: a warm start prepared once, all of it that no images decide, and applied to the target or to copies of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from nni.nas.nn.pytorch import ModelSpace
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from ..data.labelled import Data, check_range, first_batches, has_classes
+from ..errors import TransferError, reason
+from ..mapping.alignment import check_weights
+from ..nni_adapter.classifier import find_head
+from ..nni_adapter.oneshot import is_supernet
+from ..nni_adapter.paths import best_path
+from ..supernets.supernet import Supernet
+from ..utils.metrics import accuracy_on
+from ..utils.modules import modes_kept
+from ..utils.random import quiet_randomness
+from .compatibility import input_shape, name_of_head
+from .fitting import Batches, fit_head, reestimate_statistics
+from .fuse import prepare_fusion
+from .heads.base import head_tensors
+from .heads.registry import HEADS
+from .inherit import Inherit, prepare_one
+from .match import Target
+from .new_state import load
+from .report import TransferReport
+from .settings import TransferSettings
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A warm start of one target.
+
+    Attributes
+    ----------
+    sources
+        Supernets to start from, with weights that sum to one.
+    settings
+        How the target inherits.
+    head_name
+        Path of the target's classifier; None where it has none.
+    inherit
+        Gives what the target inherits; the same for all images, unless the target is narrower, or there are several sources.
+    seconds
+        Wall-clock of the preparation.
+    """
+
+    sources: list[tuple[Supernet, float]]
+    settings: TransferSettings
+    head_name: str | None
+    inherit: Inherit
+    seconds: float
+
+    @classmethod
+    def prepare(
+        cls, sources: Sequence[tuple[Supernet, float]], target: nn.Module, settings: TransferSettings, batches: Batches
+    ) -> Plan:
+        """Match the sources with a target, and map all that no images decide.
+
+        Parameters
+        ----------
+        sources
+            Supernets with weights that sum to one; those of weight 0 are left out.
+        target
+            A mutated model space, freshly initialised; left as it is.
+        settings
+            How it inherits.
+        batches
+            Some of its data, of which the first batch shows the form; empty where there are none.
+
+        Raises
+        ------
+        TransferError
+            If the weights don't sum to one, target and sources have nothing in common, a source diverged, or the head needs
+            classes and there are none.
+        """
+        start = time.perf_counter()
+        check_target(target)
+        _check_data(settings.head, batches)
+        check_weights([weight for _, weight in sources], len(sources))
+        sources = [(source, weight) for source, weight in sources if weight > 0]
+        for source, _ in sources:
+            if source.diverged:
+                raise TransferError(f'supernet {source.name!r} has weights that are not finite: its training diverged.')
+        first = sources[0][0]
+        with quiet_randomness(), _placed(target, settings.device) as model:
+            head_name = _head_of(model, settings, batches) if batches else name_of_head(model, first)
+            shape = input_shape(model, batches[0][0] if batches else None, first)
+            images = _images(batches[:1], settings.device)
+            fresh = Target(model, head_name, shape)
+            if len(sources) == 1:
+                inherit = prepare_one(first, fresh, settings, images)
+            else:
+                inherit = prepare_fusion(sources, fresh, settings, images)
+        return cls(sources, settings, head_name, inherit, time.perf_counter() - start)
+
+    def apply(self, target: nn.Module, data: Data | None = None, val_data: Data | None = None) -> TransferReport:
+        """Write what a target inherits, re-estimate its statistics, fit its head, and measure; if anything fails, nothing.
+
+        Parameters
+        ----------
+        target
+            The one that the plan was prepared for, still fresh, or a copy of it; changed in place.
+        data, val_data
+            As :func:`~nni_warmstart.transfer` takes them.
+
+        Raises
+        ------
+        TransferError
+            If the data do not fit the target.
+        """
+        settings, head = self.settings, HEADS[self.settings.head]
+        with quiet_randomness():
+            clock = _Clock()
+            batches = first_batches(data, settings.max_samples)
+            _check_data(settings.head, batches)
+            with _all_or_nothing(target), _placed(target, settings.device) as model:
+                inherited = self.inherit(model, _images(batches, settings.device))
+                load(model, inherited.tensors)
+                origins = dict(inherited.origins)
+                clock.stop('mapping')
+                with best_path(model):
+                    changed = reestimate_statistics(model, batches, settings.device)
+                    origins |= {n: replace(origins[n], how='re-estimated') for n in changed if n in origins}
+                    clock.stop('batch_norm')
+                    if self.head_name is not None and head.is_fitted:
+                        fit_head(model, self.head_name, self.sources[0][0], batches, settings)
+                        names = [name for name in head_tensors(self.head_name) if name in origins]
+                        origins |= {name: replace(origins[name], how=head.origin) for name in names}
+                    clock.stop('head')
+                    held_out = first_batches(val_data, settings.max_samples) if val_data is not None else batches
+                    accuracy = self._accuracy(model, held_out)
+                    clock.stop('probe')
+        return TransferReport(
+            ' + '.join(source.name for source, _ in self.sources),
+            tuple(origins.values()),
+            settings.head,
+            accuracy,
+            clock.seconds,
+            blocks=inherited.correspondence.blocks,
+            choices={label: pair[1] for label, pair in inherited.correspondence.choices.items()},
+            candidates=inherited.candidates,
+            couplings=inherited.couplings,
+        )
+
+    def _accuracy(self, model: nn.Module, batches: Batches) -> float | None:
+        if not batches or not has_classes(batches):
+            return None
+        if self.head_name is not None:
+            check_range(torch.cat([y for _, y in batches]), model.get_submodule(self.head_name).out_features)
+        return accuracy_on(model, batches, self.settings.device, self.settings.heads)
+
+
+def check_target(target: Any) -> None:
+    """Refuse what is no mutated model space, or is not complete.
+
+    Raises
+    ------
+    TransferError
+        If it is.
+    """
+    if not isinstance(target, nn.Module):
+        raise TransferError(f'target must be a mutated model space, not {type(target).__name__}.')
+    if isinstance(target, ModelSpace) and not is_supernet(target):
+        raise TransferError(f'{type(target).__name__} is not mutated; pass the result of strategy.mutate_model(space).')
+    lazy = next((name for name, parameter in target.named_parameters() if is_lazy(parameter)), None)
+    if lazy is not None:
+        raise TransferError(f'{lazy} has no shape yet, being of a lazy layer: run the space on a batch first.')
+    if next(target.parameters(), None) is None:
+        raise TransferError(f'{type(target).__name__} has no parameters; there is nothing to start warm.')
+
+
+def _check_data(head: str, batches: Batches) -> None:
+    """Refuse data on which a head cannot be fitted."""
+    if not HEADS[head].is_fitted:
+        return
+    if not batches:
+        raise TransferError(
+            f"head {head!r} is fitted on the target's training data and there are none; pass data=, or head='random'."
+        )
+    if not has_classes(batches):
+        raise TransferError(
+            f'head {head!r} is fitted on classes, whole numbers from 0, one per picture, and data has labels of shape '
+            f"{tuple(batches[0][1].shape)} and type {batches[0][1].dtype}; pass head='random'."
+        )
+
+
+@contextmanager
+def _placed(model: nn.Module, device: torch.device | str) -> Iterator[nn.Module]:
+    """The model on ``device``; at the end it is where it was, its modules in the modes that they had."""
+    home = next(model.parameters()).device
+    try:
+        with modes_kept(model):
+            yield model.to(device)
+    finally:
+        model.to(home)
+
+
+@contextmanager
+def _all_or_nothing(target: nn.Module) -> Iterator[None]:
+    """Put the target back as it was if anything fails."""
+    before = [tensor.detach().clone() for tensor in (*target.parameters(), *target.buffers())]
+    try:
+        yield
+    except BaseException:
+        with torch.no_grad():
+            for tensor, value in zip((*target.parameters(), *target.buffers()), before, strict=True):
+                tensor.copy_(value)
+        raise
+
+
+def _images(batches: Batches, device: torch.device | str) -> Tensor | None:
+    images = [x for x, _ in batches if isinstance(x, Tensor) and x.dim() == 4]
+    return torch.cat(images).to(device) if images else None
+
+
+def _head_of(model: nn.Module, settings: TransferSettings, batches: Batches) -> str | None:
+    """Name of the classifier; None where the model has none and the head needs none."""
+    with best_path(model):
+        try:
+            return find_head(model, batches[0][0].to(settings.device))
+        except TransferError:
+            if HEADS[settings.head].is_fitted:
+                raise
+            return None
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise TransferError(
+                f'the first batch of data does not go into {type(model).__name__} as it is '
+                f'({reason(error)}); give data= batches (inputs, classes) that the model itself takes.'
+            ) from error
+
+
+class _Clock:
+    """Seconds by step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def stop(self, step: str) -> None:
+        """End a step; the next one begins."""
+        now = time.perf_counter()
+        self.seconds[step] = now - self._last
+        self._last = now

@@ -1,0 +1,56 @@
+"""TransferSettings: how a target inherits, checked once where it is said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import TransferError
+from .heads.registry import HEADS
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferSettings:
+    """How a target inherits; the arguments of :func:`~nni_warmstart.transfer`, by the same names.
+
+    Raises
+    ------
+    TransferError
+        If one is out of its range; it is named, with its value and the range.
+    """
+
+    head: str = 'ridge'
+    alpha: str | float = 'transfer'
+    keep: float = 0.8
+    noise: float = 1e-3
+    untraceable: str = 'error'
+    seed: int = 0
+    max_samples: int = 4096
+    device: torch.device | str = 'cpu'
+    heads: Mapping[str, tuple[int, int]] | None = None
+
+    def __post_init__(self) -> None:
+        if self.head not in HEADS:
+            raise TransferError(f'head = {self.head!r} is unknown; choose one of {", ".join(HEADS)}.')
+        if self.untraceable not in ('error', 'fresh'):
+            raise TransferError(f"untraceable = {self.untraceable!r} is unknown; choose 'error' or 'fresh'.")
+        if not isinstance(self.alpha, str):
+            _check_number('alpha', self.alpha, 1.0)
+        elif self.alpha not in ('transfer', 'reset'):
+            raise TransferError(f"alpha = {self.alpha!r} is unknown; give 'transfer', 'reset' or a number from 0 to 1.")
+        _check_number('keep', self.keep, 1.0)
+        _check_number('noise', self.noise, math.inf)
+
+    @property
+    def strength(self) -> float:
+        """Share of the inherited alphas, in [0, 1]."""
+        return {'transfer': 1.0, 'reset': 0.0}[self.alpha] if isinstance(self.alpha, str) else float(self.alpha)
+
+
+def _check_number(name: str, value: object, highest: float) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= highest or math.isinf(value):
+        wanted = 'from 0 to 1' if highest == 1 else '0 or more'
+        raise TransferError(f'{name} = {value}, but it must be {wanted}.')
