@@ -51,7 +51,7 @@ class Finding(NamedTuple):
 
 
 def examine(*, zoo: str | None = None, port: int = 8080) -> Iterator[Finding]:
-    """All findings, one after the other.
+    """Make all findings, one after the other.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def python() -> Finding:
 
 
 def packages() -> Iterator[Finding]:
-    """Whether what the package requires is installed, in a version that it accepts."""
+    """Look whether what the package requires is installed, in a version that it accepts."""
     good = []
     for line in importlib.metadata.requires('nni-warmstart') or []:
         requirement = Requirement(line)
@@ -180,7 +180,7 @@ def accelerator() -> Finding:
 
 
 def entries(zoo: str | None) -> Iterator[Finding]:
-    """Whether every entry of the zoo can be read."""
+    """Look whether every entry of the zoo can be read."""
     try:
         from ..zoo.zoo import open_zoo
     except (ImportError, OSError) as error:
