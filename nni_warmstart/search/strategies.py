@@ -9,7 +9,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from pathlib import Path
+from typing import Annotated, Any, cast
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
@@ -23,6 +24,7 @@ from ..evaluators.joint_module import JointModule
 from ..nni_adapter import trial
 from ..nni_adapter.penalty import LivePenalty
 from ..supernets.supernet import Supernet
+from ..utils.checks import Range, checks_arguments
 from ..utils.random import quiet_randomness
 from ..warm_start.heads.base import FITTED
 from ..warm_start.report import TransferReport
@@ -31,7 +33,6 @@ from ..zoo.selection import Source, SourceSelector
 from ..zoo.zoo import SupernetZoo, open_zoo
 from . import collapse
 from .alpha_rate import NNIS
-from .averaging import check_epochs
 from .oneshot_module import SearchModule, search_module
 
 _logger = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ class WarmStartDARTS(DARTS):
         The :class:`~nni_warmstart.TransferReport` once initialised; None after a cold start.
     """
 
+    @checks_arguments(ConfigError)
     def __init__(
         self,
         *,
@@ -106,17 +108,15 @@ class WarmStartDARTS(DARTS):
         keep: float = 0.8,
         noise: float = 1e-3,
         untraceable: str = 'error',
-        average: float | None = None,
+        average: Annotated[float, Range(0)] | None = None,
         refit_head: bool | None = None,
-        arc_learning_rate: float | None = None,
+        arc_learning_rate: Annotated[float, Range(0)] | None = None,
         save_to: SupernetZoo | str | os.PathLike[str] | None = None,
-        parameter_free_cap: int | None = None,
+        parameter_free_cap: Annotated[int, Range(0)] | None = None,
         stop_on_eigenvalue: bool = False,
         **kwargs: Any,
     ) -> None:
         check_settings(head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable)
-        collapse.check_cap(parameter_free_cap)
-        check_epochs(average)
         super().__init__(arc_learning_rate=NNIS if arc_learning_rate is None else arc_learning_rate, **kwargs)
         self.paced = source is not None and arc_learning_rate is None
         self.source, self.zoo = source, zoo
@@ -130,6 +130,15 @@ class WarmStartDARTS(DARTS):
         self.report: TransferReport | None = None
         self._validates = False
         self._loaders: dict[str, Callable[[], Any]] = {}
+        self._resumed_from: Path | None = None
+
+    def resume_from(self, checkpoint: Path) -> None:
+        """Let a search that is about to be initialised go on from a Lightning checkpoint.
+
+        It starts from no source, having done so before; what follows from there being one, as the number of epochs that are
+        averaged over, stays. The file is read when the search runs.
+        """
+        self._resumed_from = checkpoint
 
     @property
     def curve(self) -> list[dict[str, float]]:
@@ -175,7 +184,9 @@ class WarmStartDARTS(DARTS):
             self._loaders = {part: partial(evaluator.datamodule.some, part) for part in ('train', 'val')}
         evaluator.module.calibration = lambda: self._loader('train')
         evaluator.module.held_out = lambda: self._loader('val')
-        if self.source is not None:
+        if self._resumed_from is not None:
+            self.load_state_dict({'ckpt_path': str(self._resumed_from)})
+        elif self.source is not None:
             self.report = self._warm_start(mutated.model_space, evaluator)
             evaluator.module.warm_start = self.report.to_dict()
             _logger.info('%s', self.report.summary())
