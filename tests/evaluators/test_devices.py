@@ -23,11 +23,12 @@ from nni.nas.hub.pytorch import NasBench201
 from nni.nas.space import RawFormatModelSpace
 from pytorch_lightning import seed_everything
 
-from conftest import make_task
+from helpers.tiny import make_task
 from nni_warmstart import SupernetZoo
-from nni_warmstart import strategy as strategies
 from nni_warmstart.data import split
-from nni_warmstart.evaluators.classification import classification, make_trainer
+from nni_warmstart.evaluators.classification import classification
+from nni_warmstart.evaluators.trainer import make_trainer
+from nni_warmstart.search import strategies
 
 seed_everything(0, verbose=False)  # the architecture that NNI's Proxyless exports is drawn at random
 name, arguments, out = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3])

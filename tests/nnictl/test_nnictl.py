@@ -132,11 +132,12 @@ def test_wrong_settings_fail_the_trial_with_one_line(digits):
 OWN_TRIAL = """
 import nni, sys, torch
 sys.path.insert(0, {tests!r})
-from conftest import make_task, small_space
+from helpers.tiny import make_task, small_space
 from nni.nas.experiment import NasExperiment
 from nni_warmstart import WarmStartDARTS
 from nni_warmstart.data import split
-from nni_warmstart.evaluators.classification import classification, make_trainer
+from nni_warmstart.evaluators.classification import classification
+from nni_warmstart.evaluators.trainer import make_trainer
 
 parameters = nni.get_next_parameter()
 task = make_task()
