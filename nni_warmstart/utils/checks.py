@@ -76,7 +76,8 @@ def _is(value: Any, kind: type) -> bool:
 
 def _inside(value: Any, low: float | None, high: float | None) -> bool:
     """Whether a number is finite and in a range."""
-    return math.isfinite(value) and (low is None or value >= low) and (high is None or value <= high)
+    finite = isinstance(value, int) or math.isfinite(value)  # which fails on whole numbers beyond those of a float
+    return finite and (low is None or value >= low) and (high is None or value <= high)
 
 
 def checks_arguments(error: type[WarmStartError]) -> Callable[[_Init], _Init]:

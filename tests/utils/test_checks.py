@@ -37,6 +37,7 @@ def test_annotations_say_what_is_expected():
         (1, Expected(int, Range(1)), None),
         (0, Expected(int, Range(1)), '1 or more'),
         (1.0, Expected(int, Range(1)), 'a whole number, 1 or more'),
+        (10**400, Expected(int, Range(1)), None),
         (True, Expected(int), 'a whole number'),
         (0, Expected(float, Range(0, 1)), None),
         (1, Expected(float, Range(0, 1)), None),
