@@ -9,9 +9,9 @@ from pathlib import Path
 
 from .cli.main import quiet
 from .errors import WarmStartError
-from .evaluators.checkpoints import exists
 from .nni_adapter.trial import next_parameter
 from .runs.config import parse_search
+from .runs.folder import RunFolder
 from .runs.search import run_search
 from .runs.settings import overridden, read
 
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         config = parse_search(document, arguments.config.resolve().parent)
         given = os.environ.get('NNI_OUTPUT_DIR')
         out = Path(given or '.')
-        resume = given is not None and exists(out)
+        resume = given is not None and RunFolder(out).has_checkpoint()
         run_search(config, seed=config.seed, out=out, resume=resume, progress=False)
     except (WarmStartError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)  # the page's "View trial error" shows this stream

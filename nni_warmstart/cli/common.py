@@ -46,7 +46,7 @@ def a_path(text: str) -> Path:
 
 
 def add_set(parser: argparse.ArgumentParser) -> None:
-    """The option --set."""
+    """Add the option --set."""
     parser.add_argument(
         '--set', action='append', default=[], metavar='KEY=VALUE',
         help='replace a key of the YAML by dotted name, e.g. --set strategy.head=prototype; may be repeated',
@@ -54,17 +54,17 @@ def add_set(parser: argparse.ArgumentParser) -> None:
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
-    """The option --seed."""
+    """Add the option --seed."""
     parser.add_argument('--seed', type=int, help='seed of everything random (default: the key seed of the YAML, or 0)')
 
 
 def add_resume(parser: argparse.ArgumentParser) -> None:
-    """The option --resume."""
+    """Add the option --resume."""
     parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint in --out')
 
 
 def document(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Content of --config, changed by --set and --seed."""
+    """Read --config, changed by --set and --seed."""
     from ..runs.settings import overridden, parse_yaml, read
 
     changes = {}

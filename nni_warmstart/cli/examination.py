@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-from ..errors import WarmStartError
+from ..errors import WarmStartError, reason
 from ..utils.files import unwritable
-from ..zoo.zoo import open_zoo
 
 PYTHON = ((3, 10), (3, 13))
 """First and last supported."""
+
+OTHER_NAMES = {'ot': 'POT', 'sklearn': 'scikit-learn', 'yaml': 'pyyaml'}
+"""Modules that are called otherwise than the package they come with."""
 
 LITTLE_SPACE = 1e9
 """Bytes below which a disk is said to be nearly full."""
@@ -48,7 +51,7 @@ class Finding(NamedTuple):
 
 
 def examine(*, zoo: str | None = None, port: int = 8080) -> Iterator[Finding]:
-    """All findings, one after the other.
+    """Make all findings, one after the other.
 
     Parameters
     ----------
@@ -79,7 +82,7 @@ def python() -> Finding:
 
 
 def packages() -> Iterator[Finding]:
-    """Whether what the package requires is installed, in a version that it accepts."""
+    """Look whether what the package requires is installed, in a version that it accepts."""
     good = []
     for line in importlib.metadata.requires('nni-warmstart') or []:
         requirement = Requirement(line)
@@ -154,9 +157,21 @@ def disk() -> Iterator[Finding]:
             yield Finding(subject, 'good', text)
 
 
-def accelerator() -> Finding:
-    import torch
+def not_importable(subject: str, error: Exception) -> Finding:
+    """Finding about what could not be examined, because a package that it takes cannot be imported."""
+    module = (getattr(error, 'name', None) or 'torch').partition('.')[0]  # an OSError is of torch, which loads libraries
+    package = OTHER_NAMES.get(module, module)
+    required = (Requirement(line) for line in importlib.metadata.requires('nni-warmstart') or [])
+    same = (str(each) for each in required if canonicalize_name(each.name) == canonicalize_name(package))
+    remedy = f"pip install --force-reinstall '{next(same, package)}'"
+    return Finding(subject, 'bad', f'{module} cannot be imported: {reason(error)}', remedy)
 
+
+def accelerator() -> Finding:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return not_importable('GPU', error)
     if torch.cuda.is_available():
         return Finding('GPU', 'good', ', '.join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
@@ -165,7 +180,12 @@ def accelerator() -> Finding:
 
 
 def entries(zoo: str | None) -> Iterator[Finding]:
-    """Whether every entry of the zoo can be read."""
+    """Look whether every entry of the zoo can be read."""
+    try:
+        from ..zoo.zoo import open_zoo
+    except (ImportError, OSError) as error:
+        yield not_importable('zoo', error)
+        return
     try:
         opened = open_zoo(zoo)
         names = opened.names()

@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Of all commands."""
+    """Make the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog='nni-warmstart', description='Warm-started differentiable architecture search on Microsoft NNI.'
     )

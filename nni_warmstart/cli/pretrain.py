@@ -16,7 +16,9 @@ DESCRIPTION = 'Train one supernet jointly on the datasets of a YAML file.'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--config', required=True, type=a_path, help='parser.yml: a list data:, space, evaluator, strategy')
+    parser.add_argument(
+        '--config', required=True, type=a_path, help='pretrain.yml: a list data:, space, evaluator, strategy'
+    )
     parser.add_argument('--name', required=True, help='name of the entry')
     parser.add_argument('--zoo', required=True, help='folder or URL in which the supernet is kept')
     parser.add_argument('--out', type=a_path, help='folder for log and checkpoints (default: pretrain-NAME)')

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'where', nargs='+', metavar='WHERE',
         help='--out of a search (finished or not), a folder above several, or the id of an nnictl experiment',
     )  # fmt: skip
-    parser.add_argument('--out', type=a_path, default=Path('parser.html'), help='the page (default: parser.html)')
+    parser.add_argument('--out', type=a_path, default=Path('report.html'), help='the page (default: report.html)')
 
 
 def run(arguments: argparse.Namespace) -> None:

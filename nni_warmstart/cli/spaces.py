@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Names and arguments of the model spaces."""
+    """Print names and arguments of the model spaces."""
     from ..nni_adapter.model_spaces import parameters_of, space_names
 
     table = Table(title='model spaces; your own: package.module:Class')

@@ -40,12 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int | None:
-    """What the action does."""
+    """Run the action."""
     return arguments.run(arguments)
 
 
 def list_entries(arguments: argparse.Namespace) -> None:
-    """A line per entry."""
+    """Print a line per entry."""
     from ..zoo.zoo import open_zoo
 
     zoo = open_zoo(arguments.zoo)

@@ -35,9 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """The entries in order of their promise."""
-    from ..runs.config import make_strategy
+    """Print the entries in the order of their promise."""
     from ..runs.search import fitting
+    from ..runs.strategies import make_strategy
     from ..zoo.ranking import RANKINGS, rank
     from ..zoo.zoo import open_zoo
 
@@ -76,16 +76,16 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _task(arguments: argparse.Namespace) -> tuple[Task, SearchConfig | None]:
-    """The data to rank for, and the search that they are for, if one is given."""
+    """Read the data to rank for, and the search that they are for, if one is given."""
     from ..data.sources import from_word
     from ..runs.config import parse_search
-    from ..runs.search import adapted
+    from ..runs.setup import load_task
 
     if (arguments.data is None) == (arguments.config is None):
         raise ConfigError('give one of --data and --config: the new dataset, or search.yml.')
     if arguments.config is not None:
         config = parse_search(document(arguments), arguments.config.resolve().parent)
-        return adapted(config), config
+        return load_task(config), config
     if arguments.set:
         raise ConfigError('--set changes search.yml: give it with --config.')
     return from_word(arguments.data), None

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """The card of an entry, or what a search would inherit from it."""
+    """Print the card of an entry, or what a search would inherit from it."""
     from ..zoo.zoo import open_zoo
 
     entry = open_zoo(arguments.zoo)[arguments.name]

@@ -1,9 +1,8 @@
-"""Checkpoints of a run that may be killed: one file, replaced atomically, and read as data."""
+"""The checkpoint of a run that may be killed: one file, replaced atomically, and read as data."""
 
 from __future__ import annotations
 
 import io
-import logging
 import pickle
 import struct
 import warnings
@@ -17,8 +16,6 @@ from torch import nn
 
 from ..errors import ConfigError
 from ..utils.files import write_atomic
-
-_logger = logging.getLogger(__name__)
 
 _DAMAGED = (
     pickle.UnpicklingError, struct.error, EOFError, OSError, RuntimeError, LookupError, TypeError, ValueError,
@@ -40,18 +37,8 @@ class AtomicCheckpoints(TorchCheckpointIO):
         write_atomic(path, buffer.getvalue())
 
 
-def exists(out: Path) -> bool:
-    """Whether there is one to go on from."""
-    return path_in(out).is_file()
-
-
-def path_in(out: Path) -> Path:
-    return out / 'checkpoints' / 'last.ckpt'
-
-
-def every_epoch(out: Path) -> ModelCheckpoint:
-    """One file, ``checkpoints/last.ckpt``, replaced at the end of each epoch, after its validation."""
-    path = path_in(out)
+def every_epoch(path: Path) -> ModelCheckpoint:
+    """Return a callback that replaces the file at ``path`` at the end of each epoch, after its validation."""
     for unfinished in path.parent.glob(f'.{path.name}.*.part'):  # of a run that was killed while it wrote
         unfinished.unlink(missing_ok=True)
     return ModelCheckpoint(
@@ -59,29 +46,25 @@ def every_epoch(out: Path) -> ModelCheckpoint:
     )
 
 
-def last(out: Path, model: nn.Module, prefix: str, max_epochs: int) -> Path | None:
-    """The checkpoint in ``out``, if there is one.
+def check_checkpoint(path: Path, model: nn.Module, prefix: str, max_epochs: int) -> None:
+    """Refuse a checkpoint from which a run cannot go on.
 
     Parameters
     ----------
-    out
-        Folder of the run.
+    path
+        Place of the file.
     model
         What is trained.
     prefix
-        Of its tensors' names in the checkpoint.
+        Begins the names of its tensors in the checkpoint.
     max_epochs
-        Of the run.
+        Epochs of the run.
 
     Raises
     ------
     ConfigError
         If it is damaged, of another run, or already past the last epoch.
     """
-    path = path_in(out)
-    if not exists(out):
-        _logger.warning('Nothing to resume: %s does not exist; starting anew.', path)
-        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # torch's guesses at what a damaged file was
@@ -97,7 +80,6 @@ def last(out: Path, model: nn.Module, prefix: str, max_epochs: int) -> Path | No
         raise ConfigError(f'checkpoint {path} belongs to another run: its tensors differ; choose another --out.')
     if epoch + 1 > max_epochs:
         raise ConfigError(f'checkpoint {path} has {epoch + 1} epochs and evaluator.max_epochs = {max_epochs}; raise it.')
-    return path
 
 
 def _shapes(state: dict[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -21,11 +21,12 @@ class CosineClassification(ClassificationModule):
     Parameters
     ----------
     num_classes
-        Of the task.
+        Classes of the task.
     learning_rate, weight_decay
-        Of SGD; the rate is the first one.
+        Settings of SGD; the rate is that of the first epoch.
     jitter, crop, cutout
-        Of the pictures that weights and alphas learn from, see :class:`~nni_warmstart.data.augmentation.Augmentation`.
+        Changes to the pictures that weights and alphas learn from; see
+        :class:`~nni_warmstart.data.augmentation.Augmentation`.
     flip
         Whether they may be mirrored.
     """
@@ -55,7 +56,7 @@ class CosineClassification(ClassificationModule):
 
 
 def classification(splits: Splits, num_classes: int, trainer: Any, **settings: Any) -> Lightning:
-    """Evaluator over ``splits``.
+    """Make an evaluator over ``splits``.
 
     ``settings`` are batch_size and (optional) seed of :class:`TaskData`, and those of :class:`CosineClassification`.
     """

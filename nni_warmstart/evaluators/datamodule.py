@@ -20,7 +20,7 @@ class TaskData(LightningDataModule):
     Parameters
     ----------
     splits
-        Of the task.
+        Parts of the task.
     batch_size
         Pictures per batch.
     seed
@@ -45,8 +45,10 @@ class TaskData(LightningDataModule):
         return self._loader(self.splits.val, shuffle=False)
 
     def arc_dataloader(self) -> Any:
-        """What the alphas learn from under our strategies: as validation, but for a last picture that is alone in its batch,
-        which batch norm cannot learn from."""
+        """Return what the alphas learn from under our strategies.
+
+        It is the loader of validation, but for a last picture that is alone in its batch: batch norm cannot learn from it.
+        """
         images = self.splits.val
         alone = len(images) % self.batch_size == 1 and len(images) > self.batch_size
         return DataLoader(images, self.batch_size, drop_last=alone)
@@ -73,5 +75,5 @@ class OrderByEpoch(Sampler[int]):
 
 
 def seed_of(seed: int, epoch: int) -> int:
-    """Seed of one epoch of a run."""
+    """Return the seed of one epoch of a run."""
     return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import nni
 from nni.nas.evaluator.pytorch import Lightning, Trainer
@@ -13,12 +12,10 @@ from ..data.augmentation import Augmentation
 from ..data.labelled import labelled
 from ..data.task import Task
 from ..errors import DataError
+from ..utils.checks import Expected, Range, check, checks_arguments
 from .joint_data import JointData
 from .joint_module import JointModule
 from .trainer import SAFE_LOADING
-
-WHOLE = ('epochs', 'batch_size', 'arc_batch_size', 'steps_per_epoch', 'channels', 'image_size')
-"""Arguments that are whole numbers."""
 
 BATCH_NORMS = ('shared', 'per_dataset')
 
@@ -36,11 +33,11 @@ class JointClassification(Lightning):
     ----------
     datasets
         Name -> labelled pictures: a :class:`~nni_warmstart.data.Task`, a torch dataset of ``(picture, class)`` or two
-        arrays; or a list of tasks. Of any sizes, channels (1 or 3) and numbers of classes.
+        arrays; or a list of tasks. They may have any sizes, channels (1 or 3) and numbers of classes.
     trainer
         NNI's traced Lightning trainer, which needs ``max_epochs``; None for one of ``epochs`` epochs.
     epochs
-        Of the trainer that is made where none is given.
+        Epochs of the trainer that is made where none is given.
     batch_size
         Pictures per batch, all of one dataset.
     arc_batch_size
@@ -50,7 +47,7 @@ class JointClassification(Lightning):
         Training batches that make an epoch (under NNI's own strategies at least; they go on until every validation
         picture has served the alphas once); None for one per validation batch.
     learning_rate, weight_decay
-        Of SGD with momentum and a cosine schedule.
+        Settings of SGD with momentum and a cosine schedule.
     temperature
         Datasets are drawn with probability proportional to ``weight * n ** (1 / temperature)``.
     weights
@@ -72,43 +69,32 @@ class JointClassification(Lightning):
         out of its range, ``flip`` or ``weights`` name an unknown dataset, or the trainer has no ``max_epochs``.
     """
 
+    @checks_arguments(DataError)
     def __init__(
         self,
         datasets: Mapping[str, Any] | Sequence[Task],
         trainer: Any = None,
         *,
-        epochs: int = 40,
-        batch_size: int = 64,
-        steps_per_epoch: int | None = None,
-        learning_rate: float = 0.05,
-        weight_decay: float = 3e-4,
-        temperature: float = 2.0,
-        jitter: float = 0.15,
-        crop: float = 0.0,
-        cutout: float = 0.0,
+        epochs: Annotated[int, Range(1)] = 40,
+        batch_size: Annotated[int, Range(2)] = 64,
+        steps_per_epoch: Annotated[int, Range(1)] | None = None,
+        learning_rate: Annotated[float, Range(0)] = 0.05,
+        weight_decay: Annotated[float, Range(0)] = 3e-4,
+        temperature: Annotated[float, Range(0.01)] = 2.0,
+        jitter: Annotated[float, Range(0, 1)] = 0.15,
+        crop: Annotated[float, Range(0, 0.5)] = 0.0,
+        cutout: Annotated[float, Range(0, 1)] = 0.0,
         flip: Sequence[str] = (),
-        label_smoothing: float = 0.0,
-        drop_path: float = 0.0,
+        label_smoothing: Annotated[float, Range(0, 0.99)] = 0.0,
+        drop_path: Annotated[float, Range(0, 0.99)] = 0.0,
         batch_norm: str = 'shared',
         val_share: float = 0.25,
-        channels: int | None = None,
-        image_size: int | None = None,
+        channels: Annotated[int, Range(1, 3)] | None = None,
+        image_size: Annotated[int, Range(1)] | None = None,
         classifier: str | None = None,
-        arc_batch_size: int | None = None,
+        arc_batch_size: Annotated[int, Range(2)] | None = None,
         weights: Mapping[str, float] | None = None,
     ) -> None:
-        numbers = {
-            'epochs': (epochs, 1, None), 'batch_size': (batch_size, 2, None), 'learning_rate': (learning_rate, 0, None),
-            'weight_decay': (weight_decay, 0, None), 'temperature': (temperature, 0.01, None), 'jitter': (jitter, 0, 1),
-            'crop': (crop, 0, 0.5), 'cutout': (cutout, 0, 1), 'label_smoothing': (label_smoothing, 0, 0.99),
-            'drop_path': (drop_path, 0, 0.99),
-            'arc_batch_size': (batch_size if arc_batch_size is None else arc_batch_size, 2, None),
-            'steps_per_epoch': (1 if steps_per_epoch is None else steps_per_epoch, 1, None),
-            'channels': (3 if channels is None else channels, 1, 3),
-            'image_size': (32 if image_size is None else image_size, 1, None),
-        }  # fmt: skip
-        for name, (value, low, high) in numbers.items():
-            _check_number(name, value, low, high, whole=name in WHOLE)
         if batch_norm not in BATCH_NORMS:
             raise DataError(f'batch_norm = {batch_norm!r} is unknown; choose one of {", ".join(BATCH_NORMS)}.')
         if trainer is not None and (trainer.max_epochs or -1) < 0:
@@ -120,16 +106,16 @@ class JointClassification(Lightning):
         for name, weight in (weights or {}).items():
             if name not in tasks:
                 raise DataError(f'weights names {name!r}; the datasets are {", ".join(tasks)}.')
-            _check_number(f'weights[{name!r}]', weight, 0.01, 100)
+            check(weight, f'weights[{name!r}]', Expected(float, Range(0.01, 100)), DataError)
         channels = channels or max(task.train_x.shape[1] for task in tasks.values())
-        side = image_size or max(max(task.train_x.shape[-2:]) for task in tasks.values())
+        image_size = image_size or max(max(task.train_x.shape[-2:]) for task in tasks.values())
         self.num_classes, heads = 0, {}
         for name, task in tasks.items():
             heads[name] = (self.num_classes, self.num_classes + task.num_classes)
             self.num_classes += task.num_classes
         module = JointModule(
             heads,
-            (channels, side, side),
+            (channels, image_size, image_size),
             learning_rate=learning_rate,
             weight_decay=weight_decay,
             augmentation=Augmentation(jitter, crop, cutout),
@@ -139,17 +125,9 @@ class JointClassification(Lightning):
             batch_norm=batch_norm,
             classifier=classifier,
         )
-        tasks = {name: task.adapted(channels, side) for name, task in tasks.items()}
+        tasks = {name: task.adapted(channels, image_size) for name, task in tasks.items()}
         data = JointData(tasks, val_share, batch_size, steps_per_epoch, temperature, arc_batch_size, weights)
         super().__init__(module, trainer or Trainer(max_epochs=epochs), datamodule=data, fit_kwargs=dict(SAFE_LOADING))
-
-
-def _check_number(name: str, value: Any, low: float, high: float | None, *, whole: bool = False) -> None:
-    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or value < low or (high is not None and value > high):
-        wanted = f'{low} or more' if high is None else f'from {low} to {high}'
-        kind = 'a whole number, ' if whole and not isinstance(value, int) else ''
-        raise DataError(f'{name} = {value!r}, but it must be {kind}{wanted}.')
 
 
 def _tasks(datasets: Mapping[str, Any] | Sequence[Task]) -> dict[str, Task]:

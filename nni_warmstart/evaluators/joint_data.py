@@ -55,7 +55,7 @@ class JointData(LightningDataModule):
         return self._random('train', self.batch_size)
 
     def arc_dataloader(self) -> Any:
-        """What the alphas learn from under our strategies: as many batches as the weights get, of the validation halves."""
+        """Return what the alphas learn from under our strategies: as many batches as the weights get, of validation."""
         return self._random('val', self.arc_batch_size)
 
     def _random(self, part: str, batch_size: int) -> Any:
@@ -68,7 +68,7 @@ class JointData(LightningDataModule):
         return DataLoader(_numbered(self._parts('val')), batch_sampler=self._validation())
 
     def some(self, part: str, at_most: int = 1024) -> Any:
-        """Loader of a half, 'train' or 'val', with at most so many pictures of every dataset, each once."""
+        """Return a loader of a half, 'train' or 'val', with at most so many pictures of every dataset, each once."""
         parts = [each.part(stratified_part(each.y, at_most, seed=0)) for each in self._parts(part)]
         batches = _EveryBatch([len(each) for each in parts], self.batch_size, all_first=True)
         return DataLoader(_numbered(parts), batch_sampler=batches)

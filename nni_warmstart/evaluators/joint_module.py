@@ -42,7 +42,7 @@ class JointModule(LightningModule):
     pictures
         Channels, height and width.
     learning_rate, weight_decay
-        Of SGD with momentum and a cosine schedule.
+        Settings of SGD with momentum and a cosine schedule.
     augmentation
         What happens to training pictures.
     flip
@@ -140,12 +140,12 @@ class JointModule(LightningModule):
         return max(stop for _, stop in self.heads.values())
 
     def head_of(self, y: Tensor) -> tuple[str, int, int]:
-        """Dataset of a batch, its first row, and the row after its last."""
+        """Return the dataset of a batch, its first row, and the row after its last."""
         label = int(y[0])
         return next((name, start, stop) for name, (start, stop) in self.heads.items() if start <= label < stop)
 
     def joint_loss(self, x: Tensor, y: Tensor) -> tuple[str, Tensor, Tensor]:
-        """Dataset, cross-entropy among its own classes, and what is classified right, shape ``(n,)``."""
+        """Return dataset, cross-entropy among its own classes, and what is classified right, shape ``(n,)``."""
         name, start, stop = self.head_of(y)
         logits = self.model(x) if self.bank is None else self.bank.run(self.model, name, x)
         own = logits[:, start:stop]

@@ -38,7 +38,7 @@ class NormBank(nn.Module):
         self.own = nn.ModuleList(_Tensors(list(tensors.values())) for _ in datasets)
 
     def tensors(self, dataset: str) -> dict[str, Tensor]:
-        """Those of one dataset, by their name in the model."""
+        """Return the tensors of one dataset, by their name in the model."""
         own: Any = self.own[self.names.index(dataset)]
         return dict(zip(self.places, own.in_order(), strict=True))
 

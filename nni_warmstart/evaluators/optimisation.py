@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 
 def sgd_with_cosine(module: LightningModule, learning_rate: float, weight_decay: float) -> dict[str, Any]:
-    """SGD with momentum 0.9 and a rate that falls to 0 along a cosine, epoch by epoch, over the trainer's run."""
+    """Make SGD with momentum 0.9 and a rate that falls to 0 along a cosine, epoch by epoch, over the trainer's run."""
     optimizer = torch.optim.SGD(module.parameters(), lr=learning_rate, momentum=0.9, weight_decay=weight_decay)
     return {'optimizer': optimizer, 'lr_scheduler': Cosine(optimizer, max(1, module.trainer.max_epochs or 1))}
 

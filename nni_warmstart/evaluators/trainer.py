@@ -28,7 +28,7 @@ def make_trainer(
     devices: int = 1,
     **settings: Any,
 ) -> Any:
-    """A Lightning trainer that writes its CSV log under ``out``.
+    """Make a Lightning trainer that writes its CSV log under ``out``.
 
     It stops after ``max_epochs``, or after the epoch in which ``max_seconds`` have passed (0 for no limit; what was spent
     before a resume counts). On several devices it starts this script again for each, and gradients are averaged.

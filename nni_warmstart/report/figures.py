@@ -30,7 +30,7 @@ _STYLE: Any = {
 _PARAMETER_FREE = ('skip', 'pool', 'identity', 'none')
 
 _RADIUS = 0.25
-"""Of a node, in inches."""
+"""Radius of a node, in inches."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ def cell(edges: Sequence[Edge], nodes: Mapping[int, str]) -> str:
 
 
 def _height(level: int) -> float:
-    """Of an arc, in inches; 0 is the height of the nodes."""
+    """Return the height of an arc, in inches; 0 is the height of the nodes."""
     return 0.26 + 0.36 * level
 
 

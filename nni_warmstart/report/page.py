@@ -237,14 +237,14 @@ def _transfer(warm: Mapping[str, Any]) -> dict[str, Any]:
     tables = []
     if 'cells' in warm:
         share = warm['share_by_cell']
-        rows = [(cell, _share(share.get(cell, 0)), how, count, f'{size:,}') for cell, how, count, size in warm['cells']]
+        rows = [(cell, _share(share.get(cell, 0)), kind, count, f'{size:,}') for cell, kind, count, size in warm['cells']]
         tables.append(_table(('cell', 'inherited', 'how', 'tensors', 'numbers'), rows))
     if warm.get('share_by_op'):
         tables.append(_table(('op', 'inherited'), [(op, _share(share)) for op, share in warm['share_by_op'].items()]))
     sizes: dict[str, list[int]] = defaultdict(list)
-    for _, how, _, size, _ in warm['tensors']:
-        sizes[how].append(size)
-    rows = [(how, len(each), f'{sum(each):,}') for how, each in sizes.items()]
+    for _, kind, _, size, _ in warm['tensors']:
+        sizes[kind].append(size)
+    rows = [(kind, len(each), f'{sum(each):,}') for kind, each in sizes.items()]
     tables.append(_table(('how', 'tensors', 'numbers'), rows))
     if warm.get('blocks'):
         tables.append(_table(('block', 'from'), list(warm['blocks'].items())))

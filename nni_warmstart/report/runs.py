@@ -14,17 +14,18 @@ import torch
 
 from ..errors import ConfigError
 from ..nni_adapter.trial import experiment_folder
+from ..runs.folder import RunFolder
 from ..runs.settings import flat
 from ..search.record import recorded_curve
 from ..utils.files import plain
 
 SECTIONS = ('data', 'space', 'evaluator', 'strategy')
-"""Of the settings of a search."""
+"""Sections of the settings of a search."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """What a search left.
+    """Traces of a search.
 
     Attributes
     ----------
@@ -33,9 +34,9 @@ class Search:
     name
         Tells it from the others of the page.
     settings
-        Of ``settings.json``.
+        Content of ``settings.json``.
     result
-        Of ``result.json``; while it goes on, what an earlier end of the same run said that still holds.
+        Content of ``result.json``; while it goes on, what an earlier end of the same run said that still holds.
     curve
         Figures by epoch.
     alphas
@@ -88,7 +89,7 @@ def _is_search(folder: Path) -> bool:
     try:
         settings, result = (_json(folder / name) for name in ('settings.json', 'result.json'))
     except ConfigError:
-        if any((folder / mine).exists() for mine in ('checkpoints/last.ckpt', 'supernet.safetensors', 'architecture.json')):
+        if any((folder / name).exists() for name in ('checkpoints/last.ckpt', 'supernet.safetensors', 'architecture.json')):
             raise
         return False  # another program's file of that name
     if 'evaluator' in settings:
@@ -97,7 +98,7 @@ def _is_search(folder: Path) -> bool:
 
 
 def read(folder: Path, name: str) -> Search:
-    """What the search in ``folder`` left; of an unfinished one, what its last checkpoint holds.
+    """Read what the search in ``folder`` left; of an unfinished one, what its last checkpoint holds.
 
     Raises
     ------
@@ -107,7 +108,7 @@ def read(folder: Path, name: str) -> Search:
     settings, result = (_json(folder / name) for name in ('settings.json', 'result.json'))
     if result:
         _check(folder / 'result.json', result)
-    kept = _kept(folder / 'checkpoints' / 'last.ckpt')
+    kept = _kept(RunFolder(folder).checkpoint)
     if result and (not kept or kept['curve'] == result['curve']):
         return Search(folder, name, settings, result, result['curve'], result.get('alphas', []), result['architecture'], '')
     curve, samples = kept.get('curve', []), kept.get('samples', [])
@@ -129,7 +130,7 @@ def _check(path: Path, result: dict[str, Any]) -> None:
 
 
 def _kept(path: Path) -> dict[str, Any]:
-    """What a search keeps in a checkpoint; empty if there is none. The tensors are not read."""
+    """Read what a search keeps in a checkpoint; empty if there is none. The tensors are not read."""
     if not path.is_file():
         return {}
     try:
@@ -140,7 +141,7 @@ def _kept(path: Path) -> dict[str, Any]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """Content of a file; empty if there is none, or it is no mapping."""
+    """Read a file of JSON; empty if there is none, or it is no mapping."""
     if not path.is_file():
         return {}
     try:

@@ -6,21 +6,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from nni.nas.execution import SequentialExecutionEngine
-from nni.nas.space import RawFormatModelSpace
-from nni.nas.strategy import Proxyless
 from pytorch_lightning import seed_everything
 
 from ..data.task import Task
 from ..errors import DataError
-from ..evaluators.checkpoints import every_epoch, exists
+from ..evaluators.checkpoints import every_epoch
 from ..evaluators.joint import JointClassification
 from ..evaluators.trainer import make_trainer
-from ..nni_adapter.model_spaces import check_supernet, create, input_of, resolve
 from ..supernets.supernet import Supernet
-from . import folder
-from .config import PretrainConfig, make_strategy
-from .folder import begin, check, output_folder
+from .config import PretrainConfig
+from .folder import RunFolder
+from .setup import input_shape, make_space, start, strategy_for
 
 
 def pretrain(
@@ -42,7 +38,7 @@ def pretrain(
     name
         Name of the supernet.
     seed
-        Of everything random.
+        Seed of all random generators.
     out
         Folder for the log and the checkpoint of the last epoch.
     command
@@ -62,37 +58,25 @@ def pretrain(
     WarmStartError
         If data, space or settings do not work.
     """
-    out = output_folder(out)
-    cls = resolve(config.space.name, allow_import=True)
-    channels, side = input_of(cls, config.space.arguments)
-    tasks: dict[str, Task] = {}
-    for item in config.data:
-        task = item.load(config.base, side)
-        if task.name in tasks:
-            raise DataError(f'dataset {task.name!r} is named twice in data; give one a label: of its own.')
-        tasks[task.name] = task
-    settings = asdict(config.evaluator)
+    folder = RunFolder(Path(out))
+    folder.make()
+    channels, image_size = input_shape(config.space)
+    tasks = _tasks(config, image_size)
     seed_everything(seed, workers=True, verbose=False)
-    limits = {name: settings.pop(name) for name in ('max_epochs', 'max_seconds', 'devices')}
-    trainer = make_trainer(out=out, progress=progress, callbacks=[every_epoch(out)], use_distributed_sampler=False, **limits)
-    flip = [name for name, item in zip(tasks, config.data, strict=True) if item.flip]
-    weights = {name: item.weight for name, item in zip(tasks, config.data, strict=True)}
+    callbacks, limits = [every_epoch(folder.checkpoint)], config.evaluator.trainer_arguments()
     evaluator = JointClassification(
-        tasks, trainer, channels=channels, image_size=side, flip=flip, weights=weights, **settings
+        tasks,
+        make_trainer(out=folder.path, progress=progress, callbacks=callbacks, use_distributed_sampler=False, **limits),
+        channels=channels,
+        image_size=image_size,
+        flip=[name for name, item in zip(tasks, config.data, strict=True) if item.flip],
+        weights={name: item.weight for name, item in zip(tasks, config.data, strict=True)},
+        val_share=config.evaluator.val_share,
+        **config.evaluator.module_arguments(),
     )
-    kept = {**asdict(config), 'seed': seed}
-    strategy = make_strategy(config.strategy, config.base)
-    if resume:
-        check(out, kept)
-        if exists(out):
-            strategy.source = None  # it has started, from what was best then
-    space = create(config.space.name, config.space.arguments, evaluator.num_classes, allow_import=True)
-    if not isinstance(strategy, Proxyless):  # which runs one candidate at a time
-        check_supernet(space, channels, side)
-    strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
-    if resume:
-        folder.resume(strategy, out, config.evaluator.max_epochs)
-    begin(out, kept, resume=resume)
+    space = make_space(config.space, evaluator.num_classes)
+    strategy = strategy_for(config, space, (channels, image_size))
+    start(strategy, space, evaluator, folder, config, seed, resume=resume)
     strategy.run()
     supernet = cast(Any, strategy.oneshot_module).training_module.remembered(
         strategy.supernet,
@@ -105,3 +89,14 @@ def pretrain(
         },
     )
     return supernet.with_licences(dict(zip(tasks, (item.licence for item in config.data), strict=True)))
+
+
+def _tasks(config: PretrainConfig, image_size: int) -> dict[str, Task]:
+    """Read the datasets, by name."""
+    tasks: dict[str, Task] = {}
+    for item in config.data:
+        task = item.load(config.base, image_size)
+        if task.name in tasks:
+            raise DataError(f'dataset {task.name!r} is named twice in data; give one a label: of its own.')
+        tasks[task.name] = task
+    return tasks

@@ -7,32 +7,31 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
-from pytorch_lightning import Callback, seed_everything
+from pytorch_lightning import Callback
 from torch import nn
 
 from ..data.splits import Images, Splits, split
 from ..data.task import Task
 from ..errors import ConfigError
-from ..evaluators.checkpoints import every_epoch, last
+from ..evaluators.checkpoints import every_epoch
 from ..evaluators.classification import classification
 from ..evaluators.datamodule import seed_of
 from ..evaluators.trainer import make_trainer
 from ..nni_adapter.freezing import freeze
-from ..nni_adapter.model_spaces import check_input, create, describe
+from ..nni_adapter.model_spaces import describe
 from ..supernets.export import check_format, export
 from ..supernets.network import Network, inherited, is_blind
 from ..supernets.supernet import Supernet
 from ..utils.files import write_json
 from ..utils.metrics import final_accuracy
 from .config import SearchConfig
-from .folder import begin, check, output_folder
-from .search import adapted
+from .folder import RunFolder
+from .setup import load_task, set_up, versions
 
 _logger = logging.getLogger(__name__)
 
@@ -68,7 +67,7 @@ def retrain(
     exports
         Formats besides: 'pt2' (torch.export), 'onnx'; see :func:`~nni_warmstart.supernets.export.export`.
     seed
-        Of everything random.
+        Seed of all random generators.
     resume
         Go on from ``out/checkpoints/last.ckpt`` when it is there.
     progress
@@ -88,69 +87,69 @@ def retrain(
         raise ConfigError(f'weights = {weights!r} is unknown; choose one of {", ".join(WEIGHTS)}.')
     for kind in exports:
         check_format(kind)
-    out, start = output_folder(out), time.perf_counter()
-    if out.resolve() == Path(run).resolve():
+    folder, began = RunFolder(Path(out)), time.perf_counter()
+    folder.make()
+    if folder.path.resolve() == Path(run).resolve():
         raise ConfigError(f'{out} is the folder of the search, whose results must stay; choose another --out.')
     if config.evaluator.devices > 1:
         _logger.warning('evaluator.devices = %d is for searches; a network is trained on one.', config.evaluator.devices)
-    task = adapted(config)
-    channels, side = task.train_x.shape[1:3]
-    splits = learning(task, config.evaluator.val_share)
-    architecture = found_by(run)
-    seed_everything(seed, workers=True, verbose=False)
-    space = create(config.space.name, config.space.arguments, task.num_classes, allow_import=True)
-    check_input(space, channels, side, task.num_classes)
-    described = describe(space)
-    network = made(space, architecture, Path(run) if weights == 'inherited' else None)
-    if is_blind(network, (channels, side)):
+    architecture = read_architecture(run)
+    problem = set_up(config, load_task(config), seed, learning)
+    described = describe(problem.space)
+    network = make_network(problem.space, architecture, Path(run) if weights == 'inherited' else None)
+    if is_blind(network, problem.image_shape):
         raise ConfigError(
             f'the network that {run} found gives all pictures the same scores: no path of its operations leads from the '
             'input to the output, a collapse of DARTS; search for longer, or with strategy.parameter_free_cap.'
         )
-    settings = config.evaluator
     kept = {**asdict(config), 'seed': seed, 'weights': weights, 'architecture': architecture}
     if resume:
-        check(out, kept)
-    begin(out, kept, resume=resume)
-    training = {**settings.module(), 'flip': config.data.flip}
-    training |= {'max_epochs': settings.max_epochs, 'max_seconds': settings.max_seconds}
-    curve = train(network, splits, task.num_classes, training, out, seed=seed, resume=resume, progress=progress)
-    mean, std = splits.train.mean.flatten().tolist(), splits.train.std.flatten().tolist()
+        folder.check(kept)
+    folder.begin(kept, resume=resume)
+    training = {
+        **config.evaluator.module_arguments(),
+        'flip': config.data.flip,
+        **config.evaluator.trainer_arguments(),
+        'devices': 1,
+    }
+    curve = train(
+        network, problem.splits, problem.task.num_classes, training, folder.path, seed=seed, resume=resume, progress=progress
+    )
+    normalisation = {key: getattr(problem.splits.train, key).flatten().tolist() for key in ('mean', 'std')}
     result = {
-        'data': task.name,
+        'data': problem.task.name,
         'weights': weights,
         'architecture': architecture,
         'parameters': sum(parameter.numel() for parameter in network.parameters()),
         'curve': curve,
         'final': final_accuracy(curve),
-        'measured_on': 'test' if len(task.test_x) else 'validation',
-        'mean': mean,
-        'std': std,
+        'measured_on': 'test' if len(problem.task.test_x) else 'validation',
+        **normalisation,
         'files': ['network.safetensors'],
         'seed': seed,
-        'seconds': time.perf_counter() - start,
-        'versions': {name: version(name) for name in ('nni-warmstart', 'nni', 'torch', 'pytorch-lightning')},
+        'seconds': time.perf_counter() - began,
+        'versions': versions(),
     }
     Network(
         space=described,
         architecture=architecture,
         tensors=network.state_dict(),
-        pictures=(channels, side),
-        mean=mean,
-        std=std,
-        class_names=list(task.class_names),
+        pictures=problem.image_shape,
+        **normalisation,
+        class_names=list(problem.task.class_names),
         history={key: result[key] for key in ('data', 'weights', 'seed', 'final', 'measured_on', 'versions')},
-    ).save(out / 'network.safetensors')
-    write_json(out / 'result.json', result)
+    ).save(folder.path / 'network.safetensors')
+    write_json(folder.path / 'result.json', result)
     for kind in exports:  # last: a network that cannot be exported is not lost
-        export(network, out / f'network.{kind}', torch.zeros(2, channels, side, side))
+        channels, image_size = problem.image_shape
+        export(network, folder.path / f'network.{kind}', torch.zeros(2, channels, image_size, image_size))
         result['files'].append(f'network.{kind}')
-        write_json(out / 'result.json', result)
+        write_json(folder.path / 'result.json', result)
     return result
 
 
 def learning(task: Task, val_share: float) -> Splits:
-    """All training pictures to learn from and the test pictures to measure on, or the halves of a search.
+    """Return all training pictures to learn from and the test pictures to measure on, or the halves of a search.
 
     Pictures are normalised as in the search, so that inherited weights see what they know.
     """
@@ -161,8 +160,8 @@ def learning(task: Task, val_share: float) -> Splits:
     return Splits(whole, splits.test, None)
 
 
-def found_by(run: str | Path) -> dict[str, Any]:
-    """The architecture that a search left.
+def read_architecture(run: str | Path) -> dict[str, Any]:
+    """Read the architecture that a search left.
 
     Raises
     ------
@@ -178,8 +177,8 @@ def found_by(run: str | Path) -> dict[str, Any]:
         raise ConfigError(f'{path} holds no architecture of `nni-warmstart search`.') from error
 
 
-def made(space: ModelSpace, architecture: dict[str, Any], run: Path | None) -> nn.Module:
-    """The network of an architecture: with fresh weights, or with those of the supernet in ``run``."""
+def make_network(space: ModelSpace, architecture: dict[str, Any], run: Path | None) -> nn.Module:
+    """Make the network of an architecture: with fresh weights, or with those of the supernet in ``run``."""
     if run is None:
         return freeze(space, architecture)
     return inherited(Supernet.load(run / 'supernet.safetensors'), architecture, space)
@@ -205,21 +204,23 @@ def train(
     splits
         What it learns from and is measured on.
     num_classes
-        Of the task.
+        Classes of the task.
     settings
-        max_epochs, max_seconds (optional), and those of :func:`~nni_warmstart.evaluators.classification.classification`.
+        max_epochs, max_seconds and devices (both optional), and those of
+        :func:`~nni_warmstart.evaluators.classification.classification`.
     out
         Folder for the log and the checkpoint.
     seed, resume, progress
         As in :func:`retrain`.
     """
-    out, epochs = Path(out), Epochs(seed)
-    limits = {key: settings[key] for key in ('max_epochs', 'max_seconds') if key in settings}
-    trainer = make_trainer(out=out, progress=progress, callbacks=[epochs, every_epoch(out)], **limits)
+    folder, epochs = RunFolder(Path(out)), Epochs(seed)
+    limits = {key: settings[key] for key in ('max_epochs', 'max_seconds', 'devices') if key in settings}
+    callbacks = [epochs, every_epoch(folder.checkpoint)]
+    trainer = make_trainer(out=folder.path, progress=progress, callbacks=callbacks, **limits)
     others = {key: value for key, value in settings.items() if key not in limits}
     evaluator = classification(splits, num_classes, trainer, **others, seed=seed)
     evaluator.module.set_model(network)
-    path = last(out, network, '_model.', settings['max_epochs']) if resume else None
+    path = folder.checkpoint_for(network, '_model.', settings['max_epochs']) if resume else None
     trainer.fit(evaluator.module, datamodule=evaluator.datamodule, ckpt_path=path, weights_only=True)
     network.eval()
     return epochs.curve

@@ -6,17 +6,18 @@ import copy
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ..errors import ConfigError, reason
+from ..utils.checks import Expected, Range, check, expectations
 
 
 def flat(settings: Any, prefix: str = '') -> dict[str, Any]:
-    """Nested settings by dotted name."""
+    """Return nested settings by dotted name."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
         name = f'{prefix}{key}'
@@ -25,19 +26,14 @@ def flat(settings: Any, prefix: str = '') -> dict[str, Any]:
 
 
 _MOST_VALUES, _MOST_LEVELS, _LARGEST = 10_000, 20, 2**31 - 1
-"""What a file of settings may hold: values, sections in sections, and the largest number besides a seed."""
+"""What a file of settings may hold: values, sections in sections, and the largest number that has no range of its own."""
 
 _EXPONENT = re.compile(r'[+-]?\d+(\.\d*)?[eE][+-]?\d+')
 """A number that YAML 1.1 takes for text, such as 3e-4."""
 
 
-def limits(default: Any, low: float | None = None, high: float | None = None) -> Any:
-    """A field of a dataclass of settings, with its default and the range that :func:`typed` checks."""
-    return field(default=default, metadata={'low': low, 'high': high})
-
-
 def read(path: str | Path) -> dict[str, Any]:
-    """A YAML file as a dict."""
+    """Read a YAML file as a dict."""
     path = Path(path)
     try:
         document = parse_yaml(path.read_text())
@@ -51,7 +47,7 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def parse_yaml(text: str) -> Any:
-    """The value that a YAML text stands for.
+    """Return the value that a YAML text stands for.
 
     Raises
     ------
@@ -80,7 +76,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def overridden(document: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of ``document`` with keys replaced by dotted name: ``{'strategy.source': 'letters'}``."""
+    """Return a copy of ``document`` with keys replaced by dotted name: ``{'strategy.source': 'letters'}``."""
     document = copy.deepcopy(document)
     for dotted, value in overrides.items():
         *parents, last = dotted.split('.')
@@ -111,20 +107,37 @@ def check_values(document: Mapping[str, Any]) -> None:
         left += [(' '.join(f'{where}.{key}'.lstrip('.').split()), item, level + 1) for key, item in items]
 
 
+@dataclass(frozen=True)
+class NamedConfig:
+    """A name and the arguments that go with it: ``{name: nasbench201, width: 16}``."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+def named(section: Mapping[str, Any], where: str) -> NamedConfig:
+    """Split a section into its name and the rest."""
+    arguments = dict(section)
+    name = arguments.pop('name', None)
+    if not isinstance(name, str):
+        raise ConfigError(f'{where}.name = {name!r}, but it must be a name; see `nni-warmstart spaces` and the README.')
+    return NamedConfig(name, arguments)
+
+
 def section_of(document: Mapping[str, Any], key: str, default: dict[str, Any]) -> Mapping[str, Any]:
-    """A section of a file, or ``default`` where there is none."""
+    """Return a section of a file, or ``default`` where there is none."""
     return mapping(document.get(key, default), key)
 
 
 def mapping(value: Any, where: str) -> Mapping[str, Any]:
-    """``value``, which must have keys."""
+    """Return ``value``, which must have keys."""
     if not isinstance(value, Mapping):
         raise ConfigError(f'{where} = {value!r}, but it must be a section with keys.')
     return value
 
 
 def known(section: Mapping[str, Any], where: str, allowed: Any) -> Mapping[str, Any]:
-    """``section``, whose keys must be among ``allowed``."""
+    """Return ``section``, whose keys must be among ``allowed``."""
     for key in section:
         if key not in allowed:
             name = ' '.join((f'{where}.{key}' if where else str(key)).split())
@@ -133,39 +146,33 @@ def known(section: Mapping[str, Any], where: str, allowed: Any) -> Mapping[str, 
 
 
 def near(word: str, allowed: Any) -> str:
-    """The end of an error message: what was probably meant, or what there is."""
+    """Return the end of an error message: what was probably meant, or what there is."""
     close = difflib.get_close_matches(word, list(allowed), 1)
     return f'; did you mean {close[0]}?' if close else f'; known are {", ".join(allowed)}'
 
 
 def typed(cls: Any, section: Mapping[str, Any], where: str) -> Any:
-    """A dataclass of settings, each of its type and within its limits; null leaves the default."""
-    items = {item.name: item for item in fields(cls)}
-    known(section, where, items)
-    kinds = {'int': int, 'float': float, 'bool': bool, 'str': str, 'str | None': str, 'dict | None': dict}
-    values = {
-        key: checked(value, f'{where}.{key}', kinds[str(items[key].type)], items[key].metadata)
+    """Make a dataclass of settings, each of the type and in the range of its annotation; null leaves the default."""
+    expected = expectations(cls)
+    known(section, where, [item.name for item in fields(cls)])
+    return cls(**{
+        key: checked(value, f'{where}.{key}', expected[key].kind, expected[key].range)
         for key, value in section.items()
         if value is not None
-    }
-    return cls(**values)
+    })  # fmt: skip
 
 
-def checked(value: Any, where: str, kind: type, limits: Mapping[str, Any]) -> Any:
-    """``value`` as ``kind``, between ``limits['low']`` and ``limits['high']``; ``where`` is named in errors."""
-    words = {int: 'a whole number', float: 'a number', str: 'text', bool: 'true or false', dict: 'a section with keys'}
-    if kind is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
+def checked(value: Any, where: str, kind: type, limits: Range | None = None) -> Any:
+    """Return ``value``, as YAML gives it, as one of type ``kind`` within its limits; ``where`` is named in errors.
+
+    A whole number will do for a number, 2.0 for a whole number, and 3e-4, which YAML takes for text, for what it says.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is float and (is_number or (isinstance(value, str) and _EXPONENT.fullmatch(value))):
         value = float(value)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    whole = number and (isinstance(value, int) or float(value).is_integer())
-    fits = (number if kind is float else whole) if kind in (int, float) else isinstance(value, kind)
-    if not fits:
-        raise ConfigError(f'{where} = {value!r}, but it must be {words[kind]}.')
-    if number:
-        value = kind(value)
-        low, high = limits.get('low'), limits.get('high')
-        most = _LARGEST if high is None else high
-        if (low is not None and value < low) or value > most or value != value:
-            wanted = f'from {low} to {high}' if high is not None else f'at most {most}' if value > most else f'{low} or more'
-            raise ConfigError(f'{where} = {value}, but it must be {wanted}.')
+    elif kind is int and is_number and float(value).is_integer():
+        value = int(value)
+    if kind in (int, float) and isinstance(value, kind) and value > _LARGEST and (limits or Range()).high is None:
+        raise ConfigError(f'{where} = {value}, but it must be at most {_LARGEST}.')
+    check(value, where, Expected(kind, limits), ConfigError)
     return value

@@ -10,23 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError
 from ..nni_adapter import batchnorm
 from ..nni_adapter.choices import arch_parameters
 from ..nni_adapter.oneshot import has_nnis
-
-
-def check_epochs(average: Any) -> None:
-    """Refuse what is no number of epochs.
-
-    Raises
-    ------
-    ConfigError
-        Naming the value.
-    """
-    number = isinstance(average, int | float) and not isinstance(average, bool) and 0 <= average < math.inf
-    if average is not None and not number:
-        raise ConfigError(f'average = {average!r}, but it must be a number of epochs, 0 or more, or None.')
 
 
 def why_not_averaged(trainer: Any, training_module: Any, model: nn.Module) -> str:

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError
 from ..nni_adapter.architectures import cell_of, operations
 
 CAP = 2
@@ -26,18 +25,6 @@ WINDOW = 5
 
 GROWTH = 4 / 3
 """Growth of the averaged eigenvalue from one window to the next at which a search stops; RobustDARTS has a ratio of 0.75."""
-
-
-def check_cap(cap: Any) -> None:
-    """Refuse what is no number of operations.
-
-    Raises
-    ------
-    ConfigError
-        Naming the value.
-    """
-    if cap is not None and (isinstance(cap, bool) or not isinstance(cap, int) or cap < 0):
-        raise ConfigError(f'parameter_free_cap = {cap!r}, but it must be a number of operations, 0 or more, or None.')
 
 
 def capped(model: nn.Module, sample: dict[str, Any], cap: int) -> dict[str, Any]:

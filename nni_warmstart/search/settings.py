@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import averaging, collapse
-
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
@@ -25,11 +23,6 @@ class SearchSettings:
         Operations without parameters that an exported architecture may have in a cell; None for no cap.
     stop_on_eigenvalue
         Whether the search stops when the curvature of the alphas' loss grows.
-
-    Raises
-    ------
-    ConfigError
-        If ``average`` is no number of epochs, or ``parameter_free_cap`` no number of operations.
     """
 
     average: float = 0.0
@@ -38,7 +31,3 @@ class SearchSettings:
     paced: bool = False
     parameter_free_cap: int | None = None
     stop_on_eigenvalue: bool = False
-
-    def __post_init__(self) -> None:
-        averaging.check_epochs(self.average)
-        collapse.check_cap(self.parameter_free_cap)

@@ -7,7 +7,8 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Protocol, cast, runtime_checkable
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Protocol, cast, runtime_checkable
 
 import torch
 from nni.nas.evaluator.pytorch import Lightning
@@ -21,6 +22,7 @@ from ..nni_adapter import trial
 from ..nni_adapter.oneshot import DartsLightningModule, GumbelDartsLightningModule
 from ..supernets.history import record
 from ..supernets.supernet import Supernet
+from ..utils.checks import Range, checks_arguments
 from ..utils.random import quiet_randomness
 from ..warm_start.heads.registry import HEADS
 from ..warm_start.report import TransferReport
@@ -114,6 +116,7 @@ class WarmStartDARTS(DARTS):
 
     search_module: ClassVar[type[DartsSearchModule]] = DartsSearchModule
 
+    @checks_arguments(ConfigError)
     def __init__(
         self,
         *,
@@ -124,11 +127,11 @@ class WarmStartDARTS(DARTS):
         keep: float = 0.8,
         noise: float = 1e-3,
         untraceable: str = 'error',
-        average: float | None = None,
+        average: Annotated[float, Range(0)] | None = None,
         refit_head: bool | None = None,
-        arc_learning_rate: float | None = None,
+        arc_learning_rate: Annotated[float, Range(0)] | None = None,
         save_to: SupernetZoo | str | os.PathLike[str] | None = None,
-        parameter_free_cap: int | None = None,
+        parameter_free_cap: Annotated[int, Range(0)] | None = None,
         stop_on_eigenvalue: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -148,6 +151,15 @@ class WarmStartDARTS(DARTS):
         self.report: TransferReport | None = None
         self._validates = False
         self._loaders: Loaders | None = None
+        self._resumed_from: Path | None = None
+
+    def resume_from(self, checkpoint: Path) -> None:
+        """Let a search that is about to be initialised go on from a Lightning checkpoint.
+
+        It starts from no source, having done so before; what follows from there being one, as the number of epochs that are
+        averaged over, stays. The file is read when the search runs.
+        """
+        self._resumed_from = checkpoint
 
     @property
     def curve(self) -> list[dict[str, float]]:
@@ -200,7 +212,9 @@ class WarmStartDARTS(DARTS):
         mutated: Any = super()._initialize(model_space, engine)
         module: DartsSearchModule = mutated.evaluator.module
         module.set_model(mutated.model_space)  # an evaluator may change the classifier, and a transfer fits it
-        if self.source is not None:
+        if self._resumed_from is not None:
+            self.load_state_dict({'ckpt_path': str(self._resumed_from)})
+        elif self.source is not None:
             self.report = self._warm_start(mutated.model_space, mutated.evaluator)
             module.identity.warm_start = self.report.to_dict()
             _logger.info('%s', self.report.summary())

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from helpers.tiny import SMALL, OwnSpace, save_npz
 
 from nni_warmstart import Supernet, SupernetZoo
 from nni_warmstart.cli import main
+from nni_warmstart.cli.main import make_parser
 from nni_warmstart.evaluators.optimisation import Cosine
 from nni_warmstart.search import collapse
 from nni_warmstart.search.oneshot_module import DartsSearchModule
@@ -236,6 +238,10 @@ def test_a_longer_run_goes_on_along_the_longer_curve():
 
 def test_resume_without_a_checkpoint_starts_anew(folder):
     assert search(folder, '--resume') == 0
+
+
+def test_the_page_of_a_report_has_a_name():
+    assert make_parser().parse_args(['report', 'out']).out == Path('report.html')
 
 
 def test_spaces_are_listed(capsys):

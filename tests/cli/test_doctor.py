@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import shutil
 import socket
+import subprocess
 import sys
 from collections import namedtuple
 
@@ -60,6 +62,27 @@ def test_packages_that_are_old_or_missing(monkeypatch):
     bad = findings('bad', port=0)
     assert bad['torch'].text == '1.0, but >=2.1 is needed'
     assert bad['POT'].remedy.startswith("pip install 'POT")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('module', 'requirement'),
+    [('torch', 'torch>=2.1'), ('ot', 'POT>=0.9.4'), ('pytorch_lightning', 'pytorch-lightning<3,>=2.6'), ('nni', 'nni==3.0'),
+     ('numpy', 'numpy>=1.24')],
+)  # fmt: skip
+def test_packages_that_cannot_be_imported(module, requirement, free_port):
+    code = f'import sys; sys.modules[{module!r}] = None; from nni_warmstart.cli import main; sys.exit(main(sys.argv[1:]))'
+    done = subprocess.run(
+        [sys.executable, '-c', code, 'doctor', '--port', str(free_port)],
+        capture_output=True, text=True, env={**os.environ, 'COLUMNS': '400'},
+    )  # fmt: skip
+    assert 'Traceback' not in done.stderr
+    assert done.returncode == 1
+    bad = [line for line in done.stdout.splitlines() if line.startswith('│ bad')]
+    assert [line.split()[3] for line in bad] == (['GPU', 'zoo'] if module == 'torch' else ['zoo'])
+    for line in bad:
+        assert f'{module} cannot be imported: ' in line
+        assert f"pip install --force-reinstall '{requirement}'" in line
 
 
 def test_surroundings(monkeypatch, tmp_path):

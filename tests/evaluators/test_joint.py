@@ -27,7 +27,7 @@ from nni_warmstart.evaluators.trainer import make_trainer
 from nni_warmstart.nni_adapter.choices import choices
 from nni_warmstart.nni_adapter.classifier import resize_head
 from nni_warmstart.nni_adapter.mutation import mutate
-from nni_warmstart.runs.folder import resume as go_on
+from nni_warmstart.runs.folder import RunFolder
 from nni_warmstart.search_spaces import DartsSpace
 
 
@@ -229,7 +229,8 @@ def test_a_killed_joint_training_goes_on_to_the_same_result(tmp_path):
 
     def train(folder, stop_after=None, resume=False):
         torch.manual_seed(0)
-        callbacks = [every_epoch(folder), *([StopAfter(stop_after)] if stop_after else [])]
+        checkpoint = RunFolder(folder).checkpoint
+        callbacks = [every_epoch(checkpoint), *([StopAfter(stop_after)] if stop_after else [])]
         evaluator = JointClassification(
             copy.deepcopy(tasks),
             make_trainer(4, folder, progress=False, callbacks=callbacks),
@@ -239,9 +240,9 @@ def test_a_killed_joint_training_goes_on_to_the_same_result(tmp_path):
             cutout=0.25,
         )
         strategy = WarmStartDARTS()
-        strategy.initialize(RawFormatModelSpace(small_space(3), evaluator), SequentialExecutionEngine())
         if resume:
-            go_on(strategy, folder, 4)
+            strategy.resume_from(checkpoint)
+        strategy.initialize(RawFormatModelSpace(small_space(3), evaluator), SequentialExecutionEngine())
         strategy.run()
         return strategy
 
@@ -259,17 +260,20 @@ def test_a_killed_joint_training_goes_on_to_the_same_result(tmp_path):
 
 
 def test_a_checkpoint_with_heads_of_other_datasets_is_refused(tmp_path):
-    def initialised(names):
-        trainer = make_trainer(2, tmp_path, progress=False, callbacks=[every_epoch(tmp_path)])
+    checkpoint = RunFolder(tmp_path).checkpoint
+
+    def initialised(names, resume=False):
+        trainer = make_trainer(2, tmp_path, progress=False, callbacks=[every_epoch(checkpoint)])
         tasks = {name: make_task(classes=2, seed=k) for k, name in enumerate(names)}
         strategy = WarmStartDARTS()
+        if resume:
+            strategy.resume_from(checkpoint)
         space = RawFormatModelSpace(small_space(4), JointClassification(tasks, trainer, batch_size=8))
         strategy.initialize(space, SequentialExecutionEngine())
         return strategy
 
     initialised(['a', 'b']).run()
-    other = initialised(['a', 'c'])
-    go_on(other, tmp_path, 4)
+    other = initialised(['a', 'c'], resume=True)
     with pytest.raises(DataError, match=r'has heads for a \(2 classes\), b .* and this run for a \(2 classes\), c'):
         other.run()
 

@@ -1,0 +1,147 @@
+"""The section ``strategy:`` of a file: its settings, which are the arguments of a class, and the strategy that they make."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, WarmStartError
+from ..search.strategies import WarmStartDARTS, WarmStartGumbelDARTS, WarmStartProxyless
+from ..utils.checks import Expected, Range, expectations
+from ..warm_start.settings import TransferSettings
+from .settings import NamedConfig, checked, known, named, near
+
+_CLASSES = (WarmStartDARTS, WarmStartGumbelDARTS, WarmStartProxyless)
+
+STRATEGIES: dict[str, type[WarmStartDARTS]] = {
+    **{cls.__name__.removeprefix('WarmStart'): cls for cls in _CLASSES},
+    **{cls.__name__: cls for cls in _CLASSES},
+}
+"""Strategies by name. NNI's own names run cold; they validate and report like ours, and are NNI's to the bit."""
+
+_NNIS = {
+    'gradient_clip_val': Expected(float, Range(0), optional=True),
+    'log_prob_every_n_step': Expected(int, Range(1)),
+    'warmup_epochs': Expected(int, Range(0)),
+}
+"""Arguments of NNI whose annotations lack a range; ours have theirs."""
+
+_CODE = ('self', 'kwargs', 'model_space', 'engine', 'mutation_hooks')
+"""Arguments that no file can give."""
+
+
+def strategy_arguments(cls: type[WarmStartDARTS]) -> dict[str, Expected | None]:
+    """Return what a strategy takes from a file, our own arguments and those of NNI's classes that it extends.
+
+    What a value must be is None where several plain types will do.
+    """
+    found: dict[str, Expected | None] = {}
+    for base in cls.__mro__[:-1]:
+        if '__init__' in vars(base):
+            expected = expectations(base.__init__)
+            for name in inspect.signature(base.__init__).parameters:
+                if name not in _CODE:
+                    found.setdefault(name, expected.get(name))
+    return {**found, **_NNIS}
+
+
+_OF_TRANSFER = tuple(each.name for each in fields(TransferSettings) if each.name in strategy_arguments(WarmStartDARTS))
+"""Settings of a warm start that a transfer takes."""
+
+_WARM = ('source', 'zoo', *_OF_TRANSFER)
+"""Settings of a warm start; they have no effect under one of NNI's own names."""
+
+
+def parse_strategy(section: Mapping[str, Any]) -> NamedConfig:
+    """Check the settings of a strategy.
+
+    Raises
+    ------
+    ConfigError
+        Naming the key, the value and the remedy.
+    """
+    strategy = named(section, 'strategy')
+    name, arguments = strategy.name, strategy.arguments
+    if name not in STRATEGIES:
+        raise ConfigError(f'strategy.name = {name!r} is unknown{near(name, STRATEGIES)}.')
+    expected = strategy_arguments(STRATEGIES[name])
+    known(arguments, 'strategy', expected)
+    for key, value in arguments.items():
+        arguments[key] = _parsed(key, value, expected[key])
+    try:
+        TransferSettings(**{key: value for key, value in arguments.items() if key in _OF_TRANSFER})
+    except WarmStartError as error:
+        raise ConfigError(f'strategy.{error}') from error
+    if not name.startswith('WarmStart'):
+        return NamedConfig(name, {key: value for key, value in arguments.items() if key not in _WARM})
+    return strategy
+
+
+def _parsed(key: str, value: Any, expected: Expected | None) -> Any:
+    """A checked setting, as the class takes it."""
+    if key == 'temperature':
+        return _temperature(value)
+    if key == 'alpha':
+        return _number(value) if isinstance(value, str) and value not in ('transfer', 'reset') else value
+    if key == 'source' and value in ('none', 'None', ''):
+        return None  # searchSpace of NNI: a choice between null and a name has no null
+    if key == 'source' and isinstance(value, list):
+        return [checked(item, f'strategy.source[{index}]', str) for index, item in enumerate(value)]
+    if expected is None or (expected.optional and value is None):
+        return value
+    number = checked(value, f'strategy.{key}', expected.kind, expected.range)
+    return value if isinstance(value, int) else number  # messages show a 2 as it was written
+
+
+def _temperature(value: Any) -> dict[str, float]:
+    """Temperature of GumbelDARTS: one for all epochs, or the first and the last."""
+    ends = value if isinstance(value, Mapping) else {'init': value, 'min': value}
+    if ends.keys() != {'init', 'min'}:
+        raise ConfigError(f'strategy.temperature = {value!r}, but it must be a number, or {{init: ..., min: ...}}.')
+    first, last = (checked(ends[key], 'strategy.temperature', float, Range(0.01)) for key in ('init', 'min'))
+    if first < last:
+        raise ConfigError(f'strategy.temperature falls from init to min, but {first} is less than {last}.')
+    return {'init': first, 'min': last}
+
+
+def _number(value: str) -> Any:
+    """A number that YAML takes for text, such as 5e-1; other text as it is, to be refused by what it is for."""
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def make_strategy(config: NamedConfig, base: Path) -> WarmStartDARTS:
+    """Make the strategy, its relative paths started at ``base``.
+
+    Raises
+    ------
+    ConfigError
+        If NNI's strategy refuses its arguments.
+    """
+    arguments = dict(config.arguments)
+    if arguments.get('penalty'):
+        raise ConfigError("strategy.penalty needs a profiler, which is code: give it to the strategy in Python's own call.")
+    for key in ('source', 'zoo', 'save_to'):
+        value = arguments.get(key)
+        if isinstance(value, list):
+            arguments[key] = [_beside(base, item, key) for item in value]
+        elif isinstance(value, str):
+            arguments[key] = _beside(base, value, key)
+    try:
+        return STRATEGIES[config.name](**arguments)
+    except WarmStartError:
+        raise
+    except (TypeError, ValueError, KeyError) as error:
+        raise ConfigError(f'strategy {config.name} cannot be made with {arguments}: {error}') from error
+
+
+def _beside(base: Path, value: str, key: str) -> str:
+    if '://' not in value and (key != 'source' or os.path.isfile(base / value)):
+        return str(base / os.path.expanduser(value))
+    return value
