@@ -36,7 +36,7 @@ def test_a_new_strategy_is_a_class_and_a_name(monkeypatch, tmp_path):
     monkeypatch.setitem(strategies.STRATEGIES, 'WarmStartPatient', Patient)
     config = parse_strategy({'name': 'WarmStartPatient', 'patience': 5, 'average': 2})
     made = make_strategy(config, tmp_path)
-    assert (made.patience, made.average) == (5, 2)
+    assert (made.patience, made.settings.average) == (5, 2)
     with pytest.raises(ConfigError, match=r'^strategy.patience = 0, but it must be 1 or more\.$'):
         parse_strategy({'name': 'WarmStartPatient', 'patience': 0})
     with pytest.raises(ConfigError, match=r'^key strategy.patiense is unknown; did you mean patience\?\.$'):
