@@ -71,5 +71,6 @@ def test_a_resumed_search_starts_from_no_source_and_keeps_what_follows_from_it(f
     strategy.resume_from(folder.checkpoint)
     strategy.initialize(RawFormatModelSpace(small_space(), evaluator), SequentialExecutionEngine())
     assert strategy.report is None
-    assert (strategy.settings.average, strategy.refit_head, strategy.paced, strategy.parameter_free_cap) == (1, True, True, 2)
+    kept = strategy.settings
+    assert (kept.average, kept.refit_head, kept.paced, kept.parameter_free_cap) == (1, True, True, 2)
     assert strategy._mutated_model_space.evaluator.fit_kwargs['ckpt_path'] == str(folder.checkpoint)
