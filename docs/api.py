@@ -18,7 +18,7 @@ Made from the docstrings by `python docs/api.py`. These are the names that `from
 public methods; everything else may change. The strategies take all arguments of NNI's strategy of the same name besides.
 
 In signatures, `Source` is a `Supernet`, a path or a name; `Data` a loader, a torch dataset or two tensors; `Labelled` the
-same or two arrays; `Task` pictures as `nni_warmstart.data` reads them; `Embedding` a function of pictures that has a name;
+same or two arrays; `Task` images as `nni_warmstart.data` reads them; `Embedding` a function of images that has a name;
 `Annotated[int, Range(1)]` a whole number, 1 or more, and `Annotated[float, Range(0, 1)]` a number from 0 to 1.
 """
 

@@ -22,13 +22,13 @@ class DartsSpace(NDS):
     num_cells
         Cells in all; at least 3, one per stage.
     in_channels
-        Channels of a picture.
+        Channels of an image.
     num_classes
         Rows of the classifier.
     image_size
-        Side of the (square) pictures the space is meant for, in pixels; the network itself takes any size.
+        Side of the (square) images the space is meant for, in pixels; the network itself takes any size.
     stem_stride
-        Stride of the first convolution; 2 makes 32-pixel pictures as cheap as 16-pixel ones.
+        Stride of the first convolution; 2 makes 32-pixel images as cheap as 16-pixel ones.
     num_nodes
         Intermediate nodes of a cell.
     drop_path_prob

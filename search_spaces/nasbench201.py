@@ -16,13 +16,13 @@ class NasBench201Space(NasBench201):
     depth
         Cells per stack.
     in_channels
-        Channels of a picture.
+        Channels of an image.
     num_classes
         Rows of the classifier.
     image_size
-        Side of the (square) pictures the space is meant for, in pixels; the network itself takes any size.
+        Side of the (square) images the space is meant for, in pixels; the network itself takes any size.
     stem_stride
-        Stride of the first convolution; 2 makes 32-pixel pictures as cheap as 16-pixel ones.
+        Stride of the first convolution; 2 makes 32-pixel images as cheap as 16-pixel ones.
     """
 
     def __init__(

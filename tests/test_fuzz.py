@@ -51,7 +51,7 @@ seed: 0
 PRETRAIN = """\
 data:
 - {npz: {path: tasks/clothing.npz}, licence: CC0-1.0, flip: true}
-- {folder: {path: pictures}}
+- {folder: {path: images}}
 - {torchvision: {name: MNIST, root: here, download: false}}
 space: {name: darts, width: 4, num_cells: 3}
 evaluator: {max_epochs: 80, steps_per_epoch: 100, temperature: 3.0, batch_norm: shared}

@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not distributed.is_first():
         return
     path = zoo.add(supernet)
-    table = Table(title=f'{supernet.name}: accuracy on held-out pictures')
+    table = Table(title=f'{supernet.name}: accuracy on held-out images')
     table.add_column('dataset')
     table.add_column('accuracy', justify='right')
     for name, facts in supernet.datasets.items():

@@ -9,7 +9,7 @@ from rich.table import Table
 from .common import a_path, add_resume, add_seed, add_set, console, document
 
 HELP = 'train the network that a search found'
-DESCRIPTION = 'Train the found network on all training pictures, and measure it on the test pictures.'
+DESCRIPTION = 'Train the found network on all training images, and measure it on the test images.'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,5 +44,5 @@ def run(arguments: argparse.Namespace) -> None:
     for label, op in result['architecture'].items():
         table.add_row(label, str(op))
     console.print(table)
-    console.print(f'Accuracy on the {result["measured_on"]} pictures (mean of the last three epochs): {result["final"]:.4f}')
+    console.print(f'Accuracy on the {result["measured_on"]} images (mean of the last three epochs): {result["final"]:.4f}')
     console.print(f'Results in {arguments.out}: {", ".join(result["files"])}')

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        '--data', help="the new dataset: 'digits', a file.npz, or a folder with one folder of pictures per class"
+        '--data', help="the new dataset: 'digits', a file.npz, or a folder with one folder of images per class"
     )
     parser.add_argument(
         '--config',

@@ -12,7 +12,7 @@ from .task import Task, checked_task
 
 
 def digits() -> Task:
-    """Return scikit-learn's handwritten digits (1797 grey pictures of 8x8 pixels), a quarter of them for testing."""
+    """Return scikit-learn's handwritten digits (1797 grey images of 8x8 pixels), a quarter of them for testing."""
     from sklearn.datasets import load_digits
 
     bunch: Any = load_digits()

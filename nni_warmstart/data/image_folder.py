@@ -25,13 +25,13 @@ PARTS = {'test', 'testing', 'train', 'training', 'val', 'valid', 'validation'}
 
 
 IMAGE_SIZE = 64
-"""Pixels a side at which pictures are read where nobody says how many."""
+"""Pixels a side at which images are read where nobody says how many."""
 
 
 def from_folder(path: str | Path, *, side: int = IMAGE_SIZE) -> Task:
-    """Read a task from pictures in ``path/CLASS/*`` or in ``path/train/CLASS/*`` and ``path/test/CLASS/*``.
+    """Read a task from images in ``path/CLASS/*`` or in ``path/train/CLASS/*`` and ``path/test/CLASS/*``.
 
-    Pictures are cut to a centred square and read at ``side`` pixels, in colour.
+    Images are cut to a centred square and read at ``side`` pixels, in colour.
     """
     path = Path(os.path.expanduser(path))
     if not os.path.isdir(path):
@@ -39,7 +39,7 @@ def from_folder(path: str | Path, *, side: int = IMAGE_SIZE) -> Task:
     beside = sorted(each.name for each in path.iterdir() if each.is_dir() and not each.name.startswith('.'))
     has_split = (path / 'train').is_dir()
     if not has_split and beside and PARTS.issuperset(name.lower() for name in beside):
-        raise DataError(f'{path} has {", ".join(beside)} and no train/; call the folder of the training pictures train.')
+        raise DataError(f'{path} has {", ".join(beside)} and no train/; call the folder of the training images train.')
     if has_split:
         unread = [name for name in beside if name not in ('train', 'test')]
         if unread:
@@ -56,24 +56,24 @@ def from_folder(path: str | Path, *, side: int = IMAGE_SIZE) -> Task:
 
 
 def read_folder(path: Path, image_size: int) -> tuple[Tensor, Tensor, list[str]]:
-    """Read pictures, classes and their names from one folder per class.
+    """Read images, classes and their names from one folder per class.
 
     Parameters
     ----------
     path
         Its folders are the classes, in the order of their names; what is hidden counts for nothing.
     image_size
-        Pixels a side to which pictures are brought, cut to a centred square first.
+        Pixels a side to which images are brought, cut to a centred square first.
 
     Returns
     -------
     tuple
-        Pictures in colour, uint8, shape ``(n, 3, image_size, image_size)``; classes, shape ``(n,)``; names.
+        Images in colour, uint8, shape ``(n, 3, image_size, image_size)``; classes, shape ``(n,)``; names.
 
     Raises
     ------
     DataError
-        If there are no pictures, or one cannot be read.
+        If there are no images, or one cannot be read.
     """
     endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     ignored: list[str] = []
@@ -95,38 +95,38 @@ def read_folder(path: Path, image_size: int) -> tuple[Tensor, Tensor, list[str]]
 
     def read(file: str) -> Tensor:
         try:
-            with Image.open(file) as picture:
-                colour = _in_colour(picture)
+            with Image.open(file) as image:
+                colour = _in_colour(image)
         except (*UNREADABLE, Image.DecompressionBombError) as error:
-            raise DataError(f'picture {file} cannot be read ({reason(error)}); repair or remove it.') from error
+            raise DataError(f'image {file} cannot be read ({reason(error)}); repair or remove it.') from error
         square = transforms.center_crop(transforms.pil_to_tensor(colour), [min(colour.size)] * 2)
         return transforms.resize(square, [image_size, image_size], antialias=True)
 
     try:
         folder = Visible(str(path), is_valid_file=is_picture)
     except FileNotFoundError as error:
-        raise DataError(f'data folder {path} has no pictures in class folders: {error}') from error
+        raise DataError(f'data folder {path} has no images in class folders: {error}') from error
     if ignored:
-        _logger.warning('%s: %d files are no pictures by their ending, such as %s.', path, len(ignored), ignored[0])
+        _logger.warning('%s: %d files are no images by their ending, such as %s.', path, len(ignored), ignored[0])
     x = torch.stack([read(file) for file, _ in folder.samples])
     return x, torch.tensor([label for _, label in folder.samples]), list(folder.classes)
 
 
-def _in_colour(picture: Any) -> Any:
+def _in_colour(image: Any) -> Any:
     """Return an image upright and with 8 bits a colour; what is transparent is white."""
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode == 'F':
+    image = ImageOps.exif_transpose(image)
+    if image.mode == 'F':
         raise ValueError('its pixels are floating-point numbers of unknown range: save it with 8 or 16 bits')
-    if picture.mode.startswith('I'):
-        values = np.asarray(picture)
+    if image.mode.startswith('I'):
+        values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError(f'its pixels go from {values.min()} to {values.max()}: save it with 8 or 16 bits')
-        few = picture.mode == 'I' and values.max() < 256  # 8 bits in the room of 32
-        picture = Image.fromarray((values if few else values // 257).astype(np.uint8))
-    if picture.mode in ('RGBA', 'LA', 'PA') or 'transparency' in picture.info:
-        picture = picture.convert('RGBA')
-        picture = Image.alpha_composite(Image.new('RGBA', picture.size, 'white'), picture)
-    return picture.convert('RGB')
+        few = image.mode == 'I' and values.max() < 256  # 8 bits in the room of 32
+        image = Image.fromarray((values if few else values // 257).astype(np.uint8))
+    if image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
+        image = image.convert('RGBA')
+        image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
+    return image.convert('RGB')
 
 
 SOURCE = Source(

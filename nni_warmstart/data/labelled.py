@@ -17,7 +17,7 @@ from .resizing import resize_images
 from .task import Task, as_labels, channels_first, checked_task, numbered_classes
 
 Labelled = Task | Dataset | Iterable[Any] | tuple[Any, Any]
-"""Labelled pictures or features: a task (its training part), a torch dataset, a loader, or two arrays ``(x, y)``."""
+"""Labelled images or features: a task (its training part), a torch dataset, a loader, or two arrays ``(x, y)``."""
 
 Data = Iterable[Any] | Dataset | tuple[Tensor, Tensor]
 """Labelled data: a loader (or list) of batches ``(inputs, classes)``, a torch dataset, or the two tensors."""
@@ -25,8 +25,8 @@ Data = Iterable[Any] | Dataset | tuple[Tensor, Tensor]
 _TASK = Wording(
     DataError,
     form='{name} is a {kind}; give a Task, a torch dataset with a length, or (x, y).',
-    pair='{name} gives no pairs of a picture and a whole number.',
-    values='{name} gives no pairs of a picture and a whole number, all of one shape ({reason}); add transforms.',
+    pair='{name} gives no pairs of an image and a whole number.',
+    values='{name} gives no pairs of an image and a whole number, all of one shape ({reason}); add transforms.',
 )
 
 _SKETCH = Wording(
@@ -83,7 +83,7 @@ def image_shape(dataset: Any) -> tuple[int, int] | None:
 
 
 def labelled(name: str, dataset: Any) -> Task:
-    """Make a task of labelled pictures in memory, without test pictures.
+    """Make a task of labelled images in memory, without test images.
 
     Parameters
     ----------
@@ -91,31 +91,31 @@ def labelled(name: str, dataset: Any) -> Task:
         Of the task; a task that is passed takes it on.
     dataset
         A task, two arrays ``(x, y)`` as :func:`from_npz` has them (channels first or last), or a torch dataset of
-        ``(picture, class)``.
+        ``(image, class)``.
 
     Raises
     ------
     DataError
-        If it is empty, has a single class, or holds no pictures of one shape with whole numbers for classes.
+        If it is empty, has a single class, or holds no images of one shape with whole numbers for classes.
     """
     if isinstance(dataset, Task):
         task = dataset
         if not all(isinstance(x, Tensor) and x.ndim == 4 and x.shape[1] in (1, 3) for x in (task.train_x, task.test_x)):
-            raise DataError(f'{name} has pictures that are no tensors (n, channels, side, side) with 1 or 3 channels.')
+            raise DataError(f'{name} has images that are no tensors (n, channels, side, side) with 1 or 3 channels.')
         return checked_task(name, task.train_x, task.train_y, task.test_x, task.test_y, task.class_names)
     if not (isinstance(dataset, tuple) and len(dataset) == 2):
         if not (isinstance(dataset, Dataset) and isinstance(dataset, Sized)):
             raise _TASK.refused('form', name=name, kind=type(dataset).__name__)
         if not len(dataset):
-            raise DataError(f'{name} is empty: it has no pictures.')
+            raise DataError(f'{name} is empty: it has no images.')
     with _TASK.readable(name):
         parts = zip(*batches_of(_loader(dataset, BATCH_SIZE), name, _TASK), strict=True)
-        pictures, labels = (_joined(part).detach().cpu().numpy() for part in parts)
-    if pictures.ndim == 3:
-        pictures = pictures[..., None]
-    elif pictures.ndim == 4 and pictures.shape[-1] not in (1, 3) and pictures.shape[1] in (1, 3):  # torch's habit
-        pictures = pictures.transpose(0, 2, 3, 1)
-    x, y = channels_first(pictures, name), as_labels(labels, name)
+        images, labels = (_joined(part).detach().cpu().numpy() for part in parts)
+    if images.ndim == 3:
+        images = images[..., None]
+    elif images.ndim == 4 and images.shape[-1] not in (1, 3) and images.shape[1] in (1, 3):  # torch's habit
+        images = images.transpose(0, 2, 3, 1)
+    x, y = channels_first(images, name), as_labels(labels, name)
     names, classes = name_and_classes(dataset)[1], numbered_classes(y, name)
     return checked_task(name, x, y, x[:0], y[:0], names if len(names) == len(classes) else [str(label) for label in classes])
 
@@ -166,7 +166,7 @@ def read_labelled(dataset: Labelled, name: str, channels: int, image_size: int) 
 
 
 def first_batches(data: Any, max_samples: int) -> list[tuple[Tensor, Tensor]]:
-    """Return the first batches with ``max_samples`` pictures or a few more, in a mixed order where these are a part.
+    """Return the first batches with ``max_samples`` images or a few more, in a mixed order where these are a part.
 
     Labels are on the CPU, and int64 where they are whole numbers. Nothing (None) has no batches.
 
@@ -191,7 +191,7 @@ def first_batches(data: Any, max_samples: int) -> list[tuple[Tensor, Tensor]]:
 
 
 def has_classes(batches: Sequence[tuple[Any, Tensor]]) -> bool:
-    """Whether the labels are classes: whole numbers, one per picture."""
+    """Whether the labels are classes: whole numbers, one per image."""
     return all(y.dim() == 1 and not y.is_floating_point() and not y.is_complex() for _, y in batches)
 
 
@@ -230,6 +230,6 @@ def _as_images(x: Tensor, name: str, channels: int, image_size: int) -> Tensor:
         x = x[:, None]
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise DataError(
-            f'{name} has samples of shape {tuple(x.shape[1:])}; needed are pictures of 1 or 3 channels, or features (n, d).'
+            f'{name} has samples of shape {tuple(x.shape[1:])}; needed are images of 1 or 3 channels, or features (n, d).'
         )
     return resize_images(x.float(), channels, image_size)

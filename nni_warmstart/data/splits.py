@@ -13,12 +13,12 @@ from .task import Task
 
 
 class Images(Dataset):
-    """Pictures normalised on the fly, ``((channels, side, side) float32, class)``.
+    """Images normalised on the fly, ``((channels, side, side) float32, class)``.
 
     Parameters
     ----------
     x, y
-        Pictures ``(n, channels, side, side)`` and classes ``(n,)``.
+        Images ``(n, channels, side, side)`` and classes ``(n,)``.
     mean, std
         Per channel, in the units of ``x``.
     name, class_names
@@ -44,7 +44,7 @@ class Images(Dataset):
 
 @dataclass(frozen=True)
 class Splits:
-    """The parts of a task that a search uses; ``test`` is None where the task has no test pictures."""
+    """The parts of a task that a search uses; ``test`` is None where the task has no test images."""
 
     train: Images
     val: Images
@@ -52,9 +52,9 @@ class Splits:
 
 
 def split(task: Task, *, val_share: float = 0.5, seed: int = 0) -> Splits:
-    """Cut the training pictures into a part for the weights and one for the alphas, as DARTS does.
+    """Cut the training images into a part for the weights and one for the alphas, as DARTS does.
 
-    The cut is stratified and depends on ``seed`` alone; test pictures stay untouched. Pictures are normalised by the mean
+    The cut is stratified and depends on ``seed`` alone; test images stay untouched. Images are normalised by the mean
     and standard deviation of the training part, per channel.
 
     Raises
@@ -72,7 +72,7 @@ def split(task: Task, *, val_share: float = 0.5, seed: int = 0) -> Splits:
             names = ', '.join(task.class_names[label] for label in sorted(missing))
             raise DataError(
                 f'{task.name}: class {names} is missing from the {part} split at val_share = {val_share}; every class needs '
-                'pictures in both halves. Add some, leave the class out, or change val_share.'
+                'images in both halves. Add some, leave the class out, or change val_share.'
             )
     train_x = task.train_x[train_index]
     mean, std = _moments(train_x)

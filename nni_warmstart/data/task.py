@@ -22,7 +22,7 @@ class Task:
     name
         How the task is called in cards and reports.
     train_x, test_x
-        Pictures, shape ``(n, channels, side, side)``, uint8 or floating point; ``test_x`` may be empty.
+        Images, shape ``(n, channels, side, side)``, uint8 or floating point; ``test_x`` may be empty.
     train_y, test_y
         Classes, int64, shape ``(n,)``, in ``0 .. len(class_names) - 1``.
     class_names
@@ -42,7 +42,7 @@ class Task:
         return len(self.class_names)
 
     def adapted(self, channels: int, side: int) -> Task:
-        """Return the same task with pictures of ``channels`` channels and ``side`` pixels.
+        """Return the same task with images of ``channels`` channels and ``side`` pixels.
 
         Grey is repeated to colour, colour is averaged to grey; sizes change by antialiased bilinear interpolation.
 
@@ -59,7 +59,7 @@ class Task:
                 raise DataError(f'{self.name} has {x.shape[1]} channels and the space takes {channels}.') from error
             except (RuntimeError, MemoryError) as error:
                 raise DataError(
-                    f'{self.name} does not fit into memory at {side} x {side} pixels: {len(x)} pictures.'
+                    f'{self.name} does not fit into memory at {side} x {side} pixels: {len(x)} images.'
                 ) from error
         return replace(self, train_x=resized[0], test_x=resized[1])
 
@@ -67,13 +67,13 @@ class Task:
 def checked_task(name: str, train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, names: Any) -> Task:
     """Make a task, refusing data that cannot be searched on."""
     if len(train_x) == 0:
-        raise DataError(f'{name} is empty: it has no training pictures.')
+        raise DataError(f'{name} is empty: it has no training images.')
     for part, x, y in (('training', train_x, train_y), ('test', test_x, test_y)):
         if len(x) != len(y):
-            raise DataError(f'{name} has {len(x)} {part} pictures and {len(y)} labels; there must be one label each.')
+            raise DataError(f'{name} has {len(x)} {part} images and {len(y)} labels; there must be one label each.')
         if x.is_floating_point() and not torch.isfinite(x).all():
             bad = int((~torch.isfinite(x).flatten(1).all(1)).sum())
-            raise DataError(f'{name} has NaN or infinite pixels in {bad} {part} pictures; remove or repair them.')
+            raise DataError(f'{name} has NaN or infinite pixels in {bad} {part} images; remove or repair them.')
         if len(y) and not (int(y.min()) >= 0 and int(y.max()) < len(names)):
             raise DataError(
                 f'{name} has {part} labels from {int(y.min())} to {int(y.max())}, but {len(names)} class names; labels '
@@ -87,31 +87,31 @@ def checked_task(name: str, train_x: Tensor, train_y: Tensor, test_x: Tensor, te
 def numbered_classes(y: Tensor, origin: Any) -> range:
     """Return the numbers of the classes, for classes that have no names."""
     classes = int(y.max()) + 1 if len(y) else 0
-    if classes > len(y):  # a class needs a picture, and a label like 10**12 would make as many names
+    if classes > len(y):  # a class needs an image, and a label like 10**12 would make as many names
         raise DataError(
-            f'{origin} has labels up to {classes - 1} and {len(y)} pictures; labels must run from 0 to classes - 1.'
+            f'{origin} has labels up to {classes - 1} and {len(y)} images; labels must run from 0 to classes - 1.'
         )
     return range(classes)
 
 
 def as_labels(y: np.ndarray, origin: Any) -> Tensor:
-    """Return labels ``(n,)`` as int64, refusing what is no whole number per picture; ``origin`` is named in errors."""
+    """Return labels ``(n,)`` as int64, refusing what is no whole number per image; ``origin`` is named in errors."""
     if y.ndim != 1 or y.dtype.kind not in 'iu':
         raise DataError(
-            f'{origin}: labels have shape {y.shape} and type {y.dtype}; they must be whole numbers, one per picture.'
+            f'{origin}: labels have shape {y.shape} and type {y.dtype}; they must be whole numbers, one per image.'
         )
     return torch.from_numpy(np.ascontiguousarray(y, dtype=np.int64))
 
 
 def channels_first(x: np.ndarray, origin: Any) -> Tensor:
-    """Return pictures ``(n, height, width, channels)`` as ``(n, channels, height, width)``, uint8 or float32."""
+    """Return images ``(n, height, width, channels)`` as ``(n, channels, height, width)``, uint8 or float32."""
     if x.ndim != 4 or x.shape[-1] not in (1, 3):
         raise DataError(
-            f'{origin}: pictures have shape {x.shape}; needed is (n, height, width, channels) with 1 or 3 channels last.'
+            f'{origin}: images have shape {x.shape}; needed is (n, height, width, channels) with 1 or 3 channels last.'
         )
     if x.dtype.kind not in 'buif' or 0 in x.shape[1:]:
         raise DataError(
-            f'{origin}: pictures have shape {x.shape} and type {x.dtype}; needed are numbers, and a pixel at least.'
+            f'{origin}: images have shape {x.shape} and type {x.dtype}; needed are numbers, and a pixel at least.'
         )
     if x.dtype != np.uint8:
         with np.errstate(over='ignore'):  # what becomes infinite is refused later, in one line

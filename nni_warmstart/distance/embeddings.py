@@ -97,7 +97,7 @@ def resolve(embedding: str | Embedding | HasFeatures | Callable[[Tensor], Tensor
         elif inspect.ismethod(embedding) and not inspect.isclass(embedding.__self__):  # nor is a method of two of them
             name = f'{embedding.__qualname__} {_nameless.setdefault(embedding.__self__, next(_unused))}'
         return Embedding(name, 0, 0, embedding, standardised=False)
-    raise DataError(f'embedding is a {type(embedding).__name__}; it must be a name, a Supernet or a function of pictures.')
+    raise DataError(f'embedding is a {type(embedding).__name__}; it must be a name, a Supernet or a function of images.')
 
 
 def _random_conv(width: int = 32) -> Callable[[Tensor], Tensor]:
@@ -157,7 +157,7 @@ def embed(x: Tensor, embedding: Embedding, name: str) -> Tensor:
         If some pixels are not finite, or the embedding gives no tensor.
     """
     if not torch.isfinite(x.float()).all():
-        raise DataError(f'{name} has NaN or infinite pixels; remove or repair those pictures.')
+        raise DataError(f'{name} has NaN or infinite pixels; remove or repair those images.')
     if embedding.standardised and x.ndim == 4:
         x = x.float()
         x = (x - x.mean((0, 2, 3), keepdim=True)) / x.std((0, 2, 3), keepdim=True).clamp_min(1e-6)

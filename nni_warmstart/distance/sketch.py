@@ -75,15 +75,15 @@ class DatasetSketch:
         Parameters
         ----------
         dataset
-            A task (its training part), a torch dataset, a loader of batches ``(x, y)``, or two arrays. ``x`` are pictures
+            A task (its training part), a torch dataset, a loader of batches ``(x, y)``, or two arrays. ``x`` are images
             of 1 or 3 channels, or features ``(n, d)``, which are taken as they are. Labels are whole numbers.
         embedding
             'pixels' (8 x 8, grey), 'random_conv' (a fixed random network), 'resnet18' (where torchvision's weights are on
-            disk), a supernet (its own features), or a function of pictures as they come. Under the first four, pictures
+            disk), a supernet (its own features), or a function of images as they come. Under the first four, images
             are brought to one size and number of channels and standardised per channel.
         max_samples
             Samples kept at most, at least one of each class; None keeps all. Counts are of the whole dataset, means and
-            covariances of all features, or of 5,000 pictures.
+            covariances of all features, or of 5,000 images.
         seed
             Of the choice of samples.
         name

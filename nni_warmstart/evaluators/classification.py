@@ -25,7 +25,7 @@ class CosineClassification(ClassificationModule):
     learning_rate, weight_decay
         Settings of SGD; the rate is that of the first epoch.
     jitter, crop, cutout
-        Changes to the pictures that weights and alphas learn from; see
+        Changes to the images that weights and alphas learn from; see
         :class:`~nni_warmstart.data.augmentation.Augmentation`.
     flip
         Whether they may be mirrored.

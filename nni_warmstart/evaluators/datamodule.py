@@ -15,16 +15,16 @@ from ..data.splits import Images, Splits
 
 
 class TaskData(LightningDataModule):
-    """Loaders over the splits of a task; test pictures are there where the task has some.
+    """Loaders over the splits of a task; test images are there where the task has some.
 
     Parameters
     ----------
     splits
         Parts of the task.
     batch_size
-        Pictures per batch.
+        Images per batch.
     seed
-        Decides the order of the training pictures in every epoch; None to draw it from torch's global generator.
+        Decides the order of the training images in every epoch; None to draw it from torch's global generator.
     """
 
     def __init__(self, splits: Splits, batch_size: int, seed: int | None = None) -> None:
@@ -32,7 +32,7 @@ class TaskData(LightningDataModule):
         self.splits, self.batch_size, self.seed = splits, batch_size, seed
 
     def _loader(self, images: Images, shuffle: bool) -> Any:
-        # The last, smaller batch of an epoch is left out, unless it is the only one: batch norm needs some pictures.
+        # The last, smaller batch of an epoch is left out, unless it is the only one: batch norm needs some images.
         drop_last = shuffle and len(images) > self.batch_size
         if shuffle and self.seed is not None:
             return DataLoader(images, self.batch_size, sampler=OrderByEpoch(len(images), self.seed), drop_last=drop_last)
@@ -47,7 +47,7 @@ class TaskData(LightningDataModule):
     def arc_dataloader(self) -> Any:
         """Return what the alphas learn from under our strategies.
 
-        It is the loader of validation, but for a last picture that is alone in its batch: batch norm cannot learn from it.
+        It is the loader of validation, but for a last image that is alone in its batch: batch norm cannot learn from it.
         """
         images = self.splits.val
         alone = len(images) % self.batch_size == 1 and len(images) > self.batch_size

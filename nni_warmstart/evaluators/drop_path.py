@@ -13,7 +13,7 @@ from ..nni_adapter.choices import sites
 
 
 def drop_paths(model: nn.Module, probability: Callable[[], float]) -> list[RemovableHandle]:
-    """Zero the output of candidate ops, picture by picture, in training mode only; what is kept is scaled to make up for it.
+    """Zero the output of candidate ops, image by image, in training mode only; what is kept is scaled to make up for it.
 
     Ops without weights are always kept, as in DARTS (Larsson, Maire & Shakhnarovich, *FractalNet*, ICLR 2017).
 

@@ -32,20 +32,20 @@ class JointClassification(Lightning):
     Parameters
     ----------
     datasets
-        Name -> labelled pictures: a :class:`~nni_warmstart.data.Task`, a torch dataset of ``(picture, class)`` or two
+        Name -> labelled images: a :class:`~nni_warmstart.data.Task`, a torch dataset of ``(image, class)`` or two
         arrays; or a list of tasks. They may have any sizes, channels (1 or 3) and numbers of classes.
     trainer
         NNI's traced Lightning trainer, which needs ``max_epochs``; None for one of ``epochs`` epochs.
     epochs
         Epochs of the trainer that is made where none is given.
     batch_size
-        Pictures per batch, all of one dataset.
+        Images per batch, all of one dataset.
     arc_batch_size
-        Pictures per batch of the alphas, under our strategies; None for `batch_size`. A quarter of it saves a third of the
+        Images per batch of the alphas, under our strategies; None for `batch_size`. A quarter of it saves a third of the
         time.
     steps_per_epoch
         Training batches that make an epoch (under NNI's own strategies at least; they go on until every validation
-        picture has served the alphas once); None for one per validation batch.
+        image has served the alphas once); None for one per validation batch.
     learning_rate, weight_decay
         Settings of SGD with momentum and a cosine schedule.
     temperature
@@ -57,9 +57,9 @@ class JointClassification(Lightning):
     flip, label_smoothing, drop_path, batch_norm, classifier
         See :class:`JointModule`.
     val_share
-        Share of the training pictures that train the alphas and validate.
+        Share of the training images that train the alphas and validate.
     channels, image_size
-        What the pictures of all datasets are brought to: channels, and pixels a side. None for 3 channels where any dataset
+        What the images of all datasets are brought to: channels, and pixels a side. None for 3 channels where any dataset
         has colour (else 1), and for the largest side.
 
     Raises

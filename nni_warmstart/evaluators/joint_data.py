@@ -1,4 +1,4 @@
-"""Loaders for joint training: every batch holds pictures of one dataset."""
+"""Loaders for joint training: every batch holds images of one dataset."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class JointData(LightningDataModule):
     Parameters
     ----------
     tasks
-        Dataset -> task; pictures of one size.
+        Dataset -> task; images of one size.
     val_share
-        Share of the training pictures that trains the alphas and validates.
+        Share of the training images that trains the alphas and validates.
     batch_size, arc_batch_size
-        Pictures per batch of the weights, and of the alphas.
+        Images per batch of the weights, and of the alphas.
     steps_per_epoch
         Training batches that make an epoch; None for one per validation batch.
     temperature
@@ -68,7 +68,7 @@ class JointData(LightningDataModule):
         return DataLoader(_numbered(self._parts('val')), batch_sampler=self._validation())
 
     def some(self, part: str, at_most: int = 1024) -> Any:
-        """Return a loader of a half, 'train' or 'val', with at most so many pictures of every dataset, each once."""
+        """Return a loader of a half, 'train' or 'val', with at most so many images of every dataset, each once."""
         parts = [each.part(stratified_part(each.y, at_most, seed=0)) for each in self._parts(part)]
         batches = _EveryBatch([len(each) for each in parts], self.batch_size, all_first=True)
         return DataLoader(_numbered(parts), batch_sampler=batches)
@@ -100,12 +100,12 @@ class _RandomBatches(Sampler[list[int]]):
         for dataset in torch.multinomial(self.weights, self.steps, replacement=True).tolist():
             order = torch.randperm(self.sizes[dataset])
             even = order[: len(order) // devices * devices]
-            part = even[rank::devices] if len(order) >= 2 * devices else order  # batch norm needs two pictures
+            part = even[rank::devices] if len(order) >= 2 * devices else order  # batch norm needs two images
             yield (part[: self.batch_size] + self.starts[dataset]).tolist()
 
 
 class _EveryBatch(Sampler[list[int]]):
-    """Every picture once, in batches of one dataset each, in a fixed mixed order: NNI's strategies teach alphas by it.
+    """Every image once, in batches of one dataset each, in a fixed mixed order: NNI's strategies teach alphas by it.
 
     With ``all_first`` it begins with a batch of each dataset, for those who look at the first batches only.
     """
@@ -115,7 +115,7 @@ class _EveryBatch(Sampler[list[int]]):
         batches, firsts, start = [], [], 0
         for size in sizes:
             order = torch.randperm(size, generator=generator) + start
-            parts = max(1, min(-(-size // batch_size), size // 2))  # batch norm cannot train on a single picture
+            parts = max(1, min(-(-size // batch_size), size // 2))  # batch norm cannot train on a single image
             firsts.append(len(batches))
             batches += [part.tolist() for part in order.tensor_split(parts)]
             start += size

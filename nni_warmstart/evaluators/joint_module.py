@@ -32,8 +32,8 @@ _STATE = 'nni_warmstart_joint'  # our key in a Lightning checkpoint
 class JointModule(LightningModule):
     """Training on classes of several datasets, numbered one dataset after the other in one wide classifier.
 
-    A head per dataset is a range of rows: each picture competes among the classes of its own dataset only. Batches hold
-    pictures of one dataset, so that batch norm sees in training what it will see on a target.
+    A head per dataset is a range of rows: each image competes among the classes of its own dataset only. Batches hold
+    images of one dataset, so that batch norm sees in training what it will see on a target.
 
     Parameters
     ----------
@@ -44,9 +44,9 @@ class JointModule(LightningModule):
     learning_rate, weight_decay
         Settings of SGD with momentum and a cosine schedule.
     augmentation
-        What happens to training pictures.
+        What happens to training images.
     flip
-        Datasets whose pictures may be mirrored.
+        Datasets whose images may be mirrored.
     label_smoothing
         Share of the label that is spread over the classes of its dataset (Szegedy et al., CVPR 2016).
     drop_path
@@ -96,7 +96,7 @@ class JointModule(LightningModule):
         Raises
         ------
         TransferError
-            If pictures do not go through it, or its classifier is not found or cannot be resized.
+            If images do not go through it, or its classifier is not found or cannot be resized.
         """
         if model is not getattr(self, '_model', None):
             x = torch.zeros(2, *self.pictures, device=next(model.parameters()).device)
@@ -108,12 +108,12 @@ class JointModule(LightningModule):
                     shape = tuple(getattr(model.eval()(x), 'shape', ()))
             except (RuntimeError, IndexError, AssertionError) as error:
                 raise TransferError(
-                    f'pictures of shape {self.pictures} do not go through {type(model).__name__} '
+                    f'images of shape {self.pictures} do not go through {type(model).__name__} '
                     f'({reason(error)}); set channels=, image_size= or classifier=.'
                 ) from error
             if shape != (2, self.num_classes):
                 raise TransferError(
-                    f'{type(model).__name__} gives outputs of shape {shape} for two pictures, with {self.num_classes} rows '
+                    f'{type(model).__name__} gives outputs of shape {shape} for two images, with {self.num_classes} rows '
                     f'in its classifier {name!r}; name the right one with classifier=.'
                 )
         super().set_model(model)

@@ -163,7 +163,7 @@ class _Matching:
                 if len(a) != len(b):
                     raise TransferError(
                         f'activations of {paths[0]!r} have {len(a)} rows and those of {paths[1]!r} {len(b)}; '
-                        'take both on the same pictures.'
+                        'take both on the same images.'
                     )
                 self._add(gains, pair, name, axis, (_standard(a).T @ _standard(b)).cpu())
         return gains

@@ -1,4 +1,4 @@
-"""What layers read and make at some places of a image, as rows of matrices."""
+"""What layers read and make at some places of an image, as rows of matrices."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def repair(
     model, state
         A network of the right shapes, left as it is, and the tensors to correct.
     inputs
-        Pictures, a few hundred.
+        Images, a few hundred.
     parents, weights
         Of each parent: :func:`activations` on these images, in the channels of ``model`` (:func:`carried`); its weight.
     regress

@@ -1,4 +1,4 @@
-"""Batch-norm statistics re-estimated on given data: inherited ones describe other pictures."""
+"""Batch-norm statistics re-estimated on given data: inherited ones describe other images."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def reestimate(model: nn.Module, inputs: Iterable[Any]) -> int:
     Returns
     -------
     int
-        Number of pictures used; 0 leaves the statistics as they were.
+        Number of images used; 0 leaves the statistics as they were.
     """
     norms = batch_norms(model)
     if not norms:
@@ -44,7 +44,7 @@ def reestimate(model: nn.Module, inputs: Iterable[Any]) -> int:
     with torch.no_grad(), _estimating(model, norms):
         for x in inputs:
             size = len(x) if isinstance(x, Tensor) else len(x[0])
-            if size < 2:  # batch norm cannot train on a single picture
+            if size < 2:  # batch norm cannot train on a single image
                 continue
             seen += size
             for norm in norms:

@@ -22,7 +22,7 @@ from .mutation import mutate
 CLASS_ARGUMENTS = ('num_classes', 'num_labels')
 """What model spaces call the number of classes."""
 
-_LARGEST = 4096  # channels, and pixels of a side, that a picture may have
+_LARGEST = 4096  # channels, and pixels of a side, that an image may have
 
 
 def hub_spaces() -> dict[str, type[ModelSpace]]:
@@ -84,7 +84,7 @@ def parameters_of(cls: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def input_of(cls: Callable[..., Any], arguments: dict[str, Any]) -> tuple[int, int]:
-    """Channels and side (pixels) of the pictures a space takes: its own arguments, else 3 channels and 32 pixels."""
+    """Channels and side (pixels) of the images a space takes: its own arguments, else 3 channels and 32 pixels."""
     sizes = []
     for name, default in (('in_channels', 3), ('image_size', 32)):
         parameter = parameters_of(cls).get(name)
@@ -157,12 +157,12 @@ def rebuilt(described: dict[str, Any]) -> ModelSpace:
 
 
 def check_supernet(space: ModelSpace, channels: int, side: int) -> None:
-    """Refuse a space whose supernet cannot run on pictures in training, before a source is chosen and anything trained.
+    """Refuse a space whose supernet cannot run on images in training, before a source is chosen and anything trained.
 
     Raises
     ------
     ConfigError
-        If two pictures of that size do not go through, such as where candidates of a choice give different shapes.
+        If two images of that size do not go through, such as where candidates of a choice give different shapes.
     """
     with torch.random.fork_rng(devices=[]):
         try:
@@ -174,18 +174,18 @@ def check_supernet(space: ModelSpace, channels: int, side: int) -> None:
                 model.train()(torch.rand(2, channels, side, side))
         except REFUSALS as error:
             raise ConfigError(
-                f'pictures do not go through the supernet of {type(space).__name__} in training ({reason(error)}); all '
+                f'images do not go through the supernet of {type(space).__name__} in training ({reason(error)}); all '
                 'candidates of a choice must give outputs of one shape.'
             ) from error
 
 
 def check_input(space: ModelSpace, channels: int, side: int, num_classes: int) -> None:
-    """Refuse pictures that the space cannot take and outputs that are no logits, before anything is trained.
+    """Refuse images that the space cannot take and outputs that are no logits, before anything is trained.
 
     Raises
     ------
     ConfigError
-        If a picture of that size does not go through, or does not give ``num_classes`` numbers.
+        If an image of that size does not go through, or does not give ``num_classes`` numbers.
     """
     was_training = space.training
     try:
@@ -193,7 +193,7 @@ def check_input(space: ModelSpace, channels: int, side: int, num_classes: int) -
             output = space.eval()(torch.zeros(2, channels, side, side))
     except REFUSALS as error:
         raise ConfigError(
-            f'pictures of {channels} channels and {side} x {side} pixels do not go through {type(space).__name__} '
+            f'images of {channels} channels and {side} x {side} pixels do not go through {type(space).__name__} '
             f'({reason(error)}); set space.image_size (and space.in_channels) to what it can take.'
         ) from error
     finally:
@@ -201,7 +201,7 @@ def check_input(space: ModelSpace, channels: int, side: int, num_classes: int) -
     shape = tuple(getattr(output, 'shape', ()))
     if shape != (2, num_classes):
         raise ConfigError(
-            f'{type(space).__name__} gives outputs of shape {shape} for two pictures, but the data have {num_classes} '
+            f'{type(space).__name__} gives outputs of shape {shape} for two images, but the data have {num_classes} '
             f'classes: {(2, num_classes)} is needed; give its class an argument num_classes.'
         )
 

@@ -29,11 +29,11 @@ _Sources = make_dataclass(
 
 @dataclass(frozen=True)
 class DataConfig(_Sources):
-    """Where the pictures come from: exactly one of :data:`~nni_warmstart.data.sources.SOURCES` by its key."""
+    """Where the images come from: exactly one of :data:`~nni_warmstart.data.sources.SOURCES` by its key."""
 
     label: str | None = None  # how the task is called; by default as the data
     licence: str | None = None
-    flip: bool = False  # whether a mirrored picture has the same class: then training pictures are mirrored at random
+    flip: bool = False  # whether a mirrored image has the same class: then training images are mirrored at random
 
     def load(self, base: Path, image_size: int) -> Task:
         """Read the task.
@@ -43,7 +43,7 @@ class DataConfig(_Sources):
         base
             Folder at which relative paths start, the YAML's.
         image_size
-            Pixels a side at which picture files are read.
+            Pixels a side at which image files are read.
 
         Raises
         ------
@@ -76,13 +76,13 @@ class EvaluatorConfig:
 
     max_epochs: Annotated[int, Range(1)] = 20  # epochs of the search
     max_seconds: Annotated[float, Range(0, 1e9)] = 0.0  # stop after the epoch in which they have passed; 0 for no limit
-    batch_size: Annotated[int, Range(2)] = 64  # pictures per step, of each half
+    batch_size: Annotated[int, Range(2)] = 64  # images per step, of each half
     learning_rate: Annotated[float, Range(0)] = 0.025  # first rate of the weights; falls to 0 along a cosine
     weight_decay: Annotated[float, Range(0)] = 3e-4
-    val_share: Annotated[float, Range(0.01, 0.99)] = 0.5  # share of the training pictures for the alphas and validation
-    jitter: Annotated[float, Range(0, 1)] = 0.0  # pictures are turned, scaled and moved by up to this share
+    val_share: Annotated[float, Range(0.01, 0.99)] = 0.5  # share of the training images for the alphas and validation
+    jitter: Annotated[float, Range(0, 1)] = 0.0  # images are turned, scaled and moved by up to this share
     crop: Annotated[float, Range(0, 0.5)] = 0.0  # they are padded and cut out again, up to this share of the side away
-    cutout: Annotated[float, Range(0, 1)] = 0.0  # side of a blanked square, as a share of the picture's
+    cutout: Annotated[float, Range(0, 1)] = 0.0  # side of a blanked square, as a share of the image's
     devices: Annotated[int, Range(1)] = 1  # processes, each with a GPU or a core of its own, and batches of batch_size
 
     def trainer_arguments(self) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class JointConfig(EvaluatorConfig):
     max_epochs: Annotated[int, Range(1)] = 40
     learning_rate: Annotated[float, Range(0)] = 0.05
     val_share: Annotated[float, Range(0.01, 0.99)] = 0.25
-    arc_batch_size: Annotated[int, Range(2)] = 16  # pictures per step of the alphas
+    arc_batch_size: Annotated[int, Range(2)] = 16  # images per step of the alphas
     steps_per_epoch: Annotated[int, Range(1)] = 100  # training steps that make an epoch
     temperature: Annotated[float, Range(0.01)] = 2.0  # datasets are drawn ~ weight * n ** (1 / temperature)
     jitter: Annotated[float, Range(0, 1)] = 0.15

@@ -1,4 +1,4 @@
-"""retrain: the network that a search found, trained on all training pictures."""
+"""retrain: the network that a search found, trained on all training images."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def retrain(
 ) -> dict[str, Any]:
     """Train the network that the search in ``run`` found, and leave ``network.safetensors`` and ``result.json`` in ``out``.
 
-    It learns from all training pictures, those of the alphas too, by the settings of the evaluator, and is measured on the
-    test pictures; where the task has none, on those that a search validates with, and learns from the others.
+    It learns from all training images, those of the alphas too, by the settings of the evaluator, and is measured on the
+    test images; where the task has none, on those that a search validates with, and learns from the others.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def retrain(
     network = make_network(problem.space, architecture, Path(run) if weights == 'inherited' else None)
     if is_blind(network, problem.image_shape):
         raise ConfigError(
-            f'the network that {run} found gives all pictures the same scores: no path of its operations leads from the '
+            f'the network that {run} found gives all images the same scores: no path of its operations leads from the '
             'input to the output, a collapse of DARTS; search for longer, or with strategy.parameter_free_cap.'
         )
     kept = {**asdict(config), 'seed': seed, 'weights': weights, 'architecture': architecture}
@@ -149,9 +149,9 @@ def retrain(
 
 
 def learning(task: Task, val_share: float) -> Splits:
-    """Return all training pictures to learn from and the test pictures to measure on, or the halves of a search.
+    """Return all training images to learn from and the test images to measure on, or the halves of a search.
 
-    Pictures are normalised as in the search, so that inherited weights see what they know.
+    Images are normalised as in the search, so that inherited weights see what they know.
     """
     splits = split(task, val_share=val_share)
     if splits.test is None:

@@ -27,7 +27,7 @@ from .folder import RunFolder
 from .setup import Problem, load_task, set_up, start, strategy_for, versions
 from .strategies import make_strategy
 
-_SHOWN = 512  # pictures of either half on which a preview is fitted, and measured
+_SHOWN = 512  # images of either half on which a preview is fitted, and measured
 
 
 def run_search(
@@ -120,7 +120,7 @@ def fitting(config: SearchConfig, task: Task, zoo: SupernetZoo) -> list[Supernet
 
 
 def preview(config: SearchConfig, source: Supernet) -> TransferReport:
-    """Report what a search would inherit from ``source``, without training; fitted on some of its pictures only.
+    """Report what a search would inherit from ``source``, without training; fitted on some of its images only.
 
     Raises
     ------

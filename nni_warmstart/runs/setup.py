@@ -1,4 +1,4 @@
-"""The start of a run: pictures, model space, strategy, their checks, and whether the run is new or goes on.
+"""The start of a run: images, model space, strategy, their checks, and whether the run is new or goes on.
 
 Random numbers are drawn after :func:`~pytorch_lightning.seed_everything` in one order: model space, supernet, training.
 """
@@ -31,12 +31,12 @@ SUPERNET = 'training_module._model.'
 
 @dataclass(frozen=True)
 class Problem:
-    """Pictures and model space that a search, its preview and a retraining begin with.
+    """Images and model space that a search, its preview and a retraining begin with.
 
     Attributes
     ----------
     task
-        The pictures, as the space takes them.
+        The images, as the space takes them.
     splits
         Their parts.
     space
@@ -55,7 +55,7 @@ class Problem:
 
 
 def input_shape(space: NamedConfig) -> tuple[int, int]:
-    """Return channels, and pixels a side, of the pictures that a space takes."""
+    """Return channels, and pixels a side, of the images that a space takes."""
     return input_of(resolve(space.name, allow_import=True), space.arguments)
 
 
@@ -82,7 +82,7 @@ def set_up(config: SearchConfig, task: Task, seed: int | None, cut: Callable[...
     Raises
     ------
     WarmStartError
-        If the task cannot be cut, the space cannot be made, or the pictures do not go through it.
+        If the task cannot be cut, the space cannot be made, or the images do not go through it.
     """
     splits = cut(task, val_share=config.evaluator.val_share)
     if seed is not None:
@@ -99,12 +99,12 @@ def make_space(space: NamedConfig, num_classes: int) -> ModelSpace:
 
 
 def strategy_for(config: SearchConfig | PretrainConfig, space: ModelSpace, image_shape: tuple[int, int]) -> WarmStartDARTS:
-    """Make the strategy, and check that pictures go through its supernet.
+    """Make the strategy, and check that images go through its supernet.
 
     Raises
     ------
     ConfigError
-        If NNI's strategy refuses its arguments, or pictures do not go through.
+        If NNI's strategy refuses its arguments, or images do not go through.
     """
     strategy = make_strategy(config.strategy, config.base)
     if not isinstance(strategy, Proxyless):  # which runs one candidate at a time

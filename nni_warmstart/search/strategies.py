@@ -65,7 +65,7 @@ class WarmStartDARTS(DARTS):
         What to start from: None (a cold start), a :class:`~nni_warmstart.Supernet`, the path of a file, the name of a
         zoo entry, 'nearest': the entry whose data are nearest to the training data by optimal transport, among those
         that fit the model space best, 'fused': the two nearest, 'joint': the entry trained on most datasets, 'auto':
-        the joint one, unless the nearest, or both fused, err clearly less on some pictures; or a list of all that, whose
+        the joint one, unless the nearest, or both fused, err clearly less on some images; or a list of all that, whose
         members are fused: aligned by optimal transport and averaged, the nearer the data the more.
     zoo
         Where names are looked up: a :class:`~nni_warmstart.SupernetZoo`, a folder, or None for the shipped zoo.
@@ -85,9 +85,9 @@ class WarmStartDARTS(DARTS):
         averaging after a cold one.
     refit_head
         Whether the averaged weights have a mean of their classifier and a 'ridge' one that is fitted to their features on up
-        to 2,048 training pictures: the share of this falls from a half to nothing from the first epoch to the last (of
+        to 2,048 training images: the share of this falls from a half to nothing from the first epoch to the last (of
         Proxyless, which trains one path a step, it stays), and is less where the trained one makes few mistakes on these
-        pictures. Training goes on without it. None for yes where ``head`` was fitted, too.
+        images. Training goes on without it. None for yes where ``head`` was fitted, too.
     arc_learning_rate
         Learning rate of Adam for the alphas. None for NNI's 3e-4 after a cold start, and after a warm one for a rate at
         which they travel as far as in DARTS's own search, at most 0.03; see :mod:`nni_warmstart.search.alpha_rate`.

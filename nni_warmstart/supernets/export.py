@@ -21,7 +21,7 @@ OLDEST = {'pt2': (2, 2), 'onnx': (2, 6)}
 
 
 def export(network: nn.Module, path: str | os.PathLike[str], example: Tensor) -> Path:
-    """Write the network for programs that know nothing of NNI; any number of pictures at once.
+    """Write the network for programs that know nothing of NNI; any number of images at once.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def export(network: nn.Module, path: str | os.PathLike[str], example: Tensor) ->
     path
         ``NAME.pt2`` for ``torch.export.load``, or ``NAME.onnx``.
     example
-        Pictures ``(n, channels, height, width)``, n at least 2.
+        Images ``(n, channels, height, width)``, n at least 2.
 
     Raises
     ------

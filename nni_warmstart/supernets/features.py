@@ -11,7 +11,7 @@ from ..distance.embeddings import Embedding
 
 
 def own_features(model: nn.Module, key: str, channels: int, image_size: int) -> Embedding:
-    """Make an embedding of the inputs of a supernet's classifier, with batch norm re-estimated on the pictures it is given.
+    """Make an embedding of the inputs of a supernet's classifier, with batch norm re-estimated on the images it is given.
 
     Parameters
     ----------
@@ -20,7 +20,7 @@ def own_features(model: nn.Module, key: str, channels: int, image_size: int) -> 
     key
         Identity of its weights.
     channels, image_size
-        Shape of its pictures; 0 takes them in the shape in which they come.
+        Shape of its images; 0 takes them in the shape in which they come.
     """
     from ..nni_adapter import batchnorm
     from ..nni_adapter.classifier import features_of, find_head

@@ -21,7 +21,7 @@ def record(
     Parameters
     ----------
     pictures
-        Channels and size (pixels) of the pictures.
+        Channels and size (pixels) of the images.
     datasets
         Dataset -> facts about it (classes, accuracy, licence, ...), where each has a head of its own.
     dataset
@@ -96,7 +96,7 @@ class Recorded:
 
     @property
     def recorded_pictures(self) -> tuple[int, int] | None:
-        """Channels and size (pixels) of the pictures that it was trained on, if they are known."""
+        """Channels and size (pixels) of the images that it was trained on, if they are known."""
         if 'pictures' not in self.history:
             return None
         channels, image_size = self.history['pictures']

@@ -43,7 +43,7 @@ class Network:
     pictures
         (channels, size in pixels) of what it classifies.
     mean, std
-        Per channel, by which pictures are normalised first, in their own units.
+        Per channel, by which images are normalised first, in their own units.
     class_names
         In the order of the outputs.
     history
@@ -144,9 +144,9 @@ def inherited(supernet: Supernet, architecture: dict[str, Any] | None = None, sp
 
 
 def is_blind(network: nn.Module, pictures: tuple[int, int]) -> bool:
-    """Whether all pictures (here noise of this size) get the same logits: no path leads through the network.
+    """Whether all images (here noise of this size) get the same logits: no path leads through the network.
 
-    Batch norm takes the statistics of these pictures: with those of a fresh network, signals fade in deep ones.
+    Batch norm takes the statistics of these images: with those of a fresh network, signals fade in deep ones.
     """
     channels, image_size = pictures
     noise = torch.randn(2, channels, image_size, image_size, generator=torch.Generator().manual_seed(0))

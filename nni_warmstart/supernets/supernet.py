@@ -149,7 +149,7 @@ class Supernet(Recorded):
             created=datetime.now(timezone.utc).isoformat(timespec='seconds'),
             versions={package: version(package) for package in ('nni-warmstart', 'nni', 'torch')},
             dataset=title,
-            pictures=shape if 'name' in space else None,  # a hub space takes pictures of several sizes
+            pictures=shape if 'name' in space else None,  # a hub space takes images of several sizes
         )
         supernet = cls(
             name=name,
@@ -186,7 +186,7 @@ class Supernet(Recorded):
 
     @property
     def pictures(self) -> tuple[int, int]:
-        """Channels and size (pixels) of its pictures; (0, 0), as they come, where a space of the user's own says nothing."""
+        """Channels and size (pixels) of its images; (0, 0), as they come, where a space of the user's own says nothing."""
         if self.recorded_pictures is not None:
             return self.recorded_pictures
         if 'name' in self.space:
@@ -216,7 +216,7 @@ class Supernet(Recorded):
         if 'name' not in self.space:
             raise TransferError(
                 f'supernet {self.name!r} was kept without its structure, so it goes onto its own space and shape only; keep '
-                'it again with dataset=, by whose pictures the structure is found (a warning says why if it is not).'
+                'it again with dataset=, by whose images the structure is found (a warning says why if it is not).'
             )
         model = self.build()
         return structure_of(model, guess_shape(model, self.pictures))
@@ -224,7 +224,7 @@ class Supernet(Recorded):
     def sketched(self, dataset: Any, model: nn.Module | None = None) -> Supernet:
         """Return the same supernet with sketches of what it was trained on.
 
-        An embedding that these data do not allow (no pictures, say, or features that diverged) is left out with a warning:
+        An embedding that these data do not allow (no images, say, or features that diverged) is left out with a warning:
         a supernet without sketches is worth more than none.
 
         Parameters

@@ -58,7 +58,7 @@ class Channels:
     tensors
         Parameters and buffers that took part, in the order of execution.
     inputs, outputs
-        Channels of the pictures and of the logits.
+        Channels of the images and of the logits.
     ops
         Path of a module -> what ran in it and not in one of its children.
     scales

@@ -255,7 +255,7 @@ def occurrences(channels: np.ndarray, here: np.ndarray, rank: np.ndarray) -> Occ
 
 def place(coupling: Tensor, block: Tensor, theirs: Occurrences, mine: Occurrences) -> None:
     """Write the coupling of two spaces into that of two axes: first occurrences with first ones, and so on, those in
-    flattened pictures row by row and column by column."""
+    flattened images row by row and column by column."""
     if theirs.is_whole and mine.is_whole and block.shape == coupling.shape:
         coupling.copy_(block)
         return

@@ -152,15 +152,15 @@ class ChannelTracer(TorchDispatchMode):
         if func.overloadpacket is aten.mul and len(args) == 2 and isinstance(args[1], int | float) and args[1] == 0:
             self.ran(Op('zero'))
         found = [units for units in map(units_of, args) if units is not None]
-        pictures = [units for units in found if isinstance(units, Tensor)]
+        images = [units for units in found if isinstance(units, Tensor)]
         parameters = [units for units in found if isinstance(units, Parameter)]
-        if not pictures:
+        if not images:
             weights = [each for each in parameters if not each.mask] or parameters[:1]
             if len({each.name for each in weights}) > 1:
                 raise Untraceable(f'{" and ".join(each.name for each in weights)} are combined to one weight')
             return weights[0]
-        result = pictures[0].expand(output.shape)
-        for other in pictures[1:]:
+        result = images[0].expand(output.shape)
+        for other in images[1:]:
             other = other.expand(output.shape)
             self.join(result, other)
             if (result < 0).any():

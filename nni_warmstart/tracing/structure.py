@@ -155,16 +155,16 @@ def structure_of(model: nn.Module, shape: tuple[int, ...]) -> Structure:
     return Structure(channels, kinds, sites, values)
 
 
-def guess_shape(model: nn.Module, pictures: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
-    """Shape of an input of ``model``: ``pictures`` (channels, side) where known, else what its first layer reads."""
+def guess_shape(model: nn.Module, image_shape: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
+    """Shape of an input of ``model``: ``image_shape`` (channels, side) where known, else what its first layer reads."""
     layers = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     first = next((p for p in (*layers, *model.parameters()) if p.dim() in (2, 4)), None)
     if first is None:
         raise TransferError(f'{type(model).__name__} has no convolution and no linear layer; there is nothing to map.')
-    side = pictures[1] or 32
-    if first.dim() == 2 and not pictures[1]:
+    side = image_shape[1] or 32
+    if first.dim() == 2 and not image_shape[1]:
         return (2, first.shape[1])
-    return (2, pictures[0] or first.shape[1], side, side)
+    return (2, image_shape[0] or first.shape[1], side, side)
 
 
 def _by_parent(names: Iterable[str]) -> dict[str, list[str]]:

@@ -119,7 +119,7 @@ def _watching(names: dict[int, str], mode: ChannelTracer) -> Iterator[None]:
 
 
 def _side(tensors: Any) -> int:
-    """Side of the last picture in a nest of tensors, 0 for none."""
+    """Side of the last image in a nest of tensors, 0 for none."""
     while isinstance(tensors, list | tuple):
         if not tensors:
             return 0

@@ -60,7 +60,7 @@ def fit_head(model: nn.Module, head_name: str, source: Supernet, batches: Batche
     features, labels = features_of(model, head_name, batches, settings.device)
     check_range(labels, module.out_features)
     if not torch.isfinite(features).all():
-        raise TransferError('the features of data are not finite; look for NaN or infinite pixels in the pictures.')
+        raise TransferError('the features of data are not finite; look for NaN or infinite pixels in the images.')
     for start, stop in rows_of.values():
         chosen = (labels >= start) & (labels < stop)
         if not chosen.any():  # of many datasets, one that is not among the first images

@@ -188,7 +188,7 @@ def _check_data(head: str, batches: Batches) -> None:
         )
     if not has_classes(batches):
         raise TransferError(
-            f'head {head!r} is fitted on classes, whole numbers from 0, one per picture, and data has labels of shape '
+            f'head {head!r} is fitted on classes, whole numbers from 0, one per image, and data has labels of shape '
             f"{tuple(batches[0][1].shape)} and type {batches[0][1].dtype}; pass head='random'."
         )
 

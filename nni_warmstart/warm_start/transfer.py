@@ -65,7 +65,7 @@ def transfer(
     seed
         Seed of that noise.
     max_samples
-        Pictures of ``data`` and of ``val_data`` used at most.
+        Images of ``data`` and of ``val_data`` used at most.
     device
         Where features are computed.
     untraceable

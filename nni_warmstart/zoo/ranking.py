@@ -89,14 +89,14 @@ def rank(
     ZooError
         If there are no candidates, ``by`` is unknown, or none can be ranked.
     DataError
-        If the ranking needs pictures and has a sketch only.
+        If the ranking needs images and has a sketch only.
     """
     if by not in RANKINGS:
         raise ZooError(f'ranking by {by!r} is unknown; choose one of {", ".join(RANKINGS)}.')
     if not candidates:
         raise ZooError('there is nothing to rank: the zoo has no readable entry.')
     if RANKINGS[by].runs and isinstance(dataset, DatasetSketch):
-        raise DataError(f'ranking by {by!r} runs the candidates on pictures, and a sketch has none; pass the dataset.')
+        raise DataError(f'ranking by {by!r} runs the candidates on images, and a sketch has none; pass the dataset.')
     if isinstance(dataset, DatasetSketch):
         embedding = dataset.embedding
     with quiet_randomness():
@@ -209,7 +209,7 @@ def _logme(candidates: Sequence[Supernet], dataset: Any, **_: Any) -> list[Ranke
 
 
 def _those_that_run(candidates: Sequence[Supernet], function: Callable[[Supernet], Any]) -> list[Any]:
-    """Results of ``function``; a candidate that cannot be run on these pictures is left out with a warning.
+    """Results of ``function``; a candidate that cannot be run on these images is left out with a warning.
 
     Raises
     ------
@@ -228,7 +228,7 @@ def _those_that_run(candidates: Sequence[Supernet], function: Callable[[Supernet
             continue
         results.append(result)
     if not results:
-        raise ZooError('no entry can be run on these pictures; the warnings above say why. Rank by otdd instead.')
+        raise ZooError('no entry can be run on these images; the warnings above say why. Rank by otdd instead.')
     return results
 
 
@@ -258,7 +258,7 @@ def _probe(
 
 
 def _halves(dataset: Any, channels: int, side: int, seed: int) -> tuple[Labelled, list[Labelled]]:
-    """Pictures and classes to train on, and batches of others to measure on."""
+    """Images and classes to train on, and batches of others to measure on."""
     x, y = images_of(dataset, channels, side)
     held_out, kept = stratified_split(y, 0.5, seed)
     return (x[kept], y[kept]), list(zip(x[held_out].split(256), y[held_out].split(256), strict=True))
@@ -280,7 +280,7 @@ class Ranking(NamedTuple):
     text
         What it is, in a few words.
     runs
-        Whether candidates are run on pictures, so that a sketch is not enough.
+        Whether candidates are run on images, so that a sketch is not enough.
     """
 
     function: Callable[..., list[Ranked]]

@@ -41,7 +41,7 @@ from nni_warmstart.runs.config import parse_search
         ('space.widht=4', 'space.widht is unknown to nasbench201; it takes width'),
         ('space.width=wide', 'space nasbench201 cannot be built'),
         ('space={name: DARTS, width: 4, num_cells: 3}', 'always has 10 classes, and the data have 3; use the space "darts"'),
-        ('space.image_size=1', 'pictures of 3 channels and 1 x 1 pixels do not go through NasBench201Space'),
+        ('space.image_size=1', 'images of 3 channels and 1 x 1 pixels do not go through NasBench201Space'),
         ('strategy.name=ENAS', "strategy.name = 'ENAS' is unknown; known are DARTS, GumbelDARTS"),
         ('strategy.souce=x', 'key strategy.souce is unknown; did you mean source?'),
         ('strategy={name: WarmStartDARTS, source: nothing}', "source = 'nothing' is neither a file nor an entry of"),
@@ -67,7 +67,7 @@ from nni_warmstart.runs.config import parse_search
         ('space.num_classes=7', 'space.num_classes = 7, but the data tell how many classes; leave it out'),
         (
             'space={name: darts, width: 4, num_cells: 3, image_size: 8, drop_path_prob: 2}',
-            'pictures do not go through the supernet of DartsSpace in training (bernoulli_',
+            'images do not go through the supernet of DartsSpace in training (bernoulli_',
         ),
         ('space.name=:C', "space.name = ':C' cannot be imported"),
         ('evaluator.max_epochs=.inf', 'evaluator.max_epochs = inf, but it must be a whole number'),

@@ -76,5 +76,5 @@ def test_images_that_do_not_fit_into_memory(monkeypatch):
 
     monkeypatch.setattr('torch.nn.functional.interpolate', full)
     x, y = images(3, torch.uint8), torch.arange(5) % 2
-    with pytest.raises(DataError, match='noise does not fit into memory at 64 x 64 pixels: 5 pictures'):
+    with pytest.raises(DataError, match='noise does not fit into memory at 64 x 64 pixels: 5 images'):
         Task('noise', x, y, x, y, ('a', 'b')).adapted(3, 64)

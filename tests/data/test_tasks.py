@@ -130,7 +130,7 @@ def test_files_that_are_no_pictures_are_named(tmp_path, caplog):
         Image.new('L', (8, 8)).save(tmp_path / name / '0.png')
     (tmp_path / 'a' / 'list.csv').write_text('0')
     assert len(from_folder(tmp_path, side=8).train_x) == 2
-    assert '1 files are no pictures by their ending, such as' in caplog.text and 'list.csv' in caplog.text
+    assert '1 files are no images by their ending, such as' in caplog.text and 'list.csv' in caplog.text
     Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / 'a' / '1.tif')
     with pytest.raises(DataError, match=r'1\.tif cannot be read \(its pixels are floating-point numbers'):
         from_folder(tmp_path, side=8)
@@ -215,16 +215,16 @@ def test_pictures_are_normalised_by_the_training_part():
     [
         (
             {'train_x': np.zeros((0, 8, 8, 3), np.uint8), 'train_y': np.zeros(0, int)},
-            'is empty: it has no training pictures',
+            'is empty: it has no training images',
         ),
         ({'train_y': np.zeros(24, int)}, 'has one class; a classification needs at least two'),
-        ({'train_y': np.arange(23) % 3}, 'has 24 training pictures and 23 labels'),
+        ({'train_y': np.arange(23) % 3}, 'has 24 training images and 23 labels'),
         ({'train_y': np.arange(24) % 4}, 'training labels from 0 to 3, but 3 class names'),
         ({'train_y': np.arange(24) % 3 - 1}, 'training labels from -1 to 1'),
         ({'train_y': np.linspace(0, 2, 24)}, 'they must be whole numbers'),
-        ({'train_x': np.full((24, 8, 8, 3), np.nan)}, 'NaN or infinite pixels in 24 training pictures'),
-        ({'train_x': np.zeros((24, 3, 8, 8), np.uint8)}, r'pictures have shape \(24, 3, 8, 8\); needed is'),
-        ({'train_x': np.zeros((24, 64), np.uint8)}, r'pictures have shape \(24, 64\)'),
+        ({'train_x': np.full((24, 8, 8, 3), np.nan)}, 'NaN or infinite pixels in 24 training images'),
+        ({'train_x': np.zeros((24, 3, 8, 8), np.uint8)}, r'images have shape \(24, 3, 8, 8\); needed is'),
+        ({'train_x': np.zeros((24, 64), np.uint8)}, r'images have shape \(24, 64\)'),
         ({'train_x': None}, 'has no array train_x; it has train_y'),
     ],
 )
@@ -295,9 +295,9 @@ def test_bad_files(tmp_path):
     with pytest.raises(DataError, match=r'data folder .* does not exist'):
         from_folder(tmp_path / 'nowhere')
     (tmp_path / 'pictures' / 'a').mkdir(parents=True)
-    (tmp_path / 'pictures' / 'a' / 'broken.png').write_text('no picture')
+    (tmp_path / 'pictures' / 'a' / 'broken.png').write_text('no image')
     with pytest.raises(DataError, match=r'broken\.png cannot be read'):
         from_folder(tmp_path / 'pictures')
     (tmp_path / 'hollow').mkdir()
-    with pytest.raises(DataError, match='has no pictures in class folders'):
+    with pytest.raises(DataError, match='has no images in class folders'):
         from_folder(tmp_path / 'hollow')

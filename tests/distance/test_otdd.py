@@ -293,7 +293,7 @@ def bad_features():
         'soft labels': ((x, y.double()), 'one whole number each'),
         'too few labels': ((x, y[:-1]), 'one whole number each'),
         'empty': ((x[:0], y[:0]), 'is empty'),
-        'cube': ((torch.zeros(4, 2, 5, 5), torch.arange(4)), 'pictures of 1 or 3 channels'),
+        'cube': ((torch.zeros(4, 2, 5, 5), torch.arange(4)), 'images of 1 or 3 channels'),
         'number': (3, 'must be a torch dataset'),
         'text': ((x, list('ab' * 30)), 'number the classes'),
     }

@@ -108,9 +108,7 @@ def test_a_search_on_two_devices_writes_once(folder):
         for name, tensor in supernet.state_dict().items()
         if 'running' not in name
     )
-    assert (
-        checkpoint['global_step'] == 2 * 2 * 5
-    )  # epochs; weights and alphas; of 36 pictures 18 on a device, four at a time
+    assert checkpoint['global_step'] == 2 * 2 * 5  # epochs; weights and alphas; of 36 images 18 on a device, four at a time
     assert len(result['curve']) == 2
 
 

@@ -296,7 +296,7 @@ def test_spaces_that_do_not_fit_are_named(tmp_path):
         evaluator = JointClassification({'a': make_task()}, make_trainer(1, tmp_path, progress=False), **settings)
         WarmStartDARTS()(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
 
-    with pytest.raises(TransferError, match=r'pictures of shape \(1, 8, 8\) do not go through NasBench201'):
+    with pytest.raises(TransferError, match=r'images of shape \(1, 8, 8\) do not go through NasBench201'):
         start(small_space(), channels=1)
     with pytest.raises(TransferError, match=r'do not go through Wide .* or classifier='):
         start(Wide(), classifier='gate')
@@ -326,7 +326,7 @@ def test_a_hub_space_of_fixed_classes_is_rebuilt(tmp_path):
         ({'gap': (np.zeros((9, 8, 8, 3), np.uint8), np.arange(9) % 2 * 2)}, {}, 'gap: class 1 is missing'),
         ({'text': ['a', 'b']}, {}, 'text is a list; give a Task'),
         ({1: make_task()}, {}, 'dataset 1 has a name of type int; give text'),
-        ({'flat': (np.zeros((9, 8)), np.arange(9) % 2)}, {}, 'flat: pictures have shape'),
+        ({'flat': (np.zeros((9, 8)), np.arange(9) % 2)}, {}, 'flat: images have shape'),
         (None, {}, 'datasets is a NoneType'),
         (make_task(), {}, 'datasets is a Task'),
         ({'ragged': ([[1], [2, 3]], [0, 1])}, {}, 'ragged gives no pairs'),

@@ -20,7 +20,7 @@ def test_every_validation_picture_comes_once():
     batches = list(_EveryBatch([5, 9], batch_size=4))
     assert sorted(index for batch in batches for index in batch) == list(range(14))
     assert all(len({index < 5 for index in batch}) == 1 for batch in batches)
-    assert min(map(len, _EveryBatch([65, 3, 9], batch_size=8).batches)) > 1  # batch norm needs two pictures
+    assert min(map(len, _EveryBatch([65, 3, 9], batch_size=8).batches)) > 1  # batch norm needs two images
 
 
 def test_the_first_batches_may_be_of_all_datasets():

@@ -47,7 +47,7 @@ class OwnSpace(ModelSpace):
 
 
 def make_task(n: int = 48, classes: int = 3, side: int = 8, seed: int = 0, name: str = 'blobs') -> Task:
-    """Pictures whose class is the place of a bright square: easy, but not for a fresh network."""
+    """Images whose class is the place of a bright square: easy, but not for a fresh network."""
     generator = torch.Generator().manual_seed(seed)
     y = torch.arange(n) % classes
     x = torch.randint(0, 60, (n, 3, side, side), generator=generator, dtype=torch.uint8)
@@ -97,7 +97,7 @@ def target(classes: int = 4, seed: int = 1, kind: str = 'DARTS') -> nn.Module:
 
 
 def stripes(n: int = 48, seed: int = 0) -> Task:
-    """Pictures whose class is the direction of a pattern: nothing like the blobs."""
+    """Images whose class is the direction of a pattern: nothing like the blobs."""
     generator = torch.Generator().manual_seed(seed)
     y = torch.arange(n) % 2
     pattern = torch.tensor([40, 200] * 4, dtype=torch.uint8)

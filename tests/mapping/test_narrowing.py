@@ -83,7 +83,7 @@ def test_layers_at_another_resolution_are_not_refitted():
 
     source, target, many = net(1), net(2), pictures(8192)
     of_source, of_target = structure_of(source, SHAPE), structure_of(target, SHAPE)
-    mapping = narrow(source, of_source, target, of_target, many)  # so many that one place of each picture is looked at
+    mapping = narrow(source, of_source, target, of_target, many)  # so many that one place of each image is looked at
     kept = source[0].weight.flatten(1)
     for row in mapping.tensors['0.weight'].flatten(1):
         assert (kept - row).abs().amax(1).min() < 1e-6

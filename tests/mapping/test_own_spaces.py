@@ -296,7 +296,7 @@ def test_heads_of_datasets_are_found_where_the_classifier_is_made_early():
 
 
 class Flat(ModelSpace):
-    """Runs on pictures of one size only."""
+    """Runs on images of one size only."""
 
     def __init__(self, width: int = 4, side: int = 8) -> None:
         super().__init__()

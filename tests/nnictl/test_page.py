@@ -1,9 +1,9 @@
 """NNI's web page about a cold and a warm search, driven in a headless browser.
 
-The pictures are left in the folder that is printed (``pytest -s``), or in the folder that PAGE_PICTURES names; then the
+The images are left in the folder that is printed (``pytest -s``), or in the folder that PAGE_PICTURES names; then the
 searches have the example's own number of epochs, and docs/page.png is made by
 
-    PAGE_PICTURES=pictures pytest tests/test_page.py && cp pictures/page.png docs/
+    PAGE_PICTURES=images pytest tests/test_page.py && cp images/page.png docs/
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def jobs(experiment) -> dict[str, dict]:
 def pictures(tmp_path_factory) -> Path:
     folder = Path(PICTURES) if PICTURES else tmp_path_factory.mktemp('pictures')
     folder.mkdir(parents=True, exist_ok=True)
-    print(f'pictures of the page: {folder}')
+    print(f'images of the page: {folder}')
     return folder
 
 
@@ -112,7 +112,7 @@ def test_both_accuracy_curves_are_drawn(page, experiment, jobs, pictures):
     chart = Chart(page, '.intermediate-graph')
     curves = reported(experiment, jobs, 'default')
     assert chart.curves() == curves
-    for source in (WARM, COLD):  # in the picture, the last tooltip covers no curve
+    for source in (WARM, COLD):  # in the image, the last tooltip covers no curve
         id = jobs[source]['trialJobId']
         said = chart.tooltip(id, 1)
         assert float(re.findall(r'Intermediate: ([\d.]+)', said)[0]) == curves[id][1]

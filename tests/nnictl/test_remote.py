@@ -98,7 +98,7 @@ def machine(tmp_path) -> Iterator[Machine]:
 
 
 def hurried(name: str, folder: Path, zoo: str) -> tuple[Path, dict[str, Any]]:
-    """A copy of an example with one epoch, small pictures and another zoo, and its experiment."""
+    """A copy of an example with one epoch, small images and another zoo, and its experiment."""
     shutil.copytree(EXAMPLES / name, folder)
     search = yaml.safe_load((folder / 'search.yml').read_text())
     search['evaluator']['max_epochs'] = 1

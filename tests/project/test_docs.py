@@ -1,4 +1,4 @@
-"""The documentation is true: code, commands, settings, links and pictures of docs/*.md, and the API reference."""
+"""The documentation is true: code, commands, settings, links and images of docs/*.md, and the API reference."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RUN_COMMANDS = {'own-data.md', 'own-space.md'}
 BLOCK = re.compile(r'^```(\w+)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 FILE = re.compile(r'# (\S+\.(?:yml|py))\n')
 LARGEST = 150_000
-"""Bytes of a picture."""
+"""Bytes of an image."""
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:

@@ -88,7 +88,7 @@ def test_readme_shows_the_examples_as_they_are(name):
 
 @pytest.mark.slow
 def test_shipped_supernets():
-    """Small, readable, with a card that says what they come from; no digits of any kind among the pictures."""
+    """Small, readable, with a card that says what they come from; no digits of any kind among the images."""
     zoo = SupernetZoo.shipped()
     for space, singles, widths in (('nasbench201', 8, [16, 8]), ('darts', 3, [4])):
         entries = [entry for entry in zoo.entries() if entry.space['name'] == space]

@@ -56,7 +56,7 @@ def runs(searches, tmp_path):
 
 
 class Page(HTMLParser):
-    """Tags, texts, tables and pictures of a page."""
+    """Tags, texts, tables and images of a page."""
 
     def __init__(self, path) -> None:
         super().__init__()

@@ -79,7 +79,7 @@ def test_a_killed_retraining_goes_on_to_the_same_network(searched):
     [
         (['--weights', 'copied'], "weights = 'copied' is unknown; choose one of scratch, inherited."),
         (['--export', 'h5'], "format 'h5' is unknown; choose pt2 or onnx."),
-        (['--set', 'space.image_size=1'], 'pictures of 3 channels and 1 x 1 pixels do not go through'),
+        (['--set', 'space.image_size=1'], 'images of 3 channels and 1 x 1 pixels do not go through'),
         (['--run', 'nowhere'], 'architecture.json cannot be read (No such file or directory); give the folder'),
         (['--set', 'space.width=5', '--weights', 'inherited'], 'does not fit this space'),
         (['--set', 'space={name: darts, width: 4, num_cells: 3, image_size: 8}'], 'cannot be frozen to the architecture'),
@@ -98,7 +98,7 @@ def test_a_network_without_a_path_is_refused(searched, capsys):
     document['sample'] = {label: 'none' if label.endswith('_3') else 'conv_3x3' for label in document['sample']}
     path.write_text(json.dumps(document))
     assert retrain(searched) == 2
-    assert 'gives all pictures the same scores' in capsys.readouterr().err
+    assert 'gives all images the same scores' in capsys.readouterr().err
     assert not (searched / 'net' / 'network.safetensors').exists()
 
 

@@ -51,7 +51,7 @@ def test_transported_heads_beat_random_ones(source, classes):
 
 
 def test_transported_head_finds_permuted_classes(source):
-    """The same pictures under other labels: rows of the classifier follow the classes."""
+    """The same images under other labels: rows of the classifier follow the classes."""
     permutation = torch.tensor([2, 0, 1])
     data = [(x, permutation[y]) for x, y in batches(3)]
     report = transfer(source, target(3), head='ot', keep=1.0, data=data)
@@ -62,7 +62,7 @@ def test_transported_head_needs_a_sketch_and_every_class(source):
     bare = Supernet(**{**vars(source), 'sketches': {}})
     with pytest.raises(TransferError, match=r"head 'ot' needs .* there is no sketch; use head='ridge'"):
         transfer(bare, target(), head='ot', data=batches(4))
-    with pytest.raises(TransferError, match=r"head 'ot' needs a training picture of every class; classes \[3\] have none"):
+    with pytest.raises(TransferError, match=r"head 'ot' needs a training image of every class; classes \[3\] have none"):
         transfer(source, target(4), head='ot', data=batches(3))
     with pytest.raises(TransferError, match="head 'ot' is fitted on the target's training data"):
         transfer(source, target(4), head='ot')

@@ -96,7 +96,7 @@ def test_a_candidate_that_cannot_run_is_left_out(zoo, by, caplog):
         ranked = ranking.rank([own, lost, good], make_task(), by=by)
     assert ranked[0].name == BLOBS and 'own' not in [entry.name for entry in ranked]
     assert 'Entry own is not ranked' in caplog.text
-    with pytest.raises(ZooError, match='no entry can be run on these pictures'):
+    with pytest.raises(ZooError, match='no entry can be run on these images'):
         ranking.rank([own], make_task(), by=by)
 
 

@@ -114,7 +114,7 @@ def test_auto_tries_out_and_leaves_no_trace(zoo, tmp_path, joint):
     ('errors', 'order'),
     [
         ({JOINT: 0.2, 'blobs': 0.2}, [JOINT, 'blobs']),
-        ({JOINT: 0.2, 'blobs': 0.17}, [JOINT, 'blobs']),  # a standard error of 100 pictures is 0.0376
+        ({JOINT: 0.2, 'blobs': 0.17}, [JOINT, 'blobs']),  # a standard error of 100 images is 0.0376
         ({JOINT: 0.2, 'blobs': 0.15, FUSED: 0.16}, ['blobs', FUSED, JOINT]),
         ({JOINT: 0.2, 'blobs': 0.15, FUSED: 0.12}, ['blobs', FUSED, JOINT]),
         ({JOINT: 0.2, 'blobs': 0.15, FUSED: 0.1}, [FUSED, 'blobs', JOINT]),
@@ -244,7 +244,7 @@ def test_auto_needs_batches_of_pictures(zoo):
 
 @pytest.mark.slow
 def test_entries_of_the_own_space_go_first(zoo, tmp_path):
-    """A DARTS supernet of the very same pictures is no source for NAS-Bench-201 while there are others."""
+    """A DARTS supernet of the very same images is no source for NAS-Bench-201 while there are others."""
     mixed = SupernetZoo(tmp_path / 'zoo')
     mixed.add(zoo['stripes'])
     foreign = mutate(DartsSpace(width=2, num_nodes=2, num_classes=3, image_size=8), 'DARTS')

@@ -101,7 +101,7 @@ def check_every_class(labels: Tensor, n_classes: int, head: str) -> None:
     """Refuse labels that lack a class."""
     empty = (labels.bincount(minlength=n_classes) == 0).nonzero().squeeze(1).tolist()
     if empty:
-        raise TransferError(f'head {head!r} needs a training picture of every class; classes {empty} have none.')
+        raise TransferError(f'head {head!r} needs a training image of every class; classes {empty} have none.')
 
 
 def sharpness(scores: Tensor, labels: Tensor) -> float:
