@@ -61,11 +61,16 @@ __all__ = [
     'transfer',
 ]
 
+_SUBMODULES = ('data', 'errors', 'search_spaces')
+"""Modules whose names are public, too."""
+
 # NNI 3.0 wraps all of torch.nn, and warns of what newer versions of torch have in it
 warnings.filterwarnings('ignore', message='.*is found to be not a nn.Module.*')
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f'.{name}', __name__)
     if name not in _MODULES:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     value = getattr(importlib.import_module(f'.{_MODULES[name]}', __name__), name)
@@ -74,4 +79,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_SUBMODULES})

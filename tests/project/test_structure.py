@@ -61,6 +61,7 @@ def test_importing_loads_nothing_heavy(code):
 def test_public_names_are_there_when_they_are_used():
     code = 'import nni_warmstart as n; print(all(hasattr(n, name) for name in n.__all__), set(n.__all__) <= set(dir(n)))'
     assert python(code).stdout == 'True True\n'
+    assert python('import nni_warmstart as n; print(n.data.Task.__name__, n.search_spaces.SPACES.keys())').returncode == 0
     assert "has no attribute 'Nothing'" in python('import nni_warmstart; nni_warmstart.Nothing').stderr
 
 
