@@ -8,9 +8,7 @@ import logging
 import socket
 import subprocess
 import sys
-import termios
 import time
-import tty
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -35,7 +33,7 @@ console = Console()
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--port', type=int, default=8080, help='first port to try for the web page (default: 8080)')
-    parser.add_argument('--no-wait', action='store_true', help='stop the experiment at the end instead of waiting for a key')
+    parser.add_argument('--no-wait', action='store_true', help='stop the experiment at the end instead of waiting for Enter')
     arguments = parser.parse_args()
     port = free_port(arguments.port)
     logging.getLogger('nni').setLevel(logging.WARNING)
@@ -47,8 +45,8 @@ def main() -> int:
         compare(experiment)
         console.print(f'Web page: http://localhost:{port}    figures: {RESULT}')
         if not arguments.no_wait:
-            console.print('Press any key to stop the experiment.')
-            wait_for_key()
+            console.print('Press Enter to stop the experiment.')
+            wait_for_enter()
     finally:
         subprocess.run(['nnictl', 'stop', experiment.id], check=False, stdout=subprocess.DEVNULL)
     return 0
@@ -156,19 +154,15 @@ def folder_of(trial: object) -> Path:
     return Path(urlparse(trial.logPath).path.lstrip(':'))  # type: ignore[attr-defined]
 
 
-def wait_for_key() -> None:
-    """Return at any key or Ctrl-C; without a terminal, stay until stopped."""
+def wait_for_enter() -> None:
+    """Return at Enter or Ctrl-C; without a terminal, stay until stopped."""
     try:
-        if not sys.stdin.isatty():
+        if sys.stdin.isatty():
+            console.input()
+        else:
             while True:
                 time.sleep(60)
-        settings = termios.tcgetattr(sys.stdin)
-        try:
-            tty.setcbreak(sys.stdin)
-            sys.stdin.read(1)
-        finally:
-            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, settings)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EOFError):
         console.print('stopping')
 
 
