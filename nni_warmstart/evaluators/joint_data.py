@@ -67,7 +67,7 @@ class JointData(LightningDataModule):
     def val_dataloader(self) -> Any:
         return DataLoader(_numbered(self._parts('val')), batch_sampler=self._validation())
 
-    def some(self, part: str, at_most: int = 1024) -> Any:
+    def sample_loader(self, part: str, at_most: int = 1024) -> Any:
         """Return a loader of a half, 'train' or 'val', with at most so many images of every dataset, each once."""
         parts = [each.part(stratified_part(each.y, at_most, seed=0)) for each in self._parts(part)]
         batches = _EveryBatch([len(each) for each in parts], self.batch_size, all_first=True)

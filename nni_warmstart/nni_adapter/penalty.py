@@ -44,8 +44,7 @@ class DifferentiablePenalty(ExpectationProfilerPenalty):
         profiler.expression = _in_floats(profiler.expression)
         kinds: Any = {'nonlinear': penalty.nonlinear, 'aggregate': penalty.aggregate}
         super().__init__(profiler, penalty.baseline, penalty.scale, **kinds)
-        self.given = copy.copy(penalty)  # whose methods a user may have written
-        self.given.profiler = profiler
+        self.given = (penalty,)  # which a user may change while the search runs; no submodule
         self.supernet = model
 
     def forward(self, loss: Tensor, sample: Probabilities) -> tuple[Tensor, dict[str, Any]]:
@@ -55,13 +54,16 @@ class DifferentiablePenalty(ExpectationProfilerPenalty):
             label: dict(zip(given, found[label].alpha.softmax(-1), strict=True)) if label in found else given
             for label, given in sample.items()
         }
-        return self.given(loss, live)
+        penalty = copy.copy(self.given[0])
+        penalty.profiler = self.profiler
+        return penalty(loss, live)
 
     def kept(self, sample: dict[str, Any], probabilities: Probabilities) -> dict[str, Any]:
-        """``sample``, changed until it keeps to the baseline, where the penalty punishes what is above (and only that)."""
-        if self.nonlinear not in ('positive', 'absolute'):
+        """Change ``sample`` until it keeps to the baseline, where the penalty punishes what is above and only that."""
+        (penalty,) = self.given
+        if penalty.nonlinear not in ('positive', 'absolute'):
             return sample
-        limit = (1 + EXCESS) * self.baseline
+        limit = (1 + EXCESS) * penalty.baseline
         found = affordable(sample, probabilities, self.profiler.profile, limit)
         if self.profiler.profile(found) > limit:
             _logger.warning('No architecture was found that costs at most %g.', limit)

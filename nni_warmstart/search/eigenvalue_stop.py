@@ -56,9 +56,9 @@ class EigenvalueStop(Callback):
             _logger.warning('The curvature of the alphas grows: stopped after epoch %d.', len(self.curve.figures))
             trainer.should_stop = True
 
-    def measure(self, trainer: Any, pl_module: Any) -> dict[str, float]:
+    def measure(self, pl_module: Any) -> dict[str, float]:
         """Return the dominant eigenvalue of the Hessian of the loss on one validation batch, as a figure of the epoch."""
-        generators = generators_of(trainer)
+        generators = generators_of(pl_module.trainer)
         state = random_state(generators)
         batch = on_device(pl_module, next(iter(self.loaders.make('val'))))
         training_module, alphas = pl_module.training_module, arch_parameters(pl_module.model)

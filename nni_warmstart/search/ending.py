@@ -5,20 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import nni
-from pytorch_lightning import Callback
 
 from .evaluation import Evaluation
 from .random_state import RandomState
 from .record import Curve, reports_to_nni
 
 
-class Ending(Callback):
+class Ending:
     """Replaces the weights by those that are kept, tests them, and reports to NNI.
 
     Parameters
     ----------
     evaluation, randomness, curve
-        The other callbacks of the search.
+        Callbacks of the search.
 
     Attributes
     ----------
@@ -30,10 +29,17 @@ class Ending(Callback):
         self.evaluation, self.randomness, self.curve = evaluation, randomness, curve
         self.figures: dict[str, float] = {}
 
-    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+    def begin(self, pl_module: Any) -> None:
+        """Put the weights that are kept in place, before the last hook of the evaluator."""
+        trainer = pl_module.trainer
         pl_module.to(trainer.strategy.root_device)  # from which Lightning has taken it before this hook
         self.randomness.restore()  # where it was resumed after its last epoch: an export may draw numbers
         self.evaluation.keep_averaged(trainer, pl_module)
+
+    def finish(self, pl_module: Any) -> None:
+        """Estimate what belongs to these weights, test them, and report."""
+        trainer = pl_module.trainer
+        self.evaluation.fit_averaged(trainer, pl_module)
         figures = dict(self.curve.figures[-1]) if self.curve.figures else {}
         accuracy = self.evaluation.test_accuracy(trainer, pl_module)
         if accuracy is not None:

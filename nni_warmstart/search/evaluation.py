@@ -42,27 +42,31 @@ class Evaluation(Callback):
         Settings of the search.
     loaders
         Give training samples.
-    model
-        Gives the supernet.
     """
 
     @property
     def state_key(self) -> str:
         return 'nni_warmstart.averaged'
 
-    def __init__(self, settings: SearchSettings, loaders: Loaders, model: Callable[[], nn.Module]) -> None:
-        self.settings, self.loaders, self.model = settings, loaders, model
+    def __init__(self, settings: SearchSettings, loaders: Loaders) -> None:
+        self.settings, self.loaders = settings, loaders
         self.averaged: WeightAverage | None = None
         self._earlier: Sequence[Tensor] | None = None  # averaged weights of the checkpoint from which the search goes on
         self._open = ExitStack()
 
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self.close()
+        self.averaged = self._earlier = None
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self.close()
+
     # -- averaged weights --------------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        self.averaged = None
         if not self.settings.average:
             return
-        why_not = why_not_averaged(trainer, pl_module.training_module, self.model())
+        why_not = why_not_averaged(trainer, pl_module.training_module, pl_module.model)
         if why_not:
             _logger.warning('The weights are not averaged: %s.', why_not)
         else:
@@ -73,7 +77,8 @@ class Evaluation(Callback):
         if self._earlier is not None:
             self.averaged.load(self._earlier)
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def update(self) -> None:
+        """Take the weights after one more step."""
         if self.averaged is not None:
             self.averaged.update()
 
@@ -85,11 +90,14 @@ class Evaluation(Callback):
 
     # -- validation --------------------------------------------------------------------------------------------------
 
-    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+    def open(self, pl_module: Any) -> None:
+        """Exchange weights, statistics and classifier for a validation, until :meth:`close`."""
+        trainer = pl_module.trainer
         share = self._head_share(trainer, pl_module.current_epoch + 1)
         self._open.enter_context(self.evaluating(pl_module, calibrate=not trainer.sanity_checking, head=share))
 
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+    def close(self) -> None:
+        """Put everything back."""
         self._open.close()
 
     @contextmanager
@@ -99,7 +107,7 @@ class Evaluation(Callback):
         """Evaluate averaged weights on some paths, if asked with re-estimated batch norm and a share of a classifier that is
         fitted to them; put everything back."""
         average = nullcontext() if self.averaged is None else self.averaged.applied()
-        with average, paths(self.model()), batchnorm.kept(self.model()):
+        with average, paths(pl_module.model), batchnorm.kept(pl_module.model):
             if calibrate:
                 self._calibrate(pl_module, head if self.averaged is not None else 0.0)
             yield
@@ -115,7 +123,7 @@ class Evaluation(Callback):
     def _calibrate(self, pl_module: Any, head: float) -> None:
         if not has_nnis(pl_module.training_module, 'validation_step'):
             return  # only the evaluator knows how to feed the model
-        model = self.model()
+        model = pl_module.model
         if batchnorm.batch_norms(model):
             batchnorm.reestimate(model, (inputs for inputs, _ in self._samples(pl_module)))
         if head:
@@ -132,13 +140,17 @@ class Evaluation(Callback):
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def keep_averaged(self, trainer: Any, pl_module: Any) -> None:
-        """Replace the weights by their averages for good, with batch-norm statistics and a classifier of their own."""
+        """Replace the weights by their averages for good."""
         if self.averaged is None and self._earlier is not None:  # it went on after its last epoch: nothing was trained
             self._start_averaging(trainer, pl_module)
+        if self.averaged is not None:
+            self.averaged.apply()
+
+    def fit_averaged(self, trainer: Any, pl_module: Any) -> None:
+        """Give averaged weights batch-norm statistics and a classifier of their own for good."""
         if self.averaged is None:
             return
-        self.averaged.apply()
-        with quiet_randomness(), best_path(self.model()):
+        with quiet_randomness(), best_path(pl_module.model):
             torch.manual_seed(0)  # a run that goes on after its last epoch comes to the same
             self._calibrate(pl_module, self._head_share(trainer, pl_module.current_epoch))
 
@@ -158,7 +170,7 @@ class Evaluation(Callback):
         state, share = random_state(generators), self._head_share(trainer, pl_module.current_epoch)
         with self.evaluating(pl_module, calibrate=True, head=share):
             batches = ((on_device(pl_module, x), y) for x, y in loader)
-            accuracy = accuracy_on(self.model(), batches, pl_module.device)
+            accuracy = accuracy_on(pl_module.model, batches, pl_module.device)
         set_random_state(state, generators)
         return accuracy
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,7 +24,7 @@ class AlphaLoader(Protocol):
 class SampleLoader(Protocol):
     """A data module whose loaders draw at random, and that gives loaders of every sample for a look at the data."""
 
-    def some(self, part: str) -> Any: ...
+    def sample_loader(self, part: str) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Loaders:
     samples
         'train' and 'val' -> factory of a loader of the samples of a half.
     alphas
-        Factory of the loader that the alphas learn from.
+        Factory of the loader that the alphas learn from; None for that of validation.
     datamodule
         What has to be set up before a loader is made; None where nothing has.
     """
 
-    samples: dict[str, Callable[[], Any]]
-    alphas: Callable[[], Any]
+    samples: dict[str, Callable[[], Any]] = field(default_factory=dict)
+    alphas: Callable[[], Any] | None = None
     datamodule: Any = None
 
     @classmethod
@@ -55,7 +55,7 @@ class Loaders:
             return cls(samples, partial(_itself, evaluator.val_dataloaders))
         alphas = data.arc_dataloader if isinstance(data, AlphaLoader) else data.val_dataloader
         if isinstance(data, SampleLoader):
-            return cls({part: partial(data.some, part) for part in ('train', 'val')}, alphas)
+            return cls({part: partial(data.sample_loader, part) for part in ('train', 'val')}, alphas)
         return cls({'train': data.train_dataloader, 'val': data.val_dataloader}, alphas, data)
 
     def prepare(self) -> None:

@@ -61,19 +61,25 @@ class DartsSearchModule(DartsLightningModule):
         super().__init__(training_module, penalty=penalty, **kwargs)
         self.settings = settings
         self.identity = Identity()
-        self.evaluation = Evaluation(settings, loaders, lambda: self.model)
+        self.evaluation = Evaluation(settings, loaders)
         self.randomness = RandomState()
-        self.record = Curve(lambda: self.model, self._constrained, self.probabilities)
+        self.record = Curve()
         self.ending = Ending(self.evaluation, self.randomness, self.record)
         self.guard: EigenvalueStop | None = None
         if settings.stop_on_eigenvalue:
             self.guard = EigenvalueStop(self.evaluation, loaders, self.record)
-            self.record.measure_more = self.guard.measure
+        self._added: list[Callback] = []
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Return what a search adds to training, in the order in which each hook runs."""
         found = [self.identity, self.evaluation, AlphaRate() if self.settings.paced else None, self.randomness]
-        return [each for each in (*found, self.record, self.guard, self.ending) if each is not None]
+        self._added = [each for each in (*found, self.record, self.guard) if each is not None]
+        return self._added
+
+    def teardown(self, stage: str) -> None:  # type: ignore[override]
+        super().teardown(stage)
+        # Lightning leaves the callbacks of a module in the trainer, for whatever module it runs next
+        self.trainer.callbacks = [each for each in self.trainer.callbacks if each not in self._added]
 
     @property
     def curve(self) -> list[dict[str, float]]:
@@ -109,14 +115,19 @@ class DartsSearchModule(DartsLightningModule):
             found = self.export_probs()
         return {label: {c: float(p) for c, p in each.items()} for label, each in found.items()}  # of depths, tensors
 
+    def further_figures(self) -> dict[str, float]:
+        """Return figures of an epoch that take long to measure."""
+        return {} if self.guard is None else self.guard.measure(self)
+
     def export(self) -> dict[str, Any]:
         """Return the found architecture: label of a choice -> what is chosen."""
         if self.guard is not None and self.guard.collapsing:
             return self.samples[-1 - collapse.WINDOW]
         started_warm = self.identity.warm_start is not None  # Proxyless as in NNI draws a path from the probabilities
-        return self._constrained(best_sample(self.model) if started_warm else super().export())
+        return self.constrained(best_sample(self.model) if started_warm else super().export())
 
-    def _constrained(self, sample: dict[str, Any]) -> dict[str, Any]:
+    def constrained(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """Return an architecture within the cap on operations without parameters and the budget of the penalty."""
         cap = self.settings.parameter_free_cap
         if cap is not None:
             sample = collapse.capped(self.model, collapse.without_zeros(self.model, sample), cap)
@@ -127,10 +138,16 @@ class DartsSearchModule(DartsLightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> None:
         super().on_train_batch_end(outputs, batch, batch_idx, *args, **kwargs)
-        self.randomness.capture()  # after the last hook of the batch: validation may start now
+        # after the last hook of the batch, which may change weights: validation may start now
+        self.evaluation.update()
+        self.randomness.capture()
 
     def validation_step(self, *args: Any, **kwargs: Any) -> Any:
         return self.training_module.validation_step(*args, **kwargs)
+
+    def on_validation_start(self) -> None:
+        super().on_validation_start()
+        self.evaluation.open(self)
 
     def on_validation_epoch_start(self) -> None:
         self.training_module.on_validation_epoch_start()
@@ -144,10 +161,15 @@ class DartsSearchModule(DartsLightningModule):
     def on_validation_epoch_end(self) -> None:
         if not has_nnis(self.training_module, 'on_validation_epoch_end'):  # which only reports to NNI, as the curve does
             self.training_module.on_validation_epoch_end()
+        self.evaluation.close()
+        if not self.trainer.sanity_checking:
+            self.randomness.restore()
 
     def on_fit_end(self) -> None:
+        self.ending.begin(self)
         if not (self.curve and has_nnis(self.training_module, 'on_fit_end')):  # which only reports a second time
             super().on_fit_end()
+        self.ending.finish(self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.training_module.on_save_checkpoint(checkpoint)

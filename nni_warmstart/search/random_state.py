@@ -37,7 +37,10 @@ class RandomState(Callback):
         self._captured: Any = None
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        self._trainer = trainer
+        self._trainer, self._captured = trainer, None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), '_trainer': None}  # a copy of a module takes no trainer with it
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if self.restore():  # resumed
@@ -55,10 +58,6 @@ class RandomState(Callback):
         set_random_state(self._captured, generators_of(self._trainer))
         self._captured = None
         return True
-
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        if not trainer.sanity_checking:
-            self.restore()
 
     def state_dict(self) -> dict[str, Any]:
         return {'random': random_state(generators_of(self._trainer))}

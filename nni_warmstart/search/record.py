@@ -6,7 +6,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import nni
@@ -88,15 +88,6 @@ class Identity(Callback):
 class Curve(Callback):
     """Figures, architecture and probabilities of every epoch, for NNI and for the loggers of Lightning.
 
-    Parameters
-    ----------
-    model
-        Gives the supernet.
-    export
-        Turns the most probable architecture into one that is exported.
-    probabilities
-        Gives the probabilities of the candidates of every choice.
-
     Attributes
     ----------
     figures
@@ -105,22 +96,13 @@ class Curve(Callback):
         Architecture by epoch: label of a choice -> what is chosen.
     alphas
         Probabilities by epoch: label of a choice -> candidate -> rounded probability.
-    measure_more
-        Gives further figures of an epoch, from the trainer and the one-shot module; None for no others.
     """
 
     @property
     def state_key(self) -> str:
         return CURVE
 
-    def __init__(
-        self,
-        model: Callable[[], Any],
-        export: Callable[[dict[str, Any]], dict[str, Any]],
-        probabilities: Callable[[], dict[str, dict[Any, float]]],
-    ) -> None:
-        self.model, self.export, self.probabilities = model, export, probabilities
-        self.measure_more: Callable[[Any, Any], dict[str, float]] | None = None
+    def __init__(self) -> None:
         self.figures: list[dict[str, float]] = []
         self.samples: list[dict[str, Any]] = []
         self.alphas: list[dict[str, dict[str, float]]] = []
@@ -136,22 +118,19 @@ class Curve(Callback):
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if trainer.sanity_checking:
             return
-        figures = self._measure(trainer, pl_module)
-        if self.measure_more is not None:
-            figures |= self.measure_more(trainer, pl_module)
+        figures = {**self._measure(trainer, pl_module), **pl_module.further_figures()}
         figures = self._of_all_devices(trainer, figures)
         self.figures.append(figures)
-        self.samples.append(self.export(best_sample(self.model())))
-        self.alphas.append(
-            {str(label): {str(c): round(p, 4) for c, p in each.items()} for label, each in self.probabilities().items()}
-        )
+        self.samples.append(pl_module.constrained(best_sample(pl_module.model)))
+        probabilities = pl_module.probabilities().items()
+        self.alphas.append({str(label): {str(c): round(p, 4) for c, p in each.items()} for label, each in probabilities})
         for logger in trainer.loggers:
             logger.log_metrics({f'search/{key}': value for key, value in figures.items()}, step=trainer.global_step)
         if 'default' in figures and reports_to_nni(trainer):
             nni.report_intermediate_result(figures)
 
     def _measure(self, trainer: Any, pl_module: Any) -> dict[str, float]:
-        model = self.model()
+        model = pl_module.model
         figures = {
             'train_loss': float(torch.stack(self._losses).mean()) if self._losses else float('nan'),
             'alpha_entropy': alpha_entropy(model),

@@ -1,4 +1,4 @@
-"""The warm-started strategies: when to warm-start; how is in :mod:`nni_warmstart.mapping`."""
+"""The warm-started strategies: when to warm-start; how is in :mod:`nni_warmstart.warm_start`."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class WarmStartDARTS(DARTS):
         self.transfer_settings, self.settings, self.save_to = transfer_settings, settings, save_to
         self.report: TransferReport | None = None
         self._validates = False
-        self._loaders: Loaders | None = None
+        self._loaders = Loaders()
         self._resumed_from: Path | None = None
 
     def resume_from(self, checkpoint: Path) -> None:
@@ -190,7 +190,6 @@ class WarmStartDARTS(DARTS):
                 f'derive that from {self.search_module.__name__}, and name it as search_module of your strategy.'
             )
         arguments = {name: getattr(nnis, name) for name in _NNIS_ARGUMENTS if hasattr(nnis, name)}
-        assert self._loaders is not None
         return self.search_module(training_module, settings=self.settings, loaders=self._loaders, **arguments)
 
     def mutate_evaluator(self, evaluator: Any) -> Any:
@@ -200,8 +199,7 @@ class WarmStartDARTS(DARTS):
         return super().mutate_evaluator(evaluator)
 
     def train_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
-        assert self._loaders is not None
-        return super().train_dataloader(train_dataloader_fn, self._loaders.alphas)
+        return super().train_dataloader(train_dataloader_fn, self._loaders.alphas or val_dataloader_fn)
 
     def val_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
         return val_dataloader_fn() if self._validates else None
@@ -223,7 +221,7 @@ class WarmStartDARTS(DARTS):
         return mutated
 
     def _warm_start(self, target: nn.Module, evaluator: Any) -> TransferReport:
-        loaders = cast(Loaders, self._loaders)
+        loaders = self._loaders
         loaders.prepare()
         settings = replace(
             self.transfer_settings,
@@ -262,7 +260,7 @@ class WarmStartDARTS(DARTS):
         if isinstance(module.training_module, Remembering):
             supernet = module.training_module.remembered(self.supernet, name='new', history=history)
         else:
-            data = cast(Loaders, self._loaders).make('train')
+            data = self._loaders.make('train')
             supernet = Supernet.from_strategy(self, name='new', dataset=data, history=history)
         if module.identity.resumed:
             for entry in zoo.entries():

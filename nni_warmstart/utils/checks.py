@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from numbers import Integral, Real
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -61,22 +62,25 @@ def check(value: Any, name: str, expected: Expected, error: type[WarmStartError]
         return
     low, high = expected.range or Range()
     bounds = '' if low is None else f'{low} or more' if high is None else f'from {low} to {high}'
+    none = ', or None' if expected.optional else ''
     if not _is(value, expected.kind):
-        raise error(f'{name} = {value!r}, but it must be {_WORDS[expected.kind]}{bounds and ", " + bounds}.')
+        raise error(f'{name} = {value!r}, but it must be {_WORDS[expected.kind]}{bounds and ", " + bounds}{none}.')
     if expected.kind in (int, float) and not _inside(value, low, high):
-        raise error(f'{name} = {value!r}, but it must be {bounds or "finite"}.')
+        raise error(f'{name} = {value!r}, but it must be {bounds or "finite"}{none}.')
 
 
 def _is(value: Any, kind: type) -> bool:
     """Whether a value is of a plain type; whole numbers are numbers, true and false are not."""
     if isinstance(value, bool):
         return kind is bool
-    return isinstance(value, int | float if kind is float else kind)
+    return isinstance(value, {int: Integral, float: Real}.get(kind, kind))  # those of numpy, too
 
 
 def _inside(value: Any, low: float | None, high: float | None) -> bool:
     """Whether a number is finite and in a range."""
-    finite = isinstance(value, int) or math.isfinite(value)  # which fails on whole numbers beyond those of a float
+    finite = issubclass(type(value), Integral) or math.isfinite(
+        value
+    )  # which fails on whole numbers beyond those of a float
     return finite and (low is None or value >= low) and (high is None or value <= high)
 
 

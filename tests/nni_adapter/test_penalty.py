@@ -13,7 +13,9 @@ from nni.nas.profiler.pytorch.flops import FlopsProfiler, NumParamsProfiler
 from torch import nn
 
 from nni_warmstart import Supernet, WarmStartDARTS, WarmStartGumbelDARTS, WarmStartProxyless
-from nni_warmstart.nni_adapter.penalty import affordable
+from nni_warmstart.nni_adapter.choices import choices
+from nni_warmstart.nni_adapter.mutation import mutate
+from nni_warmstart.nni_adapter.penalty import DifferentiablePenalty, affordable
 
 
 def convolution(size: int) -> nn.Module:
@@ -70,6 +72,19 @@ def test_a_penalty_reaches_the_alphas(tmp_path, strategy):
         module = done.oneshot_module
         expected.append(float(module.penalty.profile(module.probabilities())))
     assert expected[1] < 0.8 * expected[0]
+
+
+def test_a_penalty_may_be_changed_while_it_acts():
+    model = mutate(Stack(), 'DARTS')
+    given = penalty(FlopsProfiler(Stack(), PICTURE), 0.1, scale=2.0)
+    live = DifferentiablePenalty(given, lambda: model)
+    uniform = {
+        label: dict.fromkeys(choice.candidates, 1 / len(choice.candidates)) for label, choice in choices(model).items()
+    }
+    loss = torch.tensor(1.0)
+    first = live(loss, uniform)[0] - loss
+    given.scale = 1.0
+    assert float(live(loss, uniform)[0] - loss) == pytest.approx(float(first) / 2)
 
 
 def test_the_penalty_that_is_given_stays_as_it_is(tmp_path):

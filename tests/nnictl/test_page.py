@@ -3,7 +3,7 @@
 The images are left in the folder that is printed (``pytest -s``), or in the folder that PAGE_PICTURES names; then the
 searches have the example's own number of epochs, and docs/page.png is made by
 
-    PAGE_PICTURES=images pytest tests/test_page.py && cp images/page.png docs/
+    PAGE_PICTURES=images pytest tests/nnictl/test_page.py && cp images/page.png docs/
 """
 
 from __future__ import annotations
