@@ -12,6 +12,8 @@ from typing import Any
 
 from pytorch_lightning import Callback
 
+from .run_length import planned_batches
+
 _logger = logging.getLogger(__name__)
 
 NNIS = 3e-4
@@ -30,12 +32,11 @@ def alpha_rate(steps: float) -> float:
 
 
 class AlphaRate(Callback):
-    """Sets the rate of the alphas by the number of steps of the run."""
+    """Sets the rate of the alphas by the number of steps of the run; of one that time limits, anew in every epoch."""
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        epochs = trainer.max_epochs or -1
-        steps = (epochs - pl_module.warmup_epochs) * trainer.num_training_batches if epochs > 0 else float('inf')
-        rate = alpha_rate(steps)
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        rate = alpha_rate(planned_batches(trainer, pl_module.warmup_epochs))
         for group in pl_module.architecture_optimizers().param_groups:
-            group['lr'] = rate
-        _logger.info('The alphas learn at a rate of %.2g.', rate)
+            if group['lr'] != rate:
+                group['lr'] = rate
+                _logger.info('The alphas learn at a rate of %.2g.', rate)

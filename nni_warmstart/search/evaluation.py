@@ -22,6 +22,7 @@ from ..warm_start.heads.ridge import blend_ridge_head
 from .averaging import WeightAverage, why_not_averaged
 from .loaders import Loaders
 from .random_state import generators_of
+from .run_length import progress
 from .settings import SearchSettings
 
 _logger = logging.getLogger(__name__)
@@ -116,9 +117,8 @@ class Evaluation(Callback):
         """Share of the fitted classifier after so many epochs: a half in the beginning, when the trained one is behind its
         features, and nothing in the end, when these know the training images by heart.
         With one path the trained one is always behind."""
-        most = trainer.max_epochs or -1
-        progress = min(1.0, epochs / most) if most > 0 and not self.settings.one_path else 0.0
-        return (1 - progress) / 2 if self.settings.refit_head else 0.0
+        over = 0.0 if self.settings.one_path else progress(trainer, epochs)
+        return (1 - over) / 2 if self.settings.refit_head else 0.0
 
     def _calibrate(self, pl_module: Any, head: float) -> None:
         if not has_nnis(pl_module.training_module, 'validation_step'):
