@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from nni.nas.evaluator.pytorch import Lightning
+from torch.utils.data import DataLoader
 
 from ..errors import TransferError
 from ..utils.random import quiet_randomness
@@ -75,7 +77,19 @@ class Loaders:
         """
         if part not in self.samples:
             raise TransferError(f'the evaluator has no {part} data loader.')
-        return self.samples[part]()
+        return _apart(self.samples[part]())
+
+
+def _apart(loader: Any) -> Any:
+    """Return a loader that can be iterated while another iteration of the same one goes on.
+
+    With persistent workers, torch gives all iterations of a loader one iterator, which a new one starts afresh.
+    """
+    if not isinstance(loader, DataLoader) or not loader.persistent_workers:
+        return loader
+    twin = copy.copy(loader)
+    vars(twin).update(_iterator=None, persistent_workers=False)  # which torch lets nobody assign
+    return twin
 
 
 def _itself(loader: Any) -> Any:
