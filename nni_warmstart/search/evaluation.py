@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -12,15 +13,18 @@ from pytorch_lightning import Callback, LightningDataModule
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from torchmetrics.classification import MulticlassAccuracy
 
 from ..nni_adapter import batchnorm
 from ..nni_adapter.oneshot import has_nnis
 from ..nni_adapter.paths import best_path
 from ..utils.metrics import accuracy_on
+from ..utils.modules import modes_kept
 from ..utils.random import quiet_randomness, random_state, set_random_state
 from ..warm_start.heads.ridge import blend_ridge_head
 from .averaging import WeightAverage, why_not_averaged
 from .loaders import Loaders
+from .model_inputs import reader_of
 from .random_state import generators_of
 from .run_length import progress
 from .settings import SearchSettings
@@ -130,9 +134,10 @@ class Evaluation(Callback):
             blend_ridge_head(model, self._samples(pl_module), pl_module.device, head)
 
     def _samples(self, pl_module: Any) -> Iterator[tuple[Any, Tensor]]:
-        seen = 0
+        seen, read = 0, reader_of(pl_module.training_module)
         for inputs, targets in self.loaders.make('train'):
-            yield on_device(pl_module, inputs), targets
+            inputs = on_device(pl_module, inputs)
+            yield inputs if read is None else read(inputs), targets
             seen += len(targets)
             if seen >= MOST_SAMPLES:
                 return
@@ -170,9 +175,23 @@ class Evaluation(Callback):
         state, share = random_state(generators), self._head_share(trainer, pl_module.current_epoch)
         with self.evaluating(pl_module, calibrate=True, head=share):
             batches = ((on_device(pl_module, x), y) for x, y in loader)
-            accuracy = accuracy_on(pl_module.model, batches, pl_module.device)
+            accuracy = _accuracy(training_module, batches, pl_module.device)
         set_random_state(state, generators)
         return accuracy
+
+
+def _accuracy(training_module: Any, batches: Iterable[Any], device: torch.device) -> float:
+    """Return the accuracy by the metric of the evaluator, of which that of several classes is computed exactly."""
+    metric = training_module.metrics['acc']
+    with modes_kept(training_module), torch.no_grad():
+        if isinstance(metric, MulticlassAccuracy):
+            return accuracy_on(training_module, batches, device)
+        training_module.eval()
+        metric = copy.deepcopy(metric).to(device)
+        metric.reset()
+        for x, y in batches:
+            metric.update(training_module(x), y.to(device))
+        return float(metric.compute())
 
 
 def on_device(pl_module: Any, batch: Any) -> Any:

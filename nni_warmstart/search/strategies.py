@@ -33,6 +33,7 @@ from ..zoo.zoo import SupernetZoo, open_zoo
 from . import collapse
 from .alpha_rate import NNIS
 from .loaders import Loaders
+from .model_inputs import as_model_reads
 from .oneshot_module import DartsSearchModule, GumbelDartsSearchModule
 from .settings import SearchSettings
 
@@ -229,11 +230,15 @@ class WarmStartDARTS(DARTS):
             seed=torch.initial_seed() % 2**32,
             device=evaluator.trainer.strategy.root_device,
         )
+
+        def make(part: str) -> Any:
+            return as_model_reads(loaders.make(part), evaluator.module.training_module)
+
         start = time.perf_counter()
         with quiet_randomness():
-            choice = SourceSelector(self.zoo, target, loaders.make, settings).choose(cast(Source, self.source))
+            choice = SourceSelector(self.zoo, target, make, settings).choose(cast(Source, self.source))
         choosing = time.perf_counter() - start
-        train, val = loaders.make('train'), loaders.make('val')
+        train, val = make('train'), make('val')
         if choice.plan is not None:
             report = choice.plan.apply(target, train, val)
         else:
@@ -260,7 +265,7 @@ class WarmStartDARTS(DARTS):
         if isinstance(module.training_module, Remembering):
             supernet = module.training_module.remembered(self.supernet, name='new', history=history)
         else:
-            data = self._loaders.make('train')
+            data = as_model_reads(self._loaders.make('train'), module.training_module)
             supernet = Supernet.from_strategy(self, name='new', dataset=data, history=history)
         if module.identity.resumed:
             for entry in zoo.entries():
