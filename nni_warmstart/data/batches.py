@@ -80,7 +80,7 @@ def batches_of(dataset: Any, name: str, wording: Wording, *, at_most: int | None
     if isinstance(dataset, tuple) and len(dataset) == 2 and not _are_batches(dataset):
         pair = _tensors(dataset, name, wording)
         with wording.readable(name):
-            if len(pair[0]) != len(pair[1]):
+            if at_most is not None and len(pair[0]) != len(pair[1]):
                 raise ValueError(f'{len(pair[0])} samples and {len(pair[1])} labels')
         dataset = [pair] if at_most is None else TensorDataset(*pair)
     if isinstance(dataset, Dataset):

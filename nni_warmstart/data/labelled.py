@@ -108,7 +108,7 @@ def labelled(name: str, dataset: Any) -> Task:
             raise _TASK.refused('form', name=name, kind=type(dataset).__name__)
         if not len(dataset):
             raise DataError(f'{name} is empty: it has no images.')
-    if isinstance(dataset, tuple) and not isinstance(dataset[1], Tensor):
+    if isinstance(dataset, tuple) and isinstance(dataset[1], np.ndarray | list):
         as_labels(np.asarray(dataset[1]), name)  # no tensor can hold text
     with _TASK.readable(name):
         parts = zip(*batches_of(_loader(dataset, BATCH_SIZE), name, _TASK), strict=True)

@@ -18,6 +18,7 @@ def test_deepening_starts_as_the_identity():
     assert all(origin.how != 'fresh' for origin in report.origins if origin.parameter)
 
 
+@pytest.mark.slow
 def test_added_cells_without_an_identity_repeat_their_neighbour():
     source, target = trained(NasBench201(4, 1, 3)), trained(NasBench201(4, 2, 3), 1)
     _, report = difference(source, target, 8)

@@ -78,6 +78,7 @@ def test_proxyless_supernets_are_mapped_too():
     assert error < 1e-5
 
 
+@pytest.mark.slow
 def test_the_order_of_candidates_is_irrelevant():
     ops = ('skip_connect', 'max_pool_3x3', 'sep_conv_3x3', 'conv_1x1')
     error, report = difference(trained(darts(4, ops)), trained(darts(4, ops[::-1]), 1), 8)

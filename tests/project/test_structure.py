@@ -58,6 +58,7 @@ def test_importing_loads_nothing_heavy(code):
     assert done.stdout.splitlines()[-1] == '[]', done.stderr
 
 
+@pytest.mark.slow
 def test_public_names_are_there_when_they_are_used():
     code = 'import nni_warmstart as n; print(all(hasattr(n, name) for name in n.__all__), set(n.__all__) <= set(dir(n)))'
     assert python(code).stdout == 'True True\n'

@@ -234,6 +234,7 @@ def test_folders_above_searches_and_repeated_ones(searches, tmp_path, capsys):
     assert [row[1] for row in page.table(*OVERVIEW)] == ['warm', 'chosen', 'cold']
 
 
+@pytest.mark.slow
 def test_an_experiment_by_its_id(runs, tmp_path, monkeypatch):
     """NNI's list of experiments says where the folder of an experiment lies; trials write below it."""
     runs.rename(tmp_path / 'trials')

@@ -54,6 +54,7 @@ def images():
     return torch.cat([task.train_x, task.test_x]).float(), torch.cat([task.train_y, task.test_y])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('warm', [False, True], ids=['cold', 'warm'])
 def test_an_evaluator_that_normalises_is_that_on_normalised_images(tmp_path, source, warm):
     x, y = images()

@@ -55,6 +55,7 @@ def test_epochs_and_steps_mean_the_same(tmp_path, source):
     assert all(torch.equal(tensor, state[name]) for name, tensor in first.supernet.state_dict().items())
 
 
+@pytest.mark.slow
 def test_what_ends_first_counts(tmp_path, source):
     seen, strategy = search(tmp_path, source, max_epochs=100, max_steps=20)
     assert seen[-1][0] == 1.0

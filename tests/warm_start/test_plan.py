@@ -20,6 +20,7 @@ def of_width(width: int) -> torch.nn.Module:
     return mutate(NasBench201(stem_out_channels=width, num_modules_per_stack=1, num_labels=4), 'DARTS')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('width', [4, 6, 2], ids=['same', 'wider', 'narrower'])
 @pytest.mark.parametrize('number', [1, 2], ids=['one', 'fused'])
 def test_a_plan_gives_the_same_every_time_and_what_transfer_gives(source, width, number):

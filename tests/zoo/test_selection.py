@@ -135,6 +135,7 @@ def test_auto_leaves_the_joint_source_only_where_another_errs_clearly_less(zoo, 
     assert [each.name for each in choice.ranking] == order
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('width', [4, 6, 2], ids=['same', 'wider', 'narrower'])
 def test_auto_maps_its_winner_once(zoo, tmp_path, monkeypatch, width):
     """What was prepared to try the winner out is applied, and gives what the winner gives by name."""
