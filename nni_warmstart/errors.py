@@ -48,3 +48,15 @@ REFUSALS = (
     MemoryError,
 )  # fmt: skip
 """What constructors and forward passes of model spaces raise for arguments that they were not made for."""
+
+
+def as_well(cls: type[WarmStartError], error: BaseException) -> type[WarmStartError]:
+    """Return the class of an exception that is one of ours, and of the class of ``error`` as well.
+
+    What takes the place of a class of NNI raises what that raises, too.
+    """
+    other = type(error)
+    if issubclass(cls, other):
+        return cls
+    # KeyError would print its message in quotes
+    return type(cls.__name__, (cls, other), {'__module__': cls.__module__, '__str__': Exception.__str__})

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..nni_adapter.architectures import best_sample
 from ..nni_adapter.choices import arch_parameters
-from ..nni_adapter.oneshot import DartsLightningModule, GumbelDartsLightningModule, has_nnis
+from ..nni_adapter.oneshot import DartsLightningModule, GumbelDartsLightningModule, has_nnis, without_onnx_export
 from ..nni_adapter.paths import best_path
 from ..nni_adapter.penalty import DifferentiablePenalty
 from . import collapse
@@ -143,7 +143,8 @@ class DartsSearchModule(DartsLightningModule):
         self.randomness.capture()
 
     def validation_step(self, *args: Any, **kwargs: Any) -> Any:
-        return self.training_module.validation_step(*args, **kwargs)
+        with without_onnx_export(self.training_module):
+            return self.training_module.validation_step(*args, **kwargs)
 
     def on_validation_start(self) -> None:
         super().on_validation_start()

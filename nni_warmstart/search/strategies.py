@@ -17,9 +17,9 @@ from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
 
-from ..errors import REFUSALS, ConfigError, reason
+from ..errors import REFUSALS, ConfigError, as_well, reason
 from ..nni_adapter import trial
-from ..nni_adapter.oneshot import DartsLightningModule, GumbelDartsLightningModule
+from ..nni_adapter.oneshot import DartsLightningModule, GumbelDartsLightningModule, undo_patches
 from ..supernets.history import record
 from ..supernets.supernet import Supernet
 from ..utils.checks import Range, checks_arguments
@@ -172,7 +172,7 @@ class WarmStartDARTS(DARTS):
             return super().mutate_model(model)
         except REFUSALS as error:
             kind, name = type(model).__name__, type(self).__name__
-            raise ConfigError(f'NNI cannot make a supernet of {kind} for {name}: {reason(error)}') from error
+            raise as_well(ConfigError, error)(f'NNI cannot make a supernet of {kind} for {name}: {reason(error)}') from error
 
     def configure_oneshot_module(self, training_module: Any) -> DartsSearchModule:
         """Construct the one-shot module, with the arguments that NNI's strategy would give its own.
@@ -195,6 +195,7 @@ class WarmStartDARTS(DARTS):
 
     def mutate_evaluator(self, evaluator: Any) -> Any:
         if isinstance(evaluator, Lightning):
+            undo_patches(evaluator.datamodule)
             self._loaders = Loaders.of(evaluator)
             self._validates = is_overridden('validation_step', evaluator.module)
         return super().mutate_evaluator(evaluator)

@@ -12,7 +12,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import TensorDataset
 from torchmetrics.classification import BinaryAccuracy, MultilabelAccuracy
 
-from nni_warmstart import SupernetZoo, WarmStartDARTS
+from nni_warmstart import ConfigError, SupernetZoo, WarmStartDARTS
 
 
 class Normalising(ClassificationModule):
@@ -89,7 +89,7 @@ class Labels(SupervisedLearningModule):
 
     def __init__(self) -> None:
         metrics = {'acc': MultilabelAccuracy(num_labels=3)}
-        super().__init__(torch.nn.BCEWithLogitsLoss, metrics, learning_rate=0.01, export_onnx=False)
+        super().__init__(torch.nn.BCEWithLogitsLoss, metrics, learning_rate=0.01)  # whose default writes ONNX
 
 
 @pytest.mark.parametrize('kind', [Binary, Labels])
@@ -103,3 +103,28 @@ def test_the_accuracy_is_that_of_the_evaluators_metric(tmp_path, kind):
     final = strategy.oneshot_module.final
     assert final['test_accuracy'] == pytest.approx(final['default'])
     assert final['test_accuracy'] > 0.5
+
+
+def test_one_data_module_serves_two_searches(tmp_path):
+    x, y = images()
+    data, curves = Parts(x / 127.5 - 1, y), []
+    for _ in range(2):
+        torch.manual_seed(0)
+        strategy = search(tmp_path, WarmStartDARTS(), small_space(), ClassificationModule(num_classes=3), data)
+        curves.append([epoch['val_loss'] for epoch in strategy.curve])
+    assert curves[0] == curves[1]
+
+
+class Odd(OwnSpace):
+    """Fails while it is mutated."""
+
+    def extra_oneshot_hooks(self, strategy):
+        raise KeyError('odd')
+
+
+def test_a_space_that_cannot_be_mutated_raises_what_nni_raises():
+    for wrong, kind in ((torch.nn.Linear(1, 1), AttributeError), (Odd(), KeyError)):
+        with pytest.raises(ConfigError, match='NNI cannot make a supernet of') as caught:
+            WarmStartDARTS().mutate_model(wrong)
+        assert isinstance(caught.value, kind)
+        assert str(caught.value).startswith('NNI')
