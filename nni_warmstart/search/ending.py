@@ -1,4 +1,4 @@
-"""The end of a search: the weights that are kept, the last figures, and the final report to NNI."""
+"""The end of a search: its final weights and figures, and the final report to NNI."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .record import Curve, reports_to_nni
 
 
 class Ending(Callback):
-    """Replaces the weights by those that are kept, tests them, and reports to NNI.
+    """Replaces the weights by their averages, tests them, and reports to NNI.
 
     Parameters
     ----------
     evaluation, randomness, curve
-        The other callbacks of the search.
+        Other callbacks of the search.
 
     Attributes
     ----------
@@ -31,8 +31,8 @@ class Ending(Callback):
         self.figures: dict[str, float] = {}
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        pl_module.to(trainer.strategy.root_device)  # from which Lightning has taken it before this hook
-        self.randomness.restore()  # where it was resumed after its last epoch: an export may draw numbers
+        pl_module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU before this hook
+        self.randomness.restore()  # resumed after the last epoch: an export may draw random numbers
         self.evaluation.keep_averaged(trainer, pl_module)
         figures = dict(self.curve.figures[-1]) if self.curve.figures else {}
         accuracy = self.evaluation.test_accuracy(trainer, pl_module)
