@@ -1,4 +1,4 @@
-"""Model spaces by name: registered ones, NNI's hub, and the user's own ``package.module:Class``."""
+"""Model spaces by name: registered ones, NNI's hub, and classes of users as ``package.module:Class``."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def resolve(name: str, *, allow_import: bool = False) -> type[ModelSpace]:
         sys.path.insert(0, os.getcwd())  # console scripts don't look there, `python -m` does
     try:
         cls = getattr(importlib.import_module(module_name), class_name)
-    except Exception as error:  # the module is the user's own, and may raise anything
+    except Exception as error:  # a user's module may raise anything
         raise ConfigError(
             f'space.name = {name!r} cannot be imported ({reason(error)}); check the module and class name.'
         ) from error
@@ -209,8 +209,8 @@ def check_input(space: ModelSpace, channels: int, side: int, num_classes: int) -
 def describe(space: ModelSpace) -> dict[str, Any]:
     """Describe a space for a card by its name and the arguments of its constructor.
 
-    A class without a name is recorded under ``class`` for information only; it is never imported from a card. The same holds
-    for a space with arguments that are not plain data (numbers, text, booleans, lists, dicts of those), which are left out.
+    A class without a name is recorded under ``class``, without arguments and for information only; it is never imported from
+    a card. So is a space with arguments that are not plain data (numbers, text, booleans, lists, dicts of those).
     """
     cls = type(space)
     name = next((key for key, value in space_names().items() if value is cls), None)

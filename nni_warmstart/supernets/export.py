@@ -26,7 +26,7 @@ def export(network: nn.Module, path: str | os.PathLike[str], example: Tensor) ->
     Parameters
     ----------
     network
-        Network to export, in evaluation mode.
+        Network to export; it is traced in evaluation mode.
     path
         Path of the file: ``NAME.pt2`` for ``torch.export.load``, or ``NAME.onnx``.
     example

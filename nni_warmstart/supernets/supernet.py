@@ -187,7 +187,7 @@ class Supernet(Recorded):
 
     @property
     def pictures(self) -> tuple[int, int]:
-        """Channels and size (pixels) of the images; (0, 0), any shape, where a space of the user's own does not tell."""
+        """Channels and size (pixels) of the images; (0, 0), any shape, if a user's space does not tell."""
         if self.recorded_pictures is not None:
             return self.recorded_pictures
         if 'name' in self.space:
