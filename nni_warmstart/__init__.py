@@ -38,7 +38,7 @@ _MODULES = {
     'dataset_distance': 'distance.otdd',
     'transfer': 'warm_start.transfer',
 }
-"""Public name -> where it is; loaded when it is used first (PEP 562), since torch and NNI take seconds to import."""
+"""Public name -> its module, imported on first use (PEP 562), since torch and NNI take seconds to import."""
 
 __all__ = [
     'ConfigError',
@@ -62,9 +62,9 @@ __all__ = [
 ]
 
 _SUBMODULES = ('data', 'errors', 'search_spaces')
-"""Modules whose names are public, too."""
+"""Submodules whose names are public as well."""
 
-# NNI 3.0 wraps all of torch.nn, and warns of what newer versions of torch have in it
+# NNI 3.0 wraps every name in torch.nn, and warns of names in newer versions of torch that are not modules
 warnings.filterwarnings('ignore', message='.*is found to be not a nn.Module.*')
 
 

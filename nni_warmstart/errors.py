@@ -1,4 +1,4 @@
-"""The exceptions of this package: one clear line each, naming the thing, its value and the way out."""
+"""Exceptions of this package: one clear line each, with the name, the value and the remedy."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ UNREADABLE = (
     OSError, ValueError, EOFError, AttributeError, TypeError, LookupError, SyntaxError, RuntimeError, MemoryError,
     OverflowError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError,
 )  # fmt: skip
-"""What damaged files make numpy, its zip files and PIL raise."""
+"""Exceptions that numpy, its zip files and PIL raise for damaged files."""
 
 
 class WarmStartError(ValueError):
-    """Base class; the command line prints its message as one line instead of a traceback."""
+    """Base class of all errors of this package, whose message the command line prints as one line without a traceback."""
 
 
 class ConfigError(WarmStartError):
-    """A key or a value of ``search.yml`` (or of the same settings in Python) is wrong."""
+    """Exception for a wrong key or value in ``search.yml``, or in the same settings in Python."""
 
 
 class DataError(WarmStartError):
-    """A dataset cannot be used as it is."""
+    """Exception for a dataset that cannot be used."""
 
 
 class SupernetFileError(WarmStartError):
-    """A supernet file is damaged, foreign, or written by a newer version."""
+    """Exception for a supernet file that is damaged, of another kind, or written by a newer version."""
 
 
 class TransferError(WarmStartError):
-    """A source supernet cannot be carried over to this target."""
+    """Exception for a source supernet that cannot be transferred to a target."""
 
 
 class ZooError(WarmStartError):
-    """An entry of a zoo is missing or cannot be written."""
+    """Exception for an entry of a zoo that is missing or cannot be written."""
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, as one line."""
+    """Return the message of an error as one line."""
     return ' '.join(str(error).split()) or type(error).__name__
 
 
@@ -47,13 +47,13 @@ REFUSALS = (
     TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError, LookupError, AttributeError, NameError,
     MemoryError,
 )  # fmt: skip
-"""What constructors and forward passes of model spaces raise for arguments that they were not made for."""
+"""Exceptions that constructors and forward passes of model spaces raise for arguments that they do not support."""
 
 
 def as_well(cls: type[WarmStartError], error: BaseException) -> type[WarmStartError]:
-    """Return the class of an exception that is one of ours, and of the class of ``error`` as well.
+    """Return a subclass of an exception of this package that is a subclass of the class of ``error`` as well.
 
-    What takes the place of a class of NNI raises what that raises, too.
+    A drop-in replacement of a class of NNI raises what that class raises.
     """
     other = type(error)
     if issubclass(cls, other):

@@ -1,4 +1,4 @@
-"""The trial that nnictl starts: ``trialCommand: python -m nni_warmstart.trial --config search.yml``."""
+"""Trial that nnictl starts: ``trialCommand: python -m nni_warmstart.trial --config search.yml``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model spaces with names, made for 16 to 64 pixel images at any width, depth, input channels and stem stride."""
+"""Model spaces for images of 16 to 64 pixels, with any width, depth, input channels and stem stride."""
 
 from .darts import DartsSpace
 from .nasbench201 import NasBench201Space

@@ -11,26 +11,26 @@ from torch import nn
 
 
 class DartsSpace(NDS):
-    """Normal and reduction cells with eight candidate ops an edge (Liu, Simonyan & Yang, ICLR 2019).
+    """Normal and reduction cells with eight candidate ops per edge (Liu, Simonyan & Yang, ICLR 2019).
 
-    Cells are NNI's: affine batch norm, and none after pooling, unlike the original.
+    Cells are NNI's, with affine batch norm, and none after pooling, unlike the original.
 
     Parameters
     ----------
     width
         Channels of an op in the first stage; they double at each of the two reduction cells.
     num_cells
-        Cells in all; at least 3, one per stage.
+        Number of cells, at least 3, one per stage.
     in_channels
         Channels of an image.
     num_classes
         Rows of the classifier.
     image_size
-        Side of the (square) images the space is meant for, in pixels; the network itself takes any size.
+        Size in pixels of the (square) images that the space is meant for; the network itself takes any size.
     stem_stride
         Stride of the first convolution; 2 makes 32-pixel images as cheap as 16-pixel ones.
     num_nodes
-        Intermediate nodes of a cell.
+        Number of intermediate nodes of a cell.
     drop_path_prob
         Probability with which an op's output is dropped in training.
     """

@@ -14,13 +14,13 @@ class NasBench201Space(NasBench201):
     width
         Channels of the first stack; the second has twice, the third four times as many.
     depth
-        Cells per stack.
+        Number of cells per stack.
     in_channels
         Channels of an image.
     num_classes
         Rows of the classifier.
     image_size
-        Side of the (square) images the space is meant for, in pixels; the network itself takes any size.
+        Size in pixels of the (square) images that the space is meant for; the network itself takes any size.
     stem_stride
         Stride of the first convolution; 2 makes 32-pixel images as cheap as 16-pixel ones.
     """

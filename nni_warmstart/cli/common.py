@@ -1,4 +1,4 @@
-"""What commands have in common: where they print, what they read, and options of the same meaning."""
+"""Common parts of the commands: console, configuration files, and options of the same meaning."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ console = Console(quiet=not distributed.is_first(), width=None if _HAS_WIDTH els
 
 
 def quiet() -> None:
-    """Keep what libraries say about themselves out of the way of what users came for."""
+    """Silence messages and warnings of libraries that do not concern users."""
     logging.getLogger('pytorch_lightning').setLevel(logging.WARNING)
     logging.getLogger('pytorch_lightning.utilities.rank_zero').setLevel(logging.WARNING)
     for pattern in _NOISE:
@@ -41,7 +41,7 @@ def quiet() -> None:
 
 
 def a_path(text: str) -> Path:
-    """A path, its home folder put in where the shell did not, as in ``--out=~/run``."""
+    """Return a path with its home folder expanded, which shells don't do in ``--out=~/run``."""
     return Path(os.path.expanduser(text))
 
 
@@ -82,7 +82,7 @@ def document(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def check_file(option: str, path: Path, suffix: str) -> None:
-    """Refuse a file that could not be written at the end, before hours of work."""
+    """Raise an error for a file that could not be written at the end, before hours of work."""
     if path.suffix != suffix:
         raise ConfigError(f'{option} {path} must end in {suffix}.')
     trouble = unwritable(path.resolve().parent)

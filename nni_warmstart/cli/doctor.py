@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what was examined, found and to be done; return 1 if something is bad."""
+    """Print all findings with their remedies; return 1 if something is bad."""
     from .examination import examine
 
     if not 1 <= arguments.port <= 65535:

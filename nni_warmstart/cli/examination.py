@@ -1,4 +1,4 @@
-"""doctor: what keeps searches from working on this machine, and what to do about it."""
+"""Examination by doctor: problems that keep searches from working on this machine, and their remedies."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ..errors import WarmStartError, reason
 from ..utils.files import unwritable
 
 PYTHON = ((3, 10), (3, 13))
-"""First and last supported."""
+"""First and last supported version of Python."""
 
 OTHER_NAMES = {'ot': 'POT', 'sklearn': 'scikit-learn', 'yaml': 'pyyaml'}
-"""Modules that are called otherwise than the package they come with."""
+"""Modules whose name differs from that of their package."""
 
 LITTLE_SPACE = 1e9
-"""Bytes below which a disk is said to be nearly full."""
+"""Free bytes below which a disk counts as nearly full."""
 
 
 class Finding(NamedTuple):
@@ -35,13 +35,13 @@ class Finding(NamedTuple):
     Attributes
     ----------
     subject
-        What was looked at.
+        Subject of the check.
     status
-        'good', 'note' (works, but should be known) or 'bad' (something will not work).
+        'good', 'note' (works, but is worth knowing) or 'bad' (something will not work).
     text
-        What was found.
+        Result of the check.
     remedy
-        What to do about it; empty where all is well.
+        Advice; empty if all is well.
     """
 
     subject: str
@@ -51,14 +51,14 @@ class Finding(NamedTuple):
 
 
 def examine(*, zoo: str | None = None, port: int = 8080) -> Iterator[Finding]:
-    """Make all findings, one after the other.
+    """Run all checks, one after the other.
 
     Parameters
     ----------
     zoo
-        Folder or URL whose entries are read; None for the shipped zoo.
+        Folder or URL of the zoo to read; None for the shipped zoo.
     port
-        On which NNI's web page would be served.
+        Port for NNI's web page.
     """
     yield python()
     yield from packages()
@@ -82,7 +82,7 @@ def python() -> Finding:
 
 
 def packages() -> Iterator[Finding]:
-    """Look whether what the package requires is installed, in a version that it accepts."""
+    """Check whether the required packages are installed, in supported versions."""
     good = []
     for line in importlib.metadata.requires('nni-warmstart') or []:
         requirement = Requirement(line)
@@ -120,7 +120,7 @@ def nnictl() -> Finding:
 
 
 def port_free(port: int) -> Finding:
-    """NNI's server listens on all interfaces, so it needs the port on all of them."""
+    """Check whether the port is free on all interfaces, since NNI's server listens on all of them."""
     with socket.socket() as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -140,7 +140,7 @@ def listening() -> Finding:
 
 
 def disk() -> Iterator[Finding]:
-    """Where experiments and temporary files go."""
+    """Check the space and the permissions of the folders for experiments and temporary files."""
     for subject, folder in (
         ('experiments', Path.home() / 'nni-experiments'),
         ('temporary files', Path(tempfile.gettempdir())),
@@ -158,8 +158,8 @@ def disk() -> Iterator[Finding]:
 
 
 def not_importable(subject: str, error: Exception) -> Finding:
-    """Finding about what could not be examined, because a package that it takes cannot be imported."""
-    module = (getattr(error, 'name', None) or 'torch').partition('.')[0]  # an OSError is of torch, which loads libraries
+    """Return the finding about a subject that needs a package that cannot be imported."""
+    module = (getattr(error, 'name', None) or 'torch').partition('.')[0]  # OSErrors come from torch, which loads libraries
     package = OTHER_NAMES.get(module, module)
     required = (Requirement(line) for line in importlib.metadata.requires('nni-warmstart') or [])
     same = (str(each) for each in required if canonicalize_name(each.name) == canonicalize_name(package))
@@ -180,7 +180,7 @@ def accelerator() -> Finding:
 
 
 def entries(zoo: str | None) -> Iterator[Finding]:
-    """Look whether every entry of the zoo can be read."""
+    """Check whether every entry of the zoo can be read."""
     try:
         from ..zoo.zoo import open_zoo
     except (ImportError, OSError) as error:

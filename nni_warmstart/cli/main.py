@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     except WarmStartError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    except OSError as error:  # of a disk that is full, a folder that was taken away
+    except OSError as error:  # a full disk, say, or a folder that was removed
         print(f'error: {reason(error)}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train a joint supernet into a zoo, then its accuracies as a table."""
+    """Train a joint supernet, add it to a zoo, and print its accuracies as a table."""
     from ..runs.config import parse_pretrain
     from ..runs.pretrain import pretrain
     from ..zoo.zoo import SupernetZoo

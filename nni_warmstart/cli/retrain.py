@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train the found network, then its accuracies as a table."""
+    """Train the found network, then print its accuracies as a table."""
     from ..runs.config import parse_search
     from ..runs.retrain import retrain
 

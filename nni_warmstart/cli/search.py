@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Search, then the curve as a table."""
+    """Search, then print the curve as a table."""
     from ..runs.config import parse_search
     from ..runs.search import run_search
 

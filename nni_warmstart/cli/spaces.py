@@ -13,7 +13,7 @@ DESCRIPTION = 'Names for space.name, and their arguments.'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """It takes none."""
+    """Add no arguments."""
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""``nni-warmstart zoo``: its actions are one file each, or, where they are short, in this one."""
+"""``nni-warmstart zoo``: long actions have a file each, short ones are in this one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ('remove', remove, 'delete an entry'),
     ):
         action = actions.add_parser(name, help=text, description=text)
-        changes = name in ('add', 'remove')  # never the package's own by an oversight
+        changes = name in ('add', 'remove')  # so that nobody changes the shipped zoo by mistake
         default = '' if changes else ' (default: the one shipped with the package)'
         action.add_argument('--zoo', required=changes, help=f'folder or URL of the zoo{default}')
         if name in ('show', 'remove'):

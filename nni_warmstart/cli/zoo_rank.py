@@ -1,4 +1,4 @@
-"""``nni-warmstart zoo rank``: the entries in the order of their promise for a new dataset."""
+"""``nni-warmstart zoo rank``: the entries ranked as sources for a new dataset."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the entries in the order of their promise."""
+    """Print the entries, the most promising first."""
     from ..runs.search import fitting
     from ..runs.strategies import make_strategy
     from ..zoo.ranking import RANKINGS, rank
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ZooError(f'zoo {zoo.root} has no readable entry to rank; add supernets with `nni-warmstart zoo add`.')
     with console.status(f'Ranking {len(candidates)} entries by {arguments.by} ...'):
         ranked = rank(candidates, task, by=arguments.by, seed=arguments.seed)
-    shifted = [entry.distance - min(ranked[0].distance, 0) for entry in ranked]  # scores are negative: the best has no bar
+    shifted = [entry.distance - min(ranked[0].distance, 0) for entry in ranked]  # negative: the best has no bar
     table = Table(title=f'{zoo.root} for {task.name}, by {arguments.by}; smaller is better')
     for column in ('', 'name', arguments.by, '', 'seconds'):
         table.add_column(column, justify='right' if column in (arguments.by, 'seconds') else 'left')
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _task(arguments: argparse.Namespace) -> tuple[Task, SearchConfig | None]:
-    """Read the data to rank for, and the search that they are for, if one is given."""
+    """Read the data to rank for, and the configuration of their search, if one is given."""
     from ..data.sources import from_word
     from ..runs.config import parse_search
     from ..runs.setup import load_task

@@ -1,4 +1,4 @@
-"""``nni-warmstart zoo show``: the card of an entry, or what a search would inherit from it."""
+"""``nni-warmstart zoo show``: the card of an entry, or the tensors that a search would inherit from it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the card of an entry, or what a search would inherit from it."""
+    """Print the card of an entry, or the report of what a search would inherit from it."""
     from ..zoo.zoo import open_zoo
 
     entry = open_zoo(arguments.zoo)[arguments.name]

@@ -1,4 +1,4 @@
-"""Image-classification tasks: read by name, folder, npz file or torchvision dataset, split, normalised, augmented."""
+"""Image-classification tasks: read from a name, folder, npz file or torchvision dataset, split, normalised, augmented."""
 
 from .embedded import digits
 from .image_folder import from_folder

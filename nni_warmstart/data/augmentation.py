@@ -1,4 +1,4 @@
-"""Random changes of training images, each by its own; shapes ``(n, c, h, w)`` are kept."""
+"""Random changes of training images, drawn for each image; shapes ``(n, c, h, w)`` stay the same."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may happen to a training image; 0 leaves it out.
+    """Random changes of training images; 0 switches one off.
 
     Attributes
     ----------
     jitter
         Strength of :func:`jittered`.
     crop
-        Share of the size by which :func:`cropped` moves.
+        Share of the image size by which :func:`cropped` shifts.
     cutout
-        Size of the square that :func:`cut_out` blanks, as a share of the image's.
+        Size of the square that :func:`cut_out` sets to zero, as a share of the image size.
     """
 
     jitter: float = 0.0
@@ -28,7 +28,7 @@ class Augmentation:
     cutout: float = 0.0
 
     def __call__(self, x: Tensor, *, flip: bool = False) -> Tensor:
-        """Return augmented images; ``flip`` says whether their class survives a mirror."""
+        """Return augmented images; ``flip`` tells whether a mirrored image has the same class."""
         if flip:
             x = flipped(x)
         return cut_out(jittered(cropped(x, self.crop), self.jitter), self.cutout)
@@ -41,7 +41,7 @@ def flipped(x: Tensor) -> Tensor:
 
 
 def cropped(x: Tensor, share: float) -> Tensor:
-    """Pad images with zeros and cut them out again at a random place, up to ``share`` of the size away (He et al., 2016)."""
+    """Pad images with zeros and crop them at random, up to ``share`` of the image size away (He et al., 2016)."""
     pad = round(share * x.shape[-1])
     if pad == 0:
         return x
@@ -54,9 +54,10 @@ def cropped(x: Tensor, share: float) -> Tensor:
 
 
 def jittered(x: Tensor, strength: float) -> Tensor:
-    """Turn, scale and move images at random, borders repeated.
+    """Rotate, scale and shift images at random; borders are repeated.
 
-    Angles are drawn from ``strength`` radians to either side, scales and shifts from ``strength`` of the size.
+    Angles are at most ``strength`` radians in either direction, changes of scale and shifts at most ``strength`` of the
+    size.
     """
     if strength == 0:
         return x
@@ -68,7 +69,7 @@ def jittered(x: Tensor, strength: float) -> Tensor:
 
 
 def cut_out(x: Tensor, share: float) -> Tensor:
-    """Set one square of every image to zero, its centre anywhere (DeVries & Taylor, arXiv 1708.04552)."""
+    """Set one square of every image to zero, with a random centre (DeVries & Taylor, arXiv 1708.04552)."""
     if share == 0:
         return x
     height, width = x.shape[-2:]

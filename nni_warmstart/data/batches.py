@@ -1,4 +1,4 @@
-"""The one reader of labelled data: in whatever form users have them, they become batches of two tensors."""
+"""Reader of labelled data: whatever form users have, it becomes batches of two tensors."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from ..errors import WarmStartError, reason
 from .task import Task
 
 BATCH_SIZE = 256
-"""Samples that are read at a time where the data are no loader."""
+"""Samples that are read at a time from data that are not a loader."""
 
 
 @dataclass(frozen=True)
 class Wording:
-    """How a reader refuses data; ``{name}``, ``{kind}`` (the type) and ``{reason}`` are filled in.
+    """Error messages of a reader; ``{name}``, ``{kind}`` (the type) and ``{reason}`` are filled in.
 
     Attributes
     ----------
     error
         Class of the exception.
     form
-        Said of an object that holds no labelled data in any form.
+        Message about an object that holds no labelled data in any form.
     pair
-        Said of a batch that is no pair.
+        Message about a batch that is not a pair.
     values
-        Said of a batch whose parts no tensor can hold: images of several sizes, text.
+        Message about a batch that tensors cannot hold: images of several sizes, text.
     """
 
     error: type[WarmStartError]
@@ -41,12 +41,12 @@ class Wording:
     values: str
 
     def refused(self, fault: str, **words: Any) -> WarmStartError:
-        """Return the exception of one fault: 'form', 'pair' or 'values'."""
+        """Return the exception for one fault: 'form', 'pair' or 'values'."""
         return self.error(getattr(self, fault).format(**words))
 
     @contextmanager
     def readable(self, name: str) -> Iterator[None]:
-        """Say in one line what no tensor can hold: PIL images, images of several sizes, text."""
+        """Turn errors about values that tensors cannot hold (PIL images, images of several sizes, text) into one line."""
         try:
             yield
         except WarmStartError:
@@ -56,7 +56,7 @@ class Wording:
 
 
 def batches_of(dataset: Any, name: str, wording: Wording, *, at_most: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Read labelled data.
+    """Read labelled data in batches.
 
     Parameters
     ----------
@@ -65,15 +65,15 @@ def batches_of(dataset: Any, name: str, wording: Wording, *, at_most: int | None
     name
         Name of the data in errors.
     wording
-        How to refuse what cannot be read.
+        Error messages for data that cannot be read.
     at_most
-        How many samples the caller will take. Of more, those of a dataset come in a random order, always the same: the
-        first ones of sorted data are of one class.
+        Number of samples that the caller will take. A dataset with more is read in a fixed random order, since the first
+        samples of sorted data are of one class.
 
     Yields
     ------
     tuple
-        Samples ``(n, ...)`` and labels ``(n,)``, of the dtype and on the device on which they are.
+        Samples ``(n, ...)`` and labels ``(n,)``, with dtype and device unchanged.
     """
     if isinstance(dataset, Task):
         dataset = dataset.train_x, dataset.train_y
@@ -87,22 +87,22 @@ def batches_of(dataset: Any, name: str, wording: Wording, *, at_most: int | None
         dataset = DataLoader(dataset, BATCH_SIZE)
     elif not isinstance(dataset, Iterable):
         raise wording.refused('form', name=name, kind=type(dataset).__name__)
-    for batch in dataset if at_most is None else _mixed(dataset, at_most):
+    for batch in dataset if at_most is None else _shuffled(dataset, at_most):
         yield _tensors(batch, name, wording)
 
 
 def as_tensor(array: Any) -> Tensor:
-    """Return a tensor as it is, and any other array, list or number as a tensor.
+    """Return a tensor unchanged, and any other array, list or number as a tensor.
 
     Raises
     ------
     TypeError, ValueError, RuntimeError
-        If it has values or shapes that no tensor can have.
+        If a tensor cannot hold its values or shape.
     """
     if isinstance(array, Tensor):
         return array
     array = np.asarray(array)
-    if any(stride < 0 for stride in array.strides):  # which torch refuses
+    if any(stride < 0 for stride in array.strides):  # torch refuses negative strides
         array = array.copy()
     if array.dtype.kind == 'u' and not hasattr(torch, array.dtype.name):  # torch 2.1 has uint8 only
         array = array.astype(np.int64)
@@ -117,14 +117,14 @@ def _tensors(batch: Any, name: str, wording: Wording) -> tuple[Tensor, Tensor]:
 
 
 def _are_batches(pair: tuple[Any, Any]) -> bool:
-    """Whether a tuple holds two batches, and not the arrays of samples and of labels."""
+    """Check whether a tuple holds two batches, and not the arrays of samples and of labels."""
     return all(
         isinstance(part, list | tuple) and len(part) == 2 and all(isinstance(item, Tensor) for item in part) for part in pair
     )
 
 
-def _mixed(data: Iterable[Any], at_most: int) -> Iterable[Any]:
-    """Return a loader of the same samples in random order where ``data`` would show the first classes alone."""
+def _shuffled(data: Iterable[Any], at_most: int) -> Iterable[Any]:
+    """Return a loader of the same samples in random order where ``data`` would yield the first classes only."""
     if not (isinstance(data, DataLoader) and isinstance(data.sampler, SequentialSampler) and data.batch_size is not None):
         return data
     if len(data.dataset) <= at_most:  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""Tasks that come with packages which are installed anyway."""
+"""Tasks that come with required packages."""
 
 from __future__ import annotations
 

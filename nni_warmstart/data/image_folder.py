@@ -21,17 +21,17 @@ from .task import Task, checked_task
 _logger = logging.getLogger(__name__)
 
 PARTS = {'test', 'testing', 'train', 'training', 'val', 'valid', 'validation'}
-"""Folders of these names are parts of a dataset, not its classes, where there are no others."""
+"""Names of folders that are parts of a dataset, not its classes, unless there are others beside them."""
 
 
 IMAGE_SIZE = 64
-"""Pixels a side at which images are read where nobody says how many."""
+"""Default image size in pixels."""
 
 
 def from_folder(path: str | Path, *, side: int = IMAGE_SIZE) -> Task:
     """Read a task from images in ``path/CLASS/*`` or in ``path/train/CLASS/*`` and ``path/test/CLASS/*``.
 
-    Images are cut to a centred square and read at ``side`` pixels, in colour.
+    Images are cropped to a centred square and resized to ``side`` by ``side`` pixels, in colour.
     """
     path = Path(os.path.expanduser(path))
     if not os.path.isdir(path):
@@ -61,9 +61,9 @@ def read_folder(path: Path, image_size: int) -> tuple[Tensor, Tensor, list[str]]
     Parameters
     ----------
     path
-        Its folders are the classes, in the order of their names; what is hidden counts for nothing.
+        Folder whose subfolders are the classes, in the order of their names; hidden ones are ignored.
     image_size
-        Pixels a side to which images are brought, cut to a centred square first.
+        Size in pixels to which images are resized, cropped to a centred square first.
 
     Returns
     -------
@@ -79,13 +79,13 @@ def read_folder(path: Path, image_size: int) -> tuple[Tensor, Tensor, list[str]]
     ignored: list[str] = []
 
     class Visible(torchvision.datasets.ImageFolder):
-        """Folder of images without its hidden folders, such as those of a notebook or of version control."""
+        """Folder of images that ignores hidden folders, such as those of notebooks or of version control."""
 
         def find_classes(self, directory: Any) -> tuple[list[str], dict[str, int]]:
             names = [name for name in super().find_classes(directory)[0] if not name.startswith('.')]
             return names, {name: index for index, name in enumerate(names)}
 
-    def is_picture(file: str) -> bool:
+    def is_image(file: str) -> bool:
         if any(part.startswith('.') for part in Path(file).relative_to(path).parts):
             return False
         known = Path(file).suffix.lower() in endings
@@ -93,7 +93,7 @@ def read_folder(path: Path, image_size: int) -> tuple[Tensor, Tensor, list[str]]
             ignored.append(file)
         return known
 
-    def read(file: str) -> Tensor:
+    def read_image(file: str) -> Tensor:
         try:
             with Image.open(file) as image:
                 colour = _in_colour(image)
@@ -102,18 +102,19 @@ def read_folder(path: Path, image_size: int) -> tuple[Tensor, Tensor, list[str]]
         square = transforms.center_crop(transforms.pil_to_tensor(colour), [min(colour.size)] * 2)
         return transforms.resize(square, [image_size, image_size], antialias=True)
 
+    # List the images of all classes, then read them one by one.
     try:
-        folder = Visible(str(path), is_valid_file=is_picture)
+        folder = Visible(str(path), is_valid_file=is_image)
     except FileNotFoundError as error:
         raise DataError(f'data folder {path} has no images in class folders: {error}') from error
     if ignored:
         _logger.warning('%s: %d files are no images by their ending, such as %s.', path, len(ignored), ignored[0])
-    x = torch.stack([read(file) for file, _ in folder.samples])
+    x = torch.stack([read_image(file) for file, _ in folder.samples])
     return x, torch.tensor([label for _, label in folder.samples]), list(folder.classes)
 
 
 def _in_colour(image: Any) -> Any:
-    """Return an image upright and with 8 bits a colour; what is transparent is white."""
+    """Return an image upright, with 8 bits a colour, and white where it is transparent."""
     image = ImageOps.exif_transpose(image)
     if image.mode == 'F':
         raise ValueError('its pixels are floating-point numbers of unknown range: save it with 8 or 16 bits')
@@ -121,7 +122,7 @@ def _in_colour(image: Any) -> Any:
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError(f'its pixels go from {values.min()} to {values.max()}: save it with 8 or 16 bits')
-        few = image.mode == 'I' and values.max() < 256  # 8 bits in the room of 32
+        few = image.mode == 'I' and values.max() < 256  # 8-bit values stored in 32 bits
         image = Image.fromarray((values if few else values // 257).astype(np.uint8))
     if image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
         image = image.convert('RGBA')

@@ -1,4 +1,4 @@
-"""What is made of labelled data in any form: a task, all of them, the first ones, or the shape of their images."""
+"""Labelled data in any form, turned into a task, into two tensors, into batches, or into the shape of their images."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _TRANSFER = Wording(
 
 
 def name_and_classes(dataset: Any) -> tuple[str, list[str]]:
-    """Return the name and class names of data, as far as these, or what they load or are a part of, tell.
+    """Return the name and class names of data, as far as these, or the dataset behind a loader or subset, know them.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def name_and_classes(dataset: Any) -> tuple[str, list[str]]:
 
 
 def image_shape(dataset: Any) -> tuple[int, int] | None:
-    """Return the channels and size (pixels) of square images, by the first of them; None for other data.
+    """Return the channels and image size (pixels) of square images, by the first of them; None for other data.
 
     Parameters
     ----------
@@ -88,15 +88,15 @@ def labelled(name: str, dataset: Any) -> Task:
     Parameters
     ----------
     name
-        Of the task; a task that is passed takes it on.
+        Name of the task; a task that is passed is renamed.
     dataset
-        A task, two arrays ``(x, y)`` as :func:`from_npz` has them (channels first or last), or a torch dataset of
-        ``(image, class)``.
+        A task, two arrays ``(x, y)`` as :func:`~nni_warmstart.data.npz.from_npz` reads them (channels first or last), or a
+        torch dataset of ``(image, class)``.
 
     Raises
     ------
     DataError
-        If it is empty, has a single class, or holds no images of one shape with whole numbers for classes.
+        If the data are empty, have a single class, or are not images of one shape with whole numbers for classes.
     """
     if isinstance(dataset, Task):
         task = dataset
@@ -115,7 +115,7 @@ def labelled(name: str, dataset: Any) -> Task:
         images, labels = (_joined(part).detach().cpu().numpy() for part in parts)
     if images.ndim == 3:
         images = images[..., None]
-    elif images.ndim == 4 and images.shape[-1] not in (1, 3) and images.shape[1] in (1, 3):  # torch's habit
+    elif images.ndim == 4 and images.shape[-1] not in (1, 3) and images.shape[1] in (1, 3):  # channels first, as in torch
         images = images.transpose(0, 2, 3, 1)
     x, y = channels_first(images, name), as_labels(labels, name)
     names, classes = name_and_classes(dataset)[1], numbered_classes(y, name)
@@ -128,11 +128,11 @@ def read_labelled(dataset: Labelled, name: str, channels: int, image_size: int) 
     Parameters
     ----------
     dataset
-        In any form.
+        Labelled images or features, in any form of :data:`Labelled`.
     name
         Name of the dataset in errors.
     channels, image_size
-        What images are brought to, as float32; 0 leaves them as they are.
+        Shape to which images are brought, as float32; 0 leaves them unchanged.
 
     Returns
     -------
@@ -142,7 +142,7 @@ def read_labelled(dataset: Labelled, name: str, channels: int, image_size: int) 
     Raises
     ------
     DataError
-        If the data cannot be read, or have no labels, or none of 0 or more.
+        If the data cannot be read, or have no labels, or no label is 0 or more.
     """
     xs, ys = [], []
     with quiet_randomness(), _SKETCH.readable(name):
@@ -168,9 +168,9 @@ def read_labelled(dataset: Labelled, name: str, channels: int, image_size: int) 
 
 
 def first_batches(data: Any, max_samples: int) -> list[tuple[Tensor, Tensor]]:
-    """Return the first batches with ``max_samples`` images or a few more, in a mixed order where these are a part.
+    """Return the first batches with ``max_samples`` images or a few more, in random order where these are only a part.
 
-    Labels are on the CPU, and int64 where they are whole numbers. Nothing (None) has no batches.
+    Labels are on the CPU, and int64 where they are whole numbers. There are no batches for None.
 
     Raises
     ------
@@ -193,12 +193,12 @@ def first_batches(data: Any, max_samples: int) -> list[tuple[Tensor, Tensor]]:
 
 
 def has_classes(batches: Sequence[tuple[Any, Tensor]]) -> bool:
-    """Whether the labels are classes: whole numbers, one per image."""
+    """Check whether the labels are classes: whole numbers, one per image."""
     return all(y.dim() == 1 and not y.is_floating_point() and not y.is_complex() for _, y in batches)
 
 
 def check_range(labels: Tensor, classes: Any) -> None:
-    """Refuse classes that a classifier does not have."""
+    """Raise an error if there are classes that a classifier does not have."""
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise TransferError(
@@ -207,27 +207,27 @@ def check_range(labels: Tensor, classes: Any) -> None:
 
 
 def _loader(dataset: Any, batch_size: int) -> Any:
-    """Return a torch dataset as a loader that takes PIL images, too, and draws nothing from torch's global generator."""
+    """Return a loader of a torch dataset that also takes PIL images and draws nothing from torch's global generator."""
     if not isinstance(dataset, Dataset):
         return dataset
     return DataLoader(dataset, batch_size, collate_fn=_stacked, generator=torch.Generator())
 
 
 def _stacked(samples: Sequence[Any]) -> tuple[Tensor, Tensor]:
-    """Collate samples whose images may be PIL's, whose memory cannot be written to and is copied."""
+    """Collate samples; PIL images are copied, since torch cannot wrap their read-only memory."""
     xs, ys = zip(*((x if isinstance(x, Tensor) else np.array(x), y) for x, y in samples), strict=True)
     return torch.stack([as_tensor(x) for x in xs]), torch.stack([as_tensor(y) for y in ys])
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
-    """Return several batches as one; a single one keeps its layout in memory, on which rounding depends later."""
+    """Concatenate batches; a single one keeps its layout in memory, on which later rounding depends."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def _as_images(x: Tensor, name: str, channels: int, image_size: int) -> Tensor:
-    """Return samples that must be images, channels first or last, as float32 images of one shape."""
+    """Return images, channels first or last, as float32 images of one shape; raise an error for other samples."""
     if x.ndim == 4 and x.shape[1] not in (1, 3) and x.shape[-1] in (1, 3):
-        x = x.permute(0, 3, 1, 2)  # numpy's habit
+        x = x.permute(0, 3, 1, 2)  # channels last, as in numpy
     if x.ndim == 3:
         x = x[:, None]
     if x.ndim != 4 or x.shape[1] not in (1, 3):

@@ -15,18 +15,18 @@ from .task import Task, as_labels, channels_first, checked_task, numbered_classe
 def from_npz(path: str | Path) -> Task:
     """Read a task from one npz file.
 
-    It holds ``train_x`` ``(n, height, width, channels)``, ``train_y`` ``(n,)``, and optionally ``test_x``, ``test_y`` and
-    ``class_names``; it is read without pickle.
+    The file holds ``train_x`` ``(n, height, width, channels)``, ``train_y`` ``(n,)``, and optionally ``test_x``, ``test_y``
+    and ``class_names``; it is read without pickle.
 
     Raises
     ------
     DataError
-        If the file or an array is missing, or the arrays are no image-classification task.
+        If the file or an array is missing, or the arrays are not an image-classification task.
     """
     path = Path(os.path.expanduser(path))
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {key: np.asarray(file[key]) for key in file.files}  # of a member that is no array, bytes
+            arrays = {key: np.asarray(file[key]) for key in file.files}  # a member that is no array comes as bytes
     except FileNotFoundError as error:
         raise DataError(f'data file {path} does not exist.') from error
     except UNREADABLE as error:

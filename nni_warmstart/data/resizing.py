@@ -1,4 +1,4 @@
-"""The one resizer: images of any size and 1 or 3 channels become images of one shape."""
+"""Resizing: images of any size and 1 or 3 channels become images of one shape."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from torch import Tensor
 
 
 def resize_images(x: Tensor, channels: int, image_size: int) -> Tensor:
-    """Bring images to a number of channels and a size.
+    """Convert images to a number of channels and a size.
 
-    Grey is repeated, and colours are averaged to grey; sizes change by antialiased bilinear interpolation.
+    Grey images are repeated to colour, colour is averaged to grey; sizes change by antialiased bilinear interpolation.
 
     Parameters
     ----------
     x
         Images, shape ``(n, channels, height, width)``, uint8 or floating point.
     channels, image_size
-        What they are brought to.
+        Channels and size in pixels of the result.
 
     Returns
     -------
     Tensor
-        Shape ``(n, channels, image_size, image_size)``. Sizes of uint8 images change with rounding; other images, and those
-        that are averaged, become float32.
+        Images, shape ``(n, channels, image_size, image_size)``. Resized uint8 images are rounded to uint8; other images, and
+        those that are averaged, become float32.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def resize_images(x: Tensor, channels: int, image_size: int) -> Tensor:
             raise ValueError(f'{x.shape[1]} channels cannot become {channels}.')
     if tuple(x.shape[-2:]) == (image_size, image_size) or not len(x):
         return x
-    parts = [  # in parts, so that large sets do not become float32 as a whole
+    parts = [  # in chunks, so that large sets do not become float32 as a whole
         F.interpolate(part.float(), (image_size, image_size), mode='bilinear', antialias=True, align_corners=False)
         for part in x.split(1024)
     ]

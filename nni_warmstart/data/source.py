@@ -1,4 +1,4 @@
-"""What a source of data is: the keys of its section in a YAML file, and how it is read."""
+"""Source of data: the keys of its section in a YAML file, and its reader."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class Setting:
     Attributes
     ----------
     kind
-        Type of its value.
+        Type of the value.
     default
-        Its value where it is not given.
+        Value where none is given.
     refusal
-        What is said of a value that is missing or of another type; ``{key}`` (its dotted name) and ``{value}`` are filled
-        in. Empty for the usual words.
+        Error message for a value that is missing or of another type; ``{key}`` (its dotted name) and ``{value}`` are filled
+        in. Empty for the usual message.
     is_path
-        Whether it is a path, which starts at the folder of the file.
+        Whether the value is a path; relative paths start at the folder of the file.
     """
 
     kind: type
@@ -33,23 +33,23 @@ class Setting:
 
 
 PATH = Setting(str, refusal='{key} = {value!r}, but it must be a path.', is_path=True)
-"""A path that must be given."""
+"""Setting for a path that must be given."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A kind of data that a section ``data:`` may name.
+    """Kind of data that a section ``data:`` may name.
 
     Attributes
     ----------
     settings
-        Keys of its own section; None where there is only text, as in ``name: digits``.
+        Keys of the source's section; None for a source that takes plain text, as in ``name: digits``.
     read
-        From checked settings (or the text) and a size of images in pixels to the task.
+        Function from checked settings (or the text) and an image size in pixels to the task.
     title
-        From settings (or the text) to what the data are called before they are read.
+        Function from settings (or the text) to the name of the data, for use before they are read.
     recognises
-        Whether a word of the command line, a path or not, means data of this kind.
+        Function that tells whether a word of the command line, a path or not, means data of this kind.
     """
 
     settings: Mapping[str, Setting] | None

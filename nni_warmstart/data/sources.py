@@ -34,7 +34,7 @@ SOURCES: dict[str, Source] = {
 
 
 def title_of(data: Mapping[str, Any]) -> str | None:
-    """Return what the data of a section ``data:`` are called before they are read; None where it names no source."""
+    """Return the name of the data of a section ``data:`` without reading them; None where it names no source."""
     for kind, source in SOURCES.items():
         value = data.get(kind)
         if value and (source.settings is None or isinstance(value, dict)):
@@ -43,7 +43,7 @@ def title_of(data: Mapping[str, Any]) -> str | None:
 
 
 def from_word(word: str) -> Task:
-    """Read the data that one word of the command line means: the name of an embedded task, a folder or an npz file.
+    """Read the data named by one word of the command line: an embedded task, a folder or an npz file.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A task cut into the parts that a search uses, and images normalised on the fly."""
+"""Splits of a task into the parts that a search uses, with images normalised on the fly."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .task import Task
 
 
 class Images(Dataset):
-    """Images normalised on the fly, ``((channels, side, side) float32, class)``.
+    """Images normalised on the fly, ``((channels, image_size, image_size) float32, class)``.
 
     Parameters
     ----------
     x, y
-        Images ``(n, channels, side, side)`` and classes ``(n,)``.
+        Images ``(n, channels, image_size, image_size)`` and classes ``(n,)``.
     mean, std
-        Per channel, in the units of ``x``.
+        Mean and standard deviation of each channel, in the units of ``x``.
     name, class_names
-        Of the task that they are part of.
+        Name and class names of the task that the images are part of.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Images(Dataset):
 
 @dataclass(frozen=True)
 class Splits:
-    """The parts of a task that a search uses; ``test`` is None where the task has no test images."""
+    """Parts of a task that a search uses; ``test`` is None for a task without test images."""
 
     train: Images
     val: Images
@@ -52,10 +52,10 @@ class Splits:
 
 
 def split(task: Task, *, val_share: float = 0.5, seed: int = 0) -> Splits:
-    """Cut the training images into a part for the weights and one for the alphas, as DARTS does.
+    """Split the training images into a part for the weights and one for the alphas, as DARTS does.
 
-    The cut is stratified and depends on ``seed`` alone; test images stay untouched. Images are normalised by the mean
-    and standard deviation of the training part, per channel.
+    The split is stratified and depends on ``seed`` alone; test images stay as they are. Images are normalised by the mean
+    and standard deviation of each channel over the training part.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def split(task: Task, *, val_share: float = 0.5, seed: int = 0) -> Splits:
     if not 0 < val_share < 1:
         raise DataError(f'val_share = {val_share}, but it must lie between 0 and 1.')
     val_index, train_index = stratified_split(task.train_y, val_share, seed)
-    val_index = val_index[shuffled_if_sorted(task.train_y[val_index])]  # alphas learn from it in this order
+    val_index = val_index[shuffled_if_sorted(task.train_y[val_index])]  # the alphas are trained in this order
     for part, index in (('training', train_index), ('validation', val_index)):
         missing = set(range(task.num_classes)) - set(task.train_y[index].tolist())
         if missing:
@@ -89,7 +89,7 @@ def split(task: Task, *, val_share: float = 0.5, seed: int = 0) -> Splits:
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation of every channel, float32; in parts, so that no large set becomes float64 at once."""
+    """Return mean and standard deviation of every channel, float32; computed in chunks, since float64 takes much memory."""
     parts, count = x.split(1024), x.numel() // x.shape[1]
     mean = torch.stack([part.double().sum((0, 2, 3)) for part in parts]).sum(0) / count
     squares = torch.stack([(part.double() - mean.view(-1, 1, 1)).square().sum((0, 2, 3)) for part in parts]).sum(0)
@@ -97,9 +97,9 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def shuffled_if_sorted(labels: Tensor) -> Tensor:
-    """Return an order in which classes alternate: that of the data, or, of sorted ones, a random one, always the same.
+    """Return an order in which classes alternate: the order of the data, or a fixed random order if they are sorted.
 
-    Sorted are data in which neighbours are of one class more often than half way from chance to always.
+    Data count as sorted if neighbours share a class more often than halfway between chance and always.
     """
     together = (labels[1:] == labels[:-1]).double().mean() if len(labels) > 1 else 0.0
     chance = (labels.bincount() / len(labels)).square().sum()
@@ -109,7 +109,7 @@ def shuffled_if_sorted(labels: Tensor) -> Tensor:
 
 
 def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Return indices of a part with ``share`` of every class, and of the rest; both sorted, both decided by ``seed``."""
+    """Return the sorted indices of a part with ``share`` of every class, and those of the rest, both drawn by ``seed``."""
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
@@ -120,7 +120,7 @@ def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, T
 
 
 def stratified_part(labels: Tensor, size: int, seed: int) -> Tensor:
-    """Return sorted indices of ``size`` samples, every class in proportion and at least once."""
+    """Return sorted indices of ``size`` samples, every class in proportion and at least once, drawn by ``seed``."""
     if len(labels) <= size:
         return torch.arange(len(labels))
     generator = torch.Generator().manual_seed(seed)

@@ -15,18 +15,18 @@ from .resizing import resize_images
 
 @dataclass(frozen=True)
 class Task:
-    """One labelled image-classification task.
+    """Labelled image-classification task.
 
     Attributes
     ----------
     name
-        How the task is called in cards and reports.
+        Name of the task in cards and reports.
     train_x, test_x
-        Images, shape ``(n, channels, side, side)``, uint8 or floating point; ``test_x`` may be empty.
+        Images, shape ``(n, channels, image_size, image_size)``, uint8 or floating point; ``test_x`` may be empty.
     train_y, test_y
         Classes, int64, shape ``(n,)``, in ``0 .. len(class_names) - 1``.
     class_names
-        One name per class.
+        Name of each class.
     """
 
     name: str
@@ -42,9 +42,9 @@ class Task:
         return len(self.class_names)
 
     def adapted(self, channels: int, side: int) -> Task:
-        """Return the same task with images of ``channels`` channels and ``side`` pixels.
+        """Return the same task with images of ``channels`` channels and ``side`` by ``side`` pixels.
 
-        Grey is repeated to colour, colour is averaged to grey; sizes change by antialiased bilinear interpolation.
+        Grey images are repeated to colour, colour is averaged to grey; sizes change by antialiased bilinear interpolation.
 
         Raises
         ------
@@ -65,7 +65,7 @@ class Task:
 
 
 def checked_task(name: str, train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, names: Any) -> Task:
-    """Make a task, refusing data that cannot be searched on."""
+    """Make a task; raise an error for data that a search cannot use."""
     if len(train_x) == 0:
         raise DataError(f'{name} is empty: it has no training images.')
     for part, x, y in (('training', train_x, train_y), ('test', test_x, test_y)):
@@ -85,7 +85,7 @@ def checked_task(name: str, train_x: Tensor, train_y: Tensor, test_x: Tensor, te
 
 
 def numbered_classes(y: Tensor, origin: Any) -> range:
-    """Return the numbers of the classes, for classes that have no names."""
+    """Return the numbers of the classes, for labels without class names."""
     classes = int(y.max()) + 1 if len(y) else 0
     if classes > len(y):  # a class needs an image, and a label like 10**12 would make as many names
         raise DataError(
@@ -95,7 +95,7 @@ def numbered_classes(y: Tensor, origin: Any) -> range:
 
 
 def as_labels(y: np.ndarray, origin: Any) -> Tensor:
-    """Return labels ``(n,)`` as int64, refusing what is no whole number per image; ``origin`` is named in errors."""
+    """Return labels ``(n,)`` as int64; raise an error, which names ``origin``, unless they are one whole number each."""
     if y.ndim != 1 or y.dtype.kind not in 'iu':
         raise DataError(
             f'{origin}: labels have shape {y.shape} and type {y.dtype}; they must be whole numbers, one per image.'
@@ -114,6 +114,6 @@ def channels_first(x: np.ndarray, origin: Any) -> Tensor:
             f'{origin}: images have shape {x.shape} and type {x.dtype}; needed are numbers, and a pixel at least.'
         )
     if x.dtype != np.uint8:
-        with np.errstate(over='ignore'):  # what becomes infinite is refused later, in one line
+        with np.errstate(over='ignore'):  # values that become infinite are refused later, in one line
             x = x.astype(np.float32)
     return torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))

@@ -14,7 +14,7 @@ from .task import Task, as_labels, channels_first, checked_task, numbered_classe
 
 
 def from_torchvision(name: str, root: str | Path, *, download: bool = False) -> Task:
-    """Read a dataset of torchvision with a ``train`` argument (FashionMNIST, CIFAR10, ...), downloaded only when asked.
+    """Read a dataset of torchvision with a ``train`` argument (FashionMNIST, CIFAR10, ...); downloads only on request.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""Optimal transport between labelled datasets: sketches, distances, label couplings."""
+"""Optimal transport between labelled datasets: sketches, distances, couplings of classes."""

@@ -1,4 +1,4 @@
-"""Embeddings by name: images of any size, channels and contrast become vectors of one dimension."""
+"""Embeddings by name: images of any size, channels and contrast become vectors of equal length."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from ..data.splits import stratified_part
 from ..errors import DataError
 
 EMBEDDINGS = ('pixels', 'random_conv')
-"""Embeddings in which every supernet's data are kept."""
+"""Embeddings in which the data of every supernet are sketched."""
 
 NAMES = ('pixels', 'random_conv', 'resnet18')
-"""Embeddings that have a name; a :class:`~nni_warmstart.Supernet` or a function is one as well."""
+"""Names of embeddings; a :class:`~nni_warmstart.Supernet` or a function can serve as an embedding as well."""
 
 
 class Embedding(NamedTuple):
-    """How images become vectors.
+    """Function from images to vectors, and the form of images that it takes.
 
     Attributes
     ----------
     name
-        Two sketches can be compared if their embeddings have the same name.
+        Name of the embedding; two sketches can be compared if their embeddings have the same name.
     channels, image_size
-        Images are brought to this shape before ``function`` sees them; 0 leaves them as they are.
+        Shape to which images are brought before ``function`` is called; 0 leaves them unchanged.
     function
-        Images to features ``(n, d)``.
+        Function from images to features ``(n, d)``.
     standardised
-        Whether images become float32 and are standardised per channel over the dataset.
+        Whether images are converted to float32 and standardised per channel over the dataset.
     whole
-        Whether ``function`` needs all images at once; otherwise it gets batches.
+        Whether ``function`` needs all images at once; otherwise it is called on batches.
     """
 
     name: str
@@ -51,15 +51,15 @@ class Embedding(NamedTuple):
 
 @runtime_checkable
 class HasFeatures(Protocol):
-    """What has features of its own: a :class:`~nni_warmstart.Supernet`."""
+    """Object with features of its own, such as a :class:`~nni_warmstart.Supernet`."""
 
     @property
     def key(self) -> str:
-        """Identity of its weights."""
+        """Identifier of the weights."""
         ...
 
     def features(self) -> Embedding:
-        """Return its features as an embedding."""
+        """Return the features as an embedding."""
         ...
 
 
@@ -69,7 +69,7 @@ _nameless: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
 
 def resolve(embedding: str | Embedding | HasFeatures | Callable[[Tensor], Tensor]) -> Embedding:
-    """Return the embedding meant by an argument: a name, itself, a supernet (its own features), or a function of images.
+    """Return the embedding meant by an argument: an embedding, its name, a supernet (its features), or a function of images.
 
     Raises
     ------
@@ -101,7 +101,10 @@ def resolve(embedding: str | Embedding | HasFeatures | Callable[[Tensor], Tensor
 
 
 def _random_conv(width: int = 32) -> Callable[[Tensor], Tensor]:
-    """Make a fixed convolutional network with random weights: means and deviations of its last maps, ``(n, 2 * width)``."""
+    """Make a fixed convolutional network with random weights.
+
+    Features are the means and standard deviations of its last feature maps, shape ``(n, 2 * width)``.
+    """
     generator = torch.Generator().manual_seed(0)
     weights = []
     for source, target in ((3, width), (width, width), (width, width)):
@@ -117,7 +120,7 @@ def _random_conv(width: int = 32) -> Callable[[Tensor], Tensor]:
 
 
 def _resnet18() -> Callable[[Tensor], Tensor]:
-    """Load torchvision's ResNet-18 as pretrained on ImageNet, ``(n, 512)``, if its weights are in torch's cache."""
+    """Load torchvision's ResNet-18 pretrained on ImageNet, features ``(n, 512)``, if its weights are in torch's cache."""
     from torchvision.models import ResNet18_Weights, resnet18
 
     weights = ResNet18_Weights.DEFAULT
@@ -131,17 +134,19 @@ def _resnet18() -> Callable[[Tensor], Tensor]:
     model.load_state_dict(torch.load(path, map_location='cpu', weights_only=True))
     model.fc = nn.Identity()  # type: ignore[assignment]
     model.eval()
-    # ImageNet's own normalisation is a standardisation per channel, as ours is
+    # Standardisation per channel stands in for ImageNet's normalisation, which is one as well.
     return lambda x: model(F.interpolate(x, 64, mode='bilinear', antialias=True))
 
 
 EMBEDDED = 5000
-"""Images embedded at most: enough for means and covariances, and seconds instead of minutes for a large dataset."""
+"""Largest number of images that are embedded: enough for means and covariances, and fast for a large dataset."""
 
 
 def images_of(dataset: Labelled, channels: int, image_size: int, name: str = 'dataset') -> tuple[Tensor, Tensor]:
-    """Return images ``(n, channels, image_size, image_size)``, standardised per channel, and classes ``(n,)``, numbered from
-    0 without gaps; at most 5,000, stratified."""
+    """Return at most 5,000 images, stratified and standardised per channel, and their classes, numbered from 0 without gaps.
+
+    Shapes are ``(n, channels, image_size, image_size)`` and ``(n,)``.
+    """
     x, y = read_labelled(dataset, name, channels, image_size)
     classes = y.unique(return_inverse=True)[1]
     chosen = stratified_part(classes, EMBEDDED, seed=0)
@@ -149,7 +154,7 @@ def images_of(dataset: Labelled, channels: int, image_size: int, name: str = 'da
 
 
 def embed(x: Tensor, embedding: Embedding, name: str) -> Tensor:
-    """Return the features ``(n, d)`` of images; ``name`` is that of the dataset, for errors.
+    """Return the features ``(n, d)`` of images; ``name``, that of the dataset, is used in errors.
 
     Raises
     ------

@@ -9,16 +9,16 @@ from .transport import solve
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """Squared Euclidean distances in float64, shape ``(len(x), len(y))``, never negative."""
+    """Return squared Euclidean distances in float64, shape ``(len(x), len(y))``, never negative."""
     x, y = x.double(), y.double()
-    center = x.mean(0)  # cancellation costs fewest digits around the data's own middle
+    center = x.mean(0)  # centred data lose fewest digits to cancellation
     x, y = x - center, y - center
     distances = torch.addmm(y.square().sum(1)[None, :], x, y.T, alpha=-2)
     return distances.add_(x.square().sum(1)[:, None]).clamp_min_(0)
 
 
 def exact_label_distances(distances: Tensor, source_labels: Tensor, target_labels: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Squared 2-Wasserstein distances between the samples of all pairs of classes, by linear programmes.
+    """Return squared 2-Wasserstein distances between the samples of all pairs of classes, by linear programmes.
 
     Parameters
     ----------
@@ -27,12 +27,12 @@ def exact_label_distances(distances: Tensor, source_labels: Tensor, target_label
     source_labels, target_labels
         Classes of the samples, int64; every class has at least one.
     shape
-        ``(n_source_classes, n_target_classes)``.
+        Numbers of classes ``(n_source_classes, n_target_classes)``.
 
     Returns
     -------
     Tensor
-        Of ``shape``, float64.
+        Distances, of shape ``shape``, float64.
     """
     rows = [(source_labels == label).nonzero().squeeze(1) for label in range(shape[0])]
     columns = [(target_labels == label).nonzero().squeeze(1) for label in range(shape[1])]
@@ -42,7 +42,7 @@ def exact_label_distances(distances: Tensor, source_labels: Tensor, target_label
 
 
 def gaussian_label_distances(mean_a: Tensor, factor_a: Tensor, mean_b: Tensor, factor_b: Tensor) -> Tensor:
-    r"""Squared Bures-Wasserstein distances between class Gaussians, all pairs at once.
+    r"""Return squared Bures-Wasserstein distances between class Gaussians, all pairs at once.
 
     With covariances :math:`\Sigma = R R^\top`, the distance is :math:`\|m - m'\|^2 + \operatorname{tr}\Sigma +
     \operatorname{tr}\Sigma' - 2 \|R^\top R'\|_*`. The nuclear norm needs no matrix square root and no eigenvectors, so it
@@ -59,7 +59,7 @@ def gaussian_label_distances(mean_a: Tensor, factor_a: Tensor, mean_b: Tensor, f
     Returns
     -------
     Tensor
-        Shape ``(n_source_classes, n_target_classes)``, float64.
+        Squared distances, shape ``(n_source_classes, n_target_classes)``, float64.
 
     References
     ----------

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def logme(features: Tensor, labels: Tensor, *, iterations: int = 100) -> float:
-    r"""Logarithm of maximum evidence per sample, mean over one-against-rest labels.
+    r"""Return the logarithm of the maximum evidence per sample, averaged over one-against-rest labels.
 
     For each class the labels are modelled as :math:`y = F w + \epsilon` with :math:`w \sim N(0, \alpha^{-1} I)` and
     :math:`\epsilon \sim N(0, \beta^{-1} I)`; :math:`\alpha` and :math:`\beta` maximise the evidence (fixed-point iteration
@@ -21,16 +21,16 @@ def logme(features: Tensor, labels: Tensor, *, iterations: int = 100) -> float:
     Parameters
     ----------
     features
-        Shape ``(n, d)``.
+        Features of the samples, shape ``(n, d)``.
     labels
         Classes, shape ``(n,)``, int64, from 0.
     iterations
-        At most.
+        Largest number of fixed-point iterations.
 
     Returns
     -------
     float
-        Larger is better; comparable between features of one dataset.
+        LogME score: larger is better; comparable between features of one dataset.
     """
     x = features.double()
     n, d = x.shape

@@ -27,17 +27,17 @@ from .transport import Transport, solve
 _logger = logging.getLogger(__name__)
 
 LARGEST = 4000
-"""Samples on either side beyond which the linear programme gives way to the sliced distance."""
+"""Largest number of samples on either side of a linear programme; beyond it, the sliced distance is used."""
 
 
 @dataclass(frozen=True)
 class DatasetDistance:
-    """How far apart two labelled datasets are, and which classes correspond.
+    """Distance between two labelled datasets, and the correspondence of their classes.
 
     Attributes
     ----------
     value
-        The distance, in the units of the features: the square root of the optimal cost.
+        Distance in the units of the features: the square root of the optimal cost.
     label_coupling
         Transported masses between classes, shape ``(n_source_classes, n_target_classes)``, float64, summing to 1.
     coupling
@@ -47,14 +47,14 @@ class DatasetDistance:
     converged
         Whether every solver involved reached its tolerance.
     seconds
-        Wall-clock.
+        Wall-clock time of the computation.
     method
-        What was computed; 'sliced' also where it stood in for too large a linear programme.
+        Method that was used; 'sliced' also where it replaced a linear programme that was too large.
     error
-        Bound on the error of ``value`` from the solver (for ``reg > 0`` before debiasing), by duality. For 'sliced' the
-        standard error over projections; where it stood in for a linear programme, how far the Gaussian distance may be
-        above it, by a coupling that was found (the sliced distance is no larger than the Gaussian one, but for covariances
-        that do not commute).
+        Bound on the solver's error in ``value`` (for ``reg > 0`` before debiasing), by duality. For 'sliced', the standard
+        error over projections; where it replaced a linear programme, the distance by which the Gaussian distance may exceed
+        ``value``, from a coupling that was found (the sliced distance is no larger than the Gaussian one, except for
+        covariances that do not commute).
     """
 
     value: float
@@ -70,32 +70,33 @@ class DatasetDistance:
 def dataset_distance(
     a: Any, b: Any, *, method: str = 'gaussian', reg: float = 0.0, projections: int = 512, seed: int = 0
 ) -> DatasetDistance:
-    """Return the distance between two labelled datasets.
+    """Compute the optimal transport distance between two labelled datasets.
 
     Parameters
     ----------
     a, b
-        :class:`~nni_warmstart.DatasetSketch` of one embedding, or whatever :meth:`DatasetSketch.from_dataset` takes (all
-        samples are used then).
+        Two :class:`~nni_warmstart.DatasetSketch` in the same embedding, or labelled data in any form that
+        :meth:`DatasetSketch.from_dataset` takes (all samples are then used).
     method
-        A key of :data:`METHODS`. 'gaussian': classes are compared as Gaussians (Bures-Wasserstein); 'exact': by optimal
-        transport between their samples; 'sliced': by one-dimensional projections, near-linear in the samples.
+        Key of :data:`METHODS`. 'gaussian' compares classes as Gaussians (Bures-Wasserstein), 'exact' by optimal transport
+        between their samples, 'sliced' by one-dimensional projections, near-linear in the number of samples.
     reg
         Entropic regularisation of the outer problem, in the units of the squared distance; 0 solves it exactly. Otherwise
         ``value`` is debiased (the Sinkhorn divergence: Feydy et al., *Interpolating between Optimal Transport and MMD*,
         AISTATS 2019), so that the distance of a dataset to itself is 0.
     projections, seed
-        Of the sliced method.
+        Number of projections of the sliced method, and seed of their directions.
 
     Returns
     -------
     DatasetDistance
-        Where a linear programme would have more than 4,000 samples on a side, the sliced distance; a warning says so.
+        Distance, couplings and diagnostics. If a linear programme would have more than 4,000 samples on a side, the sliced
+        distance with a warning.
 
     Raises
     ------
     DataError
-        If the embeddings differ, the method is unknown, or the data have no labels or features that are not finite.
+        If the embeddings differ, the method is unknown, or the data have no labels, or features that are not finite.
     """
     start = time.perf_counter()
     if projections < 2:
@@ -111,7 +112,7 @@ def dataset_distance(
 def _with_coupling(
     a: DatasetSketch, b: DatasetSketch, *, method: str, reg: float, projections: int, seed: int
 ) -> DatasetDistance:
-    """Return the distance with a coupling of the samples, classes compared as Gaussians or by their samples."""
+    """Return the distance by a coupling of the samples; classes are compared as Gaussians or by their samples."""
     if _too_large(a, b, method, reg):
         _logger.warning(
             'A linear programme of %d x %d samples is too large (limit %d): the sliced distance is computed instead, and '
@@ -141,14 +142,14 @@ def _with_coupling(
 
 
 def _too_large(a: DatasetSketch, b: DatasetSketch, method: str, reg: float) -> bool:
-    """Whether some linear programme, between all samples or those of two classes, exceeds the limit."""
+    """Check whether a linear programme, between all samples or those of two classes, exceeds the limit."""
     if reg == 0 and max(len(a.samples), len(b.samples)) > LARGEST:
         return True
     return method == 'exact' and max(int(each.labels.bincount().max()) for each in (a, b)) > LARGEST
 
 
 def check_comparable(a: DatasetSketch, b: DatasetSketch) -> None:
-    """Refuse sketches of different embeddings or dimensions, and features that are not finite."""
+    """Raise an error for sketches of different embeddings or dimensions, and for features that are not finite."""
     if a.embedding != b.embedding or a.dimension != b.dimension:
         raise DataError(
             f'the sketches of {a.name} ({a.embedding}, {a.dimension} dimensions) and {b.name} ({b.embedding}, '
@@ -160,13 +161,13 @@ def check_comparable(a: DatasetSketch, b: DatasetSketch) -> None:
 
 
 def label_coupling(coupling: Tensor, a: DatasetSketch, b: DatasetSketch) -> Tensor:
-    """Return the masses between classes from masses between samples, shape ``(n_source_classes, n_target_classes)``."""
+    """Sum masses between samples into masses between classes, shape ``(n_source_classes, n_target_classes)``."""
     rows = torch.zeros(a.num_classes, coupling.shape[1], dtype=coupling.dtype).index_add_(0, a.labels, coupling)
     return torch.zeros(a.num_classes, b.num_classes, dtype=coupling.dtype).index_add_(1, b.labels, rows)
 
 
 def label_distances(a: DatasetSketch, b: DatasetSketch) -> Tensor:
-    """Return squared Bures-Wasserstein distances of classes, shape ``(n_source_classes, n_target_classes)``, float64."""
+    """Return squared Bures-Wasserstein distances of classes, float64, shape ``(n_source_classes, n_target_classes)``."""
     return gaussian_label_distances(a.means, a.full_factors(), b.means, b.full_factors())
 
 
@@ -184,7 +185,7 @@ def _transport(a: DatasetSketch, b: DatasetSketch, method: str, reg: float) -> T
 def _sliced(
     a: DatasetSketch, b: DatasetSketch, *, reg: float, projections: int, seed: int, bounded: bool = False
 ) -> DatasetDistance:
-    """Return the distance by projections, which has no use for ``reg``; ``bounded`` says how far the Gaussian one may be."""
+    """Return the sliced distance, which ignores ``reg``; ``bounded`` sets ``error`` to a bound for the Gaussian distance."""
     source, target = (Classed(each.samples, each.labels, each.means, each.covariances()) for each in (a, b))
     squared, spread = sliced_distance(source, target, projections=projections, seed=seed)
     value = squared**0.5
@@ -192,7 +193,7 @@ def _sliced(
     between = label_distances(a, b)
     if bounded:
         error = max(error, upper_bound(source, target, between, seed=seed) ** 0.5 - value)
-    classes = solve(between, a.counts, b.counts)  # classes as wholes: there are no samples to follow
+    classes = solve(between, a.counts, b.counts)  # classes as wholes: projections couple no samples
     return DatasetDistance(
         value=value,
         label_coupling=classes.coupling,
@@ -211,12 +212,12 @@ class Method(NamedTuple):
     Attributes
     ----------
     distance
-        Of two comparable sketches, with the keyword arguments ``reg``, ``projections`` and ``seed``; its ``seconds`` are
-        measured by who calls it.
+        Function of two comparable sketches, with the keyword arguments ``reg``, ``projections`` and ``seed``; the caller
+        fills in ``seconds``.
     ranking
         Name of the ranking of sources by this distance; None where there is none.
     text
-        What it is, in a few words.
+        Short description.
     """
 
     distance: Callable[..., DatasetDistance]
@@ -231,4 +232,4 @@ METHODS: dict[str, Method] = {
     ),
     'sliced': Method(_sliced, 'sliced', 'optimal transport by projections'),
 }
-"""Distances by name; a new one is a function and a line here, by which it is a ranking, too."""
+"""Distances by name; a new one is a function and a line here, which also makes it a ranking."""

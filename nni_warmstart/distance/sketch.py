@@ -1,4 +1,4 @@
-"""DatasetSketch: a labelled dataset in tens of kilobytes, enough to compare it with others."""
+"""DatasetSketch: a summary of a labelled dataset in tens of kilobytes, enough to compare it with others."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ _PARTS = ('classes', 'counts', 'means', 'factors', 'remainders', 'samples', 'lab
 
 @dataclass(frozen=True)
 class DatasetSketch:
-    """Classes as Gaussians and a sample of each, in an embedding of ``d`` dimensions.
+    """Summary of a labelled dataset: classes as Gaussians and a sample of each, in an embedding of ``d`` dimensions.
 
-    Make one with :meth:`from_dataset`.
+    Create one with :meth:`from_dataset`.
 
     Attributes
     ----------
     name
-        Of the dataset.
+        Name of the dataset.
     embedding
-        Name of the embedding; only sketches of one embedding can be compared.
+        Name of the embedding; only sketches in the same embedding can be compared.
     classes
-        Label values, shape ``(n_classes,)``, int64, sorted; everything below is in this order.
+        Label values, shape ``(n_classes,)``, int64, sorted; all other attributes are in this order.
     counts
-        Samples per class in the whole dataset, ``(n_classes,)``, int64.
+        Number of samples of each class in the whole dataset, shape ``(n_classes,)``, int64.
     means
-        ``(n_classes, d)``.
+        Means of the classes, shape ``(n_classes, d)``.
     factors
-        Factors of the unbiased covariances, ``(n_classes, d, r)``: a covariance is ``factor @ factor.T`` plus
+        Factors of the unbiased covariances, shape ``(n_classes, d, r)``: a covariance is ``factor @ factor.T`` plus
         ``remainder`` times the identity. A class with one sample has covariance 0.
     remainders
-        Isotropic variance that a compact sketch's few columns leave out, ``(n_classes,)``; 0 otherwise.
+        Isotropic variance that the few columns of a compact sketch leave out, shape ``(n_classes,)``; 0 otherwise.
     samples
-        Embedded samples, stratified, ``(n, d)``.
+        Embedded samples, stratified, shape ``(n, d)``.
     labels
-        Positions of their classes in ``classes``, ``(n,)``, int64.
+        Positions of the samples' classes in ``classes``, shape ``(n,)``, int64.
     """
 
     name: str
@@ -75,19 +75,19 @@ class DatasetSketch:
         Parameters
         ----------
         dataset
-            A task (its training part), a torch dataset, a loader of batches ``(x, y)``, or two arrays. ``x`` are images
-            of 1 or 3 channels, or features ``(n, d)``, which are taken as they are. Labels are whole numbers.
+            A task (its training part), a torch dataset, a loader of batches ``(x, y)``, or two arrays. ``x`` holds images
+            of 1 or 3 channels, or features ``(n, d)``, which are not embedded again. Labels are whole numbers.
         embedding
-            'pixels' (8 x 8, grey), 'random_conv' (a fixed random network), 'resnet18' (where torchvision's weights are on
-            disk), a supernet (its own features), or a function of images as they come. Under the first four, images
-            are brought to one size and number of channels and standardised per channel.
+            'pixels' (8 x 8, grey), 'random_conv' (a fixed random network), 'resnet18' (requires torchvision's weights on
+            disk), a supernet (its own features), or a function of unchanged images. For the first four, images are brought
+            to one size and number of channels and standardised per channel.
         max_samples
-            Samples kept at most, at least one of each class; None keeps all. Counts are of the whole dataset, means and
-            covariances of all features, or of 5,000 images.
+            Largest number of samples to keep, with at least one of each class; None keeps all. Counts are taken over the
+            whole dataset, means and covariances over all features, or over 5,000 images.
         seed
-            Of the choice of samples.
+            Seed for the choice of samples.
         name
-            Of the dataset; a task's own by default.
+            Name of the dataset; None takes the name that ``dataset`` has.
 
         Raises
         ------
@@ -135,17 +135,17 @@ class DatasetSketch:
         return factors @ factors.mT + self.remainders.double()[:, None, None] * identity
 
     def full_factors(self) -> Tensor:
-        """Return factors of :meth:`covariances`, remainders included, float64, shape ``(n_classes, d, r)``."""
+        """Return factors of :meth:`covariances`, remainders included, shape ``(n_classes, d, r)``, float64."""
         if not self.remainders.any():
             return self.factors.double()
         values, vectors = torch.linalg.eigh(self.covariances())
         return vectors * values.clamp_min(0).sqrt()[:, None, :]
 
     def compact(self, *, kilobytes: float = 40, seed: int = 0) -> DatasetSketch:
-        """Return a smaller sketch for a file: fewer samples, the leading directions of each covariance, half precision.
+        """Return a smaller sketch for storage: fewer samples, the leading directions of each covariance, half precision.
 
         About a third of the budget goes to the covariances and the rest, after the means, to the samples. Every class
-        keeps one sample, so very many classes exceed the budget.
+        keeps at least one sample, so that very many classes exceed the budget.
         """
         num_values = int(kilobytes * 1000 / 2)
         d, c = self.dimension, self.num_classes
@@ -166,16 +166,16 @@ class DatasetSketch:
         )
 
     def _is_centred(self) -> bool:
-        """Whether samples lie near enough to zero for half precision to tell them apart."""
+        """Check whether samples are close enough to zero for half precision to tell them apart."""
         return len(self.samples) < 2 or bool(self.samples.abs().max() / 2048 <= 0.05 * self.samples.std(0).max())
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """Return its tensors by attribute, for a file."""
+        """Return the tensors by attribute, for a file."""
         return {part: getattr(self, part) for part in _PARTS}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], *, name: str, embedding: str) -> DatasetSketch:
-        """Make a sketch of what :meth:`to_tensors` returned.
+        """Create a sketch from the tensors that :meth:`to_tensors` returned.
 
         Raises
         ------
@@ -195,7 +195,7 @@ class DatasetSketch:
 
 
 def merged(sketches: Iterable[DatasetSketch], name: str) -> DatasetSketch:
-    """Return several datasets of one embedding as one, their classes counted on: what a joint supernet was trained on."""
+    """Merge sketches in one embedding, classes numbered one after the other: the data of a joint supernet."""
     parts = list(sketches)
     rank = max(part.factors.shape[2] for part in parts)
     first_class = first_position = 0
@@ -219,25 +219,25 @@ def merged(sketches: Iterable[DatasetSketch], name: str) -> DatasetSketch:
 
 
 def sketches_of(datasets: Iterable[Labelled], embeddings: Iterable[str | Embedding], name: str) -> Iterator[DatasetSketch]:
-    """Make compact sketches of some datasets as one, one for each embedding that works; a warning names the others."""
+    """Yield a compact sketch of all datasets together for each embedding that works; a warning names the others."""
     datasets = list(datasets)
     for embedding in embeddings:
         try:
             parts = [DatasetSketch.from_dataset(dataset, embedding=embedding) for dataset in datasets]
             sketch = (parts[0] if len(parts) == 1 else merged(parts, name)).compact()
-        except (WarmStartError, *REFUSALS) as error:  # whatever a user's model raises
+        except (WarmStartError, *REFUSALS) as error:  # whatever a user's model may raise
             _logger.warning('No sketch of %s by %s: %s', name, getattr(embedding, 'name', embedding), error)
         else:
             yield sketch
 
 
 def as_sketch(given: Any) -> DatasetSketch:
-    """Return ``given`` itself if it is a sketch, else a sketch with all of its samples."""
+    """Return ``given`` if it is a sketch, else a sketch of it with all of its samples."""
     return given if isinstance(given, DatasetSketch) else DatasetSketch.from_dataset(given, max_samples=None)
 
 
 def _half(tensor: Tensor) -> Tensor:
-    """Return a tensor in half precision, or in single where half would overflow."""
+    """Return a tensor in half precision, or in single precision if half would overflow."""
     return tensor.half() if float(tensor.abs().max()) < 6e4 else tensor.float()
 
 

@@ -1,15 +1,15 @@
 r"""Sliced dataset distance: near-linear in the samples, independent of the number of classes.
 
-A sample is its features :math:`x` beside its class, and a class is its mean :math:`m` beside the root :math:`\Sigma^{1/2}`
-of its covariance. Between classes whose covariances commute, the Euclidean distance of the latter is the Bures-Wasserstein
-distance, so the optimal transport dataset distance is approached by transport between points of one Euclidean space, and
-that by a mean over random projections to a line, where transport is sorting (Bonneel et al., *Sliced and Radon Wasserstein
-Barycenters of Measures*, J. Math. Imaging Vis. 51, 2015). A projection is :math:`\theta^\top x + \eta^\top m + \phi^\top
-\Sigma^{1/2} \psi` with independent standard normal :math:`\theta, \eta, \phi, \psi`: the mean square of its differences is
-:math:`\|\Delta x\|^2 + \|\Delta m\|^2 + \|\Delta \Sigma^{1/2}\|_F^2`.
+A sample is represented by its features :math:`x` and its class, and a class by its mean :math:`m` and the root
+:math:`\Sigma^{1/2}` of its covariance. For classes whose covariances commute, the Euclidean distance between the latter is
+the Bures-Wasserstein distance. The optimal transport dataset distance is therefore approximated by transport between points
+of one Euclidean space, and that by a mean over random projections to a line, where transport is sorting (Bonneel et al.,
+*Sliced and Radon Wasserstein Barycenters of Measures*, J. Math. Imaging Vis. 51, 2015). A projection is :math:`\theta^\top
+x + \eta^\top m + \phi^\top \Sigma^{1/2} \psi` with independent standard normal :math:`\theta, \eta, \phi, \psi`: the mean
+square of its differences is :math:`\|\Delta x\|^2 + \|\Delta m\|^2 + \|\Delta \Sigma^{1/2}\|_F^2`.
 
 The published sliced distance (s-OTDD: Nguyen et al., *Lightspeed Geometric Dataset Distance via Sliced Optimal Transport*,
-ICML 2025) projects a class to its scaled moments up to high order, whose variance over projections is large; the first two
+ICML 2025) projects a class to its scaled moments up to high order, which vary much between projections; the first two
 moments in the units of the features are stable.
 """
 
@@ -22,8 +22,11 @@ from torch import Tensor
 
 
 class Classed(NamedTuple):
-    """Samples ``(n, d)``, their classes ``(n,)``, and the classes' means ``(n_classes, d)`` and covariances
-    ``(n_classes, d, d)``."""
+    """Samples with the Gaussians of their classes.
+
+    Shapes are ``(n, d)`` for samples, ``(n,)`` for their classes, ``(n_classes, d)`` for the means of the classes and
+    ``(n_classes, d, d)`` for their covariances.
+    """
 
     samples: Tensor
     labels: Tensor
@@ -32,7 +35,7 @@ class Classed(NamedTuple):
 
 
 def sliced_distance(source: Classed, target: Classed, *, projections: int = 512, seed: int = 0) -> tuple[float, float]:
-    """Squared distance, and its standard error over projections.
+    """Return the squared distance, and its standard error over projections.
 
     Parameters
     ----------
@@ -41,21 +44,21 @@ def sliced_distance(source: Classed, target: Classed, *, projections: int = 512,
     projections
         Number of random directions.
     seed
-        Of the directions.
+        Seed of the directions.
     """
     directions = _directions(source.samples.shape[1], projections, seed)
     roots = [_root(each.covariances) for each in (source, target)]
     values = torch.cat(
         [
             _squared_distance_1d(_projected(source, roots[0], some), _projected(target, roots[1], some))
-            for some in directions.split(32, dim=2)  # the lines of so many samples at once would not fit a cache
+            for some in directions.split(32, dim=2)  # chunks of lines fit the processor's cache
         ]
     )
     return float(values.mean()), float(values.std() / projections**0.5)
 
 
 def upper_bound(source: Classed, target: Classed, label_distances: Tensor, *, projections: int = 16, seed: int = 0) -> float:
-    """Return an upper bound of the squared dataset distance: the cheapest of some couplings that sort along a line.
+    """Return an upper bound of the squared dataset distance: the least cost of couplings that sort along random lines.
 
     Parameters
     ----------
@@ -64,7 +67,7 @@ def upper_bound(source: Classed, target: Classed, label_distances: Tensor, *, pr
     label_distances
         Squared distances between classes, shape ``(n_source_classes, n_target_classes)``.
     projections, seed
-        Of the lines.
+        Number of lines, and seed of their directions.
     """
     directions = _directions(source.samples.shape[1], projections, seed)
     orders = [_projected(each, _root(each.covariances), directions).argsort(0) for each in (source, target)]
@@ -79,8 +82,10 @@ def upper_bound(source: Classed, target: Classed, label_distances: Tensor, *, pr
 
 
 def _directions(d: int, projections: int, seed: int) -> Tensor:
-    """Directions ``(4, d, projections)`` that vary less than independent ones: orthogonal within blocks of ``d``, and
-    every combination of signs between features, means and covariances."""
+    """Draw directions, shape ``(4, d, projections)``, that vary less than independent ones.
+
+    They are orthogonal within blocks of ``d``, with every combination of signs between features, means and covariances.
+    """
     generator = torch.Generator().manual_seed(seed)
     base = -(-projections // 4)
     blocks = torch.randn(4, -(-base // d), d, d, generator=generator, dtype=torch.float64)
@@ -97,20 +102,20 @@ def _directions(d: int, projections: int, seed: int) -> Tensor:
 
 
 def _root(covariances: Tensor) -> Tensor:
-    """Symmetric square roots, shape ``(n_classes, d, d)``, float64."""
+    """Return symmetric square roots, shape ``(n_classes, d, d)``, float64."""
     values, vectors = torch.linalg.eigh(covariances.double())
     return (vectors * values.clamp_min(0).sqrt()[:, None, :]) @ vectors.mT
 
 
 def _projected(data: Classed, roots: Tensor, directions: Tensor) -> Tensor:
-    """Samples on the lines, shape ``(n, projections)``."""
+    """Project samples to the lines, shape ``(n, projections)``."""
     theta, eta, phi, psi = directions
     classes = data.means.double() @ eta + ((roots @ psi) * phi).sum(1)
     return data.samples.double() @ theta + classes[data.labels]
 
 
 def _squared_distance_1d(p: Tensor, q: Tensor) -> Tensor:
-    """Squared 2-Wasserstein distances between the columns of ``(n, k)`` and ``(m, k)``, shape ``(k,)``."""
+    """Return squared 2-Wasserstein distances between the columns of ``(n, k)`` and ``(m, k)``, shape ``(k,)``."""
     n, m = len(p), len(q)
     starts, widths = _quantiles(n, m)
     p, q = (values.T.contiguous().sort(1).values for values in (p, q))  # sorting along memory is twice as fast
@@ -118,7 +123,7 @@ def _squared_distance_1d(p: Tensor, q: Tensor) -> Tensor:
 
 
 def _quantiles(n: int, m: int) -> tuple[Tensor, Tensor]:
-    """Where the pieces start that two sorted sets have in common, in units of 1 / nm, and their masses."""
+    """Return the starts, in units of 1 / nm, and the masses of the pieces that two sorted sets have in common."""
     ends = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()
     starts = torch.cat([ends.new_zeros(1), ends[:-1]])
     return starts, (ends - starts).double() / (n * m)

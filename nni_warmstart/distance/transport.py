@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import DataError
 
 TOLERANCE = 1e-4
-"""Where Sinkhorn's algorithm stops: deviation of the marginals, relative to their norm. Rounding moves what is left."""
+"""Tolerance of Sinkhorn's algorithm: deviation of the marginals, relative to their norm. Rounding removes the rest."""
 
 
 class Transport(NamedTuple):
@@ -57,7 +57,7 @@ def solve(
     reg
         Entropic regularisation in the units of ``cost``, as in POT; 0 solves the linear programme exactly.
     max_iterations
-        Of Sinkhorn's algorithm at each of its falling regularisations.
+        Largest number of iterations of Sinkhorn's algorithm at each of its falling regularisations.
 
     Raises
     ------
@@ -81,9 +81,9 @@ def _masses(given: Tensor | None, size: int) -> np.ndarray:
 
 
 def _exact(matrix: np.ndarray, a: np.ndarray, b: np.ndarray) -> Transport:
-    scale = float(np.ldexp(1.0, np.frexp(matrix.max(initial=0))[1]))  # POT's tolerances are absolute
+    scale = float(np.ldexp(1.0, np.frexp(matrix.max(initial=0))[1]))  # POT's tolerances are absolute, so costs are scaled
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # convergence is part of the result
+        warnings.simplefilter('ignore')  # POT warns about convergence, which is part of the result
         coupling, log = ot.emd(a, b, matrix / scale, numItermax=10_000_000, log=True)
     cost, dual = scale * float(log['cost']), scale * float(a @ log['u'] + b @ log['v'])
     gap = abs(cost - dual)
@@ -98,7 +98,7 @@ def _exact(matrix: np.ndarray, a: np.ndarray, b: np.ndarray) -> Transport:
 
 
 def _entropic(matrix: np.ndarray, a: np.ndarray, b: np.ndarray, reg: float, max_iterations: int) -> Transport:
-    """Sinkhorn in the log domain, warm-started along falling regularisations."""
+    """Solve by Sinkhorn's algorithm in the log domain, warm-started along falling regularisations."""
     source, target, ground = torch.from_numpy(a), torch.from_numpy(b), torch.from_numpy(matrix)
     levels = [reg]
     while levels[0] * 4 < matrix.max(initial=0):
@@ -107,7 +107,7 @@ def _entropic(matrix: np.ndarray, a: np.ndarray, b: np.ndarray, reg: float, max_
     for level in levels:  # POT's potentials are scaled by the regularisation and hold the masses
         start = (f / level + source.log(), g / level + target.log())
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # convergence is part of the result
+            warnings.simplefilter('ignore')  # POT warns about convergence, which is part of the result
             coupling, log = ot.bregman.sinkhorn_log(
                 source, target, ground, level, warmstart=start, log=True, warn=False,
                 numItermax=max_iterations if level == reg else 50, stopThr=TOLERANCE * np.linalg.norm(b),
@@ -130,14 +130,14 @@ def _entropic(matrix: np.ndarray, a: np.ndarray, b: np.ndarray, reg: float, max_
 
 
 def rounded(coupling: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Return the nearby coupling whose marginals are exact.
+    """Round a coupling to a nearby one whose marginals are exact.
 
     Parameters
     ----------
     coupling
-        Shape ``(n_source, n_target)``, non-negative.
+        Masses, shape ``(n_source, n_target)``, non-negative.
     a, b
-        Masses it should have.
+        Marginals that the result has, shapes ``(n_source,)`` and ``(n_target,)``.
 
     References
     ----------

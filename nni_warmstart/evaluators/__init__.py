@@ -1,1 +1,1 @@
-"""What trains a network or a supernet: Lightning modules, data modules, trainers, checkpoints."""
+"""Training of networks and supernets: Lightning modules, data modules, trainers, checkpoints."""

@@ -1,4 +1,4 @@
-"""The checkpoint of a run that may be killed: one file, replaced atomically, and read as data."""
+"""Checkpoint of a run that may be killed: one file, replaced atomically, and loaded as data only."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ _DAMAGED = (
     pickle.UnpicklingError, struct.error, EOFError, OSError, RuntimeError, LookupError, TypeError, ValueError,
     AttributeError, AssertionError, MemoryError, OverflowError,
 )  # fmt: skip
-"""What reading a damaged checkpoint as data raises."""
+"""Exceptions of torch for a damaged checkpoint."""
 
 _PARTS = {'state_dict', 'epoch', 'global_step', 'loops', 'optimizer_states', 'lr_schedulers', 'pytorch-lightning_version'}
-"""What Lightning resumes from."""
+"""Keys that Lightning needs to resume."""
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes beside the file and renames; Lightning's own goes by way of the system's folder for temporary files, which is
-    often another file system, where a move is a copy that a kill leaves half done."""
+    """Checkpoint writer that writes a file next to the target and renames it.
+
+    Lightning's own writer moves a file from the system's temporary folder. If that is another file system, the move is a
+    copy, and a killed process leaves half of it.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         buffer = io.BytesIO()
@@ -39,7 +42,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 def every_epoch(path: Path) -> ModelCheckpoint:
     """Return a callback that replaces the file at ``path`` at the end of each epoch, after its validation."""
-    for unfinished in path.parent.glob(f'.{path.name}.*.part'):  # of a run that was killed while it wrote
+    for unfinished in path.parent.glob(f'.{path.name}.*.part'):  # left by a run that was killed while writing
         unfinished.unlink(missing_ok=True)
     return ModelCheckpoint(
         dirpath=str(path.parent), filename=path.stem, save_on_train_epoch_end=True, enable_version_counter=False
@@ -47,27 +50,27 @@ def every_epoch(path: Path) -> ModelCheckpoint:
 
 
 def check_checkpoint(path: Path, model: nn.Module, prefix: str, max_epochs: int) -> None:
-    """Refuse a checkpoint from which a run cannot go on.
+    """Raise an error for a checkpoint from which a run cannot be resumed.
 
     Parameters
     ----------
     path
-        Place of the file.
+        Path of the file.
     model
-        What is trained.
+        Model that is trained.
     prefix
-        Begins the names of its tensors in the checkpoint.
+        Prefix of the names of its tensors in the checkpoint.
     max_epochs
-        Epochs of the run.
+        Number of epochs of the run.
 
     Raises
     ------
     ConfigError
-        If it is damaged, of another run, or already past the last epoch.
+        If the checkpoint is damaged, of another run, or already past the last epoch.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # torch's guesses at what a damaged file was
+            warnings.simplefilter('ignore')  # torch warns about the format of damaged files
             checkpoint = torch.load(path, map_location='cpu', weights_only=True)
         missing = _PARTS - checkpoint.keys()
         if missing:

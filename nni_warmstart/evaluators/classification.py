@@ -1,4 +1,4 @@
-"""The evaluator that ``search.yml`` describes: classification with DARTS's own optimiser and schedule."""
+"""Evaluator of ``search.yml``: classification with DARTS's own optimiser and schedule."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class CosineClassification(ClassificationModule):
     num_classes
         Classes of the task.
     learning_rate, weight_decay
-        Settings of SGD; the rate is that of the first epoch.
+        Settings of SGD; the learning rate is that of the first epoch.
     jitter, crop, cutout
-        Changes to the images that weights and alphas learn from; see
+        Augmentation of the images that train weights and alphas; see
         :class:`~nni_warmstart.data.augmentation.Augmentation`.
     flip
-        Whether they may be mirrored.
+        Whether these images are mirrored at random.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class CosineClassification(ClassificationModule):
         return sgd_with_cosine(self, self.hparams['learning_rate'], self.hparams['weight_decay'])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint.pop('hyper_parameters', None)  # NNI's hold classes, which are not read as data
+        checkpoint.pop('hyper_parameters', None)  # NNI stores classes in them, which cannot be loaded as data only
 
 
 def classification(splits: Splits, num_classes: int, trainer: Any, **settings: Any) -> Lightning:
     """Make an evaluator over ``splits``.
 
-    ``settings`` are batch_size and (optional) seed of :class:`TaskData`, and those of :class:`CosineClassification`.
+    ``settings`` are batch_size and (optional) seed of :class:`TaskData`, and arguments of :class:`CosineClassification`.
     """
     data = TaskData(splits, settings.pop('batch_size'), settings.pop('seed', None))
     module = CosineClassification(num_classes, **settings)

@@ -15,7 +15,7 @@ from ..data.splits import Images, Splits
 
 
 class TaskData(LightningDataModule):
-    """Loaders over the splits of a task; test images are there where the task has some.
+    """Loaders over the splits of a task, with a test loader if the task has test images.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ class TaskData(LightningDataModule):
     batch_size
         Images per batch.
     seed
-        Decides the order of the training images in every epoch; None to draw it from torch's global generator.
+        Seed of the order of the training images in every epoch; None draws it from torch's global generator.
     """
 
     def __init__(self, splits: Splits, batch_size: int, seed: int | None = None) -> None:
@@ -32,7 +32,7 @@ class TaskData(LightningDataModule):
         self.splits, self.batch_size, self.seed = splits, batch_size, seed
 
     def _loader(self, images: Images, shuffle: bool) -> Any:
-        # The last, smaller batch of an epoch is left out, unless it is the only one: batch norm needs some images.
+        # The last, smaller batch of an epoch is dropped unless it is the only one: batch norm needs several images.
         drop_last = shuffle and len(images) > self.batch_size
         if shuffle and self.seed is not None:
             return DataLoader(images, self.batch_size, sampler=OrderByEpoch(len(images), self.seed), drop_last=drop_last)
@@ -45,9 +45,9 @@ class TaskData(LightningDataModule):
         return self._loader(self.splits.val, shuffle=False)
 
     def arc_dataloader(self) -> Any:
-        """Return what the alphas learn from under our strategies.
+        """Return the loader of the alphas under our strategies.
 
-        It is the loader of validation, but for a last image that is alone in its batch: batch norm cannot learn from it.
+        It is the validation loader, without a last batch of a single image, on which batch norm cannot train.
         """
         images = self.splits.val
         alone = len(images) % self.batch_size == 1 and len(images) > self.batch_size
@@ -58,7 +58,7 @@ class TaskData(LightningDataModule):
 
 
 class OrderByEpoch(Sampler[int]):
-    """A random order that depends on seed and epoch alone; Lightning tells it the epoch."""
+    """Random order that depends on seed and epoch alone; Lightning sets the epoch."""
 
     def __init__(self, size: int, seed: int) -> None:
         self.size, self.seed, self.epoch = size, seed, 0

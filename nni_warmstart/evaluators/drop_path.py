@@ -1,4 +1,4 @@
-"""Drop path: candidate ops that are left out at random while a supernet is trained."""
+"""Drop path: candidate ops are dropped at random while a supernet is trained."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ..nni_adapter.choices import sites
 
 
 def drop_paths(model: nn.Module, probability: Callable[[], float]) -> list[RemovableHandle]:
-    """Zero the output of candidate ops, image by image, in training mode only; what is kept is scaled to make up for it.
+    """Set the outputs of candidate ops to zero at random, image by image, in training mode; scale the others accordingly.
 
-    Ops without weights are always kept, as in DARTS (Larsson, Maire & Shakhnarovich, *FractalNet*, ICLR 2017).
+    Ops without weights are never dropped, as in DARTS (Larsson, Maire & Shakhnarovich, *FractalNet*, ICLR 2017).
 
     Parameters
     ----------
     model
         A supernet.
     probability
-        Asked at every call, so that it can grow during training; in [0, 1).
+        Function that returns the probability in [0, 1); it is called in every forward pass, so that it can grow.
 
     Returns
     -------
     list of torch.utils.hooks.RemovableHandle
-        To end it.
+        Handles whose removal ends it.
     """
 
     def drop(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:

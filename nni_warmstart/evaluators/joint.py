@@ -26,47 +26,47 @@ class JointClassification(Lightning):
 
     ``NasExperiment(space, JointClassification({'a': a, 'b': b}), WarmStartDARTS()).run()`` trains one supernet with shared
     alphas. The classifier of the space is replaced by one with the classes of all datasets, in the order given; their
-    number is :attr:`num_classes`. Validation accuracies of every dataset (``val_acc/NAME``) and their mean are curves in
-    NNI's page.
+    number is :attr:`num_classes`. Validation accuracies of every dataset (``val_acc/NAME``) and their mean are shown as
+    curves on NNI's page.
 
     Parameters
     ----------
     datasets
         Name -> labelled images: a :class:`~nni_warmstart.data.Task`, a torch dataset of ``(image, class)`` or two
-        arrays; or a list of tasks. They may have any sizes, channels (1 or 3) and numbers of classes.
+        arrays; or a list of tasks. Image sizes, channels (1 or 3) and numbers of classes may differ.
     trainer
-        NNI's traced Lightning trainer, which needs ``max_epochs``; None for one of ``epochs`` epochs.
+        NNI's traced Lightning trainer, which needs ``max_epochs``; None for one with ``epochs`` epochs.
     epochs
-        Epochs of the trainer that is made where none is given.
+        Number of epochs if no trainer is given.
     batch_size
         Images per batch, all of one dataset.
     arc_batch_size
-        Images per batch of the alphas, under our strategies; None for `batch_size`. A quarter of it saves a third of the
+        Images per batch of the alphas, under our strategies; None for ``batch_size``. A quarter of it saves a third of the
         time.
     steps_per_epoch
-        Training batches that make an epoch (under NNI's own strategies at least; they go on until every validation
-        image has served the alphas once); None for one per validation batch.
+        Number of training batches per epoch; None for one per validation batch. Under NNI's own strategies it is a minimum:
+        their epochs continue until the alphas have been trained on every validation image once.
     learning_rate, weight_decay
         Settings of SGD with momentum and a cosine schedule.
     temperature
         Datasets are drawn with probability proportional to ``weight * n ** (1 / temperature)``.
     weights
-        Dataset -> its weight in the draws, more for what is harder to learn; 1 for those not named.
+        Dataset -> weight in the draws, larger for data that are harder to learn; 1 for datasets without one.
     jitter, crop, cutout
-        See :class:`~nni_warmstart.data.augmentation.Augmentation`.
+        Augmentation of training images, see :class:`~nni_warmstart.data.augmentation.Augmentation`.
     flip, label_smoothing, drop_path, batch_norm, classifier
-        See :class:`JointModule`.
+        Arguments of :class:`~nni_warmstart.evaluators.joint_module.JointModule`.
     val_share
-        Share of the training images that train the alphas and validate.
+        Share of the training images that is used for the alphas and for validation.
     channels, image_size
-        What the images of all datasets are brought to: channels, and pixels a side. None for 3 channels where any dataset
-        has colour (else 1), and for the largest side.
+        Channels and size in pixels to which the images of all datasets are brought. None for 3 channels if any dataset has
+        colour (else 1), and for the largest size of any dataset.
 
     Raises
     ------
     DataError
-        If there are no datasets, two of one name, one that is empty, has a single class or cannot be split, a setting is
-        out of its range, ``flip`` or ``weights`` name an unknown dataset, or the trainer has no ``max_epochs``.
+        If there are no datasets or two of one name; if a dataset is empty, has a single class or cannot be split; if a
+        setting is out of its range, ``flip`` or ``weights`` name an unknown dataset, or the trainer has no ``max_epochs``.
     """
 
     @checks_arguments(DataError)
@@ -95,6 +95,7 @@ class JointClassification(Lightning):
         arc_batch_size: Annotated[int, Range(2)] | None = None,
         weights: Mapping[str, float] | None = None,
     ) -> None:
+        # Check the arguments that depend on the datasets or the trainer.
         if batch_norm not in BATCH_NORMS:
             raise DataError(f'batch_norm = {batch_norm!r} is unknown; choose one of {", ".join(BATCH_NORMS)}.')
         if trainer is not None and (trainer.max_epochs or -1) < 0:
@@ -107,12 +108,14 @@ class JointClassification(Lightning):
             if name not in tasks:
                 raise DataError(f'weights names {name!r}; the datasets are {", ".join(tasks)}.')
             check(weight, f'weights[{name!r}]', Expected(float, Range(0.01, 100)), DataError)
+        # Choose one shape of images, and a range of the classifier's rows for each dataset.
         channels = channels or max(task.train_x.shape[1] for task in tasks.values())
         image_size = image_size or max(max(task.train_x.shape[-2:]) for task in tasks.values())
         self.num_classes, heads = 0, {}
         for name, task in tasks.items():
             heads[name] = (self.num_classes, self.num_classes + task.num_classes)
             self.num_classes += task.num_classes
+        # Make the module and its data.
         module = JointModule(
             heads,
             (channels, image_size, image_size),

@@ -16,14 +16,14 @@ from ..data.task import Task
 
 
 class JointData(LightningDataModule):
-    """Loaders of one-dataset batches over the splits of several tasks; classes are numbered one task after the other.
+    """Loaders with batches of a single dataset over several tasks; classes are numbered one task after the other.
 
     Parameters
     ----------
     tasks
-        Dataset -> task; images of one size.
+        Dataset -> task; all with images of one shape.
     val_share
-        Share of the training images that trains the alphas and validates.
+        Share of the training images that is used for the alphas and for validation.
     batch_size, arc_batch_size
         Images per batch of the weights, and of the alphas.
     steps_per_epoch
@@ -31,7 +31,7 @@ class JointData(LightningDataModule):
     temperature
         Datasets are drawn with probability proportional to ``weight * n ** (1 / temperature)``.
     weights
-        Dataset -> weight; 1 for those not named.
+        Dataset -> weight; 1 for datasets without one.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class JointData(LightningDataModule):
         return self._random('train', self.batch_size)
 
     def arc_dataloader(self) -> Any:
-        """Return what the alphas learn from under our strategies: as many batches as the weights get, of validation."""
+        """Return the loader of the alphas under our strategies: validation images, in as many batches as the weights get."""
         return self._random('val', self.arc_batch_size)
 
     def _random(self, part: str, batch_size: int) -> Any:
@@ -68,7 +68,7 @@ class JointData(LightningDataModule):
         return DataLoader(_numbered(self._parts('val')), batch_sampler=self._validation())
 
     def sample_loader(self, part: str, at_most: int = 1024) -> Any:
-        """Return a loader of a half, 'train' or 'val', with at most so many images of every dataset, each once."""
+        """Return a loader of a half, 'train' or 'val', with each image once and at most ``at_most`` of every dataset."""
         parts = [each.part(stratified_part(each.y, at_most, seed=0)) for each in self._parts(part)]
         batches = _EveryBatch([len(each) for each in parts], self.batch_size, all_first=True)
         return DataLoader(_numbered(parts), batch_sampler=batches)
@@ -81,9 +81,9 @@ class JointData(LightningDataModule):
 
 
 class _RandomBatches(Sampler[list[int]]):
-    """Batches of one dataset each, with replacement between batches, from torch's global generator.
+    """Random batches of one dataset each, with replacement between batches, from torch's global generator.
 
-    On several devices all draw the same, and each takes its part, of one length, so that they go on drawing the same.
+    On several devices all processes draw the same numbers, and each takes a part of equal length, so that they stay in step.
     """
 
     def __init__(self, sizes: list[int], batch_size: int, steps: int, temperature: float, weights: Sequence[float]) -> None:
@@ -100,14 +100,14 @@ class _RandomBatches(Sampler[list[int]]):
         for dataset in torch.multinomial(self.weights, self.steps, replacement=True).tolist():
             order = torch.randperm(self.sizes[dataset])
             even = order[: len(order) // devices * devices]
-            part = even[rank::devices] if len(order) >= 2 * devices else order  # batch norm needs two images
+            part = even[rank::devices] if len(order) >= 2 * devices else order  # batch norm needs at least two images
             yield (part[: self.batch_size] + self.starts[dataset]).tolist()
 
 
 class _EveryBatch(Sampler[list[int]]):
-    """Every image once, in batches of one dataset each, in a fixed mixed order: NNI's strategies teach alphas by it.
+    """Every image once, in batches of one dataset each, in a fixed random order, by which NNI's strategies train alphas.
 
-    With ``all_first`` it begins with a batch of each dataset, for those who look at the first batches only.
+    With ``all_first`` it starts with a batch of each dataset, for callers that use the first batches only.
     """
 
     def __init__(self, sizes: list[int], batch_size: int, *, all_first: bool = False) -> None:
@@ -132,7 +132,7 @@ class _EveryBatch(Sampler[list[int]]):
 
 
 def _numbered(parts: list[Images]) -> ConcatDataset:
-    """The datasets one after the other, their classes counted on."""
+    """Concatenate the datasets, classes numbered one dataset after the other."""
     numbered, first = [], 0
     for part in parts:
         numbered.append(Images(part.x, part.y + first, part.mean, part.std))

@@ -1,4 +1,4 @@
-"""What happens in a step of joint training: a head per dataset, batch norm, drop path, accuracies."""
+"""Module for joint training: a head per dataset, batch norm, drop path, accuracies."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ from .joint_supernet import joint_supernet
 from .norm_bank import NormBank
 from .optimisation import sgd_with_cosine
 
-_STATE = 'nni_warmstart_joint'  # our key in a Lightning checkpoint
+_STATE = 'nni_warmstart_joint'  # key of this module in a Lightning checkpoint
 
 
 @nni.trace
 class JointModule(LightningModule):
     """Training on classes of several datasets, numbered one dataset after the other in one wide classifier.
 
-    A head per dataset is a range of rows: each image competes among the classes of its own dataset only. Batches hold
-    images of one dataset, so that batch norm sees in training what it will see on a target.
+    The head of a dataset is a range of rows: each image is classified among the classes of its own dataset only. Batches
+    hold images of one dataset, so that batch norm has the same kind of input in training as on a target.
 
     Parameters
     ----------
     heads
         Dataset -> (first row, row after the last) of the classifier.
-    pictures
+    image_shape
         Channels, height and width.
     learning_rate, weight_decay
         Settings of SGD with momentum and a cosine schedule.
     augmentation
-        What happens to training images.
+        Augmentation of training images.
     flip
         Datasets whose images may be mirrored.
     label_smoothing
-        Share of the label that is spread over the classes of its dataset (Szegedy et al., CVPR 2016).
+        Share of the label that is distributed over the classes of its dataset (Szegedy et al., CVPR 2016).
     drop_path
         Probability with which candidate ops are dropped at the end of training; it grows linearly from 0.
     batch_norm
-        'shared', or 'per_dataset': scales, shifts and statistics of its own for each, averaged at the end.
+        'shared', or 'per_dataset' for separate scales, shifts and statistics of each dataset, averaged at the end.
     classifier
         Name of the linear layer that becomes the heads; None for the last one of the space.
 
@@ -63,12 +63,12 @@ class JointModule(LightningModule):
     """
 
     normalises_by_batch = True
-    """Validation does not need the running statistics of batch norms."""
+    """Whether validation normalises by batch, without running statistics of batch norms."""
 
     def __init__(
         self,
         heads: dict[str, tuple[int, int]],
-        pictures: tuple[int, int, int],
+        image_shape: tuple[int, int, int],
         *,
         learning_rate: float = 0.025,
         weight_decay: float = 3e-4,
@@ -80,7 +80,7 @@ class JointModule(LightningModule):
         classifier: str | None = None,
     ) -> None:
         super().__init__()
-        self.heads, self.pictures = heads, pictures
+        self.heads, self.image_shape = heads, image_shape
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.augmentation, self.flip = augmentation or Augmentation(), frozenset(flip)
         self.label_smoothing, self.drop_path = label_smoothing, drop_path
@@ -91,7 +91,7 @@ class JointModule(LightningModule):
         self._hooks: list[Any] = []
 
     def set_model(self, model: nn.Module) -> None:
-        """Take a model space, and give its classifier a row per class of every dataset.
+        """Set the model space, and give its classifier a row per class of every dataset.
 
         Raises
         ------
@@ -99,7 +99,7 @@ class JointModule(LightningModule):
             If images do not go through it, or its classifier is not found or cannot be resized.
         """
         if model is not getattr(self, '_model', None):
-            x = torch.zeros(2, *self.pictures, device=next(model.parameters()).device)
+            x = torch.zeros(2, *self.image_shape, device=next(model.parameters()).device)
             try:
                 draw_path(model)
                 with quiet_randomness(), best_path(model), modes_kept(model), torch.no_grad():
@@ -108,7 +108,7 @@ class JointModule(LightningModule):
                     shape = tuple(getattr(model.eval()(x), 'shape', ()))
             except (RuntimeError, IndexError, AssertionError) as error:
                 raise TransferError(
-                    f'images of shape {self.pictures} do not go through {type(model).__name__} '
+                    f'images of shape {self.image_shape} do not go through {type(model).__name__} '
                     f'({reason(error)}); set channels=, image_size= or classifier=.'
                 ) from error
             if shape != (2, self.num_classes):
@@ -120,7 +120,7 @@ class JointModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        if self.batch_norm == 'per_dataset':  # not before a warm start has given the model its own
+        if self.batch_norm == 'per_dataset':  # only now: a warm start may have changed the batch norms
             self.bank = NormBank(self.model, list(self.heads))
         for hook in self._hooks:
             hook.remove()
@@ -136,7 +136,7 @@ class JointModule(LightningModule):
 
     @property
     def num_classes(self) -> int:
-        """Classes of all datasets together."""
+        """Number of classes of all datasets together."""
         return max(stop for _, stop in self.heads.values())
 
     def head_of(self, y: Tensor) -> tuple[str, int, int]:
@@ -145,7 +145,7 @@ class JointModule(LightningModule):
         return next((name, start, stop) for name, (start, stop) in self.heads.items() if start <= label < stop)
 
     def joint_loss(self, x: Tensor, y: Tensor) -> tuple[str, Tensor, Tensor]:
-        """Return dataset, cross-entropy among its own classes, and what is classified right, shape ``(n,)``."""
+        """Return dataset, cross-entropy among its own classes, and whether each image is classified correctly, ``(n,)``."""
         name, start, stop = self.head_of(y)
         logits = self.model(x) if self.bank is None else self.bank.run(self.model, name, x)
         own = logits[:, start:stop]
@@ -162,7 +162,7 @@ class JointModule(LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         x, y = batch
-        with batchnorm.by_batch(self.model):  # running statistics are a mixture of all datasets, right for none
+        with batchnorm.by_batch(self.model):  # running statistics are a mixture of all datasets that fits none
             name, loss, right = self.joint_loss(x, y)
         self.log('val_loss', loss, batch_size=len(y))
         self._right.setdefault(name, []).extend(right.float().tolist())
@@ -179,7 +179,7 @@ class JointModule(LightningModule):
             each = '  '.join(f'{name} {value:.3f}' for name, value in self.accuracy.items())
             bar.print(f'epoch {self.trainer.current_epoch + 1}: mean {mean:.3f}  {each}')
 
-    def on_fit_end(self) -> None:  # also where a run goes on after its last epoch
+    def on_fit_end(self) -> None:  # also for a run that is resumed after its last epoch
         for hook in self._hooks:
             hook.remove()
         if self.bank is not None:
@@ -207,15 +207,15 @@ class JointModule(LightningModule):
         Parameters
         ----------
         model
-            The supernet.
+            Trained supernet.
         name
-            Of the entry.
+            Name of the entry.
         history
-            What else its card holds.
+            Additional entries of the record.
         """
         tasks = self.trainer.datamodule.tasks  # pyright: ignore[reportAttributeAccessIssue]
-        size = self.pictures[:2]
-        return joint_supernet(model, tasks, name=name, pictures=size, accuracy=self.accuracy, history=history)
+        size = self.image_shape[:2]
+        return joint_supernet(model, tasks, name=name, image_shape=size, accuracy=self.accuracy, history=history)
 
     def configure_optimizers(self) -> Any:
         return sgd_with_cosine(self, self.learning_rate, self.weight_decay)

@@ -1,4 +1,4 @@
-"""A supernet that was trained jointly, as data: what it was trained on, and how well it does on each dataset."""
+"""Jointly trained supernet as data, with its datasets and its accuracy on each of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def joint_supernet(
     tasks: Mapping[str, Task],
     *,
     name: str,
-    pictures: tuple[int, int],
+    image_shape: tuple[int, int],
     accuracy: Mapping[str, float],
     history: dict[str, Any] | None = None,
 ) -> Supernet:
@@ -32,13 +32,13 @@ def joint_supernet(
     tasks
         Dataset -> task, in the order of the heads.
     name
-        Of the entry.
-    pictures
-        Channels and image size (pixels).
+        Name of the entry.
+    image_shape
+        Channels and size (pixels) of the images.
     accuracy
-        Dataset -> validation accuracy, where it is known.
+        Dataset -> validation accuracy, if it is known.
     history
-        What else its card holds.
+        Additional entries of the record.
     """
     datasets: dict[str, dict[str, Any]] = {
         dataset: {
@@ -52,7 +52,7 @@ def joint_supernet(
         model,
         name=name,
         class_names=[f'{dataset}/{label}' for dataset, task in tasks.items() for label in task.class_names],
-        history={**record(datasets=datasets, pictures=pictures), **(history or {})},
+        history={**record(datasets=datasets, pictures=image_shape), **(history or {})},
     )
     embeddings = (*EMBEDDINGS, supernet.features(model))
     return supernet.with_sketches(sketches_of(tasks.values(), embeddings, name))

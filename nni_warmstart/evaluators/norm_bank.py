@@ -1,4 +1,4 @@
-"""Batch norm of its own for every dataset that a supernet is trained on."""
+"""Separate batch norms for every dataset that a supernet is trained on."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class NormBank(nn.Module):
     Parameters
     ----------
     model
-        Whose batch norms are multiplied; every dataset starts with a copy of them.
+        Model whose batch norms are copied for every dataset.
     datasets
-        Names.
+        Names of the datasets.
     """
 
     def __init__(self, model: nn.Module, datasets: Sequence[str]) -> None:
@@ -31,19 +31,19 @@ class NormBank(nn.Module):
             for path, module in model.named_modules()
             if module in norms
             for own in (module.named_parameters, module.named_buffers)
-            for name, tensor in own(recurse=False)  # NNI's mixed ones hold alphas too, one level deeper
+            for name, tensor in own(recurse=False)  # NNI's mixed batch norms have alphas in a child module
         }
         self.places = list(tensors)
         self.names = list(datasets)
         self.own = nn.ModuleList(_Tensors(list(tensors.values())) for _ in datasets)
 
     def tensors(self, dataset: str) -> dict[str, Tensor]:
-        """Return the tensors of one dataset, by their name in the model."""
+        """Return the tensors of one dataset, by their names in the model."""
         own: Any = self.own[self.names.index(dataset)]
         return dict(zip(self.places, own.in_order(), strict=True))
 
     def run(self, model: nn.Module, dataset: str, *inputs: Any) -> Any:
-        """Output of ``model`` with the batch norms of one dataset."""
+        """Return the output of ``model`` with the batch norms of one dataset."""
         return functional_call(model, self.tensors(dataset), inputs)
 
     def merge(self, model: nn.Module) -> None:
@@ -54,7 +54,7 @@ class NormBank(nn.Module):
 
 
 class _Tensors(nn.Module):
-    """Copies of parameters and buffers, by their place in a list."""
+    """Copies of parameters and buffers, by their index in a list."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""SGD with momentum and a cosine rate, as DARTS trains weights."""
+"""SGD with momentum and a cosine rate, as in DARTS."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def sgd_with_cosine(module: LightningModule, learning_rate: float, weight_decay:
 
 
 class Cosine(CosineAnnealingLR):
-    """torch's, but a run that is resumed with another number of epochs goes on along the curve of that length."""
+    """Cosine rate of torch that, in a run resumed with another number of epochs, follows the curve of the new length."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         epochs = self.T_max
         super().load_state_dict(state_dict)
-        if self.T_max != epochs:  # torch computes each rate from the one before, which lies on the other curve
+        if self.T_max != epochs:  # torch computes each rate from the previous one, which is on the old curve
             self.T_max = epochs
             self._last_lr = self._get_closed_form_lr()
             for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):

@@ -1,4 +1,4 @@
-"""The Lightning trainer of a run."""
+"""Lightning trainer of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import ConfigError, reason
 from .checkpoints import AtomicCheckpoints
 
 SAFE_LOADING = {'weights_only': True}
-"""Arguments of ``Trainer.fit``: a resumed checkpoint is read as data, never unpickled."""
+"""Arguments of ``Trainer.fit`` by which a resumed checkpoint is loaded as data only, never unpickled."""
 
 
 def make_trainer(
@@ -30,20 +30,20 @@ def make_trainer(
 ) -> Any:
     """Make a Lightning trainer that writes its CSV log under ``out``.
 
-    It stops after ``max_epochs``, or after the epoch in which ``max_seconds`` have passed (0 for no limit; what was spent
-    before a resume counts). On several devices it starts this script again for each, and gradients are averaged.
+    It stops after ``max_epochs``, or after the epoch in which ``max_seconds`` have passed (0 for no limit; time before a
+    resumption counts). On several devices it starts this script again for each, and gradients are averaged.
 
     Raises
     ------
     ConfigError
-        If there are fewer devices.
+        If the machine has fewer devices.
     """
     clock = [Timer(timedelta(seconds=max_seconds), interval='epoch')] if max_seconds else []
     try:
         return Trainer(
             max_epochs=max_epochs,
             devices=devices,
-            strategy='auto' if devices == 1 else 'ddp_find_unused_parameters_true',  # Proxyless trains one path a step
+            strategy='auto' if devices == 1 else 'ddp_find_unused_parameters_true',  # Proxyless trains one path per step
             logger=CSVLogger(str(out), name='logs', version=''),
             callbacks=[*(callbacks or []), *clock],
             plugins=[AtomicCheckpoints()],

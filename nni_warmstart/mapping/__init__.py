@@ -1,1 +1,1 @@
-"""Tensors of one network from those of another: couplings of channels, candidates and blocks."""
+"""Mapping of one network's tensors onto another network by couplings of channels, candidates and blocks."""

@@ -20,11 +20,11 @@ from .mapper import Mapping, evenly, map_tensors, pair_tensors
 from .patches import Activations
 from .projection import averaging, project, sharing
 
-SWEEPS = 50  # over all spaces, at most; it took 2 to 18
+SWEEPS = 50  # largest number of passes over all spaces; networks of the benchmarks took 2 to 18
 
 _State = dict[str, Tensor]
 
-_Pair = tuple[int, int]  # numbers of a target's space and of the source's
+_Pair = tuple[int, int]  # numbers of a target's space and of its partner in the source
 
 _Both = tuple[Occurrences, Occurrences]  # in the source's axis and in the target's
 
@@ -41,30 +41,31 @@ def align(
     skip: frozenset[str] = frozenset(),
     correspondence: Correspondence | None = None,
 ) -> Mapping:
-    """Express the weights of ``source`` in the channels of ``target``, in the order in which ``reference`` has them.
+    """Map the weights of ``source`` to the channels of ``target``, in the order of the channels of ``reference``.
 
     There is one coupling per channel space, so residual streams stay consistent; images and logits keep their channels.
-    Equal widths are permuted, in a wider target each channel copies one of the source's: both keep the function.
+    Equal widths are permuted, and in a wider target each channel copies one of the source's: both preserve the function.
 
     Parameters
     ----------
     state, source
-        The network to carry over, and its structure.
+        Tensors of the network to map, and its structure.
     target, reference
         Structure of the other network, and its tensors.
     activations
-        Of the source and of the reference, on the same images (:func:`~nni_warmstart.mapping.repair.activations`):
-        channels match by their correlation (OTFusion).
+        Activations of the source and of the reference on the same images
+        (:func:`~nni_warmstart.mapping.repair.activations`): channels are matched by their correlation (OTFusion).
     weights
-        Match by weights as well, every tensor in which a space occurs, one space after the other until nothing changes
-        (weight matching). By default only where there are no activations.
+        Whether to match by weights as well: by every tensor in which a space occurs, one space after the other until nothing
+        changes (weight matching). None matches by weights only if there are no activations.
     narrow
-        For a narrower target: 'merge' source channels, or 'select' one for each target channel. Selecting is better for a
-        source on its own and needs :func:`repair`; merging is better for a fusion, and without repair.
+        Method for a narrower target: 'merge' source channels, or 'select' one for each target channel. Selecting is better
+        for a single source and needs :func:`~nni_warmstart.mapping.repair.repair`; merging is better for a fusion, and
+        without repair.
     skip
         Target tensors that are left out (the classifier).
     correspondence
-        What corresponds to what; found when None.
+        Correspondence of the two networks; None to find it.
 
     Raises
     ------
@@ -86,7 +87,7 @@ def align(
 
 
 class _Matching:
-    """Couplings of all pairs of spaces, improved one at a time; on the processor, where transport plans are computed."""
+    """Couplings of all pairs of spaces, improved one at a time; on the CPU, where optimal transport is solved."""
 
     def __init__(
         self, state: _State, source: Structure, target: Structure, reference: _State, pairs: dict[str, str], narrow: str
@@ -96,7 +97,7 @@ class _Matching:
         self.target, self.source = target.channels, source.channels
         self.fixed = evenly(source)
         self.found: dict[_Pair, Tensor] = {}
-        self.spaces = Couplings(self.target, self.source, pairs, self.couple)
+        self.couplings = Couplings(self.target, self.source, pairs, self.couple)
         self.axes: dict[str, dict[int, dict[_Pair, _Both]]] = {}
         self.pairs: dict[str, str] = {}
         self.places: dict[_Pair, list[tuple[str, int]]] = defaultdict(list)
@@ -107,39 +108,39 @@ class _Matching:
             self.pairs[name] = other
             self.axes[name] = {}
             for axis, (x, y) in enumerate(zip(a.channels, b.channels, strict=True)):
-                if x is not None and y is not None and x.ndim == y.ndim == 1:  # two where a grouped convolution reads
+                if x is not None and y is not None and x.ndim == y.ndim == 1:  # 2 for a grouped convolution's input
                     self.axes[name][axis] = self._pairs_of(x, y)
                     for pair in self.axes[name][axis]:
                         self.places[pair].append((name, axis))
         self.order = [pair for pair in sorted(self.places) if not self._fixed(pair)]
 
     def couple(self, source_space: ChannelSpace, target_space: ChannelSpace) -> Tensor:
-        """The coupling found for two spaces, else the one without data."""
+        """Return the coupling found for two spaces, else the one without data."""
         found = self.found.get((target_space.index, source_space.index))
         return self.fixed(source_space, target_space) if found is None else found
 
     def _fixed(self, pair: _Pair) -> bool:
-        """Whether it is made of channels of the images or of the logits."""
+        """Check whether a pair of spaces has channels of the images or of the logits."""
         both = zip(self._spaces(pair), (self.target, self.source), strict=True)
         return any(np.isin(space.channels, np.concatenate([net.inputs, net.outputs])).any() for space, net in both)
 
     def _spaces(self, pair: _Pair) -> tuple[ChannelSpace, ChannelSpace]:
-        return self.spaces.spaces.spaces[pair[0]], self.spaces.source_spaces.spaces[pair[1]]
+        return self.couplings.target_spaces.spaces[pair[0]], self.couplings.source_spaces.spaces[pair[1]]
 
     def _pairs_of(self, target_axis: np.ndarray, source_axis: np.ndarray) -> dict[_Pair, _Both]:
-        """Pairs of spaces of two axes, and where they occur: once, or several times where flattened or concatenated."""
-        targets, sources = self.spaces.spaces.of[target_axis], self.spaces.source_spaces.of[source_axis]
+        """Return the pairs of spaces of two axes and their occurrences, several in flattened or concatenated axes."""
+        targets, sources = self.couplings.target_spaces.of[target_axis], self.couplings.source_spaces.of[source_axis]
         result = {}
         for space in map(int, np.unique(targets)):
-            other = self.spaces.partner(space, np.unique(sources))
+            other = self.couplings.partner(space, np.unique(sources))
             result[space, other] = (
-                occurrences(source_axis, sources == other, self.spaces.source_spaces.rank),
-                occurrences(target_axis, targets == space, self.spaces.spaces.rank),
+                occurrences(source_axis, sources == other, self.couplings.source_spaces.rank),
+                occurrences(target_axis, targets == space, self.couplings.target_spaces.rank),
             )
         return result
 
     def _axis(self, name: str, axis: int) -> Tensor:
-        """Coupling of a whole axis as it is now, shape ``(n_source, n_target)``."""
+        """Return the current coupling of a whole axis, shape ``(n_source, n_target)``."""
         shape = self.source.tensors[self.pairs[name]].shape[axis], self.target.tensors[name].shape[axis]
         coupling = torch.zeros(shape, dtype=torch.float64)
         for pair, both in self.axes[name][axis].items():
@@ -148,7 +149,7 @@ class _Matching:
         return coupling
 
     def correlations(self, source: Activations, target: Activations) -> dict[_Pair, Tensor]:
-        """Correlations of what the layers make, summed over all layers that make channels of a space at one resolution."""
+        """Sum the correlations of outputs over all layers with channels of a space that run at one resolution in both."""
         gains: dict[_Pair, Tensor] = {}
         for pair in self.order:
             for name, axis in self.places[pair]:
@@ -169,7 +170,7 @@ class _Matching:
         return gains
 
     def _add(self, gains: dict[_Pair, Tensor], pair: _Pair, name: str, axis: int, gain: Tensor) -> None:
-        """Sum a gain ``(..., n_source, n_target)`` of two axes into that of a pair of spaces."""
+        """Add a gain of two axes, shape ``(..., n_source, n_target)``, to the gain of a pair of spaces."""
         if pair not in gains:
             target_space, source_space = self._spaces(pair)
             gains[pair] = torch.zeros(*gain.shape[:-2], len(source_space), len(target_space), dtype=torch.float64)
@@ -183,13 +184,14 @@ class _Matching:
             gains[pair][..., source.ranks[sources][:, None], target.ranks[targets]] += part.double()
 
     def _similarity(self, pair: _Pair, incoming: bool) -> Tensor | None:
-        """Cosines of all weights of each source channel and of each target channel, by the couplings of the other spaces."""
+        """Return the cosines of the weights of source and target channels, given the couplings of the other spaces."""
         gains: dict[_Pair, Tensor] = {}
         for name, axis in self.places[pair]:
             roles = self.target.tensors[name].roles
             role, grouped = roles[axis], len(self.axes[name]) < len(roles) - roles.count('')
             if name.endswith(('running_mean', 'running_var')) or grouped or (incoming and role == IN):
                 continue
+            # The current couplings of the other axes express the source's weight in the target's channels.
             weight, reference = self.state[self.pairs[name]], self.reference[name]
             for other in self.axes[name]:
                 if other != axis:
@@ -199,7 +201,7 @@ class _Matching:
             a, b = (each.movedim(axis, 0).reshape(each.shape[axis], -1) for each in (weight, reference))
             if a.shape[1] == b.shape[1]:
                 if role == IN:
-                    a = a * (len(a) / len(b))  # what reads a channel is shared out among its copies
+                    a = a * (len(a) / len(b))  # weights on a channel are shared out among its copies
                 squares = [each.square().sum(1) for each in (a, b)]
                 norms = torch.broadcast_tensors(squares[0][:, None], squares[1])
                 self._add(gains, pair, name, axis, torch.stack([a @ b.T, *norms]))
@@ -209,7 +211,10 @@ class _Matching:
         return inner / (left * right).sqrt().clamp_min(1e-30)
 
     def descend(self, gains: dict[_Pair, Tensor], weights: bool) -> None:
-        """Best coupling of each space given the others'; at first by incoming weights, as what follows is not settled."""
+        """Find the best coupling of each space given the others, until nothing changes.
+
+        The first sweep uses incoming weights only, since the spaces after a layer are not matched yet.
+        """
         neighbours = {
             pair: {other for name, _ in self.places[pair] for axis in self.axes[name].values() for other in axis} - {pair}
             for pair in self.order
@@ -248,12 +253,12 @@ def _standard(x: Tensor) -> Tensor:
 
 
 def fuse(states: Sequence[dict[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
-    """Weighted mean of aligned networks' tensors (or activations); tensors that one of them lacks are left out.
+    """Return the weighted mean of the tensors (or activations) of aligned networks, for tensors that all of them have.
 
     Raises
     ------
     TransferError
-        If the numbers of both differ, or the weights don't sum to one.
+        If there is not one weight per network, or the weights don't sum to one.
     """
     check_weights(weights, len(states))
     common = [name for name in states[0] if all(name in state for state in states)]
@@ -262,7 +267,7 @@ def fuse(states: Sequence[dict[str, Tensor]], weights: Sequence[float]) -> dict[
 
 
 def check_weights(weights: Sequence[float], count: int) -> None:
-    """Refuse weights of a fusion that are not one per network, negative, or don't sum to one."""
+    """Raise an error unless the weights of a fusion are one per network, not negative, and sum to one."""
     if len(weights) != count or not all(0 <= weight <= 1 for weight in weights) or abs(sum(weights) - 1) > 1e-6:
         raise TransferError(
             f'weights = {list(weights)} for {count} networks sum to {sum(weights):g}; give one per network, 1 in all.'

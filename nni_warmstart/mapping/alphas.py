@@ -1,4 +1,4 @@
-"""Alphas of one choice from those of another: they follow their ops, and numbers share out what they stand for."""
+"""Mapping of alphas from one choice to another: logits follow their ops, and numbers share the logits of their like."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 def by_candidate(alpha: Tensor, candidates: list[str], target: list[str], partners: dict[str, str]) -> Tensor:
-    """Logits of a target's candidates: each takes its partner's, one without a partner the mean of those that have one.
+    """Map logits by candidate: each takes its partner's, one without a partner takes the mean of those that have one.
 
     Parameters
     ----------
     alpha, candidates
-        Logits of the source's choice, and their candidates.
+        Logits of the source's choice, shape ``(n_source,)``, and their candidates.
     target
         Candidates of the target's choice.
     partners
@@ -27,16 +27,16 @@ def by_candidate(alpha: Tensor, candidates: list[str], target: list[str], partne
 
 
 def by_value(alpha: Tensor, candidates: list[str], target: list[str]) -> Tensor:
-    """Logits of numbers (widths, kernel sizes, depths), of which a larger one holds the smaller ones.
+    """Map logits of numbers (widths, kernel sizes, depths), of which a larger one contains the smaller ones.
 
-    A number stands for the largest number of the source that is not above it, else for the smallest; those that stand for
-    the same one share its probability. So a choice of kernels or depths that only gains numbers computes what it did: a
-    larger kernel starts with zeros around it, a deeper stage with identities behind it.
+    A number takes the place of the largest number of the source that is not above it, else of the smallest; numbers with the
+    same place share its probability. A choice of kernels or depths that only gains numbers thus keeps its function: a larger
+    kernel starts with zeros around it, a deeper stage with identities behind it.
 
     Parameters
     ----------
     alpha, candidates
-        Logits of the source's choice, and its numbers as text.
+        Logits of the source's choice, shape ``(n_source,)``, and its numbers as text.
     target
         Numbers of the target's choice as text.
     """
@@ -49,9 +49,9 @@ def by_value(alpha: Tensor, candidates: list[str], target: list[str]) -> Tensor:
 
 
 def by_rank(alpha: Tensor, candidates: list[str], target: list[str]) -> Tensor:
-    """Logits of as many other widths: each takes that of the width of its rank, so that wider ones compute what they did.
+    """Map logits to an equal number of other widths by rank, so that wider ones keep their function.
 
-    Parameters as :func:`by_value` takes them.
+    Parameters as in :func:`by_value`.
     """
     logits = torch.empty_like(alpha)
     logits[_ascending(target)] = alpha[_ascending(candidates)]
@@ -63,7 +63,7 @@ def _ascending(numbers: list[str]) -> list[int]:
 
 
 def is_number(candidates: list[str]) -> bool:
-    """Whether all candidates are numbers."""
+    """Check whether all candidates are numbers."""
     try:
         return all(math.isfinite(float(value)) for value in candidates)
     except ValueError:

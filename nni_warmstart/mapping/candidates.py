@@ -1,4 +1,4 @@
-"""Which candidate of one choice corresponds to which of another: an optimal-transport plan on what they compute."""
+"""Correspondence of the candidates of two choices, by optimal transport on what they compute."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import ot
 from ..tracing.axes import Op
 
 ALONE = 1.0
-"""Cost of leaving a candidate without a partner; those of different families cost more."""
+"""Cost of leaving a candidate without a partner; a pair from different families costs more."""
 
 
 def family(ops: list[Op]) -> str:
-    """'skip', 'zero', 'avg_pool', 'max_pool', 'separable' (has a depthwise convolution), 'conv' or 'linear'."""
+    """Return 'skip', 'zero', 'avg_pool', 'max_pool', 'separable' (has a depthwise convolution), 'conv' or 'linear'."""
     kinds = {op.kind for op in ops}
     if not kinds:
         return 'skip'
@@ -25,10 +25,10 @@ def family(ops: list[Op]) -> str:
 
 
 def affinity_cost(left: list[Op], right: list[Op], same_name: bool) -> float:
-    """How much two candidates differ: 0 for equals, above 2 for those of different families.
+    """Return the difference of two candidates: 0 for equal ones, above 2 for different families.
 
     Within a family it counts octaves of the receptive field, dilation, stride and the number of layers. An ordinary and a
-    separable convolution are a pair that is better than none, and worse than any of one family.
+    separable convolution are a better pair than none, and a worse one than any pair within a family.
     """
     if {family(left), family(right)} == {'conv', 'separable'}:
         return ALONE + min(0.3 * abs(math.log2(_extent(left) / _extent(right))), 0.9)
@@ -47,19 +47,20 @@ def _extent(ops: list[Op]) -> int:
 
 
 def match_candidates(target: dict[str, list[Op]], source: dict[str, list[Op]]) -> dict[str, str]:
-    """Optimal one-to-one plan from the candidates of a target's choice to those of a source's.
+    """Match the candidates of a target's choice one-to-one with those of a source's at least total cost.
 
-    Both sides have a place where candidates stay alone, at the cost :data:`ALONE`, so that sets of any sizes fit.
+    Both sides have an extra place for candidates without a partner, at the cost :data:`ALONE`, so that any sizes fit.
 
     Parameters
     ----------
     target, source
-        Name of a candidate -> what runs in it.
+        Name of a candidate -> operators that run in it.
 
     Returns
     -------
     dict
-        Target candidate -> source candidate; those without a partner are missing. The order of neither side matters.
+        Target candidate -> source candidate; candidates without a partner are missing. The result does not depend on the
+        order of either side.
     """
     target_names, source_names = sorted(target), sorted(source)
     rows, columns = len(target_names), len(source_names)

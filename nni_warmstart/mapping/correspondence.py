@@ -1,4 +1,4 @@
-"""Which tensor, block, op and choice of a source each one of a target corresponds to, by walking both trees of modules."""
+"""Correspondence of the tensors, blocks, ops and choices of a target and a source, by walking both trees of modules."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from .candidates import family, match_candidates
 Kind = tuple[str, bool, bool]
 
 ONLY: tuple[str, dict[str, str]] = ('', {'': ''})
-"""The site of a module that is no choice: one candidate, itself."""
+"""Site of a module that is not a choice: its only candidate is the module itself."""
 
 
 @dataclass
 class Correspondence:
-    """What corresponds to what; keys are the target's.
+    """Correspondence of a target and a source; keys are the target's.
 
     Attributes
     ----------
     tensors
         Tensor -> tensor of the source.
     blocks
-        Path of a block of a sequence -> path of the source's block, wherever the sequences differ.
+        Path of a block of a sequence -> path of the source's block, for sequences that differ.
     added
         Blocks that repeat a source block which another target block carries already: they may start as the identity.
     choices
-        Label -> label of the source and, by candidate, the source's candidate.
+        Label -> label of the source, and candidate -> candidate of the source.
     values
         Label of a choice among numbers -> label of the source.
     renamed
@@ -44,9 +44,9 @@ class Correspondence:
 
 
 def match_modules(target: Structure, source: Structure) -> Correspondence:
-    """Walk both trees from the root: children by name, candidates by an optimal-transport plan, blocks by kind and depth.
+    """Match two networks from the root: children by name, candidates by optimal transport, blocks by kind and depth.
 
-    Tensors of modules whose channels are not known, on either side, correspond to nothing.
+    Tensors of modules whose channels are not known, on either side, have no partner.
     """
     walk = _Walk(target, source)
     walk.down('', '')
@@ -55,19 +55,19 @@ def match_modules(target: Structure, source: Structure) -> Correspondence:
 
 
 def _is_opaque(structure: Structure, tensor: str) -> bool:
-    """Whether a tensor is in a module of unknown channels; an unknown operator of the network itself is in none."""
+    """Check whether a tensor is in a module of unknown channels; operators of the root module do not count."""
     return any(path in structure.channels.opaque for path in ancestors(tensor.rpartition('.')[0])[:-1])
 
 
 class _Walk:
-    """Walk of both trees at once; notes what corresponds on the way."""
+    """Walk of both trees at once, which records the correspondence on the way."""
 
     def __init__(self, target: Structure, source: Structure) -> None:
         self.target, self.source = target, source
         self.found = Correspondence()
 
     def down(self, target_path: str, source_path: str) -> None:
-        """Walk down from a module of the target and its partner, and note what corresponds."""
+        """Walk down from a module of the target and its partner, and record what corresponds."""
         for local in self.target.locals.get(target_path, ()):
             if local in self.source.locals.get(source_path, ()):
                 self.found.tensors[_join(target_path, local)] = _join(source_path, local)
@@ -83,8 +83,10 @@ class _Walk:
                 self.found.tensors.update(self._layer_by_layer(path, other))
 
     def _layer_by_layer(self, target_path: str, source_path: str) -> dict[str, str]:
-        """Pair the tensors of two candidates without a name in common: those of their layers of a kind, in the order in
-        which these run, where there are as many."""
+        """Pair the tensors of two candidates that have no names in common.
+
+        Layers of the same kind are paired in the order of execution, if both candidates have the same number of them.
+        """
         own, others = _layers(self.target, target_path), _layers(self.source, source_path)
         return {
             f'{layer}.{local}': f'{other}.{local}'
@@ -98,7 +100,7 @@ class _Walk:
         label, target_names = self.target.sites.get(target_path, ONLY)
         other, source_names = self.source.sites.get(source_path, ONLY)
         if label in self.found.choices and self.found.choices[label][0] == other:
-            partners = self.found.choices[label][1]  # a label that is shared by all cells is decided once
+            partners = self.found.choices[label][1]  # a label that all cells share is matched once
         else:
             partners = match_candidates(
                 {name: self.target.ops.get(_join(target_path, child), []) for name, child in target_names.items()},
@@ -141,12 +143,15 @@ class _Walk:
         return pairs
 
     def _by_depth(self, target_path: str, source_path: str) -> list[tuple[str, str]]:
-        """Pair each block with that of its kind at the nearest relative depth of the corresponding run, or of the sequence,
-        or, where this has none, of the sequence next to it."""
+        """Pair each block with the one of its kind at the nearest relative depth.
+
+        Blocks are looked for in the corresponding run, then in the sequence, then in the sequence next to it.
+        """
         target_names, source_names = self.target.children.get(target_path, []), self.source.children.get(source_path, [])
         others = [_join(source_path, name) for name in source_names]
         target_runs = _runs([_kind(self.target, _join(target_path, name)) for name in target_names])
         source_runs = _runs([_kind(self.source, other) for other in others])
+        # Group the target's blocks with the source's that they may take: by run, if the runs are alike, else by kind.
         groups: list[tuple[list[int], list[str]]] = []
         if [kind for kind, _ in target_runs] == [kind for kind, _ in source_runs]:
             groups = [
@@ -159,6 +164,7 @@ class _Walk:
             for kind, indices in blocks_of.items():
                 alike = [other for other in others if _kind(self.source, other) == kind]
                 groups.append((indices, alike or _beside(self.source, source_path, kind)))
+        # Within a group prefer blocks with the same tensors, then those at the nearest relative depth.
         pairs = []
         for left, right in groups:
             inside = [self.source.inside.get(other, frozenset()) for other in right]
@@ -174,7 +180,7 @@ class _Walk:
 
 
 def _layers(structure: Structure, path: str) -> dict[tuple[int, bool], list[str]]:
-    """Dimensions of a weight, and whether it is grouped -> paths of the layers."""
+    """Group the paths of layers by the dimensions of their weights and whether these are grouped."""
     found: dict[tuple[int, bool], list[str]] = defaultdict(list)
     for name, axes in structure.channels.tensors.items():
         if name.startswith(f'{path}.') and name.endswith('.weight') and len(axes.shape) > 1:
@@ -183,8 +189,11 @@ def _layers(structure: Structure, path: str) -> dict[tuple[int, bool], list[str]
 
 
 def _kind(structure: Structure, path: str) -> Kind:
-    """Class of a block, whether it reduces the sides of its images (of a single layer, whether it is depthwise), and
-    whether it reads the network's input."""
+    """Return the kind of a block.
+
+    The kind is its class, whether it reduces the image size (for a single layer, whether it is depthwise), and whether it
+    reads the network's input.
+    """
     first = path in structure.first
     if structure.children.get(path):
         return structure.kinds[path], structure.channels.scales.get(path, 1.0) < 1, first
@@ -192,9 +201,9 @@ def _kind(structure: Structure, path: str) -> Kind:
 
 
 def handed_on(found: Correspondence, target: Structure, source: Structure) -> dict[str, str]:
-    """Depthwise weights of separable candidates that correspond to ordinary convolutions -> path of these.
+    """Return the depthwise weights of separable candidates whose partners are ordinary convolutions -> path of the partner.
 
-    A kernel that hands on its input leaves to the 1 x 1 convolution after it what the ordinary one does.
+    If the depthwise kernel is the identity, the 1 x 1 convolution after it can do what the ordinary one does.
     """
     names = {}
     for target_path, source_path in found.renamed.items():
@@ -206,7 +215,7 @@ def handed_on(found: Correspondence, target: Structure, source: Structure) -> di
 
 
 def _beside(source: Structure, source_path: str, kind: Kind) -> list[str]:
-    """Blocks of a kind in the nearest of the sequences beside one: 'stages.0.blocks' is beside 'stages.1.blocks'."""
+    """Return blocks of a kind in the nearest sequence beside one, as 'stages.0.blocks' is beside 'stages.1.blocks'."""
     parts = source_path.split('.')
     numbered = [index for index, part in enumerate(parts) if part.isdigit()]
     if not numbered:

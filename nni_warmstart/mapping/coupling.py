@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import ot
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 
 def replicated(n_source: int, n_target: int) -> Tensor:
-    """Each target channel copies one source channel, and each source channel has nearly as many copies as any other.
+    """Make a coupling in which each target channel copies one source channel.
 
-    The identity for equal numbers.
+    Source channels have nearly equal numbers of copies; for equal widths the coupling is the identity.
     """
     coupling = torch.zeros(n_source, n_target, dtype=torch.float64)
     coupling[torch.arange(n_target) % n_source, torch.arange(n_target)] = 1.0
@@ -20,15 +19,16 @@ def replicated(n_source: int, n_target: int) -> Tensor:
 
 
 def aligned(cost: Tensor) -> Tensor:
-    """Optimal transport with one source channel per target channel, every source channel used as evenly as possible.
+    """Find the optimal coupling with one source channel per target channel, source channels used as evenly as possible.
 
-    For equal numbers it is the optimal permutation; for a wider target each source channel has at least one copy, so that a
-    network's function is kept; for a narrower one (``n_target < n_source``) every source channel goes to one target channel.
+    For equal widths it is the optimal permutation; in a wider target each source channel has at least one copy, which
+    preserves the network's function; in a narrower one (``n_target < n_source``) every source channel is merged into one
+    target channel.
 
     Parameters
     ----------
     cost
-        Of moving each source channel to each target channel, shape ``(n_source, n_target)``.
+        Cost of moving each source channel to each target channel, shape ``(n_source, n_target)``.
     """
     n_source, n_target = cost.shape
     if n_target < n_source:
@@ -36,17 +36,10 @@ def aligned(cost: Tensor) -> Tensor:
     copies, extra = divmod(n_target, n_source)
     values = cost.double().numpy()
     rows = np.repeat(values, copies, 0)
-    if extra:  # some channels have one copy more: those rows may stay empty, at a price that fills the others first
+    if extra:  # rows for one more copy may stay empty, at a cost that fills the other rows first
         spread = 1 + n_target * (values.max() - values.min())
         rows = np.concatenate([rows, values + spread])
     row, column = linear_sum_assignment(rows)
     coupling = torch.zeros(n_source, n_target, dtype=torch.float64)
     coupling[torch.from_numpy(np.where(row < n_source * copies, row // copies, row - n_source * copies)), column] = 1.0
     return coupling
-
-
-def transported(cost: Tensor, mass: Tensor | None = None) -> Tensor:
-    """Exact optimal-transport plan from source channels (of a mass each) to target channels of equal mass."""
-    n_source, n_target = cost.shape
-    weights = torch.full((n_source,), 1 / n_source, dtype=torch.float64) if mass is None else mass.double() / mass.sum()
-    return ot.emd(weights, torch.full((n_target,), 1 / n_target, dtype=torch.float64), cost.double())

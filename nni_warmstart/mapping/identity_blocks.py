@@ -1,4 +1,4 @@
-"""Blocks that a deeper target adds start as the identity where their form allows it."""
+"""Added blocks of a deeper target, initialised as the identity where that is possible."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from ..utils.modules import modes_kept
 def start_as_identity(
     model: nn.Module, paths: list[str], structure: Structure, shape: tuple[int, ...]
 ) -> dict[str, list[str]]:
-    """Make blocks hand on their input, by setting to zero what their branches add to it.
+    """Make blocks return their input, by setting the end of their residual branches to zero.
 
-    Zeroed are the affine parameters of the norms that end in the channels the block shares with the rest of the network,
-    else the layers that end there (cf. zero-initialised residual branches, Goyal et al., arXiv 1706.02677). Each block is
-    then run; one that still changes its input is left as it was.
+    The affine parameters of norms whose channels the block shares with the rest of the network are set to zero, or else the
+    layers with such output channels (cf. zero-initialised residual branches, Goyal et al., arXiv 1706.02677). Each block is
+    then run; one that still changes its input is restored.
 
     Parameters
     ----------
     model
-        Changed in place.
+        Network, changed in place.
     paths
         Blocks to try.
     structure
-        Of ``model``.
+        Structure of ``model``.
     shape
-        Of its input.
+        Shape of its input, batch first.
 
     Returns
     -------
@@ -62,7 +62,7 @@ def start_as_identity(
 
 
 def _endings(structure: Structure, path: str) -> list[list[str]]:
-    """Tensors of a block that make channels which occur outside it as well: the norms' (one dimension), and the layers'."""
+    """Return the tensors of a block whose output channels occur outside it too: those of norms, then layers' and norms'."""
     tensors = structure.channels.tensors
     parts = [
         c.ravel()
@@ -82,7 +82,7 @@ def _endings(structure: Structure, path: str) -> list[list[str]]:
 
 
 def _inputs(model: nn.Module, paths: list[str], shape: tuple[int, ...]) -> dict[str, tuple[Any, ...]]:
-    """What each block reads when the model runs on noise."""
+    """Return the inputs of each block when the model runs on noise."""
     found: dict[str, tuple[Any, ...]] = {}
 
     def keeper(path: str) -> Any:

@@ -1,4 +1,4 @@
-"""The weight mapper: tensors of one network in the channels, kernels, ops and depth of another."""
+"""The weight mapper: tensors of one network mapped to the channels, kernels, ops and depth of another."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from .projection import averaging, project, project_groups, project_regrouped, r
 Share = Callable[[str, Tensor], Tensor]
 
 MappedKind = Literal['copied', 'widened', 'merged', 'kernel-resized', 'op-mapped', 'block-mapped']
-"""Ways of making a tensor of another."""
+"""Ways to map a tensor."""
 
 
 @dataclass(frozen=True)
 class Mapping:
-    """Weights of a source in a target's shapes, as :func:`map_tensors` made them.
+    """Weights of a source in a target's shapes, as :func:`map_tensors` returns them.
 
     Attributes
     ----------
     tensors
-        By target tensor; those of :attr:`unmapped` are missing.
+        Mapped tensors by the name of the target tensor; those of :attr:`unmapped` are missing.
     pairs
         Target tensor -> source tensor.
     couplings
-        Of the channel spaces.
+        Couplings of the channel spaces.
     kinds
-        How each of them was made.
+        Target tensor -> way in which it was mapped.
     repeated
         Target tensors in which channels are repeated: their symmetry is to be broken.
     unmapped
-        By target tensor, why one that has a partner is not mapped.
+        Target tensor -> reason why it is not mapped although it has a partner.
     correspondence
-        What corresponds to what.
+        Correspondence of tensors, blocks and choices.
     """
 
     tensors: dict[str, Tensor]
@@ -65,23 +65,24 @@ def map_tensors(
     skip: frozenset[str] = frozenset(),
     correspondence: Correspondence | None = None,
 ) -> Mapping:
-    """Express the tensors of a source in the shapes of a target.
+    """Map the tensors of a source to the shapes of a target.
 
     Parameters
     ----------
     state
-        The source's tensors by name.
+        Tensors of the source by name.
     source, target
-        Structures of both.
+        Structures of the two networks.
     couple
-        Gives the coupling of two channel spaces; :func:`evenly` when None.
+        Returns the coupling of two channel spaces; None for :func:`evenly`.
     share
-        Gives R, how what a layer reads is shared out: from the name of the source's weight and the coupling of the axis that
-        it reads, both of shape ``(n_source, n_target)``; :func:`~nni_warmstart.mapping.projection.sharing` when None.
+        Returns R, by which the input channels of a layer are shared out, from the name of the source's weight and the
+        coupling of its input axis, both of shape ``(n_source, n_target)``; None for
+        :func:`~nni_warmstart.mapping.projection.sharing`.
     skip
         Target tensors that are left out (the classifier).
     correspondence
-        What corresponds to what; found when None.
+        Correspondence of the two networks; None to find it.
     """
     found = match_modules(target, source) if correspondence is None else correspondence
     pairs = pair_tensors(found, state, skip)
@@ -109,12 +110,12 @@ def map_tensors(
 
 
 def pair_tensors(correspondence: Correspondence, state: dict[str, Tensor], skip: frozenset[str]) -> dict[str, str]:
-    """Target tensor -> source tensor, of those that the source has and that are not left out."""
+    """Return target tensor -> source tensor, for tensors that the source has and that are not left out."""
     return {name: origin for name, origin in correspondence.tensors.items() if name not in skip and origin in state}
 
 
 def evenly(source: Structure) -> Couple:
-    """Couplings without data: the identity, replication, and sums or means of the images' channels."""
+    """Make couplings without data: identity, replication, and sums or means for the channels of images."""
 
     def couple(source_space: ChannelSpace, target_space: ChannelSpace) -> Tensor:
         if len(source_space) != len(target_space) and np.isin(source_space.channels, source.channels.inputs).any():
@@ -125,7 +126,7 @@ def evenly(source: Structure) -> Couple:
 
 
 def misfit(target: Axes, source: Axes) -> str | None:
-    """Why a tensor cannot be made of another, whatever the couplings; None where it can."""
+    """Return the reason why a tensor cannot be mapped by any couplings; None if it can."""
     if target.roles != source.roles:
         return f"its dimensions mean {target.roles}, the source's {source.roles}"
     for axes in zip(target.channels, source.channels, strict=True):
@@ -140,12 +141,12 @@ def _share(name: str, coupling: Tensor) -> Tensor:
 
 
 class _Matrices(NamedTuple):
-    """Couplings of the axes of one tensor, None for the identity: of what it makes and of what it reads."""
+    """Couplings of the output axis (made) and of the input axis (read) of one tensor, None for the identity."""
 
     made: tuple[int, Tensor | None]
     read: tuple[int, Tensor | None]
-    grouped: list[Tensor | None]  # of each group of a grouped convolution
-    regrouped: tuple[Tensor | None] | None  # of all groups at once, where their numbers differ
+    grouped: list[Tensor | None]  # one for each group of a grouped convolution
+    regrouped: tuple[Tensor | None] | None  # one for all groups together, where their numbers differ
 
     @property
     def repeats(self) -> bool:

@@ -1,9 +1,9 @@
-"""Fewer channels: which ones to keep, and what readers make of the rest.
+"""Narrowing to fewer channels: the choice of channels to keep, and the linear prediction of the others from them.
 
 A kept channel is one channel of the source (a one-hot column of the coupling), which commutes with ReLU, max pooling and
-batch norm. What is dropped is predicted linearly from what is kept. Both follow from the covariances of what each layer
-reads: seen on a few hundred images without labels, or guessed from the weights. With images, the narrow network is
-refitted as well.
+batch norm. Dropped channels are predicted linearly from the kept ones. Both follow from the covariances of the inputs of
+each layer: measured on a few hundred images without labels, or estimated from the weights. With images, the weights of the
+narrow network are fitted as well.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from .mapper import Mapping, Share, evenly, map_tensors
 from .projection import averaging, sharing
 from .regression import Seen, observe, regress_layers, ridge_solution
 
-_EXACT = 1e-6  # penalty that leaves exact predictions exact to single precision
+_EXACT = 1e-6  # penalty so small that exact predictions stay exact in single precision
 
 
 def is_narrower(target: Structure, source: Structure, pairs: dict[str, str]) -> bool:
-    """Whether a target has fewer channels in some space than the source has, the images' own aside.
+    """Check whether a target has fewer channels than the source in some space other than that of the images.
 
     Parameters
     ----------
@@ -41,15 +41,16 @@ def is_narrower(target: Structure, source: Structure, pairs: dict[str, str]) -> 
 
 
 def weight_covariances(state: dict[str, Tensor], source: Structure) -> dict[str, Tensor]:
-    r"""Covariances of what each layer reads, without data: :math:`\sum_p W_p W_p^\top` over the weights that make it.
+    r"""Estimate the covariances of each layer's inputs without data, as :math:`\sum_p W_p W_p^\top` over preceding weights.
 
-    That is the covariance of the sum of several linear layers whose inputs are white and independent of each other.
+    This is the covariance of the sum of several linear layers whose inputs are white and independent of each other.
 
     Returns
     -------
     dict
-        Name of a weight -> shape ``(n_in, n_in)``, as :attr:`Seen.covariances`.
+        Name of a weight -> covariance, shape ``(n_in, n_in)``, as in :attr:`Seen.covariances`.
     """
+    # Sum W W^T over the weights with the same output channels.
     tensors = {name: axes for name, axes in source.channels.tensors.items() if name in state and IN in axes.roles}
     made: dict[bytes, tuple[np.ndarray, Tensor]] = {}
     for name, axes in tensors.items():
@@ -58,6 +59,7 @@ def weight_covariances(state: dict[str, Tensor], source: Structure) -> dict[str,
             weight = state[name].detach().double().movedim(axes.roles.index(OUT), 0).flatten(1)
             _, before = made.get(channels.tobytes(), (channels, torch.zeros(1, dtype=torch.float64)))
             made[channels.tobytes()] = channels, before + weight @ weight.T
+    # Collect these sums at the input channels of every layer.
     found: dict[bytes, Tensor] = {}
     for axes in tensors.values():
         read = axes.channels[axes.roles.index(IN)]
@@ -73,30 +75,30 @@ def weight_covariances(state: dict[str, Tensor], source: Structure) -> dict[str,
 
 
 def select_channels(covariances: Tensor, demands: Tensor, count: int) -> list[int]:
-    r"""Channels from which the readers of all channels lose least: greedy column subset selection.
+    r"""Select the channels that preserve most of the input of the following layers: greedy column subset selection.
 
-    With the covariance :math:`C_r` of what reader :math:`r` reads and :math:`A_r = \sum_t W_{rt}^\top W_{rt}` over the taps
+    With the covariance :math:`C_r` of the input of layer :math:`r` and :math:`A_r = \sum_t W_{rt}^\top W_{rt}` over the taps
     of its kernel, a kept set :math:`S` explains
     :math:`\sum_r \operatorname{tr}(A_r C_{r,:S} C_{r,SS}^{-1} C_{r,S:}) / \operatorname{tr}(A_r C_r)`.
 
     Parameters
     ----------
     covariances, demands
-        C and A of each reader, shape ``(n_readers, n, n)``.
+        C and A of each layer, shape ``(n_layers, n, n)``.
     count
-        Channels to keep.
+        Number of channels to keep.
 
     Returns
     -------
     list of int
-        In increasing order; ties go to the first.
+        Selected channels in increasing order; ties go to the first.
 
     References
     ----------
     Farahat, Ghodsi & Kamel, *Efficient greedy feature selection for unsupervised learning*, KAIS 35(2), 2013 (the
     recursion); Luo, Wu & Lin, *ThiNet*, ICCV 2017 (channels chosen for what the next layer loses).
     """
-    left = covariances.clone()  # what the chosen channels do not explain
+    left = covariances.clone()  # covariance that the chosen channels do not explain
     total = (covariances * demands).sum((1, 2)).clamp_min(1e-30)
     floor = 1e-6 * covariances.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-30)
     chosen: list[int] = []
@@ -113,14 +115,14 @@ def select_channels(covariances: Tensor, demands: Tensor, count: int) -> list[in
 
 
 def selecting(state: dict[str, Tensor], source: Structure, covariances: dict[str, Tensor]) -> Couple:
-    """Couplings that keep the channels of :func:`select_channels`; spaces that do not shrink are coupled evenly.
+    """Make couplings that keep the channels of :func:`select_channels`; spaces that do not shrink are coupled evenly.
 
     Parameters
     ----------
     state, source
-        The source's tensors and structure.
+        Tensors and structure of the source.
     covariances
-        Of what its layers read, from :func:`observe` or :func:`weight_covariances`.
+        Covariances of the inputs of its layers, from :func:`observe` or :func:`weight_covariances`.
     """
     even = evenly(source)
 
@@ -140,7 +142,7 @@ def selecting(state: dict[str, Tensor], source: Structure, covariances: dict[str
         if readers:
             c, a = (torch.stack(each) for each in zip(*readers, strict=True))
             chosen = torch.tensor(select_channels(c, a, len(target_space)))
-        else:  # nobody reads them
+        else:  # no layer has them as input
             chosen = torch.linspace(0, len(source_space) - 1, len(target_space)).round().long()
         return F.one_hot(chosen, len(source_space)).T.double()
 
@@ -148,18 +150,18 @@ def selecting(state: dict[str, Tensor], source: Structure, covariances: dict[str
 
 
 def regressing(covariances: dict[str, Tensor], penalty: float = _EXACT) -> Share:
-    r"""R as the linear prediction of all channels from the kept ones, :math:`C Q (Q^\top C Q + \lambda)^{-1}`.
+    r"""Make R the linear prediction of all channels from the kept ones, :math:`C Q (Q^\top C Q + \lambda)^{-1}`.
 
     Parameters
     ----------
     covariances
-        Name of a source's weight -> covariance C of what it reads; weights without one share their channels out.
+        Name of a source's weight -> covariance C of its inputs; weights without one share their channels out.
     penalty
         Penalty :math:`\lambda` in units of the mean variance of the kept channels.
     """
 
     def share(name: str, coupling: Tensor) -> Tensor:
-        selects = bool(((coupling != 0).sum(0) == 1).all())  # images' channels are summed instead
+        selects = bool(((coupling != 0).sum(0) == 1).all())  # channels of images are summed instead
         if name not in covariances or coupling.shape[0] <= coupling.shape[1] or not selects:
             return sharing(coupling)
         made = averaging(coupling)
@@ -182,52 +184,55 @@ def narrow(
     skip: frozenset[str] = frozenset(),
     head: frozenset[str] = frozenset(),
 ) -> Mapping:
-    """Express a trained network in fewer channels, with unlabelled images and without training.
+    """Map a trained network to fewer channels, with unlabelled images and without training.
 
-    Channels are chosen by the covariances seen, then by those of the weights, then the better choice with some channels of
-    some spaces exchanged; of all these the one is kept whose outputs are nearest to the source's (Kullback-Leibler
+    Channels are chosen by the covariances on the images, then by those of the weights, then by exchanging some channels in
+    some spaces of the better choice. The result is the choice whose outputs are nearest to the source's (Kullback-Leibler
     divergence).
 
     Parameters
     ----------
     model, source
-        The trained network and its structure; choices that are made by chance have to be fixed by the caller.
+        The trained network and its structure; random choices have to be fixed by the caller.
     target_model, target
-        The narrow network, alphas set, and its structure; it is left as it is.
+        The narrow network, with its alphas set, and its structure; it is not changed.
     images
-        As both take them, batch first; a few hundred.
+        A few hundred images in the shape that both networks take, batch first.
     correspondence
-        What corresponds to what; found when None.
+        Correspondence of the two networks; None to find it.
     tries
-        Choices of channels that are compared. Where the outputs cannot be compared (other classes) only the first is made.
+        Number of choices of channels to compare; only the first is tried if outputs cannot be compared (other classes).
     rows
         Outputs kept per layer, see :func:`~nni_warmstart.mapping.regression.observe`.
     skip
         Target tensors that are left out.
     head
-        Tensors of a classifier that is to be left out, and still takes part in the comparison.
+        Tensors of a classifier that is left out of the result, but takes part in the comparison.
 
     Returns
     -------
     Mapping
-        Its tensors are the refitted ones, batch-norm statistics included.
+        Mapping with the fitted tensors, batch-norm statistics included.
     """
+    # Observe the source on the images.
     found = match_modules(target, source) if correspondence is None else correspondence
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     seen = observe(model, images, rows=rows)
     share = regressing(seen.covariances)
-    generator = torch.Generator().manual_seed(0)  # of the exchanges
+    generator = torch.Generator().manual_seed(0)  # draws the exchanges
     trial = copy.deepcopy(target_model)
     best: Mapping | None = None
     nearest = float('inf')
     for turn in range(max(tries, 1)):
+        # Choose channels: by images, by weights, then by changing the best choice.
         if turn < 2 or best is None:
             couple = selecting(state, source, weight_covariances(state, source) if turn else seen.covariances)
         else:
             couple = _exchanged(best, generator)
+        # Map and fit the weights, and keep the choice with the nearest outputs.
         mapping = map_tensors(state, source, target, couple=couple, share=share, skip=skip, correspondence=found)
         trial.load_state_dict(target_model.state_dict())
-        fitted, distance = _refitted(mapping, trial, target, source, seen, images, rows)
+        fitted, distance = _fitted(mapping, trial, target, source, seen, images, rows)
         if distance < nearest or best is None:
             kept = {name: fitted[name] for name in mapping.tensors if name not in head}
             best, nearest = replace(mapping, tensors=kept), distance
@@ -237,10 +242,10 @@ def narrow(
     return best
 
 
-def _refitted(
+def _fitted(
     mapping: Mapping, model: nn.Module, target: Structure, source: Structure, seen: Seen, images: Tensor, rows: int
 ) -> tuple[dict[str, Tensor], float]:
-    """State of the network, changed in place and refitted, and how far its outputs are from the source's."""
+    """Fit the network in place; return its state and the divergence of its outputs from the source's."""
     model.load_state_dict(mapping.tensors, strict=False)
     outputs = regress_layers(model, mapping, target, source, seen, images, rows=rows)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -251,7 +256,7 @@ def _refitted(
 
 
 def _exchanged(mapping: Mapping, generator: torch.Generator) -> Couple:
-    """The couplings of a mapping, with a quarter of the channels exchanged in every other space that shrinks."""
+    """Make the couplings of a mapping, with a quarter of the channels exchanged in about half of the shrinking spaces."""
 
     def couple(source_space: ChannelSpace, target_space: ChannelSpace) -> Tensor:
         coupling = mapping.couplings.found[target_space.index, source_space.index].clone()

@@ -1,4 +1,4 @@
-"""What layers read and make at some places of an image, as rows of matrices."""
+"""Inputs and outputs of layers at some places of an image, as rows of matrices."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor, nn
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Whether :func:`patches` knows what a convolution reads."""
+    """Check whether :func:`patches` supports a convolution."""
     return isinstance(module, nn.Conv2d) and module.padding_mode == 'zeros' and not isinstance(module.padding, str)
 
 
 class Activations(dict[str, Tensor]):
-    """Path of a module -> what it makes of some images, shape ``(rows, channels)``.
+    """Outputs of modules for some images: path of a module -> tensor of shape ``(rows, channels)``.
 
     Attributes
     ----------
     places
-        Path of a module -> its outputs per image and channel, of which the rows may be a part.
+        Path of a module -> number of outputs per image and channel, of which the rows may be a part.
     """
 
     def __init__(self) -> None:
@@ -29,33 +29,33 @@ class Activations(dict[str, Tensor]):
 
 
 def count(y: Tensor) -> int:
-    """Outputs per image and channel: channels are the second dimension, the last one of two or three."""
+    """Count outputs per image and channel: channels are the second dimension, or the last one of two or three."""
     return y[0, 0].numel() if y.dim() > 3 else y[0, ..., 0].numel()
 
 
 def places(module: Any, x: Tensor) -> int:
-    """Outputs of a linear layer or convolution per image and channel."""
+    """Count the outputs of a linear layer or convolution per image and channel, from its input."""
     if isinstance(module, nn.Linear):
         return count(x)
     return _columns(module, x, 0) * _columns(module, x, 1)
 
 
 def patches(module: Any, x: Tensor, where: Tensor) -> Tensor:
-    """What a convolution multiplies with its weights in order to make :func:`at`.
+    """Return the input patches that a convolution multiplies with its weights for the outputs of :func:`at`.
 
     Parameters
     ----------
     module
-        As :func:`is_plain` says.
+        Convolution that passes :func:`is_plain`.
     x
-        Its input, shape ``(images, channels, height, width)``.
+        Input, shape ``(images, channels, height, width)``.
     where
-        Places of the output that are wanted of each image, row by row, shape ``(images, kept)``.
+        Places of the output to keep for each image, numbered row by row, shape ``(images, kept)``.
 
     Returns
     -------
     Tensor
-        Shape ``(images * kept, channels * taps)``.
+        Patches, shape ``(images * kept, channels * taps)``.
     """
     (high, wide), (down, right), (apart, beside) = module.kernel_size, module.stride, module.dilation
     columns = _columns(module, x, 1)
@@ -68,7 +68,7 @@ def patches(module: Any, x: Tensor, where: Tensor) -> Tensor:
 
 
 def at(y: Tensor, where: Tensor) -> Tensor:
-    """Channels of images at the places of each, shape ``(images * kept, channels)``."""
+    """Return the channels of images at some places of each, shape ``(images * kept, channels)``."""
     taken = y.flatten(2).gather(2, where[:, None].expand(-1, y.shape[1], -1))
     return taken.transpose(1, 2).flatten(0, 1)
 

@@ -1,4 +1,4 @@
-"""One formula for every layer: W' = Q_out^T W R_in, with couplings of what it makes and of what it reads."""
+"""Projection of weights to other channels: W' = Q_out^T W R_in, with couplings of the output and of the input channels."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def barycentric_projection(coupling: Tensor, source: Tensor) -> Tensor:
     coupling
         Transported masses, shape ``(n_source, n_target)``, non-negative.
     source
-        Rows to carry over, shape ``(n_source, ...)``.
+        Rows to average, shape ``(n_source, ...)``.
 
     Returns
     -------
     Tensor
-        Shape ``(n_target, ...)``, dtype of ``source``.
+        Averaged rows, shape ``(n_target, ...)``, dtype of ``source``.
 
     Raises
     ------
@@ -42,31 +42,31 @@ def barycentric_projection(coupling: Tensor, source: Tensor) -> Tensor:
 
 
 def averaging(coupling: Tensor) -> Tensor:
-    """Q: the coupling with columns that sum to one. A target channel is an average of source channels."""
+    """Return Q, the coupling with columns that sum to one: a target channel is an average of source channels."""
     return coupling / coupling.sum(0, keepdim=True).clamp_min(1e-300)
 
 
 def sharing(coupling: Tensor) -> Tensor:
-    """R: the coupling with rows that sum to one. What reads a source channel is shared out among the target's."""
+    """Return R, the coupling with rows that sum to one: weights on a source channel are shared out among the target's."""
     return coupling / coupling.sum(1, keepdim=True).clamp_min(1e-300)
 
 
 def project(weight: Tensor, made: Tensor | None, read: Tensor | None, axes: tuple[int, int] = (0, 1)) -> Tensor:
-    """Weights of a layer in other channels: ``W' = Q_out^T W R_in``.
+    """Project the weights of a layer to other channels: ``W' = Q_out^T W R_in``.
 
-    Net2Net (Chen, Goodfellow & Shlens, ICLR 2016) where the columns of both couplings have one entry each, OTFusion (Singh &
-    Jaggi, NeurIPS 2020) where they are transport plans.
+    This is Net2Net (Chen, Goodfellow & Shlens, ICLR 2016) if the columns of both couplings have one entry each, and OTFusion
+    (Singh & Jaggi, NeurIPS 2020) if the couplings are optimal transport.
 
     Parameters
     ----------
     weight
-        Any dimensions.
+        Weights, of any number of dimensions.
     made
-        Q of the channels that the layer makes, shape ``(n_source, n_target)``; None for the identity.
+        Q of the output channels, shape ``(n_source, n_target)``; None for the identity.
     read
-        R of the channels that it reads, shape ``(n_source, n_target)``; None for the identity, or where it reads none.
+        R of the input channels, shape ``(n_source, n_target)``; None for the identity, or for no input channels.
     axes
-        Which dimensions of ``weight`` they are.
+        Dimensions of ``weight`` for output and input channels.
     """
     out = weight
     for matrix, axis in ((made, axes[0]), (read, axes[1])):
@@ -90,16 +90,18 @@ def _along(weight: Tensor, matrix: Tensor, axis: int) -> Tensor:
 
 
 def project_groups(weight: Tensor, made: Tensor | None, read: list[Tensor | None], groups: int) -> Tensor:
-    """The same for a grouped convolution with as many groups on both sides: each group reads channels of its own.
+    """Project the weights of a grouped convolution to an equal number of groups.
 
     Parameters
     ----------
     weight
-        Shape ``(n_out, n_in / groups, ...)``.
+        Weights, shape ``(n_out, n_in / groups, ...)``.
     made
-        Q of all channels made.
+        Q of all output channels; None for the identity.
     read
-        R of the channels that each group reads, shape ``(n_source / groups, n_target / groups)``.
+        R of the input channels of each group, shape ``(n_source / groups, n_target / groups)``; None for the identity.
+    groups
+        Number of groups.
     """
     blocks = weight.chunk(groups, 0)
     mixed = torch.cat([project(block, None, matrix) for block, matrix in zip(blocks, read, strict=True)])
@@ -109,22 +111,23 @@ def project_groups(weight: Tensor, made: Tensor | None, read: list[Tensor | None
 def project_regrouped(
     weight: Tensor, made: Tensor | None, read: Tensor | None, groups: int, target: tuple[int, int, int]
 ) -> Tensor:
-    """The same for a grouped convolution with another number of groups: what a group cannot read is lost to it.
+    """Project the weights of a grouped convolution to another number of groups; weights across groups are lost.
 
-    Nothing is where each group has a copy of all that its outputs read, as in one with more groups of the same width.
+    Nothing is lost if each group of the target has a copy of all input channels of its outputs, as with more groups of the
+    same width.
 
     Parameters
     ----------
     weight
-        Shape ``(n_out, n_in / groups, ...)``.
+        Weights, shape ``(n_out, n_in / groups, ...)``.
     made
-        Q of all channels made; None for the identity.
+        Q of all output channels; None for the identity.
     read
-        Coupling of all channels read, shape ``(n_source, n_target)``; None for the identity.
+        Coupling of all input channels, shape ``(n_source, n_target)``; None for the identity.
     groups
-        Of the source.
+        Number of groups of the source.
     target
-        Channels made, channels read, and groups of the target.
+        Output channels, input channels, and groups of the target.
     """
     n_out, n_in, count = target
     made = torch.eye(n_out, dtype=torch.float64) if made is None else made
@@ -140,19 +143,19 @@ def project_regrouped(
 def resize_kernel(
     weight: Tensor, size: tuple[int, ...], dilation: tuple[int, ...], source_dilation: tuple[int, ...]
 ) -> Tensor:
-    """Kernels of another size: taps keep their distance from the centre where the target has a tap there.
+    """Resize kernels: taps keep their distance from the centre where the target has a tap at that distance.
 
-    Growing pads with zeros and keeps the function (with padding that grows along), shrinking crops. Where no tap but the
-    centre coincides (another dilation), taps keep their order instead.
+    Growing pads with zeros and preserves the function (if the padding grows too), shrinking crops. If no tap but the centre
+    coincides (another dilation), taps keep their order instead.
 
     Parameters
     ----------
     weight
-        Shape ``(..., *kernel)``.
+        Kernels, shape ``(..., *kernel)``.
     size
-        Of the target's kernel.
+        Size of the target's kernel.
     dilation, source_dilation
-        Distances of the taps, in pixels.
+        Spacing of the taps in the target and in the source, in pixels.
     """
     for index, length in enumerate(size):
         axis = weight.dim() - len(size) + index

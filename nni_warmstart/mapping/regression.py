@@ -1,4 +1,4 @@
-"""Weights of a changed network fitted, layer by layer, to what the source's layers make of the same images."""
+"""Regression: weights of a changed network fitted, layer by layer, to the source's activations on the same images."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from .mapper import Mapping
 from .patches import at, count, is_plain, patches, places
 from .projection import averaging
 
-RIDGE = 1e-2
-"""Penalty of the refitted weights, in units of the mean variance of their inputs. Nearly indifferent: 1e-3, 1e-2 and 1e-1
-kept 0.83, 0.83 and 0.82 of the accuracy of NAS-Bench-201 supernets at half their width (median of five tasks)."""
+PENALTY = 1e-2
+"""Ridge penalty of the fitted weights, in units of the mean variance of their inputs. Its value hardly matters: 1e-3, 1e-2
+and 1e-1 kept 0.83, 0.83 and 0.82 of the accuracy of NAS-Bench-201 supernets at half their width (median of five tasks)."""
 
 
 @dataclass
 class Seen:
-    """What a network shows of its layers on some images.
+    """Statistics of the layers of a network on some images.
 
     Attributes
     ----------
     covariances
-        Name of a weight -> covariance of the channels that it reads, shape ``(n_in, n_in)``.
+        Name of a weight -> covariance of its input channels, shape ``(n_in, n_in)``.
     made
         Name of a weight -> outputs of its layer at sampled positions, shape ``(rows, n_out)``.
     places
-        Name of a weight -> outputs of its layer per image and channel.
+        Name of a weight -> number of outputs of its layer per image and channel.
     spread
         Name of a batch norm's weight -> standard deviation of each of its inputs, shape ``(n,)``.
     outputs
-        Logits, shape ``(n_pictures, n_classes)``.
+        Logits, shape ``(n_images, n_classes)``.
     """
 
     covariances: dict[str, Tensor] = field(default_factory=dict)
@@ -51,24 +51,24 @@ class Seen:
 
 
 def observe(model: nn.Module, images: Tensor, *, rows: int = 8192) -> Seen:
-    """Run a network in evaluation mode and keep what narrowing needs of every linear layer and convolution.
+    """Run a network in evaluation mode and record what narrowing needs of every linear layer and convolution.
 
     Parameters
     ----------
     model
-        The source; choices that are made by chance have to be fixed by the caller.
+        The source; random choices have to be fixed by the caller.
     images
-        As ``model`` takes them, batch first.
+        Images in the shape that ``model`` takes, batch first.
     rows
-        Outputs that are kept per layer: the memory is ``4 * rows * n_out`` bytes for each of them.
+        Number of outputs to keep per layer, which takes ``4 * rows * n_out`` bytes for each.
     """
     seen = Seen()
 
     def reader(module: Any, inputs: Any, output: Tensor, name: str) -> None:
-        if name not in seen.covariances:  # a layer that runs several times is seen in its first place
+        if name not in seen.covariances:  # of a layer that runs several times, the first run counts
             x = _sampled(module, inputs[0], rows).double()
             x = x - x.mean(0)
-            seen.covariances[name] = (x.T @ x / len(x)).cpu()  # couplings are made of them, on the processor
+            seen.covariances[name] = (x.T @ x / len(x)).cpu()  # couplings are computed from them on the CPU
             seen.made[name] = _sampled(module, output, rows).clone()
             seen.places[name] = count(output)
 
@@ -90,26 +90,30 @@ def regress_layers(
     *,
     rows: int = 8192,
 ) -> Tensor:
-    r"""Fit each layer of the narrow network, in the order of execution, to the source's output on what it really reads.
+    r"""Fit each layer of the narrow network, in the order of execution, to the source's outputs, given its actual inputs.
 
     A convolution or linear layer at the source's resolution gets the ridge regression of :math:`Q^\top y`, the source's
-    outputs at the kept channels, on its own input patches, penalised by the distance to its mapped weights; a batch norm's
-    scale is multiplied by the share of the standard deviation that was recovered, which makes its output the least-squares
-    prediction too.
+    outputs at the kept channels, on its own input patches, penalised by the distance to its mapped weights. The scale of a
+    batch norm is multiplied by the share of the standard deviation that was recovered, which makes its output the
+    least-squares prediction too.
 
     Parameters
     ----------
     model
-        Holds the mapped weights; changed in place, batch-norm statistics included.
-    mapping, target, source, seen
-        From :func:`~nni_warmstart.mapping.mapper.map_tensors` and :func:`observe`.
+        Narrow network with the mapped weights; changed in place, batch-norm statistics included.
+    mapping
+        Result of :func:`~nni_warmstart.mapping.mapper.map_tensors`.
+    target, source
+        Structures of the narrow network and of the source.
+    seen
+        Result of :func:`observe` for the source.
     images, rows
-        Those of :func:`observe`.
+        Arguments that :func:`observe` was called with.
 
     Returns
     -------
     Tensor
-        Outputs of ``model``, shape ``(n_pictures, n_classes)``.
+        Outputs of ``model``, shape ``(n_images, n_classes)``.
 
     References
     ----------
@@ -118,8 +122,8 @@ def regress_layers(
     done: set[str] = set()
     outputs: list[Tensor] = []
 
-    def kept(name: str, known: dict[str, Tensor]) -> Tensor | None:
-        """What is known of the source's tensor at the kept channels, if it is to be used."""
+    def at_kept_channels(name: str, known: dict[str, Tensor]) -> Tensor | None:
+        """Return a record of the source's layer at the kept channels; None if the layer is not to be fitted."""
         origin = mapping.correspondence.tensors.get(name)
         if origin not in known or name not in mapping.tensors or name in done:
             return None
@@ -134,29 +138,31 @@ def regress_layers(
         return value if coupling is None else value @ averaging(coupling).to(value)
 
     def reader(module: Any, inputs: Any, name: str) -> None:
-        y = kept(name, seen.made)
-        x = None if y is None else _read(module, inputs[0], rows)
+        y = at_kept_channels(name, seen.made)
+        x = None if y is None else _sampled_inputs(module, inputs[0], rows)
         if y is None or x is None or len(x) != len(y):
             return
         if seen.places[mapping.correspondence.tensors[name]] != places(module, inputs[0]):
-            return  # at another resolution the sampled places are others
+            return  # other places are sampled at another resolution
+        # Regress what the mapped weights leave of the source's outputs on the actual inputs.
         weight = module.weight.flatten(1)
         mean = x.mean(0)
         x, missing = x - mean, y - y.mean(0)
         missing = missing - x @ weight.T
-        change = ridge_solution(x.T @ x, x.T @ missing, RIDGE).T
+        change = ridge_solution(x.T @ x, x.T @ missing, PENALTY).T
         module.weight += change.view_as(module.weight)
         if module.bias is not None:
             module.bias.copy_(y.mean(0) - module.weight.flatten(1) @ mean)
 
     def norm(module: Any, inputs: Any, name: str) -> None:
-        before = kept(name, seen.spread)
+        before = at_kept_channels(name, seen.spread)
         if before is not None:
             module.weight *= (_spread(inputs[0]) / before.clamp_min(1e-12)).clamp(max=1).to(module.weight)
 
     def result(module: nn.Module, inputs: Any, output: Any) -> None:
         outputs.append(output)
 
+    # One run in the order of execution: each layer is fitted just before it runs, on inputs that are fitted already.
     hook = model.register_forward_hook(result)
     try:
         with torch.no_grad(), _hooked(model, reader, norm, before=True):
@@ -168,16 +174,16 @@ def regress_layers(
 
 
 def ridge_solution(gram: Tensor, product: Tensor, penalty: float) -> Tensor:
-    """Coefficients of a ridge regression, ``(gram + penalty * mean(diag(gram)))^-1 product``, solved in float64.
+    """Solve a ridge regression in float64: ``(gram + penalty * mean(diag(gram)))^-1 product``.
 
     Parameters
     ----------
     gram
-        Of the regressors, shape ``(n, n)``.
+        Gram matrix of the regressors, shape ``(n, n)``.
     product
-        Of regressors and targets, shape ``(n, k)``.
+        Products of regressors and targets, shape ``(n, k)``.
     penalty
-        In units of the mean square of the regressors.
+        Penalty in units of the mean square of the regressors.
     """
     gram = gram.double()
     weight = penalty * gram.diagonal().mean().clamp_min(1e-30)
@@ -185,20 +191,20 @@ def ridge_solution(gram: Tensor, product: Tensor, penalty: float) -> Tensor:
 
 
 def _where(count: int, x: Tensor, rows: int) -> Tensor:
-    """The same places of every image, drawn at random: a stride would only see one column."""
+    """Draw the same random places of every image: a fixed stride might sample a single column."""
     drawn = torch.randperm(count, generator=torch.Generator().manual_seed(0))[: max(rows // len(x), 1)]
     return drawn.to(x.device).expand(len(x), -1)
 
 
 def _sampled(module: nn.Module, x: Tensor, rows: int) -> Tensor:
-    """Channels at some places, shape ``(rows, channels)``."""
+    """Return the channels at some places, shape ``(rows, channels)``."""
     if isinstance(module, nn.Linear):
         return x.flatten(0, -2)[:: max(x[..., 0].numel() // rows, 1)]
     return at(x, _where(x[0, 0].numel(), x, rows))
 
 
-def _read(module: Any, x: Tensor, rows: int) -> Tensor | None:
-    """What a layer reads for the same outputs, shape ``(rows, n_in * taps)``; None where that is not known."""
+def _sampled_inputs(module: Any, x: Tensor, rows: int) -> Tensor | None:
+    """Return the inputs of a layer for the same outputs, shape ``(rows, n_in * taps)``; None where they are not known."""
     if isinstance(module, nn.Linear):
         return _sampled(module, x, rows)
     return patches(module, x, _where(places(module, x), x, rows)) if is_plain(module) else None

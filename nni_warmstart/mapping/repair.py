@@ -1,4 +1,4 @@
-"""What the layers of networks make of the same images, and the correction of averaged weights by it."""
+"""Activations of networks on the same images, and the repair of averaged weights by them."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from .mapper import Mapping
 from .patches import Activations, at, count, is_plain, patches, places
 from .projection import averaging, project
 
-ROWS = 8192  # of activations kept per module
+ROWS = 8192  # activations kept per module and channel
 
-RIDGE = 1e-2  # of the regression, in units of the mean square of what is read, times the number of rows
+PENALTY = 1e-2  # ridge penalty, in units of the mean square of the inputs, times the number of rows
 
 
 @torch.no_grad()
 def activations(model: nn.Module, inputs: Tensor) -> Activations:
-    """What linear layers, convolutions and batch norms make of some images (a few hundred), in evaluation mode.
+    """Record the outputs of linear layers, convolutions and batch norms for some (a few hundred) images, in evaluation mode.
 
-    Of each image equally many places are kept, the same in every network, in all about 8192 rows per module. Of a module
-    that runs several times it is the first run; one that doesn't run is missing.
+    The same number of places is kept of each image, the same places in every network, about 8192 rows per module in total.
+    For a module that runs several times, the first run counts; modules that do not run are missing.
     """
     made = Activations()
 
@@ -48,9 +48,9 @@ def activations(model: nn.Module, inputs: Tensor) -> Activations:
 
 
 def noise(shape: tuple[int, ...], seed: int = 0) -> Tensor:
-    """Images for :func:`activations` where there are none: noise with photographs' amplitudes 1/f.
+    """Draw noise for :func:`activations` where there are no images, with the amplitudes 1/f of photographs.
 
-    Mean 0, deviation 1; white noise for vectors.
+    The noise has mean 0 and standard deviation 1; it is white for vectors.
 
     Field, *Relations between the statistics of natural images and the response properties of cortical cells*, JOSA A, 1987.
     """
@@ -64,7 +64,7 @@ def noise(shape: tuple[int, ...], seed: int = 0) -> Tensor:
 
 
 def carried(made: Activations, mapping: Mapping, source: Structure, target: Structure) -> Activations:
-    """A source's activations in the channels of a target: what the target's modules would make if nothing were lost."""
+    """Return a source's activations in the channels of a target: the ideal outputs of the target's modules."""
     result = Activations()
     for name, other in mapping.correspondence.tensors.items():
         a, b = target.channels.tensors[name], source.channels.tensors[other]
@@ -89,28 +89,30 @@ def repair(
     *,
     regress: bool = True,
 ) -> dict[str, Tensor]:
-    r"""Correct averaged weights layer by layer, so that each layer makes what its parents make on average; needs no labels.
+    r"""Correct averaged weights layer by layer, so that outputs match the average of the parents; needs no labels.
 
-    A linear layer or convolution reads :math:`X` in the network corrected so far and should make :math:`Y`; its weights
-    become :math:`W + (X^T X + \lambda I)^{-1} X^T (Y - X W)` (the regression of RegMean, on what the fused network makes).
-    Other layers, grouped convolutions and batch norms among them, are only rescaled channel by channel to the parents' mean
-    and deviation (REPAIR); without a bias, to their root mean square. All of it folds into the weights.
+    A linear layer or convolution has inputs :math:`X` in the network corrected so far and desired outputs :math:`Y`; its
+    weights become :math:`W + (X^T X + \lambda I)^{-1} X^T (Y - X W)` (the regression of RegMean, on activations of the fused
+    network). Other layers, such as grouped convolutions and batch norms, are only rescaled channel by channel to the mean
+    and standard deviation of the parents (REPAIR); without a bias, to their root mean square. All corrections fold into the
+    weights.
 
     Parameters
     ----------
     model, state
-        A network of the right shapes, left as it is, and the tensors to correct.
+        A network of the right shapes, which is not changed, and the tensors to correct.
     inputs
-        Images, a few hundred.
+        A few hundred images.
     parents, weights
-        Of each parent: :func:`activations` on these images, in the channels of ``model`` (:func:`carried`); its weight.
+        For each parent: its :func:`activations` on these images, in the channels of ``model`` (:func:`carried`), and its
+        weight.
     regress
-        False only rescales.
+        Whether to fit weights by regression; False only rescales.
 
     Returns
     -------
     dict
-        The new state.
+        Corrected state.
 
     References
     ----------
@@ -128,10 +130,11 @@ def repair(
         done.add(path)
         x = args[0]
         if regress and _solvable(module, x):
-            _regress(module, _read(module, x), goals[path])
+            _regress(module, _input_rows(module, x), goals[path])
         else:
             _rescale(module, _moments(_rows(module.forward(x))), fuse([_moments(each[path]) for each in parents], weights))
 
+    # One run in the order of execution: each layer is corrected just before it runs.
     for path in goals:
         model.get_submodule(path).register_forward_pre_hook(partial(correct, path))
     model(inputs)
@@ -166,9 +169,9 @@ def _regress(module: Any, x: Tensor, goal: Tensor) -> None:
     left = goal - x @ module.weight.flatten(1).T
     if module.bias is not None:
         left, x = left - module.bias, F.pad(x, (0, 1), value=1.0)
-    few = len(x) < x.shape[1]  # then the same solution costs less by way of the rows
+    few = len(x) < x.shape[1]  # the kernel form of ridge regression is then cheaper
     gram = (x @ x.T if few else x.T @ x).double()
-    strength = RIDGE * (gram.trace() / x.shape[1]).clamp_min(1e-12 * len(x))
+    strength = PENALTY * (gram.trace() / x.shape[1]).clamp_min(1e-12 * len(x))
     factor = torch.linalg.cholesky(gram + strength * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
     if few:
         change = x.T.double() @ torch.cholesky_solve(left.double(), factor)
@@ -183,21 +186,21 @@ def _regress(module: Any, x: Tensor, goal: Tensor) -> None:
 
 @lru_cache(maxsize=64)
 def _chosen(images: int, places: int) -> Tensor:
-    """Places that are kept of each image, shape ``(images, kept)``."""
+    """Draw the places to keep of each image, shape ``(images, kept)``."""
     kept = min(places, max(1, math.ceil(ROWS / images)))
     random = torch.rand(images, places, generator=torch.Generator().manual_seed(0))
     return random.topk(kept, 1).indices.sort(1).values
 
 
 def _rows(y: Tensor) -> Tensor:
-    """Shape ``(rows, channels)`` of activations: channels are the second dimension, the last one of three."""
+    """Return activations as ``(rows, channels)``: channels are the second dimension, or the last one of three."""
     if y.dim() < 4:
         return y.flatten(0, -2) if y.dim() == 3 else y
     return at(y, _chosen(len(y), y.shape[2:].numel()).to(y.device))
 
 
-def _read(module: Any, x: Tensor) -> Tensor:
-    """What a layer multiplies with its weights in order to make :func:`_rows`, shape ``(rows, features)``."""
+def _input_rows(module: Any, x: Tensor) -> Tensor:
+    """Return the inputs that a layer multiplies with its weights for the outputs of :func:`_rows`, ``(rows, features)``."""
     if isinstance(module, nn.Linear):
         return x.flatten(0, -2)
     return patches(module, x, _chosen(len(x), places(module, x)).to(x.device))

@@ -1,4 +1,4 @@
-"""Architectures of a supernet: the most probable one, and the operations that it has."""
+"""Architectures of a supernet: the most probable one, and its operations."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from nni.nas.oneshot.pytorch.supermodule.proxyless import ProxylessMixedInput, P
 from torch import Tensor, nn
 
 _ZEROS = ('Zero', 'Zeroize')
-"""Classes of the operation that gives zeros. Its name does not tell: an identity may be called none, too."""
+"""Names of the classes of the zero operation. Its candidate name does not tell: an identity may be called none, too."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """A candidate operation: its probability, whether it has no parameters (skip, pooling, none), and whether it is none."""
+    """Candidate operation: its probability, whether it has no parameters (skip, pooling, zero), and whether it is zero."""
 
     probability: float
     parameter_free: bool
@@ -28,7 +28,7 @@ class Option:
 
 
 def operations(model: nn.Module, sample: dict[str, Any]) -> dict[str, dict[str, Option]]:
-    """Choices among operations (not of inputs, widths or depths) by the label that ``sample`` has for them.
+    """Return the choices among operations (not of inputs, widths or depths) by the label that ``sample`` has for them.
 
     In a cell these are the operations on the edges that ``sample`` keeps.
     """
@@ -50,7 +50,7 @@ def operations(model: nn.Module, sample: dict[str, Any]) -> dict[str, dict[str, 
 
 
 def cell_of(model: nn.Module, label: str) -> str:
-    """What the choices of a cell have in common: their label up to the last slash, without the space's ``label_prefix``."""
+    """Return the part that the labels of a cell's choices share: up to the last slash, without the ``label_prefix``."""
     label = label.removeprefix(f'{getattr(model, "_label_prefix", None)}/')
     return label.rpartition('/')[0] or label
 
@@ -63,23 +63,23 @@ def _options(alpha: Tensor, names: Any, candidates: Any) -> dict[str, Option]:
             next(candidates[name].parameters(), None) is None,
             type(candidates[name]).__name__ in _ZEROS,
         )
-        for name, probability in zip(names, probabilities, strict=False)  # a cell's edge may also be left out
+        for name, probability in zip(names, probabilities, strict=False)  # without the extra slot of a cell's edge
     }
 
 
 def skip_share(model: nn.Module, sample: dict[str, Any]) -> float:
-    """Share of ops without parameters (skip, pooling, none) among the ops chosen in ``sample``.
+    """Return the share of ops without parameters (skip, pooling, none) among the ops chosen in ``sample``.
 
-    A high share is the known way in which DARTS collapses. Choices of inputs, widths or depths do not count.
+    A high share is the known symptom of a collapse of DARTS. Choices of inputs, widths or depths do not count.
     """
     free = [options[sample[label]].parameter_free for label, options in operations(model, sample).items()]
     return sum(free) / len(free) if free else 0.0
 
 
 def best_sample(model: nn.Module) -> dict[str, Any]:
-    """The best architecture so far: of every choice the candidate with the largest alpha.
+    """Return the current best architecture: for every choice the candidate with the largest alpha.
 
-    It is what NNI's ``export`` gives, except for Proxyless, whose export draws a random path and leaves it selected.
+    It equals NNI's ``export``, except for Proxyless, whose export draws a random path and leaves it selected.
     """
     sample: dict[str, Any] = {}
     for module in model.modules():
@@ -95,12 +95,12 @@ def best_sample(model: nn.Module) -> dict[str, Any]:
 
 
 def optional_blocks(module: ProxylessMixedRepeat) -> list[ProxylessMixedLayer]:
-    """Blocks of a mutable depth that may be left out: choices between an identity, '0', and the block, '1'."""
+    """Return the blocks of a mutable depth that may be left out: choices between an identity, '0', and the block, '1'."""
     return cast(list[ProxylessMixedLayer], list(module.blocks)[module.min_depth :])
 
 
 def _best_depth(module: ProxylessMixedRepeat) -> int:
-    """Return the depth of the most probable path, or, if the space lacks it, the most probable one that it has."""
+    """Return the depth of the most probable path, or, if the space lacks it, the most probable depth that it has."""
     depth = module.min_depth + sum(int(block.names[int(block._arch_alpha.argmax())]) for block in optional_blocks(module))
     if depth in module.depth_choice.values:
         return depth

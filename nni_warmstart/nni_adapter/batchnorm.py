@@ -1,4 +1,4 @@
-"""Batch-norm statistics re-estimated on given data: inherited ones describe other images."""
+"""Re-estimation of batch-norm statistics on given data, since inherited ones describe other images."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from ..utils.modules import modes_kept
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
-    """Modules with running statistics, NNI's mixed ones included."""
+    """Return the modules with running statistics, NNI's mixed ones included."""
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
 
 def reestimate(model: nn.Module, inputs: Iterable[Any]) -> int:
-    """Replace running means and variances by their average over batches, each batch weighted by its size.
+    """Replace running means and variances by their averages over batches, each batch weighted by its size.
 
-    Everything else (dropout, drop path) runs as in evaluation. The variance is the mean of the batches' variances: what
-    the network was normalised by in training (cf. "PreciseBN", Wu & Johnson, arXiv 2105.07576).
+    Everything else (dropout, drop path) runs as in evaluation. The variance is the mean of the batches' variances, by which
+    the network was normalised in training (cf. "PreciseBN", Wu & Johnson, arXiv 2105.07576).
 
     Parameters
     ----------
     model
-        Changed in place: running statistics only. Modes and momenta are put back.
+        Network, of which only the running statistics are changed, in place. Modes and momenta are restored.
     inputs
-        Batches as ``model`` takes them.
+        Batches in the form that ``model`` takes.
 
     Returns
     -------
     int
-        Number of images used; 0 leaves the statistics as they were.
+        Number of images used; with 0 the statistics are unchanged.
     """
     norms = batch_norms(model)
     if not norms:
@@ -55,7 +55,7 @@ def reestimate(model: nn.Module, inputs: Iterable[Any]) -> int:
 
 @contextmanager
 def kept(model: nn.Module) -> Iterator[None]:
-    """Put running statistics back at the end, to the bit."""
+    """Restore running statistics at the end, to the bit."""
     saved = [(buffer, buffer.clone()) for norm in batch_norms(model) for buffer in norm.buffers()]
     try:
         yield
@@ -67,7 +67,7 @@ def kept(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def by_batch(model: nn.Module) -> Iterator[None]:
-    """Normalise each batch by its own statistics, running ones left alone."""
+    """Normalise each batch by its own statistics, without changing the running ones."""
     norms = batch_norms(model)
     with _estimating(model, norms):
         for norm in norms:
@@ -94,7 +94,7 @@ def _momentum(norm: _BatchNorm) -> float | None:
 
 
 def _set_momentum(norm: _BatchNorm, momentum: float | None) -> None:
-    # NNI's mixed batch norm calls F.batch_norm itself, with the momentum it was constructed with.
+    # NNI's MixedBatchNorm2d ignores its attribute and passes the constructor's momentum to F.batch_norm.
     if isinstance(norm, MixedBatchNorm2d):
         norm.init_arguments['momentum'] = momentum
     else:

@@ -1,4 +1,4 @@
-"""The choices of a supernet of NNI: their alphas, candidates and places."""
+"""Choices of a supernet of NNI: alphas, candidates and places."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from torch import nn
 _WIDTHS = ('in_channels', 'out_channels', 'in_features', 'out_features', 'num_features')
 
 NOT_CHOSEN = '(not chosen)'
-"""The extra slot that NNI's differentiable cell adds to every edge: the edge is left out."""
+"""Name of the extra slot that NNI's differentiable cell adds to every edge, for leaving the edge out."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One decision of the model space, with its alphas.
+    """Decision of a model space, with its alphas.
 
     Attributes
     ----------
     label
-        NNI's label; for a cell the label of one edge, ``cell/i_j``.
+        NNI's label; in a cell the label of one edge, ``cell/i_j``.
     alpha
         Architecture parameters (logits), shape ``(n_candidates,)``.
     candidates
@@ -44,10 +44,10 @@ class Choice:
 
 
 def choices(model: nn.Module) -> dict[str, Choice]:
-    """Every choice of a supernet, once, in the order of its label.
+    """Return every choice of a supernet once, in the order of the labels.
 
-    NNI's own order (``list(set(...))`` in ``DartsLightningModule.arch_parameters``) changes from process to process, so
-    that Adam's moments belong to other alphas after a resume.
+    This works around ``DartsLightningModule.arch_parameters`` of NNI 3.0, whose order (``list(set(...))``) changes between
+    processes, so that Adam's moments belong to other alphas after a search is resumed.
     """
     found: dict[str, Choice] = {}
     for module in model.modules():
@@ -55,7 +55,7 @@ def choices(model: nn.Module) -> dict[str, Choice]:
             continue
         for choice in _choices_of(module):
             known = found.get(choice.label)
-            if known is not None and known.alpha is not choice.alpha:  # a cell's edge named like a choice outside
+            if known is not None and known.alpha is not choice.alpha:  # an edge of a cell has the label of a choice outside
                 choice = Choice(f'{choice.label}/in_cell', choice.alpha, choice.candidates)
             found[choice.label] = choice
     return {label: found[label] for label in sorted(found)}
@@ -75,14 +75,14 @@ def _choices_of(module: BaseSuperNetModule) -> Iterator[Choice]:
         yield Choice(str(module.label), cast(nn.Parameter, alphas), tuple(map(str, module.names)))
     elif isinstance(module, DifferentiableMixedInput):
         yield Choice(str(module.label), cast(nn.Parameter, alphas), tuple(str(i) for i in range(module.n_candidates)))
-    else:  # mutable depth, and mixed operations: one alpha per value choice in their arguments
+    else:  # mutable depth, and mixed operations: one alpha for each value choice in their arguments
         mutables = cast(Any, module).depth_choice.simplify() if hasattr(module, 'depth_choice') else module.simplify()
         for label, alpha in alphas.items():
             yield Choice(label, alpha, tuple(str(value) for value in cast(Any, mutables[label]).values))
 
 
 def widths(model: nn.Module) -> dict[str, list[int]]:
-    """Path of a layer of mutable width -> all numbers of channels that it may choose, read or made."""
+    """Return all numbers of input and output channels that a layer of mutable width may choose, by its path."""
     found: dict[str, list[int]] = {}
     for path, width in _mutable_widths(model):
         found.setdefault(path, []).extend(map(int, width.grid()))
@@ -90,7 +90,7 @@ def widths(model: nn.Module) -> dict[str, list[int]]:
 
 
 def width_labels(model: nn.Module) -> frozenset[str]:
-    """Labels of the choices that widths depend on."""
+    """Return the labels of the choices that widths depend on."""
     return frozenset(label for _, width in _mutable_widths(model) for label in width.simplify())
 
 
@@ -102,12 +102,12 @@ def _mutable_widths(model: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def sites(model: nn.Module) -> tuple[dict[str, tuple[str, dict[str, str]]], dict[str, list[str]]]:
-    """Where the choices of a supernet are.
+    """Find the modules in which the choices of a supernet are.
 
     Returns
     -------
     sites
-        Path of a choice among modules -> its label and, by candidate, the name of the child. A cell has one per edge.
+        Path of a choice among modules -> its label, and candidate -> name of the child. A cell has one per edge.
     values
         Path of a module with choices among numbers (widths, kernels, depths, inputs) -> their labels.
     """
@@ -130,14 +130,15 @@ def sites(model: nn.Module) -> tuple[dict[str, tuple[str, dict[str, str]]], dict
 
 
 def input_choices(model: nn.Module) -> frozenset[str]:
-    """Labels of the choices among inputs, whose candidates are numbered and not nested."""
+    """Return the labels of the choices among inputs, whose candidates are numbered but not nested."""
     return frozenset(str(m.label) for m in model.modules() if isinstance(m, DifferentiableMixedInput))
 
 
 def places(model: nn.Module) -> dict[str, tuple[str, str]]:
-    """State by name -> path of its cell or block, and name of the candidate op that it is part of ('' for none).
+    """Return the path of the cell or block, and the candidate op ('' for none), that contain each tensor of the state.
 
-    A cell or block is the outermost member of a sequence that is no sequence itself; what is in none goes by its first name.
+    A cell or block is the outermost member of a sequence that is not a sequence itself; for tensors outside of any, it is
+    the first part of their name.
     """
     found, _ = sites(model)
     candidate = {f'{path}.{child}': name for path, (_, names) in found.items() for name, child in names.items()}
@@ -158,7 +159,7 @@ def places(model: nn.Module) -> dict[str, tuple[str, str]]:
 
 
 def kind_of(module: nn.Module) -> str:
-    """What a module is: the name of its class, NNI's by what they stand for; '' for parts that do nothing."""
+    """Return the kind of a module: the name of its class, for NNI's classes that of torch; '' for parts without effect."""
     if isinstance(module, nn.ParameterDict | nn.Softmax):
         return ''
     for cls, kind in ((DifferentiableMixedCell, 'Cell'), (DifferentiableMixedLayer, 'LayerChoice'), (Repeat, 'Repeat')):
@@ -170,12 +171,12 @@ def kind_of(module: nn.Module) -> str:
 
 
 def arch_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Alphas in the order of their labels: the same in every process."""
+    """Return the alphas in the order of their labels, which is the same in every process."""
     return [choice.alpha for choice in choices(model).values()]
 
 
 def alpha_entropy(model: nn.Module) -> float:
-    """Mean over choices of the entropy of their probabilities, divided by its maximum: 1 undecided, 0 decided."""
+    """Return the mean over choices of the entropy of their probabilities divided by its maximum: 1 undecided, 0 decided."""
     entropies = []
     for choice in choices(model).values():
         if len(choice.alpha) > 1:

@@ -1,4 +1,4 @@
-"""The classifier of a network: found, resized, and the features that it reads."""
+"""Classifier of a network: finding it, resizing it, and its features."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from .model_spaces import CLASS_ARGUMENTS, parameters_of
 
 
 def find_head(model: nn.Module, x: Tensor | None = None) -> str:
-    """Name of the classifier: the linear layer whose output is the model's output.
+    """Return the name of the classifier: the linear layer whose output is the model's output.
 
     Parameters
     ----------
     model
-        A supernet.
+        Supernet.
     x
-        A batch of inputs to run it on; without one, the last linear layer in the order of construction is taken.
+        Batch of inputs to run the model on; None takes the last linear layer in the order of construction.
 
     Raises
     ------
     TransferError
-        If no linear layer gives the output.
+        If the output is not that of a linear layer.
     """
     linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     if x is None:
         if linears:
             return list(linears)[-1]
         raise TransferError(f'{type(model).__name__} has no linear layer to be its classifier.')
+    # Run the model, and compare the output of every linear layer with the model's.
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
@@ -57,14 +58,14 @@ def find_head(model: nn.Module, x: Tensor | None = None) -> str:
 
 
 def resize_head(model: nn.Module, num_classes: int, name: str | None = None) -> None:
-    """Give a model space's classifier another number of rows, freshly initialised; one that has it is left as it is.
+    """Give a model space's classifier another number of rows, freshly initialised; keep one that has this number already.
 
     Parameters
     ----------
     model
-        A model space, mutated or not; the number of classes that it remembers to have been made with follows.
+        Model space, mutated or not; its recorded argument for the number of classes is updated.
     num_classes
-        Rows.
+        Number of rows.
     name
         Name of the classifier; None for the last linear layer in the order of construction.
 
@@ -95,7 +96,7 @@ def resize_head(model: nn.Module, num_classes: int, name: str | None = None) -> 
 def features_of(
     model: nn.Module, head_name: str, batches: Iterable[Any], device: torch.device | str
 ) -> tuple[Tensor, Tensor]:
-    """Inputs of the classifier and the classes, shapes ``(n, d)`` and ``(n,)``, in evaluation mode."""
+    """Return the inputs of the classifier and the classes, shapes ``(n, d)`` and ``(n,)``, in evaluation mode."""
     collected: list[Tensor] = []
     hook = model.get_submodule(head_name).register_forward_pre_hook(lambda _m, inputs: collected.append(inputs[0].detach()))
     was_training = model.training

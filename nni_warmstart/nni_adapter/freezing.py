@@ -1,4 +1,4 @@
-"""One network of a space or a supernet, with the supernet's weights where NNI's own ``freeze`` drops them."""
+"""Freezing of a space or a supernet to one network, with the supernet's weights where NNI's own ``freeze`` drops them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..errors import REFUSALS, TransferError, reason
 
 
 def freeze(space: ModelSpace, architecture: dict[str, Any]) -> nn.Module:
-    """One network of ``space`` (changed in place): of a fresh space with fresh weights, of a supernet with its own.
+    """Freeze ``space``, in place, to one network: a fresh space with fresh weights, a supernet with its own weights.
 
     Raises
     ------
@@ -33,32 +33,32 @@ def freeze(space: ModelSpace, architecture: dict[str, Any]) -> nn.Module:
 
 
 def has_cells(model: nn.Module) -> bool:
-    """Whether a supernet has cells of NNI: these cannot be frozen, and spaces of them make themselves anew instead."""
+    """Check whether a supernet has NNI's cells, which cannot be frozen: their spaces construct themselves anew instead."""
     return any(isinstance(module, PathSamplingCell) for module in model.modules())
 
 
 def take_over(network: nn.Module, supernet: nn.Module, architecture: dict[str, Any]) -> None:
-    """Give a frozen network the weights and statistics that the supernet has for its architecture, cells among them.
+    """Copy the supernet's weights and statistics for an architecture to the frozen network, those of cells included.
 
     Raises
     ------
     TransferError
-        If the network has a tensor that the supernet has not, or has in another shape, as where the widths are searched or
-        a cell hands on its loose ends only.
+        If the network has a tensor that the supernet lacks, or has in another shape, for instance because widths are
+        searched or a cell outputs its loose ends only.
     """
-    theirs, mine = _frozen_state(supernet, architecture), network.state_dict()
-    for name, tensor in mine.items():
-        if name not in theirs or theirs[name].shape != tensor.shape:
-            has = f'has it as {tuple(theirs[name].shape)}' if name in theirs else 'has none'
+    source, target = _frozen_state(supernet, architecture), network.state_dict()
+    for name, tensor in target.items():
+        if name not in source or source[name].shape != tensor.shape:
+            has = f'has it as {tuple(source[name].shape)}' if name in source else 'has none'
             raise TransferError(
                 f'{type(network).__name__} cannot inherit weights: of {name}, {tuple(tensor.shape)}, its supernet {has}; '
                 'train it from scratch.'
             )
-    network.load_state_dict({name: theirs[name] for name in mine})
+    network.load_state_dict({name: source[name] for name in target})
 
 
 def _frozen_state(supernet: nn.Module, architecture: dict[str, Any]) -> dict[str, Tensor]:
-    """What a supernet has, by the names that it has in the network: without blocks of repeats, and ops by their number."""
+    """Return the supernet's state by its names in the network: without ``blocks`` of repeats, and ops by number."""
     modules = dict(supernet.named_modules())
     repeats = [f'{path}.blocks.' for path, module in modules.items() if isinstance(module, Repeat)]
 
@@ -82,14 +82,14 @@ def _frozen_state(supernet: nn.Module, architecture: dict[str, Any]) -> dict[str
 
 @contextmanager
 def _without_missing_biases(model: nn.Module) -> Iterator[None]:
-    """Let NNI freeze layers without bias: it hands None to ``load_state_dict``, which refuses it."""
+    """Let NNI freeze layers without bias: NNI 3.0 passes None for the bias to ``load_state_dict``, which refuses it."""
     layers = [module for module in model.modules() if isinstance(module, MixedOperation)]
 
-    def there(freeze_weight: Any) -> Any:
+    def without_none(freeze_weight: Any) -> Any:
         return lambda **arguments: {n: x for n, x in freeze_weight(**arguments).items() if isinstance(x, torch.Tensor)}
 
     for layer in layers:
-        layer.freeze_weight = there(layer.freeze_weight)
+        layer.freeze_weight = without_none(layer.freeze_weight)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Model spaces by name: registered ones, NNI's hub, and the user's own ``package.module:Class``."""
+"""Model spaces by name: registered ones, NNI's hub, and classes of users as ``package.module:Class``."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from ..search_spaces import SPACES  # pyright: ignore[reportMissingImports]  (ma
 from .mutation import mutate
 
 CLASS_ARGUMENTS = ('num_classes', 'num_labels')
-"""What model spaces call the number of classes."""
+"""Names of the argument for the number of classes in model spaces."""
 
-_LARGEST = 4096  # channels, and pixels of a side, that an image may have
+_LARGEST = 4096  # largest number of channels, and largest image size in pixels
 
 
 def hub_spaces() -> dict[str, type[ModelSpace]]:
-    """NNI's hub: name -> class."""
+    """Return the model spaces of NNI's hub by name."""
     members = inspect.getmembers(hub, inspect.isclass)
     return {name: cls for name, cls in members if issubclass(cls, ModelSpace) and cls is not ModelSpace}
 
 
 def space_names() -> dict[str, type[ModelSpace]]:
-    """Every space that has a name: those of ``search_spaces`` (lower case), then those of NNI's hub."""
+    """Return all spaces with a name: those of ``search_spaces`` (lower case), then those of NNI's hub."""
     return {**SPACES, **hub_spaces()}
 
 
 def resolve(name: str, *, allow_import: bool = False) -> type[ModelSpace]:
-    """Class of a model space.
+    """Return the class of a model space.
 
     Parameters
     ----------
     name
         A key of :func:`space_names`, or ``package.module:Class``.
     allow_import
-        Whether ``package.module:Class`` may be imported. True only for what the user wrote; never for a supernet's card,
-        which must not choose the code that runs.
+        Whether ``package.module:Class`` may be imported. True only for names that the user wrote; never for a supernet's
+        card, which must not choose the code that runs.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def resolve(name: str, *, allow_import: bool = False) -> type[ModelSpace]:
         sys.path.insert(0, os.getcwd())  # console scripts don't look there, `python -m` does
     try:
         cls = getattr(importlib.import_module(module_name), class_name)
-    except Exception as error:  # the module is the user's own, and may raise anything
+    except Exception as error:  # a user's module may raise anything
         raise ConfigError(
             f'space.name = {name!r} cannot be imported ({reason(error)}); check the module and class name.'
         ) from error
@@ -78,13 +78,13 @@ def resolve(name: str, *, allow_import: bool = False) -> type[ModelSpace]:
 
 
 def parameters_of(cls: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Arguments of a model space's constructor, NNI's wrappers looked through."""
+    """Return the arguments of a model space's constructor, behind NNI's wrappers."""
     init = getattr(cls, '_init_wrapped', cls)
     return {name: p for name, p in inspect.signature(init).parameters.items() if name != 'self'}
 
 
 def input_of(cls: Callable[..., Any], arguments: dict[str, Any]) -> tuple[int, int]:
-    """Channels and side (pixels) of the images a space takes: its own arguments, else 3 channels and 32 pixels."""
+    """Return channels and size (pixels) of the images that a space takes: by its arguments, else 3 channels, 32 pixels."""
     sizes = []
     for name, default in (('in_channels', 3), ('image_size', 32)):
         parameter = parameters_of(cls).get(name)
@@ -110,7 +110,7 @@ def create(name: str, arguments: dict[str, Any], num_classes: int, *, allow_impo
     arguments = dict(arguments)
     for key in ('image_size', 'in_channels'):
         if key not in known:
-            arguments.pop(key, None)  # for the data only
+            arguments.pop(key, None)  # used for the data only
     for key in arguments:
         if key not in known:
             raise ConfigError(f'space.{key} is unknown to {name}; it takes {", ".join(known)}.')
@@ -135,14 +135,14 @@ def create(name: str, arguments: dict[str, Any], num_classes: int, *, allow_impo
 
 
 def is_description(value: dict[str, Any]) -> bool:
-    """Whether ``value`` is what :func:`describe` gives: a name with arguments, or a class for the reader."""
+    """Check whether ``value`` has the form that :func:`describe` returns: a name with arguments, or the name of a class."""
     if 'name' in value:
         return isinstance(value['name'], str) and isinstance(value.get('arguments'), dict)
     return isinstance(value.get('class'), str)
 
 
 def rebuilt(described: dict[str, Any]) -> ModelSpace:
-    """The space that :func:`describe` described by name and arguments.
+    """Rebuild the space that :func:`describe` described by name and arguments.
 
     Raises
     ------
@@ -157,12 +157,12 @@ def rebuilt(described: dict[str, Any]) -> ModelSpace:
 
 
 def check_supernet(space: ModelSpace, channels: int, side: int) -> None:
-    """Refuse a space whose supernet cannot run on images in training, before a source is chosen and anything trained.
+    """Raise an error for a space whose supernet cannot run on images in training, before anything is chosen or trained.
 
     Raises
     ------
     ConfigError
-        If two images of that size do not go through, such as where candidates of a choice give different shapes.
+        If two images of that size do not go through, for instance because candidates of a choice have different shapes.
     """
     with torch.random.fork_rng(devices=[]):
         try:
@@ -180,7 +180,7 @@ def check_supernet(space: ModelSpace, channels: int, side: int) -> None:
 
 
 def check_input(space: ModelSpace, channels: int, side: int, num_classes: int) -> None:
-    """Refuse images that the space cannot take and outputs that are no logits, before anything is trained.
+    """Raise an error for images that the space cannot take and outputs that are not logits, before anything is trained.
 
     Raises
     ------
@@ -207,10 +207,10 @@ def check_input(space: ModelSpace, channels: int, side: int, num_classes: int) -
 
 
 def describe(space: ModelSpace) -> dict[str, Any]:
-    """What a card remembers of a space: its name and the arguments it was made with.
+    """Describe a space for a card by its name and the arguments of its constructor.
 
-    A class that has no name is recorded under ``class`` for the reader only; it is never imported from a card. Arguments
-    that are not plain data (numbers, text, booleans, lists, dicts of those) are left out, under the same rule.
+    A class without a name is recorded under ``class``, without arguments and for information only; it is never imported from
+    a card. So is a space with arguments that are not plain data (numbers, text, booleans, lists, dicts of those).
     """
     cls = type(space)
     name = next((key for key, value in space_names().items() if value is cls), None)

@@ -1,4 +1,4 @@
-"""Model spaces turned into supernets, and the state of these."""
+"""Mutation of model spaces to supernets, and their state."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
 from torch import Tensor, nn
 
 STRATEGIES: dict[str, type[DARTS]] = {'DARTS': DARTS, 'GumbelDARTS': GumbelDARTS, 'Proxyless': Proxyless}
-"""NNI's strategies whose supernets can be remembered, by the name kept in a card."""
+"""NNI's strategies whose supernets can be saved, by their name in a card."""
 
 
 def strategy_kind(model: nn.Module) -> str:
-    """Which of NNI's strategies (a key of :data:`STRATEGIES`) mutated ``model``."""
+    """Return the key in :data:`STRATEGIES` of NNI's strategy that mutated ``model``."""
     kinds = (ProxylessMixedLayer, ProxylessMixedInput, ProxylessMixedRepeat)
     if any(isinstance(module, kinds) for module in model.modules()):
         return 'Proxyless'
@@ -28,18 +28,18 @@ def strategy_kind(model: nn.Module) -> str:
 
 
 def mutate(space: ModelSpace, kind: str) -> ModelSpace:
-    """Turn ``space`` into a supernet in place, leaving the global random generator as it was."""
+    """Mutate ``space`` to a supernet in place, without changing the global random generator."""
     with torch.random.fork_rng(devices=[]):
         return STRATEGIES[kind]().mutate_model(space)
 
 
 def first_names(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The state of ``model`` with every shared tensor once, and the other names of those.
+    """Return the state of ``model`` with every shared tensor once, and the other names of shared tensors.
 
     Returns
     -------
     tensors
-        State by name, the first name of each tensor only (safetensors refuses shared storages).
+        Tensors by their first name only (safetensors refuses shared storage).
     aliases
         Further name -> first name. Shared alphas have many: 1,963 names for 1,949 tensors in the hub's DARTS space.
     """

@@ -1,4 +1,4 @@
-"""Names of NNI's one-shot package that the rest of this package builds on."""
+"""Names of NNI's one-shot package that the other folders use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 
 
 def has_nnis(training_module: Any, method: str) -> bool:
-    """Whether an evaluator has this method from the supervised learning of NNI: no override of the user."""
+    """Check whether an evaluator has this method from NNI's supervised learning, without an override of the user."""
     own = getattr(type(training_module), method, None)
     return own is not None and own is getattr(SupervisedLearningModule, method)
 

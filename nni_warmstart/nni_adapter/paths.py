@@ -1,4 +1,4 @@
-"""Which paths of a supernet run: the most probable one, or every one."""
+"""Paths of a supernet: run the most probable one, or every one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .architectures import best_inputs
 
 @contextmanager
 def best_path(model: nn.Module) -> Iterator[None]:
-    """Evaluate without chance: Proxyless runs the best path, GumbelDARTS weighs without noise; all is put back."""
+    """Evaluate deterministically: Proxyless runs the best path, GumbelDARTS weights without noise; restored at the end."""
     paths = [m for m in model.modules() if isinstance(m, ProxylessMixedLayer | ProxylessMixedInput)]
     saved = [{key: getattr(m, key) for key in ('_sampled', '_sample_idx') if hasattr(m, key)} for m in paths]
     try:
@@ -40,7 +40,7 @@ def best_path(model: nn.Module) -> Iterator[None]:
 
 
 def draw_path(model: nn.Module) -> None:
-    """Select a path at random where NNI's RandomOneShot runs one at a time; before its first step it has none."""
+    """Select a random path of NNI's RandomOneShot, which has none before its first step."""
     drawn: dict[str, Any] = {}
     for module in model.modules():
         if isinstance(module, BaseSuperNetModule) and getattr(module, '_arch_alpha', None) is None:
@@ -49,7 +49,7 @@ def draw_path(model: nn.Module) -> None:
 
 @contextmanager
 def every_path(model: nn.Module) -> Iterator[None]:
-    """Run every candidate of every choice, weighted without noise: Proxyless as DARTS would."""
+    """Run every candidate of every choice, weighted without noise; Proxyless runs as DARTS would."""
     plain = {ProxylessMixedLayer: DifferentiableMixedLayer, ProxylessMixedInput: DifferentiableMixedInput}
     changed = [m for m in model.modules() if type(m) in plain]
     try:
@@ -64,7 +64,7 @@ def every_path(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _without_noise(model: nn.Module) -> Iterator[None]:
-    """Weigh the candidates of GumbelDARTS as DARTS does."""
+    """Weight the candidates of GumbelDARTS as DARTS does."""
     noisy = [(m, m._softmax) for m in model.modules() if isinstance(getattr(m, '_softmax', None), GumbelSoftmax)]
     for module, _ in noisy:
         module._softmax = nn.Softmax(-1)

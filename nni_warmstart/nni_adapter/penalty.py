@@ -1,7 +1,8 @@
-"""Constraints on cost, by NNI's profilers and penalties, which in NNI 3.0 change nothing.
+"""Constraints on cost by NNI's profilers and penalties, which have no effect in NNI 3.0.
 
-``DartsLightningModule`` hands the penalty probabilities as plain numbers, so that no gradient reaches the alphas; and where
-an operation costs nothing, a skip say, the expectation ends with an error, because it adds whole numbers and others.
+This works around two faults of NNI 3.0: ``DartsLightningModule`` passes probabilities to the penalty as plain numbers, so
+that no gradient reaches the alphas; and if an operation costs nothing (a skip, say), the expectation ends with an error,
+because it adds integers and floats.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ Probabilities = Mapping[str, Mapping[Any, float]]
 
 
 class DifferentiablePenalty(ExpectationProfilerPenalty):
-    """NNI's penalty over probabilities that carry gradients; the penalty and profiler that are given stay as they are.
+    """NNI's penalty over probabilities with gradients; the given penalty and profiler are not changed.
 
     Parameters
     ----------
     penalty
         Penalty of NNI with a profiler that is an expression, such as ``FlopsProfiler`` and ``NumParamsProfiler``.
     model
-        Gives the supernet.
+        Function that returns the supernet.
     """
 
     def __init__(self, penalty: ExpectationProfilerPenalty, model: Callable[[], nn.Module]) -> None:
@@ -48,7 +49,7 @@ class DifferentiablePenalty(ExpectationProfilerPenalty):
         self.supernet = model
 
     def forward(self, loss: Tensor, sample: Probabilities) -> tuple[Tensor, dict[str, Any]]:
-        """Return the loss with the penalty, and details to be logged; ``sample`` is that of NNI's ``export_probs``."""
+        """Return the loss with the penalty, and details to log; ``sample`` has the form of NNI's ``export_probs``."""
         found = choices(self.supernet())
         live = {
             label: dict(zip(given, found[label].alpha.softmax(-1), strict=True)) if label in found else given
@@ -59,7 +60,7 @@ class DifferentiablePenalty(ExpectationProfilerPenalty):
         return penalty(loss, live)
 
     def kept(self, sample: dict[str, Any], probabilities: Probabilities) -> dict[str, Any]:
-        """Change ``sample`` until it keeps to the baseline, where the penalty punishes what is above and only that."""
+        """Change ``sample`` until it respects the baseline, if the penalty punishes costs above it (and only these)."""
         (penalty,) = self.given
         if penalty.nonlinear not in ('positive', 'absolute'):
             return sample
@@ -73,25 +74,25 @@ class DifferentiablePenalty(ExpectationProfilerPenalty):
 def affordable(
     sample: dict[str, Any], probabilities: Probabilities, cost: Callable[[dict[str, Any]], float], limit: float
 ) -> dict[str, Any]:
-    """A probable architecture that costs at most ``limit``.
+    """Find a probable architecture that costs at most ``limit``.
 
-    Choice by choice, the change that costs the least probability (its logarithm) for what it saves.
+    Changes are made one choice at a time, by the least loss of log-probability for the cost saved.
 
     Parameters
     ----------
     sample
-        The most probable architecture: label of a choice -> what is chosen.
+        Most probable architecture: label of a choice -> chosen candidate or value.
     probabilities
-        Probabilities of the candidates; choices without any stay as they are.
+        Probabilities of the candidates; choices without any are not changed.
     cost
-        Gives the cost of an architecture.
+        Function that returns the cost of an architecture.
     limit
         Largest cost.
 
     Returns
     -------
     dict
-        Above the limit only where no change of a single choice saves anything.
+        Architecture; above the limit only if no change of a single choice saves anything.
     """
     spent = cost(sample)
     while spent > limit:
@@ -102,7 +103,7 @@ def affordable(
             for candidate, probability in candidates.items():
                 changed = {**sample, label: candidate}
                 price = cost(changed)
-                saved = spent - max(price, limit)  # no more than what is needed counts
+                saved = spent - max(price, limit)  # savings beyond the limit do not count
                 if saved > 0:
                     lost = math.log(max(candidates[sample[label]], 1e-12)) - math.log(max(probability, 1e-12))
                     if best is None or lost / saved < best[0]:
@@ -114,10 +115,10 @@ def affordable(
 
 
 def _in_floats(expression: Any) -> Any:
-    """The same cost with every summand a float."""
+    """Return the same cost with every summand a float, which NNI's expectation needs."""
     if not isinstance(expression, MutableExpression):
         return float(expression)
-    node: Any = expression  # NNI splits expectations at sums and differences, and at nothing else
+    node: Any = expression  # NNI splits expectations only at sums and differences
     if getattr(node, 'function', None) in (operator.add, operator.sub):
         return node.function(*map(_in_floats, node.arguments))
     return node * 1.0

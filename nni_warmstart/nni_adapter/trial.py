@@ -1,4 +1,4 @@
-"""Lets a one-shot search inside an nnictl trial be seen: its metrics on NNI's web page."""
+"""Metrics of a one-shot search inside an nnictl trial, shown on NNI's web page (microsoft/nni #5278, #5048)."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from ..utils import distributed
 _logger = logging.getLogger(__name__)
 
 _LONGEST_TURN = 30
-"""Seconds: an earlier trial may have been cancelled before it asked, or run on another machine."""
+"""Seconds to wait for an earlier trial, which may have been cancelled before it asked, or run on another machine."""
 
 _PARAMETERS = 'NNI_WARMSTART_PARAMETERS'
-"""Environment variable that tells a trial's processes for further devices what NNI has told the first."""
+"""Environment variable with NNI's parameters, for the processes that a trial starts for further devices."""
 
 
 def in_trial() -> bool:
-    """Whether this process was started by NNI as a trial, and not by a trial for a further device."""
+    """Check whether this process was started by NNI as a trial, and not by a trial for a further device."""
     return trial_env_vars.NNI_PLATFORM not in (None, 'unittest') and distributed.is_first()
 
 
 def next_parameter() -> dict[str, Any]:
-    """Hyper-parameters of this trial, in the order of the trials; empty outside an experiment.
+    """Return the hyper-parameters of this trial, in the order of the trials; empty outside an experiment.
 
     NNI 3.0 hands parameters out in the order in which trials ask (``training_service/v3/compat.js``), but shows them in the
-    order in which trials were made: of two that start together, the page may show each with the parameters of the other.
-    So a local trial waits until the one before it has asked.
+    order in which trials were made: if two start together, the page may show each with the parameters of the other.
+    Therefore a local trial waits until the one before it has asked.
     """
     if not in_trial() and _PARAMETERS in os.environ:
         return json.loads(os.environ[_PARAMETERS])
@@ -63,12 +63,13 @@ def next_parameter() -> dict[str, Any]:
 
 
 def forward_metrics(engine: ExecutionEngine, epoch: Callable[[], int]) -> None:
-    """Send what the engine's models report on to the trial that this process is.
+    """Forward the metrics of the engine's models to NNI as those of this trial.
 
-    Points of the curve are numbered by their epoch, so that a trial that goes on adds to the curve that NNI has of it.
+    Points of the curve are numbered by their epoch, so that a resumed trial continues the curve that NNI has of it.
 
     While a model runs, ``SequentialExecutionEngine`` replaces the trial's command channel by its own, and reports end as
-    events of the engine: the page stays empty although the trial succeeds. So the channel from before is kept.
+    events of the engine: the page stays empty although the trial succeeds. Therefore metrics are sent on the original
+    channel.
     """
     channel, parameter_id = _own_channel()
     sequence = -1
@@ -87,20 +88,20 @@ def forward_metrics(engine: ExecutionEngine, epoch: Callable[[], int]) -> None:
 
 @functools.cache
 def _own_channel() -> tuple[TrialCommandChannel, int | None]:
-    """The trial's channel and parameter id, remembered: a finished search leaves its own parameters behind."""
+    """Return the trial's channel and parameter id, cached because a finished search leaves its own parameters behind."""
     if nni.get_current_parameter() is None:
         next_parameter()
     return get_default_trial_command_channel(), trial_parameter_id()
 
 
 def trial_parameter_id() -> int | None:
-    """Identity of the parameters that NNI's manager gave to this trial."""
+    """Return the identifier of the parameters that NNI's manager gave to this trial."""
     record = nni.trial._params
     return None if record is None else record['parameter_id']
 
 
 def experiment_folder(name: str) -> Path | None:
-    """Folder of an experiment by NNI's own list."""
+    """Return the folder of an experiment in NNI's own list."""
     from nni.tools.nnictl import config_utils
 
     known = config_utils.Experiments().get_all_experiments().get(name)

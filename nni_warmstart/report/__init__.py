@@ -1,1 +1,1 @@
-"""One HTML page about one or several searches."""
+"""HTML page about one or several searches."""

@@ -35,14 +35,14 @@ _RADIUS = 0.25
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a figure: what a search had at each epoch.
+    """Line of a figure: values of a search by epoch.
 
     Attributes
     ----------
     name
-        For the legend.
+        Name in the legend.
     values
-        One per epoch; None where it is not known.
+        Value of each epoch; None if unknown.
     start
         Epoch of the first value; 0 is before any training.
     """
@@ -54,7 +54,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Edge:
-    """An op in a cell, from one node to a later one."""
+    """Op in a cell, from one node to a later one."""
 
     source: int
     target: int
@@ -63,14 +63,14 @@ class Edge:
 
 @rc_context(_STYLE)
 def curves(series: Sequence[Series], label: str) -> str:
-    """Lines over epochs.
+    """Draw lines over epochs.
 
     Parameters
     ----------
     series
-        In the order of their colours, which is the same in every figure.
+        Lines, in the order of their colours, which is the same in every figure.
     label
-        What is shown.
+        Name of the quantity.
     """
     figure = Figure(figsize=(5.6, 3.2), layout='constrained')
     axes = figure.subplots()
@@ -98,16 +98,16 @@ def curves(series: Sequence[Series], label: str) -> str:
 
 @rc_context(_STYLE)
 def bars(values: Sequence[tuple[str, float | None]], label: str, chosen: str) -> str:
-    """Horizontal bars with their numbers, the first on top.
+    """Draw horizontal bars with their values, the first on top.
 
     Parameters
     ----------
     values
-        By name.
+        Names and values; None if unknown.
     label
-        What is shown.
+        Name of the quantity.
     chosen
-        Bars of this name are set off; several names are joined by ``' + '``.
+        Name of the bar to highlight; several names are joined by ``' + '``.
     """
     names, lengths = [name for name, _ in values], [math.nan if value is None else value for _, value in values]
     figure = Figure(figsize=(6.5, 0.9 + 0.27 * len(values)), layout='constrained')
@@ -126,14 +126,14 @@ def bars(values: Sequence[tuple[str, float | None]], label: str, chosen: str) ->
 def heat_maps(
     epochs: Sequence[Mapping[str, Mapping[str, float | None]]], labels: Sequence[str], scale: tuple[float, float]
 ) -> str:
-    """One panel per choice: its candidates against the epochs, and at the right the last probabilities.
+    """Draw a panel per choice: its candidates against the epochs, and at the right the last probabilities.
 
     Parameters
     ----------
     epochs
-        Label of a choice -> candidate -> probability in [0, 1], one mapping per epoch; empty where it is not known.
+        Label of a choice -> candidate -> probability in [0, 1], one mapping per epoch; empty if unknown.
     labels
-        Of the choices, in the order of the panels. Where all have the same candidates, a row names them once.
+        Labels of the choices, in the order of the panels. If all have the same candidates, a row names them once.
     scale
         Probabilities of the darkest and of the lightest colour.
     """
@@ -182,16 +182,16 @@ def _panel(
 
 @rc_context(_STYLE)
 def cell(edges: Sequence[Edge], nodes: Mapping[int, str]) -> str:
-    """The ops of a cell as arcs over a row of nodes; operations without parameters are grey, ``none`` is dotted.
+    """Draw the ops of a cell as arcs over a row of nodes; operations without parameters are grey, ``none`` is dotted.
 
-    Every arc has a height of its own wherever it would meet another, so that no two names overlap.
+    Arcs that would meet have different heights, so that no two names overlap.
 
     Parameters
     ----------
     edges
-        From a node to a later one.
+        Ops from a node to a later one.
     nodes
-        Names by number.
+        Names of the nodes by number.
     """
     place = {node: 1.75 * index for index, node in enumerate(sorted(nodes))}
     straight, above, below = _tracks(edges, sorted(nodes))
@@ -225,7 +225,7 @@ def _height(level: int) -> float:
 
 
 def _tracks(edges: Sequence[Edge], nodes: list[int]) -> tuple[list[Edge], list[tuple[Edge, int]], list[tuple[Edge, int]]]:
-    """The straight edges between neighbours, and the others above and below with the height (1, 2, ...) of each."""
+    """Return the straight edges between neighbours, and the others above and below with the height (1, 2, ...) of each."""
     order = {node: index for index, node in enumerate(nodes)}
     straight: dict[tuple[int, int], Edge] = {}
     arcs = []
@@ -251,7 +251,7 @@ def _tracks(edges: Sequence[Edge], nodes: list[int]) -> tuple[list[Edge], list[t
 
 
 def _ports(side: list[tuple[Edge, int]]) -> dict[tuple[Edge, str], float]:
-    """Where arcs leave and reach their nodes, beside the middle: nested, so that arcs of one node don't cross."""
+    """Return the offsets at which arcs leave and reach their nodes: nested, so that arcs of one node don't cross."""
     ports: dict[tuple[Edge, str], float] = {}
     for port, sign in (('out', 1), ('in', -1)):
         by_node: dict[int, list[tuple[int, Edge]]] = defaultdict(list)
@@ -265,7 +265,7 @@ def _ports(side: list[tuple[Edge, int]]) -> dict[tuple[Edge, str], float]:
 
 
 def _arrow(axes: Any, points: list[tuple[float, float]], edge: Edge, x: float, y: float) -> None:
-    """A line with its op's name at ``(x, y)``: straight through two points, or round the corners of four."""
+    """Draw a line with its op's name at ``(x, y)``: straight through two points, or with round corners through four."""
     free = any(word in edge.op.lower() for word in _PARAMETER_FREE)
     colour = '#8a8f98' if free else '#1f5fa8'
     line: Any = {'edgecolor': colour, 'linestyle': ':' if edge.op == 'none' else '-', 'linewidth': 1.3, 'zorder': 1}
@@ -283,7 +283,7 @@ def _arrow(axes: Any, points: list[tuple[float, float]], edge: Edge, x: float, y
 
 
 def _shown(text: str, length: int) -> str:
-    """Printable and no longer than ``length``."""
+    """Return text that is printable and no longer than ``length``."""
     text = ''.join(letter if letter.isprintable() else ' ' for letter in str(text))
     return text if len(text) <= length else f'{text[: length - 1]}…'
 
@@ -291,6 +291,6 @@ def _shown(text: str, length: int) -> str:
 def _uri(figure: Figure) -> str:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', message='Glyph .* missing')  # it only measures; the reader's fonts draw
+        warnings.filterwarnings('ignore', message='Glyph .* missing')  # text is only measured here
         figure.savefig(buffer, format='svg', metadata={'Date': None})
     return f'data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}'

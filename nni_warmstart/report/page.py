@@ -1,4 +1,4 @@
-"""One self-contained HTML page about one or several searches."""
+"""Self-contained HTML page about one or several searches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..data.sources import title_of
 from ..runs.settings import flat
 from ..utils.files import plain, write_atomic
 from . import figures
-from .runs import Search, find, natural, read
+from .runs import Search, find, natural, read_search
 
 CURVES = {
     'default': 'validation accuracy',
@@ -25,7 +25,7 @@ CURVES = {
     'alpha_entropy': 'alpha entropy',
     'skip_share': 'skip share',
 }
-"""Figures of an epoch that are drawn, and their names."""
+"""Figures of an epoch that are drawn, by key, and their titles."""
 
 
 def write_report(where: Sequence[str], out: str | os.PathLike[str]) -> int:
@@ -36,7 +36,7 @@ def write_report(where: Sequence[str], out: str | os.PathLike[str]) -> int:
     where
         Folders of searches, folders above such folders, or ids of NNI's experiments.
     out
-        The file; replaced if it exists.
+        Path of the file, which is replaced if it exists.
 
     Returns
     -------
@@ -51,13 +51,13 @@ def write_report(where: Sequence[str], out: str | os.PathLike[str]) -> int:
     folders = list(dict.fromkeys(folder for each in where for folder in find(each)))
     above = Path(os.path.commonpath(folders)) if len(folders) > 1 else folders[0].parent
     names = [folder.name if folder == above else folder.relative_to(above).as_posix() for folder in folders]
-    searches = [read(folder, name) for folder, name in zip(folders, names, strict=True)]
+    searches = [read_search(folder, name) for folder, name in zip(folders, names, strict=True)]
     write_atomic(out, page(searches).encode('utf-8', 'replace'))
     return len(searches)
 
 
 def page(searches: Sequence[Search]) -> str:
-    """The page as HTML, with every figure in it; all text is escaped."""
+    """Return the page as HTML, with all figures embedded and all text escaped."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(resources.files('nni_warmstart.report').joinpath('page.html').read_text('utf-8'))
     return template.render(
@@ -91,13 +91,13 @@ def _overview(searches: Sequence[Search]) -> dict[str, Any]:
 
 
 def _data(settings: Mapping[str, Any]) -> str:
-    """Name of the data that settings ask for."""
+    """Return the name of the data in settings."""
     data = settings.get('data', {})
     return str(data.get('label') or title_of(data) or '?')
 
 
 def _differing(searches: Sequence[Search]) -> dict[str, Any] | None:
-    """Settings that are not the same everywhere, with the shorter side across."""
+    """Return a table of the settings that differ between searches, with the shorter side across."""
     settings = [_settings(search) for search in searches]
     keys = dict.fromkeys(key for each in settings for key in each)
     rows = [('', *(f'{number}. {search.name}' for number, search in enumerate(searches, 1)))]
@@ -109,7 +109,7 @@ def _differing(searches: Sequence[Search]) -> dict[str, Any] | None:
 
 
 def _settings(search: Search) -> dict[str, str]:
-    """By the dotted names of ``search.yml``."""
+    """Return the settings of a search by the dotted names of ``search.yml``."""
     given = flat(search.settings).items()
     return {key.replace('.arguments.', '.', 1): _value(value) for key, value in given if value is not None}
 
@@ -171,7 +171,7 @@ def _cells(architecture: Mapping[str, Any]) -> Iterator[dict[str, str]]:
 
 
 def found_cells(architecture: Mapping[str, Any]) -> dict[str, list[figures.Edge]]:
-    """Cells whose labels say which nodes an op is between.
+    """Find the cells whose labels tell which nodes an op connects.
 
     These are ``cell/i_j`` (an op from node i to node j, for all pairs), and ``cell/op_j_k`` with ``cell/input_j_k`` (the
     k-th op into node j, and the node that it comes from).
@@ -179,7 +179,7 @@ def found_cells(architecture: Mapping[str, Any]) -> dict[str, list[figures.Edge]
     Parameters
     ----------
     architecture
-        Label of a choice -> what is chosen.
+        Label of a choice -> chosen candidate or value.
 
     Returns
     -------
@@ -261,7 +261,7 @@ def _ranking(warm: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
-    """A table whose columns of numbers are known."""
+    """Return a table with the indices of its numeric columns."""
     texts = [[str(cell) for cell in row] for row in rows]
     numeric = [all(re.fullmatch(r'-|\d[\d,]*(\.\d+)?( %)?', text) for text in column) for column in zip(*texts, strict=True)]
     named = [{'name': name, 'numeric': flag} for name, flag in zip(columns, numeric or [False] * len(columns), strict=True)]
@@ -273,7 +273,7 @@ def _figure(uri: str, text: str, caption: str) -> dict[str, str]:
 
 
 def _finite(value: Any) -> float | None:
-    """A number that can be drawn."""
+    """Return a number that can be drawn, else None."""
     return plain(float(value)) if isinstance(value, int | float) else None
 
 

@@ -1,4 +1,4 @@
-"""What searches leave in their folders, finished or not, read as data."""
+"""Reading of the folders of searches, finished or not."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ SECTIONS = ('data', 'space', 'evaluator', 'strategy')
 
 @dataclass(frozen=True)
 class Search:
-    """Traces of a search.
+    """Content of the folder of a search.
 
     Attributes
     ----------
     folder
-        Where it is.
+        Path of the folder.
     name
-        Tells it from the others of the page.
+        Name that distinguishes the search from the others on the page.
     settings
         Content of ``settings.json``.
     result
-        Content of ``result.json``; while it goes on, what an earlier end of the same run said that still holds.
+        Content of ``result.json``; of an unfinished search, those entries of an earlier result that still hold.
     curve
         Figures by epoch.
     alphas
         Label of a choice -> candidate -> probability, by epoch; may be empty.
     architecture
-        Label of a choice -> what is chosen.
+        Label of a choice -> chosen candidate or value.
     note
-        Why it is unfinished; '' if it is not.
+        Reason why the search is unfinished; '' for a finished one.
     """
 
     folder: Path
@@ -58,12 +58,12 @@ class Search:
 
 
 def find(where: str) -> list[Path]:
-    """Folders of the searches in or below ``where``, a folder or the id of an experiment of NNI.
+    """Return the folders of the searches in or below ``where``, a folder or the id of an experiment of NNI.
 
     Raises
     ------
     ConfigError
-        If there are none.
+        If there are no searches.
     """
     root = Path(os.path.expanduser(where))
     if not root.is_dir():
@@ -85,7 +85,7 @@ def find(where: str) -> list[Path]:
 
 
 def _is_search(folder: Path) -> bool:
-    """Whether a search left ``folder``; pretraining has a list of data, retraining has weights."""
+    """Check whether ``folder`` is that of a search; pretraining has a list of data, retraining has weights."""
     try:
         settings, result = (_json(folder / name) for name in ('settings.json', 'result.json'))
     except ConfigError:
@@ -97,8 +97,8 @@ def _is_search(folder: Path) -> bool:
     return {'strategy', 'curve', 'architecture'} <= result.keys()
 
 
-def read(folder: Path, name: str) -> Search:
-    """Read what the search in ``folder`` left; of an unfinished one, what its last checkpoint holds.
+def read_search(folder: Path, name: str) -> Search:
+    """Read the results of the search in ``folder``; those of an unfinished one are in its last checkpoint.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def read(folder: Path, name: str) -> Search:
 
 
 def _check(path: Path, result: dict[str, Any]) -> None:
-    """Refuse a result that no search has written."""
+    """Raise an error for a result that no search has written."""
     lists = [result.get('curve'), result.get('alphas', [])]
     if not isinstance(result.get('architecture'), dict) or not all(
         isinstance(each, list) and all(isinstance(item, dict) for item in each) for each in lists
@@ -130,7 +130,7 @@ def _check(path: Path, result: dict[str, Any]) -> None:
 
 
 def _kept(path: Path) -> dict[str, Any]:
-    """Read what a search keeps in a checkpoint; empty if there is none. The tensors are not read."""
+    """Read the record of a search in its checkpoint, without tensors; empty if there is none."""
     if not path.is_file():
         return {}
     try:
@@ -141,7 +141,7 @@ def _kept(path: Path) -> dict[str, Any]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """Read a file of JSON; empty if there is none, or it is no mapping."""
+    """Read a JSON file; empty if it is missing or not a mapping."""
     if not path.is_file():
         return {}
     try:
@@ -152,5 +152,5 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def natural(text: str) -> list[Any]:
-    """Key for sorting in which 10 comes after 9."""
+    """Return a key for natural sorting, in which 10 comes after 9."""
     return [int(part) if place % 2 else part for place, part in enumerate(re.split(r'(\d+)', text))]

@@ -1,1 +1,1 @@
-"""Runs as YAML files describe them: search, pretrain, retrain, and the folders that they leave."""
+"""Runs described by YAML files: search, pretrain, retrain, and the folders that they leave."""

@@ -1,4 +1,4 @@
-"""search.yml as frozen dataclasses: unknown keys, wrong types and impossible values are errors that name the remedy."""
+"""Configuration files as frozen dataclasses: unknown keys, wrong types and impossible values are errors with a remedy."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _Sources = make_dataclass(
     [(kind, 'str | None' if source.settings is None else 'dict | None', None) for kind, source in SOURCES.items()],
     frozen=True,
 )
-"""A field for every kind of data."""
+"""Base class with a field for every kind of data."""
 
 
 @dataclass(frozen=True)
 class DataConfig(_Sources):
-    """Where the images come from: exactly one of :data:`~nni_warmstart.data.sources.SOURCES` by its key."""
+    """Settings of the data: exactly one of :data:`~nni_warmstart.data.sources.SOURCES` by its key, and general ones."""
 
-    label: str | None = None  # how the task is called; by default as the data
+    label: str | None = None  # name of the task; by default that of the data
     licence: str | None = None
-    flip: bool = False  # whether a mirrored image has the same class: then training images are mirrored at random
+    flip: bool = False  # whether training images are mirrored at random: a mirrored image has the same class
 
     def load(self, base: Path, image_size: int) -> Task:
         """Read the task.
@@ -41,14 +41,14 @@ class DataConfig(_Sources):
         Parameters
         ----------
         base
-            Folder at which relative paths start, the YAML's.
+            Folder of the YAML file, at which relative paths start.
         image_size
-            Pixels a side at which image files are read.
+            Size in pixels at which image files are read.
 
         Raises
         ------
         ConfigError
-            Naming a key of the source that is missing or wrong.
+            If a key of the source is missing or wrong; the message names it.
         DataError
             If the data cannot be read.
         """
@@ -62,9 +62,9 @@ class DataConfig(_Sources):
 
 @dataclass(frozen=True)
 class SourceDataConfig(DataConfig):
-    """One of the datasets that a source is pretrained on."""
+    """Settings of one of the datasets that a source is pretrained on."""
 
-    weight: Annotated[float, Range(0.01, 100)] = 1.0  # in the draws: more for what is harder to learn
+    weight: Annotated[float, Range(0.01, 100)] = 1.0  # weight in the draws: larger for data that are harder to learn
 
 
 _OF_TRAINER = tuple(inspect.signature(make_trainer).parameters)
@@ -72,31 +72,31 @@ _OF_TRAINER = tuple(inspect.signature(make_trainer).parameters)
 
 @dataclass(frozen=True)
 class EvaluatorConfig:
-    """How the supernet is trained."""
+    """Settings of the training of a supernet."""
 
     max_epochs: Annotated[int, Range(1)] = 20  # epochs of the search
-    max_seconds: Annotated[float, Range(0, 1e9)] = 0.0  # stop after the epoch in which they have passed; 0 for no limit
+    max_seconds: Annotated[float, Range(0, 1e9)] = 0.0  # time limit, checked after each epoch; 0 for no limit
     batch_size: Annotated[int, Range(2)] = 64  # images per step, of each half
-    learning_rate: Annotated[float, Range(0)] = 0.025  # first rate of the weights; falls to 0 along a cosine
+    learning_rate: Annotated[float, Range(0)] = 0.025  # initial rate of the weights; falls to 0 along a cosine
     weight_decay: Annotated[float, Range(0)] = 3e-4
     val_share: Annotated[float, Range(0.01, 0.99)] = 0.5  # share of the training images for the alphas and validation
-    jitter: Annotated[float, Range(0, 1)] = 0.0  # images are turned, scaled and moved by up to this share
-    crop: Annotated[float, Range(0, 0.5)] = 0.0  # they are padded and cut out again, up to this share of the side away
-    cutout: Annotated[float, Range(0, 1)] = 0.0  # side of a blanked square, as a share of the image's
+    jitter: Annotated[float, Range(0, 1)] = 0.0  # images are rotated, scaled and shifted by up to this share
+    crop: Annotated[float, Range(0, 0.5)] = 0.0  # images are padded and cropped, up to this share of their size away
+    cutout: Annotated[float, Range(0, 1)] = 0.0  # size of a square that is set to zero, as a share of the image size
     devices: Annotated[int, Range(1)] = 1  # processes, each with a GPU or a core of its own, and batches of batch_size
 
     def trainer_arguments(self) -> dict[str, Any]:
-        """Return those that :func:`~nni_warmstart.evaluators.trainer.make_trainer` takes."""
+        """Return the settings that :func:`~nni_warmstart.evaluators.trainer.make_trainer` takes."""
         return {key: value for key, value in asdict(self).items() if key in _OF_TRAINER}
 
     def module_arguments(self) -> dict[str, Any]:
-        """Return those that the evaluator is made with, besides the trainer and the data's ``val_share``."""
+        """Return the settings of the evaluator, without those of the trainer and ``val_share``."""
         return {key: value for key, value in asdict(self).items() if key not in (*_OF_TRAINER, 'val_share')}
 
 
 @dataclass(frozen=True)
 class JointConfig(EvaluatorConfig):
-    """How a source is pretrained on several datasets."""
+    """Settings of the pretraining of a source on several datasets."""
 
     max_epochs: Annotated[int, Range(1)] = 40
     learning_rate: Annotated[float, Range(0)] = 0.05
@@ -112,7 +112,7 @@ class JointConfig(EvaluatorConfig):
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """One search, as ``search.yml`` describes it."""
+    """Configuration of a search, as in ``search.yml``."""
 
     data: DataConfig
     space: NamedConfig
@@ -124,7 +124,7 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """One joint pretraining, as ``pretrain.yml`` describes it."""
+    """Configuration of a joint pretraining, as in ``pretrain.yml``."""
 
     data: tuple[SourceDataConfig, ...]
     space: NamedConfig
@@ -135,7 +135,7 @@ class PretrainConfig:
 
 
 def parse_search(document: Mapping[str, Any], base: Path) -> SearchConfig:
-    """Check a search's settings.
+    """Check the settings of a search.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def parse_search(document: Mapping[str, Any], base: Path) -> SearchConfig:
     Raises
     ------
     ConfigError
-        Naming the key, the value and the remedy.
+        If a setting is wrong; the message names the key, the value and the remedy.
     """
     check_values(document)
     known(document, '', ('data', 'space', 'evaluator', 'strategy', 'seed'))
@@ -162,7 +162,7 @@ def parse_search(document: Mapping[str, Any], base: Path) -> SearchConfig:
 
 
 def parse_pretrain(document: Mapping[str, Any], base: Path) -> PretrainConfig:
-    """Check a pretraining's settings, as :func:`parse_search`; ``data:`` is a list."""
+    """Check the settings of a pretraining, like :func:`parse_search`; ``data:`` is a list."""
     check_values(document)
     known(document, '', ('data', 'space', 'evaluator', 'strategy', 'seed'))
     items = document.get('data')
@@ -199,7 +199,7 @@ def _data(section: Any, where: str, cls: Any = DataConfig) -> Any:
 
 
 def _source_settings(section: Mapping[str, Any], where: str, settings: Mapping[str, Setting], base: Path) -> dict[str, Any]:
-    """Return the settings of a source of data, each checked, paths started at ``base``."""
+    """Return the checked settings of a source of data; relative paths start at ``base``."""
     known(section, where, settings)
     values = {}
     for key, setting in settings.items():

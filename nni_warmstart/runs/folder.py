@@ -1,4 +1,4 @@
-"""The folder of a run: what it holds, and whether a run may go on in it."""
+"""Folder of a run: its files, and the conditions for a run to be resumed in it."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _logger = logging.getLogger(__name__)
 RESULTS = (
     'result.json', 'architecture.json', 'supernet.safetensors', 'network.safetensors', 'network.pt2', 'network.onnx',
 )  # fmt: skip
-"""What searches and retrainings leave at their end."""
+"""Files that searches and retrainings write at their end."""
 
 MAY_CHANGE = ('evaluator.max_epochs', 'evaluator.max_seconds')
-"""Settings that a run may go on with other values of."""
+"""Settings that may change when a run is resumed."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder ``path`` of a run: ``settings.json``, ``checkpoints/last.ckpt`` and, at its end, results."""
+    """Folder ``path`` of a run: ``settings.json``, ``checkpoints/last.ckpt`` and, at its end, results."""
 
     path: Path
 
     @property
     def settings(self) -> Path:
-        """File with the settings that the run began with."""
+        """File with the settings with which the run was started."""
         return self.path / 'settings.json'
 
     @property
@@ -44,28 +44,28 @@ class RunFolder:
         return self.path / 'checkpoints' / 'last.ckpt'
 
     def has_checkpoint(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
+        """Check whether there is a checkpoint to resume from."""
         return self.checkpoint.is_file()
 
     def make(self) -> None:
-        """Make the folder where there is none.
+        """Create the folder if it does not exist.
 
         Raises
         ------
         ConfigError
-            If it cannot be written.
+            If the folder cannot be written.
         """
         trouble = unwritable(self.path)
         if trouble:
             raise ConfigError(f'output folder {trouble}')
 
-    def check(self, settings: dict[str, Any]) -> None:
-        """Refuse to go on with other settings than the run began with, :data:`MAY_CHANGE` excepted.
+    def check_settings(self, settings: dict[str, Any]) -> None:
+        """Raise an error if settings differ from those with which the run was started, except :data:`MAY_CHANGE`.
 
         Raises
         ------
         ConfigError
-            Naming what differs.
+            If settings differ; the message names them.
         """
         if not self.settings.is_file():
             return
@@ -82,7 +82,7 @@ class RunFolder:
                 )
 
     def checkpoint_for(self, model: nn.Module, prefix: str, max_epochs: int) -> Path | None:
-        """Return the checkpoint to go on from, if there is one; parameters and errors as of :func:`check_checkpoint`."""
+        """Return the checkpoint to resume from, None if there is none; see :func:`check_checkpoint` for the arguments."""
         if not self.has_checkpoint():
             _logger.warning('Nothing to resume: %s does not exist; starting anew.', self.checkpoint)
             return None
@@ -90,9 +90,9 @@ class RunFolder:
         return self.checkpoint
 
     def begin(self, settings: dict[str, Any], *, resume: bool) -> None:
-        """Write down the settings of a run that is about to train.
+        """Write the settings of a run that is about to train.
 
-        A new one forgets the checkpoint and the results of an older, so that none of these is taken for its own.
+        A new run deletes the checkpoint and the results of an older one, so that they are not mistaken for its own.
         """
         if not is_first():
             return

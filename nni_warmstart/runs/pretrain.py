@@ -1,4 +1,4 @@
-"""pretrain: one supernet trained jointly on the datasets of ``pretrain.yml``."""
+"""Pretraining of one supernet jointly on the datasets of ``pretrain.yml``."""
 
 from __future__ import annotations
 
@@ -42,22 +42,23 @@ def pretrain(
     out
         Folder for the log and the checkpoint of the last epoch.
     command
-        How to do it again, for the card.
+        Command that repeats the pretraining, for the card.
     resume
-        Go on from ``out/checkpoints/last.ckpt`` when it is there.
+        Whether to resume from ``out/checkpoints/last.ckpt`` if it exists.
     progress
         Whether to show progress bars.
 
     Returns
     -------
     Supernet
-        Its card names the datasets, their licences, the settings and the accuracies.
+        Trained supernet, whose card names the datasets, their licences, the settings and the accuracies.
 
     Raises
     ------
     WarmStartError
         If data, space or settings do not work.
     """
+    # Set up the data, the evaluator, the model space and the strategy.
     folder = RunFolder(Path(out))
     folder.make()
     channels, image_size = input_shape(config.space)
@@ -76,6 +77,7 @@ def pretrain(
     )
     space = make_space(config.space, evaluator.num_classes)
     strategy = strategy_for(config, space, (channels, image_size))
+    # Train, and collect the supernet.
     start(strategy, space, evaluator, folder, config, seed, resume=resume)
     strategy.run()
     supernet = cast(Any, strategy.oneshot_module).training_module.remembered(

@@ -1,4 +1,4 @@
-"""retrain: the network that a search found, trained on all training images."""
+"""Retraining of the network that a search found, on all training images."""
 
 from __future__ import annotations
 
@@ -49,27 +49,27 @@ def retrain(
     resume: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Train the network that the search in ``run`` found, and leave ``network.safetensors`` and ``result.json`` in ``out``.
+    """Train the network that the search in ``run`` found, and write ``network.safetensors`` and ``result.json`` to ``out``.
 
-    It learns from all training images, those of the alphas too, by the settings of the evaluator, and is measured on the
-    test images; where the task has none, on those that a search validates with, and learns from the others.
+    It is trained on all training images, including those of the alphas, with the settings of the evaluator, and measured on
+    the test images. If the task has no test images, it is trained and measured on the two halves of the search.
 
     Parameters
     ----------
     config
-        Checked settings; the strategy plays no part.
+        Checked settings; those of the strategy are not used.
     run
         Folder of a finished search.
     out
         Folder for the results.
     weights
-        'scratch', or 'inherited': those of the supernet.
+        Initial weights: 'scratch', or 'inherited' for those of the supernet.
     exports
-        Formats besides: 'pt2' (torch.export), 'onnx'; see :func:`~nni_warmstart.supernets.export.export`.
+        Additional formats: 'pt2' (torch.export), 'onnx'; see :func:`~nni_warmstart.supernets.export.export`.
     seed
         Seed of all random generators.
     resume
-        Go on from ``out/checkpoints/last.ckpt`` when it is there.
+        Whether to resume from ``out/checkpoints/last.ckpt`` if it exists.
     progress
         Whether to show progress bars.
 
@@ -83,6 +83,7 @@ def retrain(
     WarmStartError
         If the search, the data or the settings do not work.
     """
+    # Check the arguments.
     if weights not in WEIGHTS:
         raise ConfigError(f'weights = {weights!r} is unknown; choose one of {", ".join(WEIGHTS)}.')
     for kind in exports:
@@ -93,6 +94,7 @@ def retrain(
         raise ConfigError(f'{out} is the folder of the search, whose results must stay; choose another --out.')
     if config.evaluator.devices > 1:
         _logger.warning('evaluator.devices = %d is for searches; a network is trained on one.', config.evaluator.devices)
+    # Make the network.
     architecture = read_architecture(run)
     problem = set_up(config, load_task(config), seed, learning)
     described = describe(problem.space)
@@ -102,10 +104,11 @@ def retrain(
             f'the network that {run} found gives all images the same scores: no path of its operations leads from the '
             'input to the output, a collapse of DARTS; search for longer, or with strategy.parameter_free_cap.'
         )
-    kept = {**asdict(config), 'seed': seed, 'weights': weights, 'architecture': architecture}
+    # Train it.
+    settings = {**asdict(config), 'seed': seed, 'weights': weights, 'architecture': architecture}
     if resume:
-        folder.check(kept)
-    folder.begin(kept, resume=resume)
+        folder.check_settings(settings)
+    folder.begin(settings, resume=resume)
     training = {
         **config.evaluator.module_arguments(),
         'flip': config.data.flip,
@@ -115,6 +118,7 @@ def retrain(
     curve = train(
         network, problem.splits, problem.task.num_classes, training, folder.path, seed=seed, resume=resume, progress=progress
     )
+    # Write the network and the results.
     normalisation = {key: getattr(problem.splits.train, key).flatten().tolist() for key in ('mean', 'std')}
     result = {
         'data': problem.task.name,
@@ -140,7 +144,7 @@ def retrain(
         history={key: result[key] for key in ('data', 'weights', 'seed', 'final', 'measured_on', 'versions')},
     ).save(folder.path / 'network.safetensors')
     write_json(folder.path / 'result.json', result)
-    for kind in exports:  # last: a network that cannot be exported is not lost
+    for kind in exports:  # at the end: a network that cannot be exported is saved all the same
         channels, image_size = problem.image_shape
         export(network, folder.path / f'network.{kind}', torch.zeros(2, channels, image_size, image_size))
         result['files'].append(f'network.{kind}')
@@ -149,9 +153,9 @@ def retrain(
 
 
 def learning(task: Task, val_share: float) -> Splits:
-    """Return all training images to learn from and the test images to measure on, or the halves of a search.
+    """Split a task into all training images and the test images or, without test images, into the halves of a search.
 
-    Images are normalised as in the search, so that inherited weights see what they know.
+    Images are normalised as in the search, as inherited weights require.
     """
     splits = split(task, val_share=val_share)
     if splits.test is None:
@@ -166,7 +170,7 @@ def read_architecture(run: str | Path) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        If the folder has none.
+        If the folder has no architecture.
     """
     path = Path(run) / 'architecture.json'
     try:
@@ -178,7 +182,7 @@ def read_architecture(run: str | Path) -> dict[str, Any]:
 
 
 def make_network(space: ModelSpace, architecture: dict[str, Any], run: Path | None) -> nn.Module:
-    """Make the network of an architecture: with fresh weights, or with those of the supernet in ``run``."""
+    """Make the network of an architecture, with fresh weights or with those of the supernet in ``run``."""
     if run is None:
         return freeze(space, architecture)
     return inherited(Supernet.load(run / 'supernet.safetensors'), architecture, space)
@@ -195,23 +199,23 @@ def train(
     resume: bool = False,
     progress: bool = True,
 ) -> list[float]:
-    """Train with SGD and a cosine rate; accuracy on ``splits.val`` after every epoch.
+    """Train with SGD and a cosine rate, and return the accuracy on ``splits.val`` after every epoch.
 
     Parameters
     ----------
     network
-        Changed in place.
+        Network, changed in place.
     splits
-        What it learns from and is measured on.
+        Images to train on, and to measure on.
     num_classes
-        Classes of the task.
+        Number of classes of the task.
     settings
-        max_epochs, max_seconds and devices (both optional), and those of
+        max_epochs, max_seconds and devices (the last two optional), and settings of
         :func:`~nni_warmstart.evaluators.classification.classification`.
     out
         Folder for the log and the checkpoint.
     seed, resume, progress
-        As in :func:`retrain`.
+        Same as in :func:`retrain`.
     """
     folder, epochs = RunFolder(Path(out)), Epochs(seed)
     limits = {key: settings[key] for key in ('max_epochs', 'max_seconds', 'devices') if key in settings}
@@ -227,14 +231,14 @@ def train(
 
 
 class Epochs(Callback):
-    """Keeps the accuracies, and seeds every epoch by its number: one that goes on draws what it would have drawn."""
+    """Records the accuracies, and seeds every epoch by its number, so that a resumed run draws the same numbers."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.curve: list[float] = []
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        if batch_idx == 0:  # after the loader has drawn a number, which it does at different moments
+        if batch_idx == 0:  # only now: the loader draws a number before, at a moment that varies
             torch.manual_seed(seed_of(self.seed, trainer.current_epoch))
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:

@@ -1,4 +1,4 @@
-"""One search from its configuration: the same code under nnictl and on the command line."""
+"""Search from a configuration: the same code under nnictl and on the command line."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from .folder import RunFolder
 from .setup import Problem, load_task, set_up, start, strategy_for, versions
 from .strategies import make_strategy
 
-_SHOWN = 512  # images of either half on which a preview is fitted, and measured
+_SHOWN = 512  # images of each half on which a preview is fitted and measured
 
 
 def run_search(
     config: SearchConfig, *, seed: int, out: str | Path, resume: bool = False, progress: bool = True
 ) -> dict[str, Any]:
-    """Search, and leave in ``out``: ``supernet.safetensors``, ``architecture.json``, ``result.json``, checkpoints.
+    """Run a search, and write ``supernet.safetensors``, ``architecture.json``, ``result.json`` and checkpoints to ``out``.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def run_search(
     out
         Folder for the results.
     resume
-        Go on from ``out/checkpoints/last.ckpt`` when it is there.
+        Whether to resume from ``out/checkpoints/last.ckpt`` if it exists.
     progress
         Whether to show progress bars.
 
@@ -58,6 +58,7 @@ def run_search(
     WarmStartError
         If data, space, source or settings do not work.
     """
+    # Set up the images, the model space, the strategy and the evaluator.
     folder, began = RunFolder(Path(out)), time.perf_counter()
     folder.make()
     problem = set_up(config, load_task(config), seed)
@@ -71,10 +72,12 @@ def run_search(
     evaluator = classification(
         problem.splits, problem.task.num_classes, trainer, **config.evaluator.module_arguments(), flip=config.data.flip
     )
+    # Initialise, with the warm start or from a checkpoint, and train.
     start(strategy, problem.space, evaluator, folder, config, seed, resume=resume)
     module = cast(DartsSearchModule, strategy.oneshot_module)
     module.identity.count_from(began)
     strategy.run()
+    # Write the results.
     warm_start = module.identity.warm_start
     architecture = {'sample': module.export(), 'probabilities': module.probabilities()}
     result = {
@@ -90,7 +93,7 @@ def run_search(
         'seconds': module.identity.seconds,
         'versions': versions(),
     }
-    if module.trainer.is_global_zero:  # of several devices the first writes
+    if module.trainer.is_global_zero:  # only the first of several devices writes
         _found(config, problem, strategy, result).save(folder.path / 'supernet.safetensors')
         write_json(folder.path / 'architecture.json', architecture)
         write_json(folder.path / 'result.json', result)
@@ -98,7 +101,7 @@ def run_search(
 
 
 def _found(config: SearchConfig, problem: Problem, strategy: WarmStartDARTS, result: dict[str, Any]) -> Supernet:
-    """Return the trained supernet, with what its card says of the search."""
+    """Return the trained supernet, with facts about the search in its record."""
     facts = {key: result[key] for key in ('seed', 'curve', 'source')}
     history = record(**facts, pictures=problem.image_shape, licence=config.data.licence)
     name = f'{config.space.name}-{problem.task.name}'.replace(':', '-')
@@ -106,12 +109,12 @@ def _found(config: SearchConfig, problem: Problem, strategy: WarmStartDARTS, res
 
 
 def fitting(config: SearchConfig, task: Task, zoo: SupernetZoo) -> list[Supernet]:
-    """List the entries of a zoo among which the rules of a search's ``source`` choose.
+    """Return the entries of a zoo among which the rules of a search's ``source`` choose.
 
     Raises
     ------
     WarmStartError
-        If none fits, or the space does not work.
+        If no entry fits, or the space does not work.
     """
     strategy, problem = make_strategy(config.strategy, config.base), set_up(config, task, None)
     train = DataLoader(problem.splits.train, batch_size=_SHOWN)
@@ -120,7 +123,7 @@ def fitting(config: SearchConfig, task: Task, zoo: SupernetZoo) -> list[Supernet
 
 
 def preview(config: SearchConfig, source: Supernet) -> TransferReport:
-    """Report what a search would inherit from ``source``, without training; fitted on some of its images only.
+    """Return the report of what a search would inherit from ``source``; fitted on a part of the images, without training.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Settings as a YAML file gives them: read, changed by dotted name, and checked value by value."""
+"""Settings in YAML files: read, changed by dotted name, and checked value by value."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def flat(settings: Any, prefix: str = '') -> dict[str, Any]:
 
 
 _MOST_VALUES, _MOST_LEVELS, _LARGEST = 10_000, 20, 2**31 - 1
-"""What a file of settings may hold: values, sections in sections, and the largest number that has no range of its own."""
+"""Limits of a file of settings: values, nesting of sections, and the largest number without a range of its own."""
 
 _EXPONENT = re.compile(r'[+-]?\d+(\.\d*)?[eE][+-]?\d+')
-"""A number that YAML 1.1 takes for text, such as 3e-4."""
+"""Pattern of numbers that YAML 1.1 takes for text, such as 3e-4."""
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -47,22 +47,22 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def parse_yaml(text: str) -> Any:
-    """Return the value that a YAML text stands for.
+    """Parse a YAML text.
 
     Raises
     ------
     ConfigError
-        If it is not YAML, or gives a key twice.
+        If the text is not YAML, or has a key twice.
     """
     try:
         return _Loader(text).get_single_data()
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        # PyYAML lets through what Python says of `!!bool x`, of 2024-13-45 or of a thousand brackets
+        # PyYAML does not catch Python's exceptions for `!!bool x`, 2024-13-45 or a thousand brackets
         raise ConfigError(reason(error)) from error
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice; PyYAML takes the last one."""
+    """YAML loader that refuses duplicate keys, of which PyYAML takes the last one."""
 
     def compose_mapping_node(self, anchor: Any) -> Any:
         node: Any = super().compose_mapping_node(anchor)
@@ -90,7 +90,7 @@ def overridden(document: dict[str, Any], overrides: Mapping[str, Any]) -> dict[s
 
 
 def check_values(document: Mapping[str, Any]) -> None:
-    """Refuse what could be neither copied nor shown: aliases without end, millions of values, numbers of many digits."""
+    """Raise an error for values that cannot be copied or shown: endless aliases, millions of values, huge numbers."""
     left: list[tuple[str, Any, int]] = [('', document, 0)]
     count = 0
     while left:
@@ -109,7 +109,7 @@ def check_values(document: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class NamedConfig:
-    """A name and the arguments that go with it: ``{name: nasbench201, width: 16}``."""
+    """Name with its arguments, as in ``{name: nasbench201, width: 16}``."""
 
     name: str
     arguments: dict[str, Any]
@@ -125,12 +125,12 @@ def named(section: Mapping[str, Any], where: str) -> NamedConfig:
 
 
 def section_of(document: Mapping[str, Any], key: str, default: dict[str, Any]) -> Mapping[str, Any]:
-    """Return a section of a file, or ``default`` where there is none."""
+    """Return a section of a file, or ``default`` if the file lacks it."""
     return mapping(document.get(key, default), key)
 
 
 def mapping(value: Any, where: str) -> Mapping[str, Any]:
-    """Return ``value``, which must have keys."""
+    """Return ``value``, which must be a mapping."""
     if not isinstance(value, Mapping):
         raise ConfigError(f'{where} = {value!r}, but it must be a section with keys.')
     return value
@@ -146,13 +146,13 @@ def known(section: Mapping[str, Any], where: str, allowed: Any) -> Mapping[str, 
 
 
 def near(word: str, allowed: Any) -> str:
-    """Return the end of an error message: what was probably meant, or what there is."""
+    """Return the end of an error message: the word that was probably meant, or all allowed words."""
     close = difflib.get_close_matches(word, list(allowed), 1)
     return f'; did you mean {close[0]}?' if close else f'; known are {", ".join(allowed)}'
 
 
 def typed(cls: Any, section: Mapping[str, Any], where: str) -> Any:
-    """Make a dataclass of settings, each of the type and in the range of its annotation; null leaves the default."""
+    """Make a dataclass from settings, each checked against the type and range of its annotation; null is the default."""
     expected = expectations(cls)
     known(section, where, [item.name for item in fields(cls)])
     return cls(**{
@@ -163,9 +163,9 @@ def typed(cls: Any, section: Mapping[str, Any], where: str) -> Any:
 
 
 def checked(value: Any, where: str, kind: type, limits: Range | None = None) -> Any:
-    """Return ``value``, as YAML gives it, as one of type ``kind`` within its limits; ``where`` is named in errors.
+    """Convert a value from YAML to type ``kind`` and check its limits; ``where`` is named in errors.
 
-    A whole number will do for a number, 2.0 for a whole number, and 3e-4, which YAML takes for text, for what it says.
+    Integers are accepted as floats, 2.0 as an integer, and 3e-4, which YAML takes for text, as a number.
     """
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind is float and (is_number or (isinstance(value, str) and _EXPONENT.fullmatch(value))):

@@ -1,4 +1,4 @@
-"""The start of a run: images, model space, strategy, their checks, and whether the run is new or goes on.
+"""Set-up of a run: images, model space, strategy, their checks, and a new start or a resumption.
 
 Random numbers are drawn after :func:`~pytorch_lightning.seed_everything` in one order: model space, supernet, training.
 """
@@ -26,21 +26,21 @@ from .settings import NamedConfig
 from .strategies import make_strategy
 
 SUPERNET = 'training_module._model.'
-"""Begins the names of a supernet's tensors in the checkpoint of a search."""
+"""Prefix of the names of a supernet's tensors in the checkpoint of a search."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Images and model space that a search, its preview and a retraining begin with.
+    """Images and model space of a search, its preview or a retraining.
 
     Attributes
     ----------
     task
-        The images, as the space takes them.
+        Images in the shape that the space takes.
     splits
-        Their parts.
+        Parts of the task.
     space
-        The model space, freshly initialised.
+        Model space, freshly initialised.
     """
 
     task: Task
@@ -49,40 +49,40 @@ class Problem:
 
     @property
     def image_shape(self) -> tuple[int, int]:
-        """Channels, and pixels a side."""
+        """Channels and size (pixels) of the images."""
         channels, image_size = self.task.train_x.shape[1:3]
         return channels, image_size
 
 
 def input_shape(space: NamedConfig) -> tuple[int, int]:
-    """Return channels, and pixels a side, of the images that a space takes."""
+    """Return channels and size (pixels) of the images that a space takes."""
     return input_of(resolve(space.name, allow_import=True), space.arguments)
 
 
 def load_task(config: SearchConfig) -> Task:
-    """Read the data of a search, as its space takes them."""
+    """Read the data of a search, in the shape that its space takes."""
     channels, image_size = input_shape(config.space)
     return config.data.load(config.base, image_size).adapted(channels, image_size)
 
 
 def set_up(config: SearchConfig, task: Task, seed: int | None, cut: Callable[..., Splits] = split) -> Problem:
-    """Cut the task, seed all random generators, and make the model space.
+    """Split the task, seed all random generators, and make the model space.
 
     Parameters
     ----------
     config
         Checked settings.
     task
-        The data, see :func:`load_task`.
+        Data of the search, see :func:`load_task`.
     seed
         Seed of all random generators; None to leave them as they are.
     cut
-        Cuts the task; as :func:`~nni_warmstart.data.splits.split`.
+        Function that splits the task, such as :func:`~nni_warmstart.data.splits.split`.
 
     Raises
     ------
     WarmStartError
-        If the task cannot be cut, the space cannot be made, or the images do not go through it.
+        If the task cannot be split, the space cannot be made, or the images do not go through it.
     """
     splits = cut(task, val_share=config.evaluator.val_share)
     if seed is not None:
@@ -107,7 +107,7 @@ def strategy_for(config: SearchConfig | PretrainConfig, space: ModelSpace, image
         If NNI's strategy refuses its arguments, or images do not go through.
     """
     strategy = make_strategy(config.strategy, config.base)
-    if not isinstance(strategy, Proxyless):  # which runs one candidate at a time
+    if not isinstance(strategy, Proxyless):  # Proxyless runs one candidate at a time
         check_supernet(space, *image_shape)
     return strategy
 
@@ -122,24 +122,24 @@ def start(
     *,
     resume: bool,
 ) -> None:
-    """Initialise a strategy, from the checkpoint in the folder where the run goes on, and write the settings down.
+    """Initialise a strategy, from the checkpoint in the folder if the run is resumed, and write down the settings.
 
     Raises
     ------
     WarmStartError
-        If the run cannot start, or cannot go on: the folder is then as it was.
+        If the run cannot start or resume; the folder is then unchanged.
     """
     settings = {**asdict(config), 'seed': seed}
     if resume:
-        folder.check(settings)
+        folder.check_settings(settings)
         if folder.has_checkpoint():
             strategy.resume_from(folder.checkpoint)
     strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
-    if resume:  # nothing is read before the strategy runs, and only the supernet tells which tensors there should be
+    if resume:  # checked here: the strategy reads the file later, and only the supernet tells its tensors
         folder.checkpoint_for(strategy.supernet, SUPERNET, config.evaluator.max_epochs)
     folder.begin(settings, resume=resume)
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages on which a result depends."""
+    """Return the versions of the packages on which a result depends."""
     return {name: version(name) for name in ('nni-warmstart', 'nni', 'torch', 'pytorch-lightning')}

@@ -1,4 +1,4 @@
-"""The section ``strategy:`` of a file: its settings, which are the arguments of a class, and the strategy that they make."""
+"""Section ``strategy:`` of a file: its settings, which are the arguments of a class, and the strategy made from them."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ STRATEGIES: dict[str, type[WarmStartDARTS]] = {
     **{cls.__name__.removeprefix('WarmStart'): cls for cls in _CLASSES},
     **{cls.__name__: cls for cls in _CLASSES},
 }
-"""Strategies by name. NNI's own names run cold; they validate and report like ours, and are NNI's to the bit."""
+"""Strategies by name. NNI's own names start cold: they validate and report like ours, with results equal to NNI's."""
 
 _NNIS = {
     'gradient_clip_val': Expected(float, Range(0), optional=True),
     'log_prob_every_n_step': Expected(int, Range(1)),
     'warmup_epochs': Expected(int, Range(0)),
 }
-"""Arguments of NNI whose annotations lack a range; ours have theirs."""
+"""Ranges of NNI's arguments, whose annotations have none."""
 
 _CODE = ('self', 'kwargs', 'model_space', 'engine', 'mutation_hooks')
-"""Arguments that no file can give."""
+"""Arguments that cannot be given in a file."""
 
 
 def strategy_arguments(cls: type[WarmStartDARTS]) -> dict[str, Expected | None]:
-    """Return what a strategy takes from a file, our own arguments and those of NNI's classes that it extends.
+    """Return the arguments that a file can give to a strategy, ours and those of NNI's classes that it extends.
 
-    What a value must be is None where several plain types will do.
+    The requirement is None for arguments that accept several plain types.
     """
     found: dict[str, Expected | None] = {}
     for base in cls.__mro__[:-1]:
@@ -50,10 +50,10 @@ def strategy_arguments(cls: type[WarmStartDARTS]) -> dict[str, Expected | None]:
 
 
 _OF_TRANSFER = tuple(each.name for each in fields(TransferSettings) if each.name in strategy_arguments(WarmStartDARTS))
-"""Settings of a warm start that a transfer takes."""
+"""Settings of a warm start that are passed to the transfer."""
 
 _WARM = ('source', 'zoo', *_OF_TRANSFER)
-"""Settings of a warm start; they have no effect under one of NNI's own names."""
+"""Settings of a warm start, which have no effect on strategies under NNI's own names."""
 
 
 def parse_strategy(section: Mapping[str, Any]) -> NamedConfig:
@@ -62,7 +62,7 @@ def parse_strategy(section: Mapping[str, Any]) -> NamedConfig:
     Raises
     ------
     ConfigError
-        Naming the key, the value and the remedy.
+        If a setting is wrong; the message names the key, the value and the remedy.
     """
     strategy = named(section, 'strategy')
     name, arguments = strategy.name, strategy.arguments
@@ -82,13 +82,13 @@ def parse_strategy(section: Mapping[str, Any]) -> NamedConfig:
 
 
 def _parsed(key: str, value: Any, expected: Expected | None) -> Any:
-    """A checked setting, as the class takes it."""
+    """Return a checked setting, in the form that the class takes."""
     if key == 'temperature':
         return _temperature(value)
     if key == 'alpha':
         return _number(value) if isinstance(value, str) and value not in ('transfer', 'reset') else value
     if key == 'source' and value in ('none', 'None', ''):
-        return None  # searchSpace of NNI: a choice between null and a name has no null
+        return None  # NNI's searchSpace has no null in a choice between null and a name
     if key == 'source' and isinstance(value, list):
         return [checked(item, f'strategy.source[{index}]', str) for index, item in enumerate(value)]
     if expected is None or (expected.optional and value is None):
@@ -98,7 +98,7 @@ def _parsed(key: str, value: Any, expected: Expected | None) -> Any:
 
 
 def _temperature(value: Any) -> dict[str, float]:
-    """Temperature of GumbelDARTS: one for all epochs, or the first and the last."""
+    """Parse the temperature of GumbelDARTS: one for all epochs, or the first and the last."""
     ends = value if isinstance(value, Mapping) else {'init': value, 'min': value}
     if ends.keys() != {'init', 'min'}:
         raise ConfigError(f'strategy.temperature = {value!r}, but it must be a number, or {{init: ..., min: ...}}.')
@@ -109,7 +109,7 @@ def _temperature(value: Any) -> dict[str, float]:
 
 
 def _number(value: str) -> Any:
-    """A number that YAML takes for text, such as 5e-1; other text as it is, to be refused by what it is for."""
+    """Convert text to a number, such as 5e-1; return other text unchanged, for a later check to refuse."""
     try:
         return float(value)
     except ValueError:
@@ -117,7 +117,7 @@ def _number(value: str) -> Any:
 
 
 def make_strategy(config: NamedConfig, base: Path) -> WarmStartDARTS:
-    """Make the strategy, its relative paths started at ``base``.
+    """Make the strategy; relative paths start at ``base``.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""The warm-started strategies of NNI, and what happens in an epoch of a search."""
+"""Warm-started strategies of NNI, and the callbacks of a search."""

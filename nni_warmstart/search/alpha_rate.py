@@ -1,8 +1,8 @@
-"""The rate at which alphas learn after a warm start, so that a short search, too, can leave the source's architecture.
+"""Learning rate of the alphas after a warm start, so that even a short search can leave the source's architecture.
 
-Adam moves an alpha by at most its rate a step. DARTS's own search (Liu et al., ICLR 2019: 3e-4 for 50 epochs of some 390
-steps) lets alphas travel 6 from where they began, all equal; the few hundred steps of a warm search would let them travel
-0.1 from where the source's lie, 0.1 to 1 apart.
+Adam moves an alpha by at most its learning rate per step. In DARTS's own search (Liu et al., ICLR 2019: 3e-4 for 50 epochs
+of some 390 steps) alphas can move by 6 from their equal initial values; in the few hundred steps of a warm search they could
+move by 0.1 only, while the source's alphas differ by 0.1 to 1.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from .run_length import planned_batches
 _logger = logging.getLogger(__name__)
 
 NNIS = 3e-4
-"""Rate in NNI's strategies."""
+"""Learning rate in NNI's strategies."""
 
 TRAVEL = 6.0
-"""Rate times steps of DARTS's own search."""
+"""Learning rate times number of steps of DARTS's own search."""
 
 LARGEST = 0.03
-"""Largest rate after a warm start."""
+"""Largest learning rate after a warm start."""
 
 
 def alpha_rate(steps: float) -> float:
-    """Rate by which alphas travel in ``steps`` steps as far as in DARTS's own search; :data:`NNIS` to :data:`LARGEST`."""
+    """Return the rate at which alphas move by :data:`TRAVEL` in ``steps`` steps, from :data:`NNIS` to :data:`LARGEST`."""
     return min(max(TRAVEL / max(steps, 1), NNIS), LARGEST)
 
 
 class AlphaRate(Callback):
-    """Sets the rate of the alphas by the number of steps of the run; of one that time limits, anew in every epoch."""
+    """Sets the learning rate of the alphas by the number of steps of the run; if time limits it, anew in every epoch."""
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         rate = alpha_rate(planned_batches(trainer, pl_module.warmup_epochs))

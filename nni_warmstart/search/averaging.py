@@ -1,4 +1,4 @@
-"""Averaged weights: a search is judged by the mean of its last steps, not by the noise of the last one."""
+"""Averaged weights: a search is evaluated by the mean of its last steps, without the noise of the last one."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ..nni_adapter.oneshot import has_nnis
 
 
 def why_not_averaged(trainer: Any, training_module: Any, model: nn.Module) -> str:
-    """Return why averages of the weights of a search cannot be used, '' where they can.
+    """Return the reason why averages of the weights of a search cannot be used; '' if they can.
 
     Parameters
     ----------
     trainer, training_module, model
-        Lightning's trainer, the module of the evaluator, and the supernet.
+        Lightning's trainer, module of the evaluator, and supernet.
     """
     if not math.isfinite(trainer.num_training_batches):
         return 'the training data have no length, so an epoch is of unknown length'
@@ -32,19 +32,19 @@ def why_not_averaged(trainer: Any, training_module: Any, model: nn.Module) -> st
 
 
 class WeightAverage:
-    r"""Exponential moving average of the weights of a supernet, the alphas left out.
+    r"""Exponential moving average of the weights of a supernet, without the alphas.
 
-    After every step :math:`\bar w \leftarrow \bar w + (w - \bar w) / n`, from the weights that it starts with (Polyak &
+    It starts from the initial weights, and after every step :math:`\bar w \leftarrow \bar w + (w - \bar w) / n` (Polyak &
     Juditsky, *SIAM J. Control and Optimization* 30, 1992; Izmailov et al., *Averaging Weights Leads to Wider Optima and
-    Better Generalization*, UAI 2018). Batch-norm statistics of averaged weights must be estimated anew. Averages are single
-    precision at least: small steps would be lost in half.
+    Better Generalization*, UAI 2018). Batch-norm statistics of averaged weights must be re-estimated. Averages have at least
+    single precision: small steps would be lost in half precision.
 
     Parameters
     ----------
     module
-        The supernet, or what holds it and more weights.
+        Supernet, or a module that contains it and more weights.
     steps
-        n, the steps that an average reaches back.
+        Time constant n, in steps.
     """
 
     def __init__(self, module: nn.Module, steps: float) -> None:
@@ -55,13 +55,13 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the weights after one more step."""
+        """Include the weights after one more step."""
         for value, weight in zip(self.values, self.weights, strict=True):
             value.lerp_(weight.to(value.dtype), self.share)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the averages in the place of the weights for a while."""
+        """Replace the weights by their averages within the context."""
         kept = [weight.detach().clone() for weight in self.weights]
         self.apply()
         try:
@@ -70,11 +70,11 @@ class WeightAverage:
             self._write(kept)
 
     def apply(self) -> None:
-        """Put the averages in the place of the weights."""
+        """Replace the weights by their averages for good."""
         self._write(self.values)
 
     def load(self, values: Sequence[Tensor]) -> None:
-        """Go on from averages kept earlier."""
+        """Continue from averages of a checkpoint."""
         self.values = [value.to(weight.device, _wide(weight)) for value, weight in zip(values, self.weights, strict=True)]
 
     @torch.no_grad()

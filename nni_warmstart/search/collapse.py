@@ -1,8 +1,8 @@
 """Guards against the collapse of DARTS: a cap on parameter-free operations, and a stop when the alphas' curvature grows.
 
-Differentiable search tends to end in architectures of skip connections and pooling. The cap is that of P-DARTS (Chen et al.,
-ICCV 2019); the early stop that of RobustDARTS (Zela et al., *Understanding and Robustifying Differentiable Architecture
-Search*, ICLR 2020): generalisation breaks down where the dominant eigenvalue of the Hessian of the validation loss with
+Differentiable search tends to end in architectures of skip connections and pooling. The cap is taken from P-DARTS (Chen et
+al., ICCV 2019), the early stop from RobustDARTS (Zela et al., *Understanding and Robustifying Differentiable Architecture
+Search*, ICLR 2020): generalisation breaks down when the dominant eigenvalue of the Hessian of the validation loss with
 respect to the alphas grows.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..nni_adapter.architectures import cell_of, operations
 
 CAP = 2
-"""Operations without parameters in a cell that a warm start exports at most: the skips of P-DARTS."""
+"""Largest number of parameter-free operations in a cell that is exported after a warm start, as for skips in P-DARTS."""
 
 WINDOW = 5
 """Epochs over which eigenvalues are averaged, as in RobustDARTS."""
@@ -28,19 +28,20 @@ GROWTH = 4 / 3
 
 
 def capped(model: nn.Module, sample: dict[str, Any], cap: int) -> dict[str, Any]:
-    """``sample`` with at most ``cap`` parameter-free operations in each cell.
+    """Limit ``sample`` to at most ``cap`` parameter-free operations in each cell.
 
-    The operations with the largest probability stay; elsewhere the operation with parameters that has the
-    largest one is taken. A choice without such a candidate stays as it is.
+    The parameter-free operations with the largest probabilities stay; the others are replaced by the most probable
+    operation with parameters. A choice without such a candidate is not changed.
 
     Parameters
     ----------
     model
         The supernet.
     sample
-        Its architecture, as exported.
+        Exported architecture.
     cap
-        Operations per cell; the choices of a cell share their label up to the last slash, a space's prefix aside.
+        Largest number of operations per cell; choices of a cell share their label up to the last slash, apart from the
+        prefix of the space.
     """
     free: dict[str, list[tuple[float, str, str]]] = defaultdict(list)
     for label, options in operations(model, sample).items():
@@ -57,10 +58,10 @@ def capped(model: nn.Module, sample: dict[str, Any], cap: int) -> dict[str, Any]
 
 
 def without_zeros(model: nn.Module, sample: dict[str, Any]) -> dict[str, Any]:
-    """``sample`` with the most probable other operation wherever it has the one that gives zeros.
+    """Replace the zero operation in ``sample`` by the most probable other operation.
 
-    As in DARTS (Liu et al., ICLR 2019, section 2.4): the logit of that operation is undetermined, since it only scales what
-    it is mixed with, and a batch norm undoes that. Parameters as :func:`capped` takes them.
+    This follows DARTS (Liu et al., ICLR 2019, section 2.4): the logit of the zero operation is undetermined, since it only
+    scales the mixture, which batch norm undoes. Parameters as in :func:`capped`.
     """
     result = dict(sample)
     for label, options in operations(model, sample).items():
@@ -73,18 +74,18 @@ def without_zeros(model: nn.Module, sample: dict[str, Any]) -> dict[str, Any]:
 def dominant_eigenvalue(
     loss: Callable[[], Tensor], alphas: Sequence[nn.Parameter], *, steps: int = 20, seed: int = 0
 ) -> float:
-    r"""Eigenvalue of largest absolute value of the Hessian :math:`\nabla^2_\alpha L`, by power iteration.
+    r"""Return the eigenvalue of largest absolute value of the Hessian :math:`\nabla^2_\alpha L`, by power iteration.
 
     Parameters
     ----------
     loss
-        Computes :math:`L`, twice differentiable in the alphas.
+        Function that computes :math:`L`, twice differentiable in the alphas.
     alphas
         Architecture parameters.
     steps
-        Products of the Hessian with a vector.
+        Number of iterations, each a product of the Hessian with a vector.
     seed
-        Seed of the first vector; the global generator stays as it is.
+        Seed of the initial vector; the global generator is not used.
     """
     gradient = _flat(torch.autograd.grad(loss(), alphas, create_graph=True, materialize_grads=True))
     generator = torch.Generator().manual_seed(seed)
@@ -103,7 +104,7 @@ def _flat(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def collapsing(eigenvalues: Sequence[float]) -> bool:
-    """Whether the mean of the last :data:`WINDOW` eigenvalues is over :data:`GROWTH` times that of the window before."""
+    """Check whether the mean of the last :data:`WINDOW` eigenvalues exceeds :data:`GROWTH` times that of those before."""
     if len(eigenvalues) < 2 * WINDOW:
         return False
     now, before = eigenvalues[-WINDOW:], eigenvalues[-2 * WINDOW : -WINDOW]

@@ -1,4 +1,4 @@
-"""An early stop by the curvature of the alphas' loss, as in RobustDARTS; see :mod:`nni_warmstart.search.collapse`."""
+"""Early stop by the curvature of the alphas' loss, as in RobustDARTS; see :mod:`nni_warmstart.search.collapse`."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class EigenvalueStop(Callback):
     Parameters
     ----------
     evaluation
-        Says with which weights the loss is computed.
+        Callback that applies the weights with which the loss is computed.
     loaders
-        Give validation samples.
+        Loaders of validation samples.
     curve
-        Holds the eigenvalue of every epoch.
+        Callback that records the eigenvalue of every epoch.
     """
 
     def __init__(self, evaluation: Evaluation, loaders: Loaders, curve: Curve) -> None:
@@ -44,11 +44,11 @@ class EigenvalueStop(Callback):
 
     @property
     def collapsing(self) -> bool:
-        """Whether the eigenvalues have grown so far that the search stops."""
+        """Whether the eigenvalues have grown enough to stop the search."""
         return collapse.collapsing([figures[FIGURE] for figures in self.curve.figures])
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        if self.collapsing:  # resumed after it had stopped
+        if self.collapsing:  # resumed after the stop
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
@@ -57,12 +57,12 @@ class EigenvalueStop(Callback):
             trainer.should_stop = True
 
     def measure(self, pl_module: Any) -> dict[str, float]:
-        """Return the dominant eigenvalue of the Hessian of the loss on one validation batch, as a figure of the epoch."""
+        """Return a figure of the epoch: the dominant eigenvalue of the Hessian of the loss on one validation batch."""
         generators = generators_of(pl_module.trainer)
         state = random_state(generators)
         batch = on_device(pl_module, next(iter(self.loaders.make('val'))))
         training_module, alphas = pl_module.training_module, arch_parameters(pl_module.model)
-        learning = [alpha.requires_grad for alpha in alphas]  # not while NNI warms up the weights
+        learning = [alpha.requires_grad for alpha in alphas]  # NNI freezes the alphas in its warm-up epochs
         with (
             self.evaluation.evaluating(pl_module, every_path, calibrate=True),
             _silent(training_module),
@@ -84,9 +84,9 @@ def _loss(training_module: Any, batch: Any) -> Tensor:
 
 @contextmanager
 def _silent(training_module: Any) -> Iterator[None]:
-    """Let the step of an evaluator log nothing; Lightning allows it at few moments."""
+    """Disable the logging of an evaluator's step, since Lightning raises an error for ``self.log`` outside its own loops."""
     own = vars(training_module)
-    kept = {name: own[name] for name in ('log', 'log_dict') if name in own}  # NNI's own
+    kept = {name: own[name] for name in ('log', 'log_dict') if name in own}  # set by NNI on the instance
     own.update(log=_nothing, log_dict=_nothing)
     try:
         yield

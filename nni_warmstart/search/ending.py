@@ -1,4 +1,4 @@
-"""The end of a search: the weights that are kept, the last figures, and the final report to NNI."""
+"""The end of a search: its final weights and figures, and the final report to NNI."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .record import Curve, reports_to_nni
 
 
 class Ending:
-    """Replaces the weights by those that are kept, tests them, and reports to NNI.
+    """Replaces the weights by their averages, tests them, and reports to NNI.
 
     Parameters
     ----------
     evaluation, randomness, curve
-        Callbacks of the search.
+        Other callbacks of the search.
 
     Attributes
     ----------
@@ -30,10 +30,10 @@ class Ending:
         self.figures: dict[str, float] = {}
 
     def begin(self, pl_module: Any) -> None:
-        """Put the weights that are kept in place, before the last hook of the evaluator."""
+        """Replace the weights, before the last hook of the evaluator."""
         trainer = pl_module.trainer
-        pl_module.to(trainer.strategy.root_device)  # from which Lightning has taken it before this hook
-        self.randomness.restore()  # where it was resumed after its last epoch: an export may draw numbers
+        pl_module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU before this hook
+        self.randomness.restore()  # resumed after the last epoch: an export may draw random numbers
         self.evaluation.keep_averaged(trainer, pl_module)
 
     def finish(self, pl_module: Any) -> None:

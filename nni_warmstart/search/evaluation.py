@@ -1,4 +1,4 @@
-"""With which weights and statistics a search is validated, tested and kept: averaged ones, re-estimated on training data."""
+"""Evaluation of a search with averaged weights, and with batch-norm statistics re-estimated on training data."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from .settings import SearchSettings
 _logger = logging.getLogger(__name__)
 
 MOST_SAMPLES = 2048
-"""Training samples on which batch-norm statistics and classifier are estimated at most."""
+"""Largest number of training samples on which batch-norm statistics and classifier are estimated."""
 
 
 class Evaluation(Callback):
-    """Validates averaged weights with re-estimated batch norm and a fitted classifier, and puts everything back.
+    """Validates averaged weights with re-estimated batch norm and a fitted classifier, and restores everything.
 
-    A few steps an epoch leave the running statistics of batch norm behind the weights, so they are estimated anew on
+    With few steps per epoch the running statistics of batch norm lag behind the weights, so they are re-estimated on
     training data before each validation; averaged weights need statistics of their own in any case.
 
     Parameters
@@ -46,7 +46,7 @@ class Evaluation(Callback):
     settings
         Settings of the search.
     loaders
-        Give training samples.
+        Loaders of training samples.
     """
 
     @property
@@ -56,7 +56,7 @@ class Evaluation(Callback):
     def __init__(self, settings: SearchSettings, loaders: Loaders) -> None:
         self.settings, self.loaders = settings, loaders
         self.averaged: WeightAverage | None = None
-        self._earlier: Sequence[Tensor] | None = None  # averaged weights of the checkpoint from which the search goes on
+        self._earlier: Sequence[Tensor] | None = None  # averages in the checkpoint to resume from
         self._open = ExitStack()
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -109,8 +109,19 @@ class Evaluation(Callback):
     def evaluating(
         self, pl_module: Any, paths: Callable[[nn.Module], Any] = best_path, *, calibrate: bool, head: float = 0.0
     ) -> Iterator[None]:
-        """Evaluate averaged weights on some paths, if asked with re-estimated batch norm and a share of a classifier that is
-        fitted to them; put everything back."""
+        """Evaluate averaged weights on some paths, and restore everything at the end.
+
+        Parameters
+        ----------
+        pl_module
+            One-shot module.
+        paths
+            Context in which the paths are selected.
+        calibrate
+            Whether to re-estimate batch norm and to fit the classifier.
+        head
+            Share of the fitted classifier.
+        """
         average = nullcontext() if self.averaged is None else self.averaged.applied()
         with average, paths(pl_module.model), batchnorm.kept(pl_module.model):
             if calibrate:
@@ -118,15 +129,17 @@ class Evaluation(Callback):
             yield
 
     def _head_share(self, trainer: Any, epochs: int) -> float:
-        """Share of the fitted classifier after so many epochs: a half in the beginning, when the trained one is behind its
-        features, and nothing in the end, when these know the training images by heart.
-        With one path the trained one is always behind."""
+        """Return the share of the fitted classifier after a number of epochs.
+
+        It is a half in the beginning, when the trained classifier lags behind its features, and falls to nothing in the end,
+        when the features overfit the training images. If each step trains one path, the trained classifier always lags.
+        """
         over = 0.0 if self.settings.one_path else progress(trainer, epochs)
         return (1 - over) / 2 if self.settings.refit_head else 0.0
 
     def _calibrate(self, pl_module: Any, head: float) -> None:
         if not has_nnis(pl_module.training_module, 'validation_step'):
-            return  # only the evaluator knows how to feed the model
+            return  # only the evaluator knows how to call the model
         model = pl_module.model
         if batchnorm.batch_norms(model):
             batchnorm.reestimate(model, (inputs for inputs, _ in self._samples(pl_module)))
@@ -146,7 +159,7 @@ class Evaluation(Callback):
 
     def keep_averaged(self, trainer: Any, pl_module: Any) -> None:
         """Replace the weights by their averages for good."""
-        if self.averaged is None and self._earlier is not None:  # it went on after its last epoch: nothing was trained
+        if self.averaged is None and self._earlier is not None:  # resumed after the last epoch: nothing was trained
             self._start_averaging(trainer, pl_module)
         if self.averaged is not None:
             self.averaged.apply()
@@ -156,17 +169,17 @@ class Evaluation(Callback):
         if self.averaged is None:
             return
         with quiet_randomness(), best_path(pl_module.model):
-            torch.manual_seed(0)  # a run that goes on after its last epoch comes to the same
+            torch.manual_seed(0)  # a run resumed after its last epoch gives the same result
             self._calibrate(pl_module, self._head_share(trainer, pl_module.current_epoch))
 
     def test_accuracy(self, trainer: Any, pl_module: Any) -> float | None:
-        """Return the accuracy on the test images of the data module, which nothing else has seen; None without any."""
+        """Return the accuracy on the test images of the data module, which are used for nothing else; None without any."""
         data = getattr(trainer, 'datamodule', None)
         if data is None or not is_overridden('test_dataloader', data, LightningDataModule):
             return None
         training_module = pl_module.training_module
         if not has_nnis(training_module, 'validation_step') or 'acc' not in getattr(training_module, 'metrics', {}):
-            return None  # only the evaluator knows how to feed the model, and what its outputs mean
+            return None  # only the evaluator knows how to call the model, and what its outputs mean
         data.setup('test')
         loader = data.test_dataloader()
         if not isinstance(loader, DataLoader):
@@ -195,6 +208,6 @@ def _accuracy(training_module: Any, batches: Iterable[Any], device: torch.device
 
 
 def on_device(pl_module: Any, batch: Any) -> Any:
-    """Return a batch as the trainer gives it to the model: on its device and in its precision."""
+    """Convert a batch as the trainer does: to the device and the precision of the model."""
     batch = pl_module.trainer.precision_plugin.convert_input(batch)
     return pl_module.transfer_batch_to_device(batch, pl_module.device, 0)

@@ -1,4 +1,4 @@
-"""Where a search takes its data from: the loaders of the evaluator, as it has them before NNI combines the two."""
+"""Loaders of a search: those of the evaluator, before NNI combines them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ..utils.random import quiet_randomness
 
 @runtime_checkable
 class AlphaLoader(Protocol):
-    """A data module that gives the alphas another loader than validation has."""
+    """Data module with a loader for the alphas that differs from that of validation."""
 
     def arc_dataloader(self) -> Any: ...
 
 
 @runtime_checkable
 class SampleLoader(Protocol):
-    """A data module whose loaders draw at random, and that gives loaders of every sample for a look at the data."""
+    """Data module whose loaders draw at random, with additional loaders that yield each sample once."""
 
     def sample_loader(self, part: str) -> Any: ...
 
@@ -38,9 +38,9 @@ class Loaders:
     samples
         'train' and 'val' -> factory of a loader of the samples of a half.
     alphas
-        Factory of the loader that the alphas learn from; None for that of validation.
+        Factory of the loader that trains the alphas; None for that of validation.
     datamodule
-        What has to be set up before a loader is made; None where nothing has.
+        Data module that has to be set up before a loader is made; None for loaders without one.
     """
 
     samples: dict[str, Callable[[], Any]] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Loaders:
         return cls({'train': data.train_dataloader, 'val': data.val_dataloader}, alphas, data)
 
     def prepare(self) -> None:
-        """Set up the data module, so that loaders can be made before the trainer does it."""
+        """Set up the data module, so that loaders can be made before the trainer sets it up."""
         if self.datamodule is not None:
             with quiet_randomness():
                 self.datamodule.prepare_data()
@@ -73,7 +73,7 @@ class Loaders:
         Raises
         ------
         TransferError
-            If the evaluator has none.
+            If the evaluator has no such loader.
         """
         if part not in self.samples:
             raise TransferError(f'the evaluator has no {part} data loader.')

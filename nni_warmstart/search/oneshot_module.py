@@ -1,4 +1,4 @@
-"""The one-shot modules of NNI with alphas in a fixed order, real validation, and the callbacks of a warm-started search."""
+"""One-shot modules of NNI with alphas in a fixed order, real validation, and the callbacks of a warm-started search."""
 
 from __future__ import annotations
 
@@ -26,31 +26,32 @@ from .settings import SearchSettings
 
 
 class DartsSearchModule(DartsLightningModule):
-    """NNI's module for DARTS and Proxyless, to which a search adds, without changes to the training itself.
+    """NNI's module for DARTS and Proxyless, with additions that do not change the training itself.
 
     - Alphas enter the optimizer in the order of their labels, so that a resumed search gives each its own moments.
-    - The validation loader validates; NNI's module does not forward the hooks of validation and of checkpoints.
-    - What else a search does is in callbacks, each with its own state (:meth:`configure_callbacks`).
+    - The validation loader validates (microsoft/nni #5160): NNI's module does not forward the hooks of validation and of
+      checkpoints.
+    - All other additions are callbacks, each with its own state (:meth:`configure_callbacks`).
 
-    A module of your own derives from this one; see :attr:`~nni_warmstart.WarmStartDARTS.search_module`.
+    Derive your own module from this class; see :attr:`~nni_warmstart.WarmStartDARTS.search_module`.
 
     Parameters
     ----------
     training_module
         Lightning module of the evaluator.
     settings
-        What the search adds.
+        Settings of the search.
     loaders
-        Where it takes its data from.
+        Loaders of the search.
     penalty
-        NNI's; it acts here, see :mod:`nni_warmstart.nni_adapter.penalty`.
+        NNI's penalty, made differentiable; see :mod:`nni_warmstart.nni_adapter.penalty`.
     **kwargs
         Other arguments of NNI's module.
 
     Attributes
     ----------
     identity, record, evaluation, ending
-        Callbacks that others ask: run and warm start, figures by epoch, weights that are kept, last figures.
+        Callbacks that others query: run and warm start, figures by epoch, averaged weights, final figures.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class DartsSearchModule(DartsLightningModule):
         self._added: list[Callback] = []
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """Return what a search adds to training, in the order in which each hook runs."""
+        """Return the callbacks of the search, in the order in which each hook runs."""
         found = [self.identity, self.evaluation, AlphaRate() if self.settings.paced else None, self.randomness]
         self._added = [each for each in (*found, self.record, self.guard) if each is not None]
         return self._added
@@ -104,26 +105,26 @@ class DartsSearchModule(DartsLightningModule):
     # -- architectures -----------------------------------------------------------------------------------------------
 
     def arch_parameters(self) -> list[nn.Parameter]:
-        """Return the alphas by the order of their labels; that of NNI changes from process to process."""
+        """Return the alphas in the order of their labels; NNI's order, ``list(set(...))``, changes between processes."""
         ordered = arch_parameters(self.model)
-        others = set(super().arch_parameters()) - set(ordered)  # of a user's own supernet modules
+        others = set(super().arch_parameters()) - set(ordered)  # alphas of a user's own supernet modules
         return ordered + [parameter for parameter in self.parameters() if parameter in others]
 
     def probabilities(self) -> dict[str, dict[Any, float]]:
-        """Return ``export_probs`` of NNI without the noise of GumbelDARTS, so that it draws no numbers."""
+        """Return NNI's ``export_probs`` without the noise of GumbelDARTS, so that no random numbers are drawn."""
         with best_path(self.model), torch.no_grad():
             found = self.export_probs()
-        return {label: {c: float(p) for c, p in each.items()} for label, each in found.items()}  # of depths, tensors
+        return {label: {c: float(p) for c, p in each.items()} for label, each in found.items()}  # NNI has tensors for depths
 
     def further_figures(self) -> dict[str, float]:
         """Return figures of an epoch that take long to measure."""
         return {} if self.guard is None else self.guard.measure(self)
 
     def export(self) -> dict[str, Any]:
-        """Return the found architecture: label of a choice -> what is chosen."""
+        """Return the found architecture: label of a choice -> chosen candidate or value."""
         if self.guard is not None and self.guard.collapsing:
             return self.samples[-1 - collapse.WINDOW]
-        started_warm = self.identity.warm_start is not None  # Proxyless as in NNI draws a path from the probabilities
+        started_warm = self.identity.warm_start is not None  # cold, NNI's Proxyless draws a path
         return self.constrained(best_sample(self.model) if started_warm else super().export())
 
     def constrained(self, sample: dict[str, Any]) -> dict[str, Any]:
@@ -134,11 +135,11 @@ class DartsSearchModule(DartsLightningModule):
         penalty = self.penalty
         return penalty.kept(sample, self.probabilities()) if isinstance(penalty, DifferentiablePenalty) else sample
 
-    # -- what NNI's module does not forward --------------------------------------------------------------------------
+    # -- hooks that NNI's module does not forward --------------------------------------------------------------------
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> None:
         super().on_train_batch_end(outputs, batch, batch_idx, *args, **kwargs)
-        # after the last hook of the batch, which may change weights: validation may start now
+        # after the last hook of the batch, which may change weights, since validation may start now
         self.evaluation.update()
         self.randomness.capture()
 
@@ -160,7 +161,7 @@ class DartsSearchModule(DartsLightningModule):
         self.training_module.on_validation_batch_end(*args, **kwargs)
 
     def on_validation_epoch_end(self) -> None:
-        if not has_nnis(self.training_module, 'on_validation_epoch_end'):  # which only reports to NNI, as the curve does
+        if not has_nnis(self.training_module, 'on_validation_epoch_end'):  # NNI's only reports, as the curve does
             self.training_module.on_validation_epoch_end()
         self.evaluation.close()
         if not self.trainer.sanity_checking:
@@ -168,7 +169,7 @@ class DartsSearchModule(DartsLightningModule):
 
     def on_fit_end(self) -> None:
         self.ending.begin(self)
-        if not (self.curve and has_nnis(self.training_module, 'on_fit_end')):  # which only reports a second time
+        if not (self.curve and has_nnis(self.training_module, 'on_fit_end')):  # NNI's would report twice
             super().on_fit_end()
         self.ending.finish(self)
 
@@ -177,10 +178,10 @@ class DartsSearchModule(DartsLightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.training_module.on_load_checkpoint(checkpoint)
-        if STATE in checkpoint:  # of an earlier version, which kept the states of all callbacks together
+        if STATE in checkpoint:  # earlier versions stored the states of all callbacks together
             for callback in (self.identity, self.evaluation, self.randomness, self.record):
                 callback.load_state_dict(checkpoint[STATE])
 
 
 class GumbelDartsSearchModule(DartsSearchModule, GumbelDartsLightningModule):
-    """The same for GumbelDARTS."""
+    """NNI's module for GumbelDARTS, with the additions of :class:`DartsSearchModule`."""

@@ -1,4 +1,4 @@
-"""Random numbers of a search: validation leaves no trace in them, and a resumed search draws what would have come next."""
+"""Random state of a search: validation does not change it, and a resumed search draws the numbers that came next."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..utils.random import random_state, set_random_state
 
 
 def generators_of(trainer: Any) -> list[torch.Generator]:
-    """Return the generators that users have given to the data loaders of a trainer."""
+    """Return the generators that users have passed to the data loaders of a trainer."""
     loaders: list[Any] = []
     for combined in (trainer.train_dataloader, trainer.val_dataloaders):
         tree_map_only(DataLoader, loaders.append, combined)
@@ -22,10 +22,10 @@ def generators_of(trainer: Any) -> list[torch.Generator]:
 
 
 class RandomState(Callback):
-    """Puts the random generators back after validation, and where a resumed search goes on.
+    """Restores the random generators after validation, and when a search is resumed.
 
-    The state to put back is captured by :meth:`capture`, after the last hook of a training batch: validation may start then,
-    and its loader draws random numbers before the next hook.
+    The state is captured by :meth:`capture`, after the last hook of a training batch: validation may start then, and its
+    loader draws random numbers before the next hook.
     """
 
     @property
@@ -44,15 +44,15 @@ class RandomState(Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if self.restore():  # resumed
-            # Lightning makes the iterator of this epoch before any hook can run, with other random numbers
+            # Lightning has no hook before it creates the iterator of this epoch, with other random numbers
             iter(trainer.fit_loop._data_fetcher)
 
     def capture(self) -> None:
-        """Note the state, to be put back by :meth:`restore`."""
+        """Capture the state for :meth:`restore`."""
         self._captured = random_state(generators_of(self._trainer))
 
     def restore(self) -> bool:
-        """Put the captured state back; return whether there was one."""
+        """Restore the captured state; return whether there was one."""
         if self._captured is None:
             return False
         set_random_state(self._captured, generators_of(self._trainer))

@@ -1,4 +1,4 @@
-"""What a search tells of itself: its identity, its warm start, and its curve, in checkpoints too."""
+"""Record of a search, also in its checkpoints: identity, warm start, and curve."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from ..nni_adapter.choices import alpha_entropy
 _logger = logging.getLogger(__name__)
 
 STATE = 'nni_warmstart'
-"""Key under which earlier versions kept the states of all callbacks of this folder together in a checkpoint."""
+"""Key of the states of all callbacks of this folder in checkpoints of earlier versions."""
 
 IDENTITY, CURVE = 'nni_warmstart.identity', 'nni_warmstart.curve'
 
 
 def recorded_curve(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``curve``, ``samples`` and ``alphas`` by epoch as a Lightning checkpoint holds them.
+    """Return ``curve``, ``samples`` and ``alphas`` by epoch from a Lightning checkpoint.
 
     Raises
     ------
     KeyError
-        If the checkpoint is not one of a search.
+        If the checkpoint is not from a search.
     """
     state = checkpoint[STATE] if STATE in checkpoint else checkpoint['callbacks'][CURVE]
     unknown = json.dumps([{} for _ in state['curve']])  # a checkpoint from before they were recorded
@@ -43,14 +43,14 @@ def recorded_curve(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Identity(Callback):
-    """Identity of a search, which a resumed one keeps: run, warm start, seconds.
+    """Identity of a search, which a resumed search keeps: run, warm start, seconds.
 
     Attributes
     ----------
     run
-        Name that no other search has.
+        Unique name of the search.
     warm_start
-        Report of the warm start as plain data; None after a cold start. A resumed search has that of its beginning.
+        Report of the warm start as plain data; None after a cold start. A resumed search keeps its report.
     """
 
     @property
@@ -63,17 +63,17 @@ class Identity(Callback):
         self._begun, self._seconds_before = time.perf_counter(), 0.0
 
     def count_from(self, begun: float) -> None:
-        """Let the seconds of this process begin at an earlier reading of ``time.perf_counter``."""
+        """Count the seconds of this process from an earlier reading of ``time.perf_counter``."""
         self._begun = begun
 
     @property
     def resumed(self) -> bool:
-        """Whether the search was begun by another process."""
+        """Whether the search was started by another process."""
         return self._seconds_before > 0
 
     @property
     def seconds(self) -> float:
-        """Wall-clock of the search so far, in all its processes."""
+        """Wall-clock time of the search so far, over all processes that ran it."""
         return self._seconds_before + time.perf_counter() - self._begun
 
     def state_dict(self) -> dict[str, Any]:
@@ -86,14 +86,14 @@ class Identity(Callback):
 
 
 class Curve(Callback):
-    """Figures, architecture and probabilities of every epoch, for NNI and for the loggers of Lightning.
+    """Records figures, architecture and probabilities of every epoch, for NNI and for the loggers of Lightning.
 
     Attributes
     ----------
     figures
         Figures by epoch.
     samples
-        Architecture by epoch: label of a choice -> what is chosen.
+        Architecture by epoch: label of a choice -> chosen candidate or value.
     alphas
         Probabilities by epoch: label of a choice -> candidate -> rounded probability.
     """
@@ -152,14 +152,14 @@ class Curve(Callback):
         return figures
 
     def _of_all_devices(self, trainer: Any, figures: dict[str, float]) -> dict[str, float]:
-        """Mean over the devices, each of which has validated its own part."""
+        """Average figures over the devices, each of which has validated its own part."""
         if trainer.world_size == 1:
             return figures
         values = torch.tensor(list(figures.values()), dtype=torch.float64, device=trainer.strategy.root_device)
         return dict(zip(figures, trainer.strategy.reduce(values, reduce_op='mean').tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        # labels of NNI are no plain text
+        # as text, since NNI's labels are instances of a class of its own, which cannot be loaded as data only
         return {'curve': self.figures, 'samples': json.dumps(self.samples), 'alphas': json.dumps(self.alphas)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -168,7 +168,7 @@ class Curve(Callback):
 
 
 def reports_to_nni(trainer: Any) -> bool:
-    """Whether this process has to tell NNI the figures of its search."""
+    """Check whether this process has to report the figures of its search to NNI."""
     return trainer.is_global_zero and nni.get_current_parameter() is not None
 
 

@@ -1,4 +1,4 @@
-"""SearchSettings: what a strategy adds to the training of NNI's one-shot module."""
+"""SearchSettings: settings that a strategy adds to the training of NNI's one-shot module."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ class SearchSettings:
     Attributes
     ----------
     average
-        Epochs over which the weights that are validated, tested and kept are averaged; 0 for the last ones.
+        Number of epochs over which weights are averaged for validation, test and export; 0 for no averaging.
     refit_head
-        Whether the averaged weights are judged with a share of a classifier that is fitted to their features.
+        Whether averaged weights are evaluated with a share of a classifier that is fitted to their features.
     one_path
-        Whether every step trains a single path, as in Proxyless, so that the trained classifier stays behind its features.
+        Whether every step trains a single path, as in Proxyless, so that the trained classifier lags behind its features.
     paced
-        Whether the rate of the alphas is set by the number of steps.
+        Whether the learning rate of the alphas depends on the number of steps.
     parameter_free_cap
-        Operations without parameters that an exported architecture may have in a cell; None for no cap.
+        Largest number of operations without parameters in a cell of an exported architecture; None for no cap.
     stop_on_eigenvalue
         Whether the search stops when the curvature of the alphas' loss grows.
     """

@@ -1,4 +1,4 @@
-"""The warm-started strategies: when to warm-start; how is in :mod:`nni_warmstart.warm_start`."""
+"""Warm-started strategies, which decide when to warm-start; :mod:`nni_warmstart.warm_start` implements the warm start."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _logger = logging.getLogger(__name__)
 _NNIS_ARGUMENTS = (
     'arc_learning_rate', 'gradient_clip_val', 'log_prob_every_n_step', 'warmup_epochs', 'penalty', 'temperature_scheduler',
 )  # fmt: skip
-"""Arguments of NNI's one-shot modules, which keep them under these names."""
+"""Names of arguments of NNI's one-shot modules, and of the attributes that hold them."""
 
 
 @runtime_checkable
 class Remembering(Protocol):
-    """A module of an evaluator that knows what its supernet was trained on, as that of several datasets does."""
+    """Evaluator module that creates the trained supernet itself, such as that for several datasets."""
 
     def remembered(self, model: nn.Module, *, name: str, history: dict[str, Any] | None = None) -> Supernet:
         """Return the trained supernet as data."""
@@ -57,62 +57,63 @@ class Remembering(Protocol):
 class WarmStartDARTS(DARTS):
     """NNI's DARTS, started from a trained supernet instead of random weights and flat alphas.
 
-    Without a source (and a penalty) it is NNI's DARTS, weights, alphas and exported architecture equal to the bit, and in
-    addition it validates each epoch and reports the figures.
+    Without a source (and a penalty) it is equal to NNI's DARTS, with weights, alphas and exported architecture identical to
+    the bit. In addition it validates each epoch and reports the figures.
 
     Parameters
     ----------
     source
-        What to start from: None (a cold start), a :class:`~nni_warmstart.Supernet`, the path of a file, the name of a
-        zoo entry, 'nearest': the entry whose data are nearest to the training data by optimal transport, among those
-        that fit the model space best, 'fused': the two nearest, 'joint': the entry trained on most datasets, 'auto':
-        the joint one, unless the nearest, or both fused, err clearly less on some images; or a list of all that, whose
-        members are fused: aligned by optimal transport and averaged, the nearer the data the more.
+        Supernet to start from: None (a cold start), a :class:`~nni_warmstart.Supernet`, the path of a file, the name of a
+        zoo entry, or a rule. 'nearest' takes the entry whose data are nearest to the training data by optimal transport,
+        among those that fit the model space best; 'fused' takes the two nearest; 'joint' takes the entry trained on most
+        datasets; 'auto' takes the joint entry, unless the nearest, or both fused, have a clearly lower error on some
+        images. The members of a list are fused: aligned by optimal transport and averaged, with larger weights for nearer
+        data.
     zoo
-        Where names are looked up: a :class:`~nni_warmstart.SupernetZoo`, a folder, or None for the shipped zoo.
+        Zoo in which names are looked up: a :class:`~nni_warmstart.SupernetZoo`, a folder, or None for the shipped zoo.
     head
-        Initial classifier: 'ridge', 'ot', 'prototype', 'random' or 'copy'; see :func:`~nni_warmstart.transfer`.
+        Method to initialise the classifier: 'ridge', 'ot', 'prototype', 'random' or 'copy'; see
+        :func:`~nni_warmstart.transfer`.
     alpha
         'transfer', 'reset', or the strength of the inherited prior in [0, 1].
     keep
-        Shrink and perturb: share of the inherited weights, the rest is fresh initialisation, in [0, 1].
+        Factor of shrink and perturb in [0, 1]: share of the inherited weights; the rest is fresh initialisation.
     noise
-        Relative noise on replicated channels.
+        Noise on replicated channels, relative to the scale of each tensor.
     untraceable
-        Modules whose channels are not known, where the spaces differ: 'error', or 'fresh' to leave them as they are.
+        Treatment of modules whose channels are not known if the spaces differ: 'error' raises an error, 'fresh' leaves them
+        as initialised.
     average
-        Epochs over which the weights that are validated, tested and kept are averaged; see
-        :class:`~nni_warmstart.search.averaging.WeightAverage`. None for one epoch after a warm start and, as in NNI, no
-        averaging after a cold one.
+        Number of epochs over which weights are averaged for validation, test and export; see
+        :class:`~nni_warmstart.search.averaging.WeightAverage`. None averages over one epoch after a warm start and, as in
+        NNI, not at all after a cold start.
     refit_head
-        Whether the averaged weights have a mean of their classifier and a 'ridge' one that is fitted to their features on up
-        to 2,048 training images: the share of this falls from a half to nothing from the first epoch to the last (of
-        Proxyless, which trains one path a step, it stays), and is less where the trained one makes few mistakes on these
-        images. Training goes on without it. None for yes where ``head`` was fitted, too.
+        Whether averaged weights are evaluated with the mean of their classifier and a 'ridge' one, which is fitted to their
+        features on up to 2,048 training images. The share of the fitted one falls from a half in the first epoch to nothing
+        in the last (with Proxyless, which trains one path per step, it stays), and is smaller if the trained one makes few
+        errors on these images. Training continues without it. None for True if ``head`` is a fitted one.
     arc_learning_rate
-        Learning rate of Adam for the alphas. None for NNI's 3e-4 after a cold start, and after a warm one for a rate at
-        which they travel as far as in DARTS's own search, at most 0.03; see :mod:`nni_warmstart.search.alpha_rate`.
+        Learning rate of Adam for the alphas. None for NNI's 3e-4 after a cold start, and after a warm start for a rate at
+        which they can move as far as in DARTS's own search, at most 0.03; see :mod:`nni_warmstart.search.alpha_rate`.
     save_to
-        A zoo or a folder in which the trained supernet is remembered afterwards; a search that goes on takes the place of
-        what it left there before.
+        Zoo or folder in which the trained supernet is saved after the search; a resumed search replaces its earlier entry.
     parameter_free_cap
-        Operations without parameters (skip, pooling) that an exported architecture may have in a cell; the one that gives
-        zeros is then replaced by the next one. See :mod:`nni_warmstart.search.collapse`. None for two after a warm start,
-        whose alphas have had more time to collapse, and, as in NNI, no cap after a cold one.
+        Largest number of operations without parameters (skip, pooling) in a cell of an exported architecture; zero
+        operations are then replaced by the next best ones. See :mod:`nni_warmstart.search.collapse`. None for two after a
+        warm start, whose alphas have had more time to collapse, and, as in NNI, no cap after a cold start.
     stop_on_eigenvalue
-        Stop when the curvature of the alphas' loss grows, and export the architecture from before; it takes some seconds an
-        epoch. See :mod:`nni_warmstart.search.collapse`.
+        Whether to stop when the curvature of the alphas' loss grows, and to export the architecture from before. It takes
+        some seconds per epoch. See :mod:`nni_warmstart.search.collapse`.
     **kwargs
-        Arguments of NNI's strategy of the same name. Of these ``penalty`` acts here, which it does not in NNI 3.0, and where
-        it punishes costs above its baseline, the exported architecture keeps to that; see
-        :mod:`nni_warmstart.nni_adapter.penalty`.
+        Arguments of NNI's strategy of the same name. Unlike in NNI 3.0, ``penalty`` has an effect, and if it punishes costs
+        above its baseline, the exported architecture respects this; see :mod:`nni_warmstart.nni_adapter.penalty`.
 
     Attributes
     ----------
     report
         The :class:`~nni_warmstart.TransferReport` once initialised; None after a cold start.
     search_module
-        Class of the one-shot module; a strategy of your own may name one that derives from it.
+        Class of the one-shot module; a derived strategy may set a class derived from it.
     """
 
     search_module: ClassVar[type[DartsSearchModule]] = DartsSearchModule
@@ -155,10 +156,10 @@ class WarmStartDARTS(DARTS):
         self._resumed_from: Path | None = None
 
     def resume_from(self, checkpoint: Path) -> None:
-        """Let a search that is about to be initialised go on from a Lightning checkpoint.
+        """Resume from a Lightning checkpoint when the search is initialised.
 
-        It starts from no source, having done so before; what follows from there being one, as the number of epochs that are
-        averaged over, stays. The file is read when the search runs.
+        The source is not used again, but defaults that depend on it, such as the number of epochs to average over, remain.
+        The file is read when the search runs.
         """
         self._resumed_from = checkpoint
 
@@ -175,12 +176,12 @@ class WarmStartDARTS(DARTS):
             raise as_well(ConfigError, error)(f'NNI cannot make a supernet of {kind} for {name}: {reason(error)}') from error
 
     def configure_oneshot_module(self, training_module: Any) -> DartsSearchModule:
-        """Construct the one-shot module, with the arguments that NNI's strategy would give its own.
+        """Construct the one-shot module, with the arguments that NNI's strategy would give its own module.
 
         Raises
         ------
         ConfigError
-            If a strategy of the user constructs a module that is none of :class:`DartsSearchModule`.
+            If a user's strategy constructs a module that does not derive from :class:`DartsSearchModule`.
         """
         nnis: Any = super().configure_oneshot_module(training_module)
         if isinstance(nnis, DartsSearchModule):
@@ -204,6 +205,7 @@ class WarmStartDARTS(DARTS):
         return super().train_dataloader(train_dataloader_fn, self._loaders.alphas or val_dataloader_fn)
 
     def val_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
+        # NNI's DARTS returns None in any case, so that validation never runs (microsoft/nni #5160)
         return val_dataloader_fn() if self._validates else None
 
     def _initialize(self, model_space: Any, engine: Any) -> Any:
@@ -254,14 +256,14 @@ class WarmStartDARTS(DARTS):
     def _run(self) -> None:
         super()._run()
         module: Any = self.oneshot_module
-        self.report = module.trainer.strategy.broadcast(self.report)  # of several devices, the first one's was started from
+        self.report = module.trainer.strategy.broadcast(self.report)  # the first device's warm start counts
         if self.save_to is not None and module.trainer.is_global_zero:
             zoo = open_zoo(self.save_to)
             name = self._remember(zoo, module)
             _logger.info('Remembered the supernet as %r in %s.', name, zoo)
 
     def _remember(self, zoo: SupernetZoo, module: DartsSearchModule) -> str:
-        """Add the supernet to a zoo, in the place of what the same search left before it was resumed."""
+        """Add the supernet to a zoo, replacing the entry that the same search left before it was resumed."""
         history = record(curve=self.curve, run=module.identity.run)
         if isinstance(module.training_module, Remembering):
             supernet = module.training_module.remembered(self.supernet, name='new', history=history)
@@ -285,5 +287,5 @@ class WarmStartGumbelDARTS(WarmStartDARTS, GumbelDARTS):
 class WarmStartProxyless(WarmStartDARTS, Proxyless):
     """NNI's Proxyless with a warm start; parameters as :class:`WarmStartDARTS`.
 
-    After a warm start the most probable path is exported; NNI's own, and a cold start, draw one.
+    After a warm start the most probable path is exported; after a cold start, as in NNI, a path is drawn at random.
     """

@@ -1,4 +1,4 @@
-"""Networks as files for programs that know nothing of NNI."""
+"""Export of networks to files for programs that know nothing of NNI."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from ..errors import ConfigError, reason
 from ..utils.modules import modes_kept
 
 FORMATS = {'pt2': (), 'onnx': ('onnx', 'onnxscript')}
-"""What :func:`export` writes, and the packages that it needs."""
+"""Formats that :func:`export` writes, and the packages that each needs."""
 
 OLDEST = {'pt2': (2, 2), 'onnx': (2, 6)}
-"""Oldest version of torch, by format."""
+"""Oldest version of torch for each format."""
 
 
 def export(network: nn.Module, path: str | os.PathLike[str], example: Tensor) -> Path:
-    """Write the network for programs that know nothing of NNI; any number of images at once.
+    """Write a network for programs that know nothing of NNI; the file takes any number of images at once.
 
     Parameters
     ----------
     network
-        Taken in evaluation mode.
+        Network to export; it is traced in evaluation mode.
     path
-        ``NAME.pt2`` for ``torch.export.load``, or ``NAME.onnx``.
+        Path of the file: ``NAME.pt2`` for ``torch.export.load``, or ``NAME.onnx``.
     example
-        Images ``(n, channels, height, width)``, n at least 2.
+        Example images ``(n, channels, height, width)``, n at least 2.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def export(network: nn.Module, path: str | os.PathLike[str], example: Tensor) ->
                     network, (example,), part, dynamo=True, dynamic_shapes=dynamic, external_data=False, verbose=False
                 )
         os.replace(part, path)
-    except Exception as error:  # torch's exporters raise many kinds of their own
+    except Exception as error:  # torch's exporters raise many exceptions of their own
         part.unlink(missing_ok=True)
         why = reason(error)[:300]
         raise ConfigError(f'{type(network).__name__} cannot be exported as {kind}: {why}') from error
@@ -61,7 +61,7 @@ def export(network: nn.Module, path: str | os.PathLike[str], example: Tensor) ->
 
 
 def check_format(kind: str) -> None:
-    """Refuse a format that :func:`export` does not know, or lacks a package for."""
+    """Raise an error for a format that :func:`export` does not know, or lacks a package for."""
     if kind not in FORMATS:
         raise ConfigError(f'format {kind!r} is unknown; choose {" or ".join(FORMATS)}.')
     oldest, installed = OLDEST[kind], tuple(map(int, torch.__version__.split('.')[:2]))

@@ -1,4 +1,4 @@
-"""The features of a supernet as an embedding of images."""
+"""Embedding of images by the features of a supernet."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ..distance.embeddings import Embedding
 
 
 def own_features(model: nn.Module, key: str, channels: int, image_size: int) -> Embedding:
-    """Make an embedding of the inputs of a supernet's classifier, with batch norm re-estimated on the images it is given.
+    """Make an embedding by the inputs of a supernet's classifier, with batch norm re-estimated on the embedded images.
 
     Parameters
     ----------
     model
-        A supernet; it is copied, not changed.
+        Mutated model space; it is copied, not changed.
     key
-        Identity of its weights.
+        Identifier of its weights.
     channels, image_size
-        Shape of its images; 0 takes them in the shape in which they come.
+        Shape of its images; 0 takes images of any shape.
     """
     from ..nni_adapter import batchnorm
     from ..nni_adapter.classifier import features_of, find_head

@@ -28,14 +28,14 @@ def pack(tensors: dict[str, Tensor], card: dict[str, Any]) -> bytes:
 
 
 def unpack(data: bytes, origin: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`pack` made.
+    """Read the bytes that :func:`pack` returned.
 
     Parameters
     ----------
     data
         Content of the file.
     origin
-        Where it came from, for the error messages.
+        Name of the file in errors.
 
     Raises
     ------
@@ -67,12 +67,12 @@ def unpack(data: bytes, origin: str) -> tuple[dict[str, Tensor], dict[str, Any]]
 
 
 def check_kinds(card: Mapping[str, Any], kinds: Mapping[str, type], origin: str) -> None:
-    """Refuse a card whose fields are not of these kinds.
+    """Raise an error for a card whose fields are not of these kinds.
 
     Raises
     ------
     SupernetFileError
-        Naming the first that is not.
+        If one is not; the message names the first.
     """
     for key, kind in kinds.items():
         if not isinstance(card.get(key), kind):
@@ -80,7 +80,7 @@ def check_kinds(card: Mapping[str, Any], kinds: Mapping[str, type], origin: str)
 
 
 def _metadata(data: bytes, origin: str) -> dict[str, str]:
-    """Return the metadata in a safetensors header: a length (8 bytes, little endian), then JSON."""
+    """Return the metadata of a safetensors header, which is a length (8 bytes, little endian), then JSON."""
     length = int.from_bytes(data[:8], 'little')
     if len(data) < 8 or length > len(data) - 8:
         raise SupernetFileError(f'{origin} is not a supernet file, or it is truncated ({len(data)} bytes).')
@@ -99,5 +99,5 @@ def _checksum(tensors: dict[str, Tensor], card: str) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
-        digest.update(safetensors.torch.save({'': tensor}))  # the library's bytes: any dtype, any byte order
+        digest.update(safetensors.torch.save({'': tensor}))  # the library's own bytes, for any dtype and byte order
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The record of a supernet: those of its keys that decide something, and what they hold; the others are free."""
+"""The record of a supernet: keys that later decisions depend on, and their values; all other keys are free."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def record(
     created: str | None = None,
     **others: Any,
 ) -> dict[str, Any]:
-    """Make a record; what is None is left out.
+    """Make a record; values of None are left out.
 
     Parameters
     ----------
@@ -27,13 +27,13 @@ def record(
     dataset
         Name of the dataset, where there is one.
     run
-        Identity of the search, which a resumed one shares.
+        Identifier of the search, which a resumed search keeps.
     licence
         Licence of the data.
     created
-        When, as ISO 8601.
+        Time of creation, as ISO 8601.
     **others
-        Anything else, as plain data.
+        Any other entries, as plain data.
     """
     known = {
         'pictures': pictures, 'datasets': datasets, 'dataset': dataset, 'run': run, 'licence': licence, 'created': created,
@@ -42,7 +42,7 @@ def record(
 
 
 def malformed(history: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with a record that was read from a file or given by a user; None if nothing is."""
+    """Return the fault of a record that was read from a file or given by a user; None if it has none."""
     pictures = history.get('pictures', [0, 0])
     if not (isinstance(pictures, list) and [type(number) for number in pictures] == [int, int] and min(pictures) >= 0):
         return f'history.pictures = {pictures!r}, which is not [channels, side]'
@@ -52,7 +52,7 @@ def malformed(history: Mapping[str, Any]) -> str | None:
 
 
 class Recorded:
-    """What the record of a supernet says, by the names that :func:`record` takes.
+    """Access to the record of a supernet, by the names that :func:`record` takes.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class Recorded:
 
     @property
     def is_joint(self) -> bool:
-        """Whether it was trained on several datasets."""
+        """Whether the supernet was trained on several datasets."""
         return len(self.datasets) > 1
 
     @property
@@ -80,23 +80,23 @@ class Recorded:
 
     @property
     def run(self) -> str | None:
-        """Identity of the search that made it, which a resumed one shares; None where nobody said."""
+        """Identifier of the search that trained the supernet, which a resumed search keeps; None if unknown."""
         return self.history.get('run')
 
     @property
     def licence(self) -> str | None:
-        """Licence of its data; those of several are among the facts of :attr:`datasets`."""
+        """Licence of the data; those of several datasets are among the facts of :attr:`datasets`."""
         return self.history.get('licence')
 
     @property
     def created(self) -> str | None:
-        """When it was remembered, as ISO 8601."""
+        """Time at which the supernet was remembered, as ISO 8601."""
         date = self.history.get('created')
         return None if date is None else str(date)
 
     @property
     def recorded_pictures(self) -> tuple[int, int] | None:
-        """Channels and size (pixels) of the images that it was trained on, if they are known."""
+        """Channels and size (pixels) of the images that the supernet was trained on, if they are known."""
         if 'pictures' not in self.history:
             return None
         channels, image_size = self.history['pictures']
@@ -104,6 +104,6 @@ class Recorded:
 
 
 def with_licences(history: Mapping[str, Any], licences: Mapping[str, str | None]) -> dict[str, Any]:
-    """Return a record with the licence of every dataset among the facts about it."""
+    """Return the record with the licence of every dataset among the facts about it."""
     facts = {name: {**each, 'licence': licences[name]} for name, each in history.get('datasets', {}).items()}
     return {**history, 'datasets': facts}

@@ -1,4 +1,4 @@
-"""The tensors of a supernet written into a mutated space, or refused by the name of the one that does not fit."""
+"""Loading of a supernet's tensors into a mutated space, with errors that name the tensor that does not fit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     Parameters
     ----------
     model
-        Changed in place.
+        Mutated space, changed in place.
     state
         All tensors of the supernet by their names in the space.
     name
@@ -25,7 +25,7 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     Raises
     ------
     TransferError
-        If the space has other tensors, or cannot hold the numbers.
+        If the space has other tensors, or cannot hold the values.
     """
     own = model.state_dict()
     for tensor in state.keys() | own.keys():
@@ -37,15 +37,15 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
             )
     try:
         model.load_state_dict(dict(state))
-    except RuntimeError as error:  # of numbers that no parameter can hold
+    except RuntimeError as error:  # values that a parameter cannot hold
         raise TransferError(f'supernet {name!r} does not fit this space: {reason(error)}') from error
 
 
 def resize_joint_head(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Give the classifier as many rows as the heads of all datasets have, which stand where the space has it."""
+    """Give the classifier as many rows as the heads of all datasets have together, which take its place in ``state``."""
     linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     stored = {name: state.get(f'{name}.weight') for name in linears}
     rows = {name: len(weight) for name, weight in stored.items() if weight is not None and weight.ndim == 2}
     other = [name for name, number in rows.items() if number != linears[name].out_features]
-    if len(other) == 1:  # with more it is another space, which is said where the tensors are compared
+    if len(other) == 1:  # with more it is another space; the comparison of tensors says so
         resize_head(model, rows[other[0]], other[0])

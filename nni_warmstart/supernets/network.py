@@ -1,4 +1,4 @@
-"""The found network: one architecture of a space, frozen, with its weights; as a file, and in formats that others read."""
+"""The found network: one architecture of a space, frozen, with its weights, as data and as a file."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ class Network:
     Attributes
     ----------
     space
-        ``{'name', 'arguments'}`` of the registered or hub space, or ``{'class'}`` of a user's own.
+        ``{'name', 'arguments'}`` of the registered or hub space, or ``{'class'}`` of a user's own space.
     architecture
-        Label of a choice -> what was chosen.
+        Label of a choice -> chosen candidate or value.
     tensors
         Parameters and buffers by name.
     pictures
-        (channels, size in pixels) of what it classifies.
+        Channels and size (pixels) of the images that it classifies.
     mean, std
-        Per channel, by which images are normalised first, in their own units.
+        Mean and standard deviation of each channel, by which images are normalised first, in the units of the images.
     class_names
-        In the order of the outputs.
+        Names of the classes, in the order of the outputs.
     history
         Free-form record.
     """
@@ -60,7 +60,7 @@ class Network:
     history: dict[str, Any]
 
     def build(self, space: ModelSpace | None = None) -> nn.Module:
-        """Return the network with its weights, in evaluation mode; a space of your own is passed in, fresh.
+        """Return the network with its weights, in evaluation mode; pass a fresh instance of a space without a name.
 
         Raises
         ------
@@ -85,13 +85,13 @@ class Network:
         return network.eval()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one safetensors file, the weights under their own names, the rest as JSON in its metadata; atomically."""
+        """Write one safetensors file atomically: weights under their own names, the rest as JSON in its metadata."""
         card = {key: getattr(self, key) for key in self.__dataclass_fields__ if key != 'tensors'}
         write_atomic(path, pack(self.tensors, {_KEY: plain(card)}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Network:
-        """Read what :meth:`save` wrote.
+        """Read a file that :meth:`save` wrote.
 
         Raises
         ------
@@ -122,16 +122,16 @@ def inherited(supernet: Supernet, architecture: dict[str, Any] | None = None, sp
     Parameters
     ----------
     supernet
-        What the network is a part of.
+        Supernet that contains the network.
     architecture
-        Label of a choice -> what is chosen; None for the most probable one.
+        Label of a choice -> chosen candidate or value; None for the most probable architecture.
     space
-        The user's own, fresh; None for that of the supernet's card.
+        Fresh model space; None for the space named in the supernet's card.
 
     Raises
     ------
     TransferError
-        If the space or the architecture does not fit, or the network has weights that the supernet has not.
+        If the space or the architecture does not fit, or the network has weights that the supernet lacks.
     """
     fresh = copy.deepcopy(space)
     model = supernet.build(space)
@@ -143,12 +143,13 @@ def inherited(supernet: Supernet, architecture: dict[str, Any] | None = None, sp
     return network
 
 
-def is_blind(network: nn.Module, pictures: tuple[int, int]) -> bool:
-    """Whether all images (here noise of this size) get the same logits: no path leads through the network.
+def is_blind(network: nn.Module, image_shape: tuple[int, int]) -> bool:
+    """Check whether all images get the same logits, because no path leads through the network.
 
-    Batch norm takes the statistics of these images: with those of a fresh network, signals fade in deep ones.
+    The images are noise of shape ``image_shape`` (channels, pixels). Batch norm uses their statistics: with those of a fresh
+    network, signals fade in deep networks.
     """
-    channels, image_size = pictures
+    channels, image_size = image_shape
     noise = torch.randn(2, channels, image_size, image_size, generator=torch.Generator().manual_seed(0))
     network = copy.deepcopy(network).eval()
     for norm in batchnorm.batch_norms(network):

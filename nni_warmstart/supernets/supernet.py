@@ -1,4 +1,4 @@
-"""Supernet: trained weights and alphas, with all that is needed to rebuild and to choose among them."""
+"""Supernet: trained weights and alphas, with all that is needed to rebuild them and to choose among supernets."""
 
 from __future__ import annotations
 
@@ -43,35 +43,34 @@ _STRUCTURE = 'structure/zlib'
 class Supernet(Recorded):
     """A trained supernet as data.
 
-    Make one with :meth:`from_strategy`, :meth:`from_model` or :meth:`load`.
+    Create one with :meth:`from_strategy`, :meth:`from_model` or :meth:`load`.
 
     Attributes
     ----------
     name
         Name of the entry in a zoo.
     tensors
-        Parameters and buffers by their name in the mutated space; a shared tensor once, under its first name.
+        Parameters and buffers by their name in the mutated space; a shared tensor occurs once, under its first name.
     aliases
-        Further name -> first name, for tensors that have several (shared alphas).
+        Further name -> first name, for tensors with several names (shared alphas).
     alphas
         Label of a choice -> name of its alpha (logits) in ``tensors``.
     candidates
         Label of a choice -> names of its candidates, in the order of the alpha.
     space
-        ``{'name', 'arguments'}`` of a registered or hub space, else ``{'class'}`` for the reader.
+        ``{'name', 'arguments'}`` of a registered or hub space, else ``{'class'}``, for information only.
     strategy
         NNI strategy that mutated the space: 'DARTS', 'GumbelDARTS' or 'Proxyless'.
     class_names
         Names of the classes, in the order of the classifier's rows; empty when unknown.
     history
-        Record of datasets, licences, seed, command, curves, versions: free-form but for what decides something, which has
-        attributes of its own: :attr:`pictures`, :attr:`datasets`, :attr:`dataset`, :attr:`run`, :attr:`licence`,
-        :attr:`created`.
+        Record of datasets, licences, seed, command, curves, versions. It is free-form except for entries with an attribute:
+        :attr:`pictures`, :attr:`datasets`, :attr:`dataset`, :attr:`run`, :attr:`licence`, :attr:`created`.
     sketches
-        What it was trained on, by embedding: compact, in every one of
-        :data:`~nni_warmstart.distance.embeddings.EMBEDDINGS` and in its own features (under :attr:`key`).
+        Compact sketches of the training data by embedding: one for each of
+        :data:`~nni_warmstart.distance.embeddings.EMBEDDINGS`, and one in the supernet's own features (under :attr:`key`).
     structure
-        Its channels, modules and choices, by which it is mapped onto other spaces; None in files of older versions.
+        Channels, modules and choices, by which the supernet is mapped onto other spaces; None in files of older versions.
     """
 
     name: str
@@ -96,21 +95,21 @@ class Supernet(Recorded):
         class_names: list[str] | None = None,
         history: dict[str, Any] | None = None,
     ) -> Supernet:
-        """Remember the supernet of a strategy that has run (or was initialised).
+        """Create a supernet from a strategy that has run (or was initialised).
 
         Parameters
         ----------
         strategy
-            An NNI strategy of the DARTS family, ours or NNI's own.
+            NNI strategy of the DARTS family, from this package or from NNI.
         name
             Name of the entry.
         dataset
-            What it was trained on: a :class:`~nni_warmstart.data.Task`, a torch dataset, a loader or two arrays, of which
-            sketches are kept; or only its name.
+            Training data, of which sketches are kept: a :class:`~nni_warmstart.data.Task`, a torch dataset, a loader or two
+            arrays. A name alone is recorded without sketches.
         class_names
-            In the order of the classifier's rows; taken from ``dataset`` when it has them.
+            Names of the classes, in the order of the classifier's rows; None takes those of ``dataset``, if it has any.
         history
-            Anything else worth remembering, as plain data.
+            Additional entries of the record, as plain data.
         """
         return cls.from_model(strategy.supernet, name=name, dataset=dataset, class_names=class_names, history=history)
 
@@ -124,19 +123,20 @@ class Supernet(Recorded):
         class_names: list[str] | None = None,
         history: dict[str, Any] | None = None,
     ) -> Supernet:
-        """Remember a mutated model space. Parameters as in :meth:`from_strategy`.
+        """Create a supernet from a mutated model space. Parameters as in :meth:`from_strategy`.
 
         Raises
         ------
         TransferError
             If ``model`` is not a model space mutated by a strategy of the DARTS family.
         ConfigError
-            If ``history`` holds what no file can.
+            If ``history`` holds values that cannot be written to a file.
         """
         if not isinstance(model, ModelSpace) or not is_supernet(model):
             raise TransferError(
                 f'{type(model).__name__} is not a supernet: mutate a ModelSpace first (strategy.mutate_model(space)).'
             )
+        # Collect tensors, choices and the record.
         tensors, aliases = first_names(model)
         found = choices(model)
         names = {id(p): n for n, p in model.named_parameters()}
@@ -149,7 +149,7 @@ class Supernet(Recorded):
             created=datetime.now(timezone.utc).isoformat(timespec='seconds'),
             versions={package: version(package) for package in ('nni-warmstart', 'nni', 'torch')},
             dataset=title,
-            pictures=shape if 'name' in space else None,  # a hub space takes images of several sizes
+            pictures=shape if 'name' in space else None,  # a hub space takes any image size, so the data tell
         )
         supernet = cls(
             name=name,
@@ -165,6 +165,7 @@ class Supernet(Recorded):
         wrong = validation.malformed(supernet.card, supernet.tensors, supernet.sketches)
         if wrong:
             raise ConfigError(f'supernet {name!r} cannot be remembered: {wrong}.')
+        # Add the structure and the sketches, which a supernet can do without.
         try:
             supernet = replace(supernet, structure=structure_of(model, guess_shape(model, shape or supernet.pictures)))
         except TransferError as error:
@@ -177,7 +178,7 @@ class Supernet(Recorded):
 
     @property
     def key(self) -> str:
-        """Identity of its weights, and the name of the embedding that its features are."""
+        """Identifier of the weights; also the name of the embedding by the supernet's features."""
         digest = hashlib.sha256()
         for name in sorted(self.tensors):
             digest.update(name.encode())
@@ -186,7 +187,7 @@ class Supernet(Recorded):
 
     @property
     def pictures(self) -> tuple[int, int]:
-        """Channels and size (pixels) of its images; (0, 0), as they come, where a space of the user's own says nothing."""
+        """Channels and size (pixels) of the images; (0, 0), any shape, if a user's space does not tell."""
         if self.recorded_pictures is not None:
             return self.recorded_pictures
         if 'name' in self.space:
@@ -194,17 +195,17 @@ class Supernet(Recorded):
         return 0, 0
 
     def features(self, model: nn.Module | None = None) -> Embedding:
-        """Return its own features as an embedding.
+        """Return the supernet's features as an embedding.
 
         Parameters
         ----------
         model
-            The mutated space that holds its weights; None rebuilds it.
+            Mutated space that holds the weights; None rebuilds it.
         """
         return own_features(self.build() if model is None else model, self.key, *self.pictures)
 
     def traced(self) -> Structure:
-        """Return its structure; found by rebuilding the space where the file has none.
+        """Return the structure; where the file has none, it is found by rebuilding the space.
 
         Raises
         ------
@@ -222,26 +223,26 @@ class Supernet(Recorded):
         return structure_of(model, guess_shape(model, self.pictures))
 
     def sketched(self, dataset: Any, model: nn.Module | None = None) -> Supernet:
-        """Return the same supernet with sketches of what it was trained on.
+        """Return the same supernet with sketches of its training data.
 
-        An embedding that these data do not allow (no images, say, or features that diverged) is left out with a warning:
-        a supernet without sketches is worth more than none.
+        An embedding that is not possible for these data (because they are not images, say, or features are not finite) is
+        left out with a warning: a supernet without sketches is worth more than none.
 
         Parameters
         ----------
         dataset
-            As :meth:`DatasetSketch.from_dataset` takes it.
+            Training data in any form that :meth:`DatasetSketch.from_dataset` takes.
         model
-            The mutated space that holds its weights; None rebuilds it.
+            Mutated space that holds the weights; None rebuilds it.
         """
         return self.with_sketches(sketches_of([dataset], (*EMBEDDINGS, self.features(model)), self.name))
 
     def with_sketches(self, sketches: Iterable[DatasetSketch]) -> Supernet:
-        """Return the same supernet with these sketches added; compact ones make small files."""
+        """Return the same supernet with these sketches added; use compact ones for small files."""
         return replace(self, sketches={**self.sketches, **{each.embedding: each for each in sketches}})
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the state of the mutated space, aliases included: what its ``load_state_dict`` takes."""
+        """Return the state of the mutated space, aliases included, as its ``load_state_dict`` takes it."""
         return {**self.tensors, **{alias: self.tensors[first] for alias, first in self.aliases.items()}}
 
     def alpha(self, label: str) -> Tensor:
@@ -255,7 +256,7 @@ class Supernet(Recorded):
 
     @property
     def num_parameters(self) -> int:
-        """Number of values stored, alphas and buffers included."""
+        """Number of stored values, alphas and buffers included."""
         return sum(tensor.numel() for tensor in self.tensors.values())
 
     def renamed(self, name: str) -> Supernet:
@@ -263,17 +264,17 @@ class Supernet(Recorded):
         return replace(self, name=name)
 
     def with_licences(self, licences: Mapping[str, str | None]) -> Supernet:
-        """Return the same supernet with the licence of every one of its :attr:`datasets`."""
+        """Return the same supernet with a licence for each of its :attr:`datasets`."""
         return replace(self, history=with_licences(self.history, licences))
 
     def build(self, space: ModelSpace | type[ModelSpace] | None = None) -> ModelSpace:
-        """Make a mutated model space that holds these weights and alphas.
+        """Build a mutated model space that holds these weights and alphas.
 
         Parameters
         ----------
         space
-            The user's own space: a fresh instance, an instance that is mutated already (then changed in place), or a
-            class that is made without arguments. None rebuilds the registered or hub space named in the card.
+            Model space: a fresh instance, an instance that is mutated already (and then changed in place), or a class whose
+            constructor needs no arguments. None rebuilds the registered or hub space named in the card.
 
         Raises
         ------
@@ -307,7 +308,7 @@ class Supernet(Recorded):
 
     @property
     def card(self) -> dict[str, Any]:
-        """All but the tensors, as plain data."""
+        """Card of the supernet: everything except the tensors, as plain data."""
         return {
             'name': self.name,
             'space': self.space,
@@ -338,7 +339,7 @@ class Supernet(Recorded):
 
     @classmethod
     def from_bytes(cls, data: bytes, origin: str = 'supernet') -> Supernet:
-        """Make a supernet of what :meth:`to_bytes` returned; ``origin`` is named in errors."""
+        """Read a supernet from the bytes that :meth:`to_bytes` returned; ``origin`` is named in errors."""
         tensors, card = unpack(data, origin)
         try:
             sketches = {
@@ -347,7 +348,7 @@ class Supernet(Recorded):
             }
             packed = tensors.pop(_STRUCTURE, None)
             structure = None if packed is None else Structure.from_bytes(packed.numpy().tobytes(), origin)
-            validation.check(card, tensors, sketches, structure, origin)
+            validation.check_supernet_data(card, tensors, sketches, structure, origin)
             return cls(tensors=tensors, sketches=sketches, structure=structure, **card)
         except SupernetFileError:
             raise
@@ -363,7 +364,7 @@ class Supernet(Recorded):
         Raises
         ------
         SupernetFileError
-            If it is missing, truncated, altered, of another kind or of a newer format.
+            If the file is missing, truncated, altered, of another kind or of a newer format.
         """
         try:
             data = Path(path).read_bytes()
@@ -373,5 +374,5 @@ class Supernet(Recorded):
 
 
 def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return those under ``prefix``, taken out of ``tensors``."""
+    """Remove the tensors under ``prefix`` from ``tensors``, and return them."""
     return {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""Whether a supernet that was read from a file makes sense: every part of its card, its sketches and its structure."""
+"""Validation of a supernet that was read from a file: every part of its card, its sketches and its structure."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ _KINDS: dict[str, type] = {
 }  # fmt: skip
 
 
-def check(
+def check_supernet_data(
     card: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
     sketches: Mapping[str, DatasetSketch],
     structure: Structure | None,
     origin: str,
 ) -> None:
-    """Refuse what no supernet would have written.
+    """Raise an error for data that no supernet would have written.
 
     Parameters
     ----------
     card
         Fields of a :class:`~nni_warmstart.Supernet` that are plain data.
     tensors, sketches, structure
-        The other fields.
+        Remaining fields.
     origin
-        Named in errors.
+        Name of the file in errors.
 
     Raises
     ------
     SupernetFileError
-        Naming the part.
+        If a part is malformed; the message names it.
     """
     _check_card(card, tensors, sketches, origin)
     _check_structure(tensors, structure, origin)
@@ -63,7 +63,7 @@ def _check_card(
 
 
 def malformed(card: Mapping[str, Any], tensors: Mapping[str, Tensor], sketches: Mapping[str, DatasetSketch]) -> str | None:
-    """Return what is wrong with a card whose parts are of the right kinds."""
+    """Return the fault of a card whose parts are of the right kinds; None if it has none."""
     if not all(isinstance(name, str) for name in card['class_names']):
         return 'class_names must be text'
     wrong = history.malformed(card['history'])
@@ -105,7 +105,7 @@ def _check_structure(tensors: Mapping[str, Tensor], structure: Structure | None,
 
 
 def _is_sound(sketch: DatasetSketch) -> bool:
-    """Whether its numbers are of the kinds, and in the range, that a dataset gives."""
+    """Check whether the numbers of a sketch have the types and the range that a dataset gives."""
     whole = (sketch.classes, sketch.counts, sketch.labels)
     others = (sketch.means, sketch.factors, sketch.remainders, sketch.samples)
     return (
@@ -116,7 +116,7 @@ def _is_sound(sketch: DatasetSketch) -> bool:
 
 
 def _is_plain(structure: Structure) -> bool:
-    """Whether it holds text and numbers where they belong; their sense shows when it is mapped."""
+    """Check whether a structure holds text and numbers where they belong; mapping shows whether they fit."""
     channels = structure.channels
     maps = ((structure.kinds, str), (structure.values, list), (channels.scales, int | float), (channels.opaque, str))
     ops = [op for ops in channels.ops.values() for op in ops]

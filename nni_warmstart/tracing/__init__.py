@@ -1,1 +1,1 @@
-"""Which tensors of a network share their channels, found by running it once without data."""
+"""Tracing: find out which tensors of a network share their channels, by running it once without data."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 OUT, IN, NEITHER = 'out', 'in', ''
-"""What an axis of a parameter is: it makes channels, it reads them, or it is none (kernel, heads, positions)."""
+"""Roles of a parameter's axis: its indices are output channels, input channels, or neither (kernel, heads, positions)."""
 
 
 @dataclass(frozen=True)
@@ -17,16 +17,16 @@ class Axes:
     Attributes
     ----------
     shape
-        Its shape.
+        Shape of the tensor.
     roles
-        Per axis 'out', 'in' or ''.
+        'out', 'in' or '' for each axis.
     channels
-        Per axis with a role the channel of each index: equal numbers coincide, within a tensor and between tensors. What a
-        grouped convolution reads has a row per group.
+        Number of the channel at each index, for each axis with a role: equal numbers are one channel, within a tensor and
+        between tensors. The input axis of a grouped convolution has a row per group.
     bounds
-        Per axis the indices at which a mutable width or kernel may end.
+        Indices at which a mutable width or kernel may end, for each axis.
     dilation
-        Distance of the taps of a convolution's kernel, in pixels.
+        Spacing of the taps of a convolution's kernel, in pixels.
     groups
         Groups of a convolution, 1 for everything else; a depthwise one has as many as channels.
     """
@@ -41,7 +41,7 @@ class Axes:
 
 @dataclass(frozen=True)
 class Op:
-    """One weighted, pooling or zeroing operator that ran: its kind, kernel, stride and dilation (of the first dimension)."""
+    """Weighted, pooling or zeroing operator that ran: its kind, kernel, stride and dilation (of the first dimension)."""
 
     kind: str
     kernel: int = 1
@@ -51,7 +51,7 @@ class Op:
 
 @dataclass(frozen=True)
 class Channels:
-    """What one run of a network shows.
+    """Channels, operators and scales of a network, as one run of it shows them.
 
     Attributes
     ----------
@@ -60,14 +60,14 @@ class Channels:
     inputs, outputs
         Channels of the images and of the logits.
     ops
-        Path of a module -> what ran in it and not in one of its children.
+        Path of a module -> operators that ran in it and not in one of its children.
     scales
-        Path of a module -> side of its output divided by the side of its input; 1 where it has no sides.
+        Path of a module -> image size of its output divided by that of its input; 1 for modules without images.
     keeps
-        Paths of modules that make one tensor of one of the same shape; of a network that was run, not of a file.
+        Paths of modules that map one tensor to one of the same shape; known of a network that was run, not of a file.
     opaque
-        Path of a module that ran an operator whose channels are not known -> why; what it makes counts as new channels, and
-        those of its parameters that are in ``tensors`` are not to be mapped.
+        Path of a module that ran an operator whose channels are not known -> the reason; its outputs count as new channels,
+        and those of its parameters that are in ``tensors`` are not to be mapped.
     """
 
     tensors: dict[str, Axes]

@@ -1,4 +1,4 @@
-"""Channel spaces: channels that occur in the same places, and which space of a source each one of a target corresponds to.
+"""Channel spaces: channels that occur in the same places, and the correspondence between a target's spaces and a source's.
 
 Two channels of a network belong to one space when they occur in the same axes of the same tensors, so that any of them could
 stand for any other. A coupling between two spaces then says which source channels a target channel is made of, and one
@@ -23,7 +23,7 @@ Place = tuple[str, int, int]
 """Source tensor, axis, and segment of the axis (of a mutable width) or group (of a grouped convolution)."""
 
 Couple = Callable[['ChannelSpace', 'ChannelSpace'], Tensor]
-"""Gives the coupling, shape ``(n_source, n_target)``, of a source's space and a target's."""
+"""Function that returns the coupling, shape ``(n_source, n_target)``, of a source's space and a target's."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class ChannelSpace:
     Attributes
     ----------
     index
-        Its number in its network.
+        Number of the space in its network.
     channels
-        Numbers of its channels.
+        Numbers of the channels.
     places
-        Where they occur, by the names of the source's tensors.
+        Places where the channels occur, by the names of the source's tensors.
     """
 
     index: int
@@ -50,7 +50,7 @@ class ChannelSpace:
 
 @dataclass(frozen=True)
 class ChannelSpaces:
-    """All spaces of one network: by number, and per channel the number and the rank in it."""
+    """All channel spaces of one network, and for every channel the number of its space (``of``) and its rank there."""
 
     spaces: list[ChannelSpace]
     of: np.ndarray
@@ -58,34 +58,41 @@ class ChannelSpaces:
 
 
 def pair_spaces(target: Channels, source: Channels, tensors: dict[str, str]) -> tuple[ChannelSpaces, ChannelSpaces]:
-    """Spaces of a target and of a source, by the places in which corresponding tensors hold their channels.
+    """Find the spaces of a target and of a source by the places in which corresponding tensors hold their channels.
 
     Parameters
     ----------
+    target, source
+        Channels of the two networks.
     tensors
         Target tensor -> source tensor.
+
+    Returns
+    -------
+    tuple
+        Spaces of the target, spaces of the source.
     """
     targets: dict[str, list[str]] = defaultdict(list)
-    for mine, theirs in tensors.items():
-        targets[theirs].append(mine)
+    for target_name, source_name in tensors.items():
+        targets[source_name].append(target_name)
     places: tuple[dict[Place, list[np.ndarray]], ...] = (defaultdict(list), defaultdict(list))
-    for theirs, names in targets.items():
-        there = source.tensors[theirs]
-        for axis, role in enumerate(there.roles):
+    for source_name, names in targets.items():
+        source_axes = source.tensors[source_name]
+        for axis, role in enumerate(source_axes.roles):
             if not role:
                 continue
-            parts = [(0, there), *((1, target.tensors[name]) for name in names)]
+            parts = [(0, source_axes), *((1, target.tensors[name]) for name in names)]
             if all(axis < len(axes.roles) and axes.roles[axis] == role for _, axes in parts):
                 grouped = len({axes.groups for _, axes in parts}) == 1
                 split = grouped and len({len(axes.bounds[axis]) for _, axes in parts}) == 1
-                for side, axes in parts:
+                for network, axes in parts:
                     for part, channels in _parts(axes, axis, split, grouped):
-                        places[side][theirs, axis, part].append(channels)
+                        places[network][source_name, axis, part].append(channels)
     return _spaces(places[1], target), _spaces(places[0], source)
 
 
 def _parts(axes: Axes, axis: int, split: bool, grouped: bool) -> list[tuple[int, np.ndarray]]:
-    """Segments of an axis whose channels are not interchangeable: between the bounds of a mutable width, or by group."""
+    """Cut an axis into segments that are not interchangeable: at the bounds of a mutable width, or by group."""
     channels = axes.channels[axis]
     assert channels is not None
     if channels.ndim == 2:
@@ -134,20 +141,20 @@ class Couplings:
     tensors
         Target tensor -> source tensor.
     couple
-        Gives the coupling of two spaces; asked once per pair, in the order of execution.
+        Returns the coupling of two spaces; called once per pair, in the order of execution.
     """
 
     def __init__(self, target: Channels, source: Channels, tensors: dict[str, str], couple: Couple) -> None:
         self.target, self.source = target, source
-        self.spaces, self.source_spaces = pair_spaces(target, source, tensors)
+        self.target_spaces, self.source_spaces = pair_spaces(target, source, tensors)
         self.couple = couple
         self.found: dict[tuple[int, int], Tensor] = {}
         self._axes: dict[tuple[bytes, bytes], Tensor | None] = {}
         self._same = {space.places: space.index for space in self.source_spaces.spaces if space.places}
 
     def partner(self, space: int, candidates: np.ndarray) -> int:
-        """The source's space, of those in an axis, that a target's corresponds to: equal places, or the largest overlap."""
-        places = self.spaces.spaces[space].places
+        """Return the space among ``candidates`` that a target's space corresponds to: equal places, else most in common."""
+        places = self.target_spaces.spaces[space].places
         same = self._same.get(places)
         if same is not None and same in candidates:
             return same
@@ -159,54 +166,57 @@ class Couplings:
         return max((int(index) for index in candidates), key=overlap)
 
     def pairs(self) -> list[tuple[ChannelSpace, ChannelSpace]]:
-        """Every target's space with the source's space of equal places, where there is one."""
-        found = [(space, self._same.get(space.places)) for space in self.spaces.spaces if space.places]
+        """Return every target space together with the source space of equal places, where there is one."""
+        found = [(space, self._same.get(space.places)) for space in self.target_spaces.spaces if space.places]
         return [(space, self.source_spaces.spaces[other]) for space, other in found if other is not None]
 
     def of(self, space: int, other: int) -> Tensor:
-        """Coupling of a target's space and a source's, shape ``(n_source, n_target)``."""
+        """Return the coupling of a target space and a source space, shape ``(n_source, n_target)``."""
         if (space, other) not in self.found:
-            self.found[space, other] = self.couple(self.source_spaces.spaces[other], self.spaces.spaces[space])
+            self.found[space, other] = self.couple(self.source_spaces.spaces[other], self.target_spaces.spaces[space])
         return self.found[space, other]
 
-    def axis(self, mine: np.ndarray, theirs: np.ndarray) -> Tensor | None:
-        """Coupling of two axes given by their channels, shape ``(len(theirs), len(mine))``; None for the identity.
+    def axis(self, target_axis: np.ndarray, source_axis: np.ndarray) -> Tensor | None:
+        """Return the coupling of two axes, shape ``(len(source_axis), len(target_axis))``; None for the identity.
+
+        Axes are given by the numbers of their channels.
 
         A space that occurs several times in an axis (concatenated, flattened) is coupled occurrence by occurrence.
         """
-        key = (mine.tobytes(), theirs.tobytes())
+        key = (target_axis.tobytes(), source_axis.tobytes())
         if key not in self._axes:
-            self._axes[key] = self._axis(mine, theirs)
+            self._axes[key] = self._axis(target_axis, source_axis)
         return self._axes[key]
 
-    def _axis(self, mine: np.ndarray, theirs: np.ndarray) -> Tensor | None:
-        coupling = torch.zeros(len(theirs), len(mine), dtype=torch.float64)
-        here, there = self.spaces.of[mine], self.source_spaces.of[theirs]
-        candidates = np.unique(there)
-        for space in np.unique(here):
+    def _axis(self, target_axis: np.ndarray, source_axis: np.ndarray) -> Tensor | None:
+        coupling = torch.zeros(len(source_axis), len(target_axis), dtype=torch.float64)
+        target_spaces, source_spaces = self.target_spaces.of[target_axis], self.source_spaces.of[source_axis]
+        candidates = np.unique(source_spaces)
+        for space in np.unique(target_spaces):
             other = self.partner(int(space), candidates)
             block = self.of(int(space), other)
             place(
                 coupling,
                 block,
-                occurrences(theirs, there == other, self.source_spaces.rank),
-                occurrences(mine, here == space, self.spaces.rank),
+                occurrences(source_axis, source_spaces == other, self.source_spaces.rank),
+                occurrences(target_axis, target_spaces == space, self.target_spaces.rank),
             )
-        if coupling.shape[0] == coupling.shape[1] and torch.equal(coupling, torch.eye(len(mine), dtype=coupling.dtype)):
+        identity = torch.eye(len(target_axis), dtype=coupling.dtype)
+        if coupling.shape[0] == coupling.shape[1] and torch.equal(coupling, identity):
             return None
         return coupling
 
 
 @dataclass(frozen=True)
 class Occurrences:
-    """Where the channels of a space are in an axis.
+    """Places of the channels of a space in an axis.
 
     Attributes
     ----------
     positions, ranks
-        Places in the axis, and the ranks of the channels there.
+        Positions in the axis, and the ranks of the channels at these positions.
     turn
-        How many places before each one hold the same channel.
+        Number of earlier positions that hold the same channel.
     """
 
     positions: Tensor
@@ -218,13 +228,13 @@ class Occurrences:
         return int(self.turn.max()) + 1
 
     @cached_property
-    def side(self) -> int:
-        """Side of the square images that were flattened channel by channel, 0 if the axis is none of such."""
-        side = math.isqrt(self.turns)
+    def image_size(self) -> int:
+        """Size in pixels of the square images that were flattened channel by channel, 0 if the axis holds no such images."""
+        size = math.isqrt(self.turns)
         adjacent = len(self.ranks) == self.turns * len(self.ranks[:: self.turns]) and bool(
             (self.ranks == self.ranks[:: self.turns].repeat_interleave(self.turns)).all()
         )
-        return side if side**2 == self.turns and adjacent else 0
+        return size if size**2 == self.turns and adjacent else 0
 
     @cached_property
     def is_whole(self) -> bool:
@@ -232,19 +242,19 @@ class Occurrences:
         return torch.equal(self.positions, self.ranks) and torch.equal(self.ranks, torch.arange(len(self.ranks)))
 
 
-def occurrences(channels: np.ndarray, here: np.ndarray, rank: np.ndarray) -> Occurrences:
+def occurrences(channels: np.ndarray, inside: np.ndarray, rank: np.ndarray) -> Occurrences:
     """Find a space in an axis.
 
     Parameters
     ----------
     channels
         Channels of the axis.
-    here
-        Which of them are of the space.
+    inside
+        Mask of the channels that belong to the space.
     rank
         Rank of every channel of the network in its space.
     """
-    positions = np.flatnonzero(here)
+    positions = np.flatnonzero(inside)
     held = channels[positions]
     order = np.argsort(held, kind='stable')
     counts = np.unique(held, return_counts=True)[1]
@@ -253,16 +263,19 @@ def occurrences(channels: np.ndarray, here: np.ndarray, rank: np.ndarray) -> Occ
     return Occurrences(*map(torch.from_numpy, (positions, rank[held], turn)))
 
 
-def place(coupling: Tensor, block: Tensor, theirs: Occurrences, mine: Occurrences) -> None:
-    """Write the coupling of two spaces into that of two axes: first occurrences with first ones, and so on, those in
-    flattened images row by row and column by column."""
-    if theirs.is_whole and mine.is_whole and block.shape == coupling.shape:
+def place(coupling: Tensor, block: Tensor, source: Occurrences, target: Occurrences) -> None:
+    """Write the coupling of two spaces into the coupling of two axes.
+
+    First occurrences are coupled with first occurrences and so on, those in flattened images by row and column.
+    """
+    if source.is_whole and target.is_whole and block.shape == coupling.shape:
         coupling.copy_(block)
         return
-    if theirs.side and mine.side:
-        row, column = (each * theirs.side // mine.side for each in (mine.turn // mine.side, mine.turn % mine.side))
-        turn = row * theirs.side + column
+    if source.image_size and target.image_size:
+        size = target.image_size
+        row, column = (each * source.image_size // size for each in (target.turn // size, target.turn % size))
+        turn = row * source.image_size + column
     else:
-        turn = mine.turn * theirs.turns // mine.turns
-    same = theirs.turn[:, None] == turn
-    coupling[theirs.positions[:, None], mine.positions] = torch.where(same, block[theirs.ranks][:, mine.ranks], 0.0)
+        turn = target.turn * source.turns // target.turns
+    same = source.turn[:, None] == turn
+    coupling[source.positions[:, None], target.positions] = torch.where(same, block[source.ranks][:, target.ranks], 0.0)

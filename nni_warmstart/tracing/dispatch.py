@@ -1,4 +1,4 @@
-"""A dispatch mode that follows channels through every operator of one run; what each operator does to them is in .rules."""
+"""A dispatch mode that follows channels through every operator of one run, by the rules for single operators in .rules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .axes import NEITHER, OUT, Axes, Channels, Op
 aten: Any = torch.ops.aten
 
 NO_AXIS = -1
-"""Stands for the axis of a parameter where a view has inserted a dimension of one."""
+"""Axis number of a dimension of size one that a view has inserted."""
 
 
 class Untraceable(Exception):
@@ -27,15 +27,20 @@ class Untraceable(Exception):
 
 @dataclass
 class Parameter:
-    """A parameter, or what was cut from it: the units of each of its axes."""
+    """Units of each axis of a parameter, or of a slice of it."""
 
     name: str
-    axes: tuple[int, ...]  # axis of the parameter that each axis here is
+    axes: tuple[int, ...]  # the parameter's axis behind each axis of the slice
     units: tuple[range, ...]
     mask: bool = False  # zeros and ones of the same shape, by which NNI mixes widths and kernels
 
 
 class ChannelTracer(TorchDispatchMode):
+    """Assigns units to tensors and joins those that an operator forces to coincide; see :mod:`nni_warmstart.tracing.tracer`.
+
+    :meth:`result` turns the joined units into channels at the end of the run.
+    """
+
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
@@ -47,7 +52,7 @@ class ChannelTracer(TorchDispatchMode):
         self.convolutions: dict[str, tuple[tuple[int, ...], int]] = {}
         self.reads: dict[str, Tensor] = {}
         self.stack: list[str] = []
-        self.sides: list[int] = []
+        self.sizes: list[int] = []
         self.ops: dict[str, list[Op]] = {}
         self.scales: dict[str, float] = {}
         self.opaque: dict[str, str] = {}
@@ -72,7 +77,7 @@ class ChannelTracer(TorchDispatchMode):
             self.joined.append(_pair(left, right))
             return
         left, right = torch.broadcast_tensors(left, right)
-        for dim in range(left.dim()):  # what is constant in both is looked at once
+        for dim in range(left.dim()):  # one comparison is enough along a dimension that is constant in both
             if left.size(dim) > 1 and left.stride(dim) == 0 and right.stride(dim) == 0:
                 left, right = left.narrow(dim, 0, 1), right.narrow(dim, 0, 1)
         left, right = left.reshape(-1), right.reshape(-1)
@@ -81,7 +86,7 @@ class ChannelTracer(TorchDispatchMode):
             self.joined.append(_pair(left[different], right[different]))
 
     def along(self, ids: Tensor, dim: int) -> Tensor:
-        """Units along one dimension; whatever varies over the others is joined."""
+        """Return the units along one dimension, after joining those that differ along the others."""
         dim %= ids.dim()
         moved = ids.movedim(dim, 0)
         base = moved[(slice(None), *[0] * (ids.dim() - 1))]
@@ -90,7 +95,7 @@ class ChannelTracer(TorchDispatchMode):
         return base
 
     def use(self, parameter: Parameter, dim: int, role: str, ids: Tensor | None = None) -> Tensor:
-        """Mark an axis of a parameter as made of channels, joined with ``ids``; returns its units."""
+        """Mark an axis of a parameter as made of channels, join these with ``ids``, and return their units."""
         units = _tensor(parameter.units[dim])
         if parameter.axes[dim] != NO_AXIS:
             self.roles.setdefault(parameter.name, {})[parameter.axes[dim]] = role
@@ -104,7 +109,7 @@ class ChannelTracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         packet = func.overloadpacket
-        if packet in _SAME_SHAPE and isinstance(args[0], Tensor) and args[0].is_meta:  # torch's own shapes take long
+        if packet in _SAME_SHAPE and isinstance(args[0], Tensor) and args[0].is_meta:  # torch's meta kernels are slow
             output = torch.empty(_shape(args), dtype=args[0].dtype, device='meta')
         elif packet in _BATCH_NORMS and args[0].is_meta:
             output = (torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0))
@@ -135,7 +140,7 @@ class ChannelTracer(TorchDispatchMode):
         raise Untraceable(f'the channels of operator {func} are not known')
 
     def unknown(self, output: Any) -> Any:
-        """Channels of their own for what an unknown operator makes."""
+        """Return new channels for the outputs of an unknown operator."""
         if isinstance(output, list | tuple):
             return [self.unknown(each) for each in output]
         if not isinstance(output, Tensor) or output.dim() < 2:
@@ -166,7 +171,7 @@ class ChannelTracer(TorchDispatchMode):
             if (result < 0).any():
                 result = torch.where(result < 0, other, result)
         for parameter in parameters:
-            self.roles.setdefault(parameter.name, {})  # one number for all channels has none of its own
+            self.roles.setdefault(parameter.name, {})  # a scalar for all channels has no axis of channels, but took part
             offset = output.dim() - len(parameter.units)
             for dim, units in enumerate(parameter.units):
                 if len(units) > 1 and not is_constant(result, dim + offset):
@@ -200,7 +205,7 @@ class ChannelTracer(TorchDispatchMode):
         return Channels(tensors, number[inputs.numpy()], logits, self.ops, self.scales, self.opaque, frozenset(self.keeps))
 
     def numbers(self) -> np.ndarray:
-        """Unit -> channel; channels are numbered in the order of execution."""
+        """Return the channel of every unit, numbered in the order of execution."""
         left, right = np.concatenate([*self.joined, np.zeros((2, 0), np.int32)], 1)
         known = (left >= 0) & (right >= 0) & (left != right)
         left, right = left[known], right[known]
@@ -209,14 +214,14 @@ class ChannelTracer(TorchDispatchMode):
         order = [np.asarray(self.own[name][dim], np.int32) for name, roles in self.roles.items() for dim in roles]
         seen = label[np.concatenate([*order, np.zeros(0, np.int32)])]
         first = np.full(number, len(seen))
-        first[seen[::-1]] = np.arange(len(seen))[::-1]  # of several, the last assignment holds: the first place
+        first[seen[::-1]] = np.arange(len(seen))[::-1]  # numpy keeps the last of several assignments: the first place
         rank = np.empty(number, int)
         rank[np.argsort(first, kind='stable')] = np.arange(number)
         return rank[label]
 
 
 def _pair(left: Tensor, right: Tensor) -> np.ndarray:
-    return np.array([left.numpy(), right.numpy()], np.int32)  # a copy: small tensors are large
+    return np.array([left.numpy(), right.numpy()], np.int32)  # a copy: kept tensors would take far more memory
 
 
 def _tensor(units: range) -> Tensor:
@@ -242,7 +247,7 @@ def is_constant(ids: Tensor, dim: int) -> bool:
 
 
 def flattened(ids: Tensor) -> Tensor:
-    """The same units, with every dimension along which they are constant expanded from one."""
+    """Return the same units, with every dimension along which they are constant expanded from size one."""
     shape = ids.shape
     for dim in range(ids.dim()):
         if ids.size(dim) > 1 and is_constant(ids, dim):

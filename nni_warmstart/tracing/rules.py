@@ -1,4 +1,4 @@
-"""What each operator does to the channels of its tensors."""
+"""Rules for single operators: how each changes or joins the channels of its tensors."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def _constants(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: A
 
 @rule('fill_', 'zero_', 'copy_')
 def _filled(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
-    mine = units_of(args[0])
+    units = units_of(args[0])
     other = units_of(args[1]) if len(args) > 1 else None
-    if mine is None and other is not None:
+    if units is None and other is not None:
         raise Untraceable('an activation is written into another tensor in place')
-    return mine
+    return units
 
 
 @rule('view', '_unsafe_view', 'reshape')
@@ -171,11 +171,11 @@ def _reduced(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: Any
     dims = sorted({dim % units.dim() for dim in ([dims] if isinstance(dims, int) else dims)})
     varying = [dim for dim in range(units.dim()) if not is_constant(units, dim)]
     if varying and set(varying) <= set(dims):
-        return None  # a sum over the channels themselves: what is left has none
+        return None  # a sum over the channels themselves: none are left
     for dim in reversed(dims):
         if dim in varying:
             mode.join(units, units.narrow(dim, 0, 1))
-            known = units.amax(dim, keepdim=True)  # -1 (nothing there) is the smallest
+            known = units.amax(dim, keepdim=True)  # -1 (no unit) is the smallest
             units = known
         else:
             units = units.narrow(dim, 0, 1)

@@ -1,4 +1,4 @@
-"""Structure: what the mapper has to know of a supernet, without its weights and without the code that made it."""
+"""Structure: all that the mapper needs to know about a supernet besides its weights, without the code that made it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..nni_adapter.paths import every_path
 from .axes import IN, Axes, Channels, Op
 from .tracer import trace_channels
 
-_MOST = 2**24  # channels of a network in a file
+_MOST = 2**24  # channels that a network in a file may have
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,12 @@ class Structure:
     Attributes
     ----------
     channels
-        Which tensors share their channels, and what ran in each module.
+        Channels that tensors share, and the operators that ran in each module.
     kinds
-        Path of a module -> its kind (the name of its class, NNI's mixed ones by what they mix), in the order of definition.
+        Path of a module -> its kind (the name of its class; of NNI's mixed operations, of the class that they mix), in the
+        order of definition.
     sites
-        Path of a choice among modules -> its label and, by candidate, the name of the child.
+        Path of a choice among modules -> its label, and candidate -> name of the child.
     values
         Path of a module with choices among numbers (widths, kernels, depths, inputs) -> their labels.
     """
@@ -45,17 +46,17 @@ class Structure:
 
     @cached_property
     def children(self) -> dict[str, list[str]]:
-        """Path -> names of the children, in the order of definition."""
+        """Names of the children by path, in the order of definition."""
         return _by_parent(path for path in self.kinds if path)
 
     @cached_property
     def locals(self) -> dict[str, list[str]]:
-        """Path -> local names of the tensors that a module itself has."""
+        """Local names of the tensors that a module itself has, by path."""
         return _by_parent(self.channels.tensors)
 
     @cached_property
     def ops(self) -> dict[str, list[Op]]:
-        """Path -> everything that ran in it, children included."""
+        """Operators that ran in a module, children included, by path."""
         found: dict[str, list[Op]] = defaultdict(list)
         for path, ops in self.channels.ops.items():
             for ancestor in ancestors(path):
@@ -64,7 +65,7 @@ class Structure:
 
     @cached_property
     def inside(self) -> dict[str, frozenset[str]]:
-        """Path -> names of the tensors in it, relative to it."""
+        """Names of the tensors in a module, relative to it, by path."""
         found: dict[str, set[str]] = defaultdict(set)
         for name in self.channels.tensors:
             for ancestor in ancestors(name.rpartition('.')[0]):
@@ -83,7 +84,7 @@ class Structure:
         )
 
     def to_bytes(self) -> bytes:
-        """Compressed JSON."""
+        """Return the structure as compressed JSON."""
         channels = self.channels
         plain = {
             'tensors': {
@@ -103,7 +104,7 @@ class Structure:
 
     @classmethod
     def from_bytes(cls, data: bytes, origin: str = 'structure') -> Structure:
-        """Inverse of :meth:`to_bytes`; ``origin`` is named in errors."""
+        """Read what :meth:`to_bytes` returned; ``origin`` is named in errors."""
         try:
             plain = json.loads(zlib.decompress(data))
             tensors = {name: _axes(*entry) for name, entry in plain['tensors'].items()}
@@ -126,7 +127,7 @@ class Structure:
 
 
 def structure_of(model: nn.Module, shape: tuple[int, ...]) -> Structure:
-    """Structure of a network, found by one run without data.
+    """Find the structure of a network by one run without data.
 
     Parameters
     ----------
@@ -138,7 +139,8 @@ def structure_of(model: nn.Module, shape: tuple[int, ...]) -> Structure:
     Raises
     ------
     TransferError
-        If it does not run on such an input, or a layer has no channels or may choose to have none; it is named.
+        If the network does not run on such an input, or a layer has no channels or may choose to have none; the message
+        names the module.
     """
     for name, tensor in model.named_parameters():
         if not tensor.numel():
@@ -156,19 +158,19 @@ def structure_of(model: nn.Module, shape: tuple[int, ...]) -> Structure:
 
 
 def guess_shape(model: nn.Module, image_shape: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
-    """Shape of an input of ``model``: ``image_shape`` (channels, side) where known, else what its first layer reads."""
+    """Return the shape of an input of ``model``: ``image_shape`` (channels, pixels) where known, else by its first layer."""
     layers = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     first = next((p for p in (*layers, *model.parameters()) if p.dim() in (2, 4)), None)
     if first is None:
         raise TransferError(f'{type(model).__name__} has no convolution and no linear layer; there is nothing to map.')
-    side = image_shape[1] or 32
+    image_size = image_shape[1] or 32
     if first.dim() == 2 and not image_shape[1]:
         return (2, first.shape[1])
-    return (2, image_shape[0] or first.shape[1], side, side)
+    return (2, image_shape[0] or first.shape[1], image_size, image_size)
 
 
 def _by_parent(names: Iterable[str]) -> dict[str, list[str]]:
-    """Dotted names by what stands before their last part."""
+    """Group the last parts of dotted names by what stands before them."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
         parent, _, local = name.rpartition('.')
@@ -177,7 +179,7 @@ def _by_parent(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def ancestors(path: str) -> list[str]:
-    """The path, its parent, and so on to the root ''."""
+    """Return the path, its parent, and so on to the root ''."""
     found = [path]
     while path:
         path = path.rpartition('.')[0]
@@ -186,7 +188,7 @@ def ancestors(path: str) -> list[str]:
 
 
 def _runs(channels: np.ndarray | None) -> Any:
-    """Plain form: None, the start of a run, or every number; two dimensions as a list of those."""
+    """Return channels as plain data: None, start and length of a run, or all numbers; two dimensions as a list of rows."""
     if channels is None:
         return None
     if channels.ndim == 2:

@@ -1,9 +1,9 @@
-"""Which tensors of a network share their channels, found by running it once on the meta device.
+"""Tracing: find out which tensors of a network share their channels, by running it once on the meta device.
 
-Every index of every parameter's axis is a *unit*. While the network runs, each activation carries for every one of its
-numbers the unit that it belongs to; wherever an operator forces two units to coincide (a sum, a batch norm, a depthwise
-convolution, a reader and what it reads), they are joined. Data movement (views, slices, concatenations, channel shuffles)
-moves the units along. Nothing here knows NNI.
+Every index of every parameter's axis is a *unit*. While the network runs, each activation carries the unit of every one of
+its values; wherever an operator forces two units to coincide (a sum, a batch norm, a depthwise convolution, a layer and its
+input), they are joined. Data movement (views, slices, concatenations, channel shuffles) moves the units along. This module
+knows nothing of NNI.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def trace_channels(model: nn.Module, shape: tuple[int, ...], skip: frozenset[str
     Parameters
     ----------
     model
-        Any network; it is left as it is, and nothing is computed.
+        Any network; it is not changed, and nothing is computed.
     shape
         Shape of its input, batch first: ``(n, channels, height, width)`` or ``(n, features)``.
     skip
@@ -40,13 +40,14 @@ def trace_channels(model: nn.Module, shape: tuple[int, ...], skip: frozenset[str
     Raises
     ------
     TransferError
-        If the network does not run on such an input; the module is named.
+        If the network does not run on such an input; the message names the module.
     """
     stand_ins: dict[str, Tensor] = {}
     mode = ChannelTracer()
     first: dict[int, Tensor] = {}
-    passing: set[str] = set()  # what no file has, constants as a rule
-    for path, module in model.named_modules():  # each module once, whatever its names
+    passing: set[str] = set()  # non-persistent buffers, which no file has
+    # Meta tensors take the place of the parameters and buffers; shared tensors keep sharing one.
+    for path, module in model.named_modules():  # each module once, under the first of its names
         for local, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             name = f'{path}.{local}' if path else local
             if not tensor.is_floating_point():
@@ -58,17 +59,19 @@ def trace_channels(model: nn.Module, shape: tuple[int, ...], skip: frozenset[str
             stand_ins[name] = first[id(tensor)]
             if local in module._non_persistent_buffers_set:
                 passing.add(name)
+    # The input's channels are units of their own.
     kinds = [p.dtype for p in model.parameters() if p.is_floating_point()]
     x = torch.empty(shape, device='meta', dtype=kinds[0] if kinds else None)
     ids = mode.new(shape[1])
     x._units = ids.view(1, -1, *[1] * (len(shape) - 2)).expand(shape)  # type: ignore[attr-defined]
+    # Run the network; the mode sees every operator.
     names = {id(module): name for name, module in model.named_modules()}
     try:
         with modes_kept(model), torch.no_grad(), _watching(names, mode), mode, _ContiguousProducts():
             model.eval()
             output = torch.func.functional_call(model, stand_ins, (x,), tie_weights=False)
         found = mode.result(ids, output)
-    except Exception as error:  # whatever a user's own forward may raise
+    except Exception as error:  # a user's forward method may raise anything
         raise TransferError(
             f'{_place(model, mode)} does not run on an input of shape {tuple(shape)} without data ({reason(error)[:200]}).'
         ) from error
@@ -76,7 +79,7 @@ def trace_channels(model: nn.Module, shape: tuple[int, ...], skip: frozenset[str
 
 
 class _ContiguousProducts(TorchFunctionMode):
-    """Has linear layers read contiguous tensors: of others ATen makes batches of products with a repeated weight."""
+    """Makes the inputs of linear layers contiguous: for others ATen expands the weight and multiplies in batches."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _PRODUCTS and args and isinstance(args[0], Tensor):
@@ -95,20 +98,20 @@ def _place(model: nn.Module, mode: ChannelTracer) -> str:
 
 @contextmanager
 def _watching(names: dict[int, str], mode: ChannelTracer) -> Iterator[None]:
-    """Tell ``mode`` which module runs, and what it makes of the sides of its input."""
+    """Tell ``mode`` which module runs, and by what factor the module changes the image size."""
 
     def before(module: nn.Module, inputs: Any) -> None:
         if id(module) in names:
             mode.stack.append(names[id(module)])
-            mode.sides.append(_side(inputs))
+            mode.sizes.append(_image_size(inputs))
 
     def after(module: nn.Module, inputs: Any, output: Any) -> None:
         if id(module) in names:
-            path, side, made = mode.stack.pop(), mode.sides.pop(), _side(output)
+            path, size, made = mode.stack.pop(), mode.sizes.pop(), _image_size(output)
             if isinstance(output, Tensor) and [getattr(x, 'shape', None) for x in inputs] == [output.shape]:
                 mode.keeps.add(path)
-            if side and made:
-                mode.scales.setdefault(path, made / side)
+            if size and made:
+                mode.scales.setdefault(path, made / size)
 
     handles = [register_module_forward_pre_hook(before), register_module_forward_hook(after)]
     try:
@@ -118,8 +121,8 @@ def _watching(names: dict[int, str], mode: ChannelTracer) -> Iterator[None]:
             handle.remove()
 
 
-def _side(tensors: Any) -> int:
-    """Side of the last image in a nest of tensors, 0 for none."""
+def _image_size(tensors: Any) -> int:
+    """Return the width of the last image in nested tensors, 0 if there is none."""
     while isinstance(tensors, list | tuple):
         if not tensors:
             return 0

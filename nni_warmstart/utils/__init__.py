@@ -1,1 +1,1 @@
-"""Files, random generators, metrics, plots: nothing of NNI."""
+"""Files, random generators, metrics and plots, without NNI."""

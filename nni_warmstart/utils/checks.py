@@ -1,4 +1,4 @@
-"""Types and ranges of settings and arguments, read from annotations by one checker; the caller chooses the error."""
+"""Checks of the types and ranges of settings and arguments, taken from annotations; the caller chooses the error."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _Init = TypeVar('_Init', bound=Callable[..., None])
 
 
 class Range(NamedTuple):
-    """Least and largest value of a number, None for any; ``Annotated[int, Range(1)]`` says it of an argument or a field."""
+    """Smallest and largest value of a number, None for no bound; ``Annotated[int, Range(1)]`` annotates an argument."""
 
     low: float | None = None
     high: float | None = None
 
 
 class Expected(NamedTuple):
-    """What an annotation asks of a value: a plain type, perhaps a range, and whether it may be None."""
+    """Requirements of an annotation: a plain type, perhaps a range, and whether None is allowed."""
 
     kind: type
     range: Range | None = None
@@ -33,9 +33,9 @@ class Expected(NamedTuple):
 
 @functools.cache
 def expectations(annotated: Any) -> dict[str, Expected]:
-    """Return what the annotations of a dataclass or a function ask for, by name.
+    """Return the requirements of the annotations of a dataclass or a function, by name.
 
-    Left out are names whose values may be of several plain types (int, float, str, bool, dict), or of none.
+    Names whose values may be of several plain types (int, float, str, bool, dict), or of none, are left out.
     """
     found = {}
     for name, hint in get_type_hints(annotated, include_extras=True).items():
@@ -51,12 +51,12 @@ def expectations(annotated: Any) -> dict[str, Expected]:
 
 
 def check(value: Any, name: str, expected: Expected, error: type[WarmStartError]) -> None:
-    """Refuse a value of another type, a number out of its range, and one that is not finite.
+    """Raise an error for a value of another type, a number out of its range, and a number that is not finite.
 
     Raises
     ------
     WarmStartError
-        Of the class ``error``, naming the value and what was needed.
+        If the check fails, as the class ``error``; the message names the value and the requirement.
     """
     if value is None and expected.optional:
         return
@@ -70,27 +70,25 @@ def check(value: Any, name: str, expected: Expected, error: type[WarmStartError]
 
 
 def _is(value: Any, kind: type) -> bool:
-    """Whether a value is of a plain type; whole numbers are numbers, true and false are not."""
+    """Check whether a value is of a plain type; integers count as floats, booleans as neither."""
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, {int: Integral, float: Real}.get(kind, kind))  # those of numpy, too
 
 
 def _inside(value: Any, low: float | None, high: float | None) -> bool:
-    """Whether a number is finite and in a range."""
-    finite = issubclass(type(value), Integral) or math.isfinite(
-        value
-    )  # which fails on whole numbers beyond those of a float
+    """Check whether a number is finite and in a range."""
+    finite = issubclass(type(value), Integral) or math.isfinite(value)  # isfinite fails on integers too large for a float
     return finite and (low is None or value >= low) and (high is None or value <= high)
 
 
 def checks_arguments(error: type[WarmStartError]) -> Callable[[_Init], _Init]:
-    """Let a constructor refuse keyword arguments that are not in the :class:`Range` of their annotation.
+    """Decorate a constructor to refuse keyword arguments that are not in the :class:`Range` of their annotation.
 
     Parameters
     ----------
     error
-        Class of what it then raises.
+        Class of the exception.
     """
 
     def decorate(init: _Init) -> _Init:

@@ -1,4 +1,4 @@
-"""Which process this is, where a run has one for each of several devices."""
+"""Rank of this process in a run with a process for each of several devices."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def is_first() -> bool:
-    """Whether this is the process that talks, writes and reports; Lightning and torchrun number those of a run."""
+    """Check whether this process has rank 0, and so logs, writes and reports; Lightning and torchrun set the ranks."""
     return os.environ.get('RANK', os.environ.get('LOCAL_RANK', '0')) == '0'

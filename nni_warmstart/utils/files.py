@@ -1,4 +1,4 @@
-"""Files written atomically, and values as JSON can hold them."""
+"""Files written atomically, and conversion of values to JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     Raises
     ------
     OSError
-        Naming ``path``, which is as it was: the disk is full, say.
+        If the file cannot be written (a full disk, say); the message names ``path``, which is unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def unwritable(folder: str | os.PathLike[str]) -> str | None:
-    """Make ``folder`` if need be; why it cannot be made or written, or None if all is well."""
+    """Create ``folder`` if needed; return the reason why it cannot be created or written, or None if it can."""
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
@@ -50,14 +50,14 @@ def unwritable(folder: str | os.PathLike[str]) -> str | None:
 
 
 def plain(value: Any) -> Any:
-    """``value`` as JSON can hold it: numbers that are not finite (a diverged run has them) become None, keys text.
+    """Convert ``value`` to what JSON can hold: numbers that are not finite (in diverged runs) become None, keys text.
 
     Raises
     ------
     ConfigError
-        If it holds anything but numbers, text, lists and mappings.
+        If ``value`` holds anything but numbers, text, lists and mappings.
     """
-    if getattr(value, 'ndim', None) == 0:  # a number of numpy or torch, neither of which is imported for it
+    if getattr(value, 'ndim', None) == 0:  # a scalar of numpy or torch, neither of which has to be imported
         value = value.item()
     if isinstance(value, float):
         return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""How well a model classifies, and how fast one search is against another."""
+"""Metrics: accuracy of a model, and speed of one search compared with another."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def accuracy_on(
     device: torch.device | str,
     heads: Mapping[str, tuple[int, int]] | None = None,
 ) -> float:
-    """Share of ``batches`` that ``model`` classifies correctly, in evaluation mode; ``heads`` as those of a transfer."""
+    """Return the accuracy of ``model`` on ``batches`` in evaluation mode; ``heads`` as in :func:`nni_warmstart.transfer`."""
     was_training = model.training
     model.eval()
     right = total = 0
@@ -31,7 +31,7 @@ def accuracy_on(
 
 
 def among_own(logits: Tensor, y: Tensor, heads: Mapping[str, tuple[int, int]]) -> Tensor:
-    """Logits with minus infinity for all classes of other datasets than that of ``y``, shape ``(n, rows)``."""
+    """Set the logits of all classes of other datasets than that of ``y`` to minus infinity, shape ``(n, rows)``."""
     owner = torch.full((logits.shape[1],), -1, device=logits.device)
     for number, (start, stop) in enumerate(heads.values()):
         owner[start:stop] = number
@@ -39,13 +39,13 @@ def among_own(logits: Tensor, y: Tensor, heads: Mapping[str, tuple[int, int]]) -
 
 
 def final_accuracy(curve: Sequence[float]) -> float:
-    """Mean of the last three epochs (of all, if there are fewer): what a search ends with."""
+    """Return the final accuracy of a search: the mean of the last three epochs (of all, if there are fewer)."""
     last = curve[-3:]
     return sum(last) / len(last)
 
 
 def epochs_to(curve: Sequence[float], target: float) -> int | None:
-    """First epoch (counted from 1) that reaches ``target`` and holds it; None if none does.
+    """Return the first epoch (counted from 1) that reaches ``target`` and holds it; None if none does.
 
     An epoch holds it if the mean of itself and the next two (as many as there are) is at least ``target`` as well. A run
     always holds its own :func:`final_accuracy`.
@@ -53,7 +53,7 @@ def epochs_to(curve: Sequence[float], target: float) -> int | None:
     >>> epochs_to([0.5, 0.9, 0.6, 0.9, 0.9], 0.9)
     4
     """
-    slack = 1e-9  # the mean of three equal numbers may round below them
+    slack = 1e-9  # rounding may leave the mean of three equal numbers below them
     for epoch, value in enumerate(curve):
         if value >= target - slack and final_accuracy(curve[epoch : epoch + 3]) >= target - slack:
             return epoch + 1

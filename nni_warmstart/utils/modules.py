@@ -1,4 +1,4 @@
-"""Training and evaluation modes of a network, put back module by module."""
+"""Training and evaluation modes of a network, restored module by module."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def modes_kept(model: nn.Module) -> Iterator[None]:
-    """Give every module its own mode back at the end, those that were frozen among others in training too."""
+    """Restore the mode of every module at the end, including modules that were frozen among others in training."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield

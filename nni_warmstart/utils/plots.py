@@ -19,9 +19,9 @@ def heatmap(names: list[str], distances: Tensor, path: str | os.PathLike[str]) -
     names
         Names of rows and columns.
     distances
-        Shape ``(n, n)``.
+        Distances, shape ``(n, n)``.
     path
-        Replaced if it exists.
+        Path of the file, which is replaced if it exists.
     """
     from matplotlib.figure import Figure
 
@@ -49,22 +49,22 @@ def mapping(
     candidates: dict[str, tuple[list[str], list[str]]],
     title: str,
 ) -> None:
-    """Draw where a warm supernet comes from into a PNG file: source cells against target cells, then the ops of choices.
+    """Draw the origins of a warm supernet into a PNG file: source cells against target cells, then the ops of choices.
 
     Parameters
     ----------
     path
-        Replaced if it exists.
+        Path of the file, which is replaced if it exists.
     shares
         Source cell -> target cell -> share of the target cell's parameters that come from it, in [0, 1].
     cells
-        All target cells, in their order.
+        All target cells, in the order of the network.
     choices
         Label of a choice -> target candidate -> source candidate.
     candidates
-        Label of a choice -> candidates of the target, and of the source. Choices that agree in all are drawn once.
+        Label of a choice -> candidates of the target, and of the source. Choices that agree in everything are drawn once.
     title
-        Above the figure.
+        Title above the figure.
     """
     from matplotlib.figure import Figure
 
@@ -76,13 +76,13 @@ def mapping(
     height = max(3.5, 0.3 * len(rows) + 3) + 3.2 * len(panels)
     figure = Figure(figsize=(max(6.0, 0.4 * len(cells) + 3), height), layout='constrained')
     axes = figure.subplots(1 + len(panels), 1, squeeze=False)[:, 0]
-    matrix = [[shares[theirs].get(mine, 0.0) for mine in cells] for theirs in rows]
+    matrix = [[shares[source].get(target, 0.0) for target in cells] for source in rows]
     _matrix(figure, axes[0], matrix or [[0.0] * len(cells)], rows or ['-'], cells, 'source cells', 'target cells', title)
     for axis, labels in zip(axes[1:], panels, strict=True):
-        mine, theirs = candidates[labels[0]]
-        matrix = [[float(choices[labels[0]].get(m) == t) for m in mine] for t in theirs]
+        target_ops, source_ops = candidates[labels[0]]
+        matrix = [[float(choices[labels[0]].get(target) == source) for target in target_ops] for source in source_ops]
         shown = ', '.join(labels[:4]) + (f' and {len(labels) - 4} more' if len(labels) > 4 else '')
-        _matrix(figure, axis, matrix, theirs, mine, 'source ops', 'target ops', shown)
+        _matrix(figure, axis, matrix, source_ops, target_ops, 'source ops', 'target ops', shown)
     _save(figure, path)
 
 

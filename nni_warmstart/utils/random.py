@@ -1,4 +1,4 @@
-"""Random generators: their state as plain data, and code that leaves them as they were."""
+"""Random generators: their state as plain data, and a context that leaves them unchanged."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import torch
 
 @contextmanager
 def quiet_randomness() -> Iterator[None]:
-    """Leave torch's global generator as it was: iterating a loader draws a worker seed from it."""
+    """Restore torch's global generator at the end: iterating a loader draws a worker seed from it."""
     with torch.random.fork_rng(devices=[]):
         yield
 
 
 def random_state(generators: list[torch.Generator]) -> dict[str, Any]:
-    """Return the state of the global generators, of the one of the current GPU, and of ``generators``."""
+    """Return the states of the global generators, of the current GPU's generator, and of ``generators``."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         'torch': torch.get_rng_state(),
@@ -31,12 +31,12 @@ def random_state(generators: list[torch.Generator]) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], generators: list[torch.Generator]) -> None:
-    """Restore what :func:`random_state` returned."""
+    """Restore the states that :func:`random_state` returned."""
     torch.set_rng_state(state['torch'].cpu())
     for generator, value in zip(generators, state['loaders'], strict=False):
         generator.set_state(value.cpu())
     if torch.cuda.is_available() and state['cuda']:
-        device = torch.cuda.current_device() if len(state['cuda']) > 1 else 0  # once, all of a machine were kept
+        device = torch.cuda.current_device() if len(state['cuda']) > 1 else 0  # old files hold those of all GPUs
         torch.cuda.set_rng_state(state['cuda'][device].cpu())
     version, internal, gauss = state['python']
     random.setstate((version, tuple(internal), gauss))

@@ -1,1 +1,1 @@
-"""What a target inherits from a source: weights, alphas, classifier."""
+"""Warm start of a target from a source: weights, alphas, classifier."""

@@ -1,4 +1,4 @@
-"""How much of a target a source has: the same space, a share of its weights, or nothing."""
+"""Compatibility of a source with a target: the same space, a share of its weights in common, or none."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from .heads.registry import HEADS
 
 
 def body_of(target: nn.Module, head_name: str | None) -> dict[str, nn.Parameter]:
-    """Weights of a target: no alphas, no classifier."""
+    """Return the weights of a target, without alphas and classifier."""
     alpha = {id(choice.alpha) for choice in choices(target).values()}
     head = head_tensors(head_name)
     return {name: p for name, p in target.named_parameters() if id(p) not in alpha and name not in head}
 
 
 def same_space(source: Supernet, target: nn.Module, head_name: str | None) -> bool:
-    """Whether the source has the target's weights and choices and no others, in the same shapes and order."""
+    """Check whether the source has the target's weights and choices and no others, in the same shapes and order."""
     state, (tensors, _) = source.state_dict(), first_names(target)
     if not all(name in state and state[name].shape == p.shape for name, p in body_of(target, head_name).items()):
         return False
@@ -45,7 +45,7 @@ def same_space(source: Supernet, target: nn.Module, head_name: str | None) -> bo
 
 
 def _reordered(source: Supernet, target: nn.Module) -> bool:
-    """Whether candidates that have numbers for names are of other kinds in the source, as far as it tells."""
+    """Check whether candidates that have numbers for names are of other kinds in the source, as far as is known."""
     if source.structure is None:
         return False
     kinds, sites = source.structure.kinds, source.structure.sites.items()
@@ -55,14 +55,14 @@ def _reordered(source: Supernet, target: nn.Module) -> bool:
 
 
 def share_of_partners(source: Supernet, target: nn.Module, head_name: str | None, structure: Structure) -> float:
-    """Share of the target's weights (tensors) that have a partner in the source; ``structure`` is the target's."""
+    """Return the share of the target's weights (tensors) with a partner in the source; ``structure`` is the target's."""
     partners = match_modules(structure, source.traced()).tensors
     body = body_of(target, head_name)
     return sum(name in partners for name in body) / max(len(body), 1)
 
 
 def input_shape(target: nn.Module, images: Any, source: Supernet) -> tuple[int, ...]:
-    """Shape of a target's input, batch first: that of its images where there are some, else what its space says."""
+    """Return the shape of a target's input, batch first: that of its images if there are any, else that of its space."""
     if isinstance(images, Tensor):
         return (2, *images.shape[1:])
     space = describe(target) if isinstance(target, ModelSpace) else {}
@@ -71,8 +71,11 @@ def input_shape(target: nn.Module, images: Any, source: Supernet) -> tuple[int, 
 
 
 def name_of_head(model: nn.Module, source: Supernet, images: Tensor | None = None) -> str | None:
-    """Name of the classifier, None where there is none: of several linear layers the one that gives the output for an input
-    like ``images`` or the source's, or, where the model takes no such, the one that was made last."""
+    """Return the name of the classifier; None for a model without one.
+
+    Among several linear layers it is the one whose output is the model's output, for an input like ``images`` or the
+    source's; if the model does not take such an input, the last linear layer in the order of construction.
+    """
     try:
         if sum(isinstance(module, nn.Linear) for module in model.modules()) > 1:
             device = next(model.parameters()).device
@@ -95,10 +98,10 @@ def share_in_common(
     untraceable: str = 'error',
     images: Tensor | None = None,
 ) -> list[float]:
-    """Share of the target's weights (tensors) that have a partner in each of ``sources``.
+    """Return the share of the target's weights (tensors) that have a partner in each of ``sources``.
 
-    It is 0 for a source that lacks what the head needs, that diverged, or whose space cannot be mapped. Some ``images`` of
-    the target tell the shape of its input.
+    The share is 0 for a source that does not support the head, that diverged, or whose space cannot be mapped. A few
+    ``images`` of the target determine the shape of its input.
     """
     structure = functools.cache(lambda shape: structure_of(target, shape))
     state = target.state_dict()
@@ -118,12 +121,12 @@ def share_in_common(
             if untraceable == 'error' and (of_source.channels.opaque or of_target.channels.opaque):
                 return 0.0
             return share_of_partners(source, target, head_name, of_target)
-        except (TransferError, ConfigError):  # of a space that this installation does not know
+        except (TransferError, ConfigError):  # a space that this installation does not know
             return 0.0
 
     return [share(source) for source in sources]
 
 
 def is_same(source: Supernet, target: nn.Module, images: Tensor | None = None) -> bool:
-    """Whether the source is of the target's own space and shape, the classifier aside."""
+    """Check whether the source has the target's space and shape, apart from the classifier."""
     return same_space(source, target, name_of_head(target, source, images))

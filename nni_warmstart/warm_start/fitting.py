@@ -1,4 +1,4 @@
-"""A warm network adapted to the target's data: batch-norm statistics, and a classifier fitted to its features."""
+"""Fitting of a warm network to the target's data: batch-norm statistics, and a classifier on its features."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Batches = list[tuple[Any, Tensor]]
 
 
 def reestimate_statistics(model: nn.Module, batches: Batches, device: torch.device | str) -> Iterator[str]:
-    """Replace batch-norm statistics, in place; gives the names of those that changed.
+    """Replace batch-norm statistics in place; yield the names of the buffers that changed.
 
     A path that was not run (Proxyless) keeps its own.
     """
@@ -36,15 +36,15 @@ def fit_head(model: nn.Module, head_name: str, source: Supernet, batches: Batche
     Parameters
     ----------
     model
-        The warm network, on the device of ``settings``.
+        Warm network, on the device of ``settings``.
     head_name
         Path of its classifier.
     source
-        The supernet that it started from; of several the first.
+        Supernet that it started from; the first of several.
     batches
         Images and their classes.
     settings
-        Which head, and which rows are of one dataset.
+        Settings of the warm start: the head, and the rows of each dataset.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def fit_head(model: nn.Module, head_name: str, source: Supernet, batches: Batche
         raise TransferError('the features of data are not finite; look for NaN or infinite pixels in the images.')
     for start, stop in rows_of.values():
         chosen = (labels >= start) & (labels < stop)
-        if not chosen.any():  # of many datasets, one that is not among the first images
+        if not chosen.any():  # the first images have none of this dataset
             continue
         own = HeadData(features[chosen], labels[chosen] - start, stop - start, module.bias is not None, source, head_name)
         weight, bias = fit(own)

@@ -1,4 +1,4 @@
-"""Several sources at once: each is aligned to the first by optimal transport, then their weights are averaged."""
+"""Fusion of several sources: each is aligned to the first by optimal transport, then their weights are averaged."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from .match import Match, Target, match_source
 from .new_state import NewState, load
 from .settings import TransferSettings
 
-_SEEN = 256  # images on which channels are compared and averages repaired
+_NUM_IMAGES = 256  # images on which channels are compared and averages repaired
 
 
 def prepare_fusion(
     sources: Sequence[tuple[Supernet, float]], target: Target, settings: TransferSettings, images: Tensor | None
 ) -> Inherit:
-    """Do all of an inheritance from several sources that no images decide: matching them with the target.
+    """Prepare the inheritance from several sources as far as possible without images, by matching them with the target.
 
     Parameters
     ----------
     sources
-        Supernets with their weights, which sum to one.
+        Supernets with weights that sum to one.
     target, settings, images
-        As :func:`~nni_warmstart.warm_start.inherit.prepare_one` takes them.
+        Same as in :func:`~nni_warmstart.warm_start.inherit.prepare_one`.
 
     Raises
     ------
@@ -54,12 +54,12 @@ def prepare_fusion(
 
 @dataclass(frozen=True)
 class _Fusion:
-    """Weighted average of several sources, all but what images decide being done.
+    """Weighted average of several sources, prepared as far as possible without images.
 
-    The first is mapped onto the target's shapes; the channels of every other one are coupled to it, by their weights and,
-    where the source can be rebuilt and takes images of the target's size, by what its layers make of them (of noise, if
-    there are none). A tensor that some sources have nothing for is averaged over the others. Alphas are averaged as logits.
-    With images, the layers of the average are then fitted to what the sources' layers make on average
+    The first source is mapped to the target's shapes. The channels of every other source are coupled to it, by their weights
+    and, if the source can be rebuilt and takes images of the target's size, by its activations on them (on noise, if there
+    are no images). A tensor that some sources lack is averaged over the others. Alphas are averaged as logits. With images,
+    the layers of the average are then fitted to the average activations of the sources
     (:func:`~nni_warmstart.mapping.repair.repair`).
 
     Attributes
@@ -67,13 +67,13 @@ class _Fusion:
     names, shares
         Names and weights of the sources.
     target
-        What they are mapped onto.
+        Target of the warm start.
     first
-        The first one's inheritance.
+        Inheritance from the first source.
     others
-        The further ones, matched, and as networks where they can be rebuilt.
+        Matches of the other sources, with their networks if these can be rebuilt.
     started
-        New state of which nothing is written.
+        New state to which nothing is written yet.
     """
 
     names: list[str]
@@ -84,10 +84,12 @@ class _Fusion:
     started: NewState
 
     def __call__(self, model: nn.Module, images: Tensor | None) -> Inheritance:
-        images = None if images is None else images[:_SEEN]
+        # Map the first source, and align every other one to it.
+        images = None if images is None else images[:_NUM_IMAGES]
         found = [self.first(model, images)]
         reference = load(copy.deepcopy(model), found[0].tensors)
         found += [mapped(match, self._aligned(match, network, reference, images)) for match, network in self.others]
+        # Average every tensor over the sources that have it.
         new = self.started.copy()
         held = {name: [k for k, each in enumerate(found) if each.origins[name].how != 'fresh'] for name in new.origins}
         average = {
@@ -95,6 +97,7 @@ class _Fusion:
             for name, at in held.items()
             if at
         }
+        # Write the alphas first: they decide what the layers compute on images.
         for label, name in new.alpha_names.items():
             if name in average:
                 new.write_alpha(label, average.pop(name), 'fused', found[held[name][0]].origins[name].source or '')
@@ -111,7 +114,7 @@ class _Fusion:
         return replace(found[0], tensors=new.inherited, origins=new.origins, couplings=couplings)
 
     def _aligned(self, match: Match, network: nn.Module | None, reference: nn.Module, images: Tensor | None) -> Couple:
-        """Couplings of a further source's channels to those of the first in the target's shapes."""
+        """Return the couplings of another source's channels with those of the first source in the target's shapes."""
         both = None
         if network is not None:
             images = _noise(self.target.shape, reference) if images is None else images
@@ -131,12 +134,12 @@ class _Fusion:
 
 
 def _noise(shape: tuple[int, ...], model: nn.Module) -> Tensor:
-    """Images where there are none, on the device of a model."""
-    return noise((_SEEN, *shape[1:])).to(next(model.parameters()).device)
+    """Draw noise in place of images, on the device of a model."""
+    return noise((_NUM_IMAGES, *shape[1:])).to(next(model.parameters()).device)
 
 
 def _write_average(new: NewState, name: str, value: Tensor, found: list[Inheritance]) -> None:
-    """Write a tensor that was averaged over some sources; ``found`` is what these have."""
+    """Write a tensor that was averaged over some sources; ``found`` are their inheritances."""
     origins = [each.origins[name] for each in found]
     first = origins[0]
     if all(origin.how == 'identity' for origin in origins) and not value.any():
@@ -157,7 +160,7 @@ def _average(values: list[Tensor], shares: list[float]) -> Tensor:
 def _repaired(
     draft: nn.Module, average: dict[str, Tensor], parents: list[nn.Module], shares: list[float], images: Tensor
 ) -> dict[str, Tensor]:
-    """The average, its layers fitted to what those of its parents make of some images; ``draft`` has its alphas."""
+    """Return the average with its layers fitted to the parents' activations on some images; ``draft`` has its alphas."""
     _, aliases = first_names(draft)
     shared = {alias: average[first] for alias, first in aliases.items() if first in average}
     state = {**draft.state_dict(), **average, **shared}

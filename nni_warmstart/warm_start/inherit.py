@@ -1,4 +1,4 @@
-"""What a target takes over from one source: weights and alphas in its own shapes."""
+"""Inheritance from one source: weights and alphas in the target's shapes."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ from .settings import TransferSettings
 
 _logger = logging.getLogger(__name__)
 
-_FITTED = 512  # images on which fewer channels are fitted
+_FITTED = 512  # images on which a narrower network is fitted
 
-_FITTED_BYTES = 2**29  # memory for what the source's layers make of them
+_FITTED_BYTES = 2**29  # memory for the activations of the source on them
 
 
 @dataclass(frozen=True)
 class Inheritance:
-    """What a target inherits, before any of it is written.
+    """Tensors that a target inherits, before they are written, with their origins.
 
     Attributes
     ----------
     tensors
         New value of each target tensor that changes.
     origins
-        By target tensor.
+        Origin of each target tensor.
     correspondence
-        Of blocks, choices and candidates.
+        Correspondence of blocks, choices and candidates.
     couplings
-        By the first source tensor in which a channel space occurs: its coupling, shape ``(n_source, n_target)``.
+        Coupling of each channel space by the first source tensor in which it occurs, shape ``(n_source, n_target)``.
     candidates
-        By target label: candidates of the target and of the source.
+        Label in the target -> candidates of the target and of the source.
     repeated
         Target tensors in which channels are repeated.
     """
@@ -63,20 +63,20 @@ class Inheritance:
 
 
 Inherit = Callable[[nn.Module, Tensor | None], Inheritance]
-"""Gives what a target inherits, from the target as it was prepared for, and images of it or None."""
+"""Function that returns what a target inherits, given the target that it was prepared for, and its images or None."""
 
 
 def prepare_one(source: Supernet, target: Target, settings: TransferSettings, images: Tensor | None) -> Inherit:
-    """Do all of an inheritance from one source that no images decide: all of it, unless the target is narrower.
+    """Prepare the inheritance from one source as far as possible without images: fully, unless the target is narrower.
 
     Parameters
     ----------
     source
-        The supernet to start from. One of the same space is copied to the bit, any other is mapped.
+        Supernet to start from. One of the same space is copied exactly, any other is mapped.
     target, settings
-        The target, and how it inherits.
+        Target, and settings of the warm start.
     images
-        Some of the target's images, which show whether the source's network takes them; None where there are none.
+        Some of the target's images, which show whether the source's network takes them; None if there are none.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def _copied(source: Supernet, target: Target, settings: TransferSettings) -> Inh
 
 
 def mapped(match: Match, couple: Couple | None = None) -> Inheritance:
-    """Inherit by couplings of channel spaces, those without data when ``couple`` is None."""
+    """Map the source's weights by couplings of channel spaces; ``couple`` None takes couplings without data."""
     skip = match.left_out | match.zeroed
     structures = match.source_structure, match.target.structure
     return _inherited(
@@ -116,7 +116,7 @@ def mapped(match: Match, couple: Couple | None = None) -> Inheritance:
 
 
 def _narrowed(match: Match, network: nn.Module | None, model: nn.Module, images: Tensor | None) -> Inheritance:
-    """Inherit fewer channels: fitted on images where the source's network takes them, else by its weights alone."""
+    """Map to fewer channels: fitted on images if the source's network takes them, else by its weights alone."""
     source, target, found = match.source_structure, match.target.structure, match.correspondence
     if images is not None and network is not None:
         made = sum(axes.shape[0] for axes in source.channels.tensors.values() if len(axes.shape) > 1)
@@ -137,7 +137,7 @@ def _narrowed(match: Match, network: nn.Module | None, model: nn.Module, images:
 
 
 def _inherited(match: Match, mapping: Mapping) -> Inheritance:
-    """What was started without images, and mapped weights."""
+    """Add mapped weights to the state that was started without images."""
     new, state = match.started.copy(), match.source.state_dict()
     of_target, of_source = match.target.structure.channels.tensors, match.source_structure.channels.tensors
     for name, tensor in mapping.tensors.items():
@@ -147,7 +147,7 @@ def _inherited(match: Match, mapping: Mapping) -> Inheritance:
     for name, why in mapping.unmapped.items():
         new.leave(name, why)
     for name in new.weights:
-        if not new.tensors[name].is_floating_point():  # counts of batches go with their batch norm
+        if not new.tensors[name].is_floating_point():  # integer buffers count the batches of a batch norm
             path, _, local = name.rpartition('.')
             origin = f'{mapping.pairs.get(f"{path}.running_mean", "").rpartition(".")[0]}.{local}'
             if origin in state and state[origin].shape == new.tensors[name].shape:
@@ -159,7 +159,7 @@ def _inherited(match: Match, mapping: Mapping) -> Inheritance:
 
 
 def rebuilt(source: Supernet, images: Tensor) -> nn.Module | None:
-    """A source as a network on the device of some images, if its space is known here and takes them."""
+    """Rebuild a source on the device of some images, if its space is known to this installation and takes them."""
     if 'name' not in source.space:
         return None
     try:
@@ -171,19 +171,19 @@ def rebuilt(source: Supernet, images: Tensor) -> nn.Module | None:
     except WarmStartError as error:  # a space that this installation does not know
         _logger.warning('%s is mapped by its weights alone: %s', source.name, error)
         return None
-    except RuntimeError:  # too small for all its pooling, say
+    except RuntimeError:  # images too small for all its pooling, say
         return None
     return model
 
 
 def _in_words(target: Axes, source: Axes) -> str:
-    """The couplings of a tensor in words: 'out 8 -> 16, in 8 -> 16, kernel 3 -> 5'."""
+    """Return the couplings of a tensor in words: 'out 8 -> 16, in 8 -> 16, kernel 3 -> 5'."""
     sizes = zip(target.roles, source.shape, target.shape, strict=True)
     parts = [f'{role or "kernel"} {before} -> {after}' for role, before, after in sizes if before != after]
     return ', '.join(dict.fromkeys(parts))
 
 
 def _check_head(source: Supernet, target: Target, new: NewState) -> None:
-    check = HEADS[new.settings.head].check
+    check = HEADS[new.settings.head].check_inherited
     if check is not None:
         check(source, target.model, target.head_name, new.origins)

@@ -1,4 +1,4 @@
-"""What a source of another space or shape has in common with a target, and what follows from that without any images."""
+"""Match of a source and a target of another space or shape, and all of the new state that follows without images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .new_state import NewState, load
 from .settings import TransferSettings
 
 LEAST = 0.1
-"""Share of a target's weights that must have a partner in the source; with less the two have nothing in common."""
+"""Smallest share of a target's weights that must have a partner in the source."""
 
 Candidates = dict[str, tuple[list[str], list[str]]]
 """Label of a choice -> candidates of the target and of the source."""
@@ -33,14 +33,14 @@ Candidates = dict[str, tuple[list[str], list[str]]]
 
 @dataclass(frozen=True)
 class Target:
-    """A target as a warm start sees it.
+    """Target of a warm start.
 
     Attributes
     ----------
     model
-        The mutated model space, freshly initialised; only read.
+        Mutated model space, freshly initialised; it is not changed.
     head_name
-        Path of its classifier; None where there is none.
+        Path of its classifier; None for a model without one.
     shape
         Shape of its input, batch first.
     """
@@ -55,30 +55,30 @@ class Target:
         return structure_of(self.model, self.shape)
 
     def left_out(self, settings: TransferSettings) -> frozenset[str]:
-        """Tensors of the classifier that no source gives."""
+        """Return the tensors of the classifier, unless the head inherits them."""
         return frozenset() if HEADS[settings.head].is_inherited else frozenset(head_tensors(self.head_name))
 
 
 @dataclass(frozen=True)
 class Match:
-    """A source matched with a target.
+    """Match of a source and a target.
 
     Attributes
     ----------
     source, target
-        The two.
+        Source and target.
     source_structure
-        The source's structure.
+        Structure of the source.
     correspondence
-        What corresponds to what, by blocks, choices and candidates.
+        Correspondence of tensors, blocks, choices and candidates.
     candidates
-        By target label: candidates of the target and of the source.
+        Label in the target -> candidates of the target and of the source.
     left_out
         Tensors of the target's classifier that are not mapped.
     zeroed
-        Tensors of added blocks, which are not mapped either.
+        Tensors of added blocks, which are set to zero and not mapped either.
     started
-        New state with the alphas and with all that starts as the identity; weights are not mapped yet.
+        New state with the alphas and with everything that starts as the identity, without mapped weights yet.
     """
 
     source: Supernet
@@ -92,7 +92,7 @@ class Match:
 
     @property
     def is_narrower(self) -> bool:
-        """Whether some channels have to go; images tell which ones."""
+        """Whether some channels have to be dropped, which images help to choose."""
         pairs = pair_tensors(self.correspondence, self.source.state_dict(), self.left_out | self.zeroed)
         return is_narrower(self.target.structure, self.source_structure, pairs)
 
@@ -105,6 +105,7 @@ def match_source(source: Supernet, target: Target, settings: TransferSettings) -
     TransferError
         If the two have (nearly) nothing in common, or one of them cannot be traced.
     """
+    # Trace both, and match their modules.
     of_source, of_target = source.traced(), target.structure
     if settings.untraceable == 'error':
         _check_opaque(of_source, f'supernet {source.name!r}')
@@ -121,6 +122,7 @@ def match_source(source: Supernet, target: Target, settings: TransferSettings) -
     for name in body:
         if found.tensors.get(name) not in state:
             new.leave(name, 'no partner in the source')
+    # Write all that needs no images: alphas, and blocks and kernels that start as the identity.
     found = _without_unlearnt(found, of_target, of_source)
     candidates = inherit_alphas(source, found, new)
     zeroed = _start_added_blocks(target, found, new)
@@ -137,7 +139,7 @@ def _check_opaque(structure: Structure, owner: str) -> None:
 
 
 def _without_unlearnt(found: Correspondence, target: Structure, source: Structure) -> Correspondence:
-    """Candidates of whose weights no layer can be made of their partner's lose it: they are new, and so is their logit."""
+    """Remove the partners of candidates without a layer that can be mapped: such candidates and their logits are new."""
     learnt: dict[tuple[str, str], bool] = {}
     for path, (label, names) in target.sites.items():
         for name in names.keys() & found.choices.get(label, ('', {}))[1].keys():
@@ -155,7 +157,7 @@ def _without_unlearnt(found: Correspondence, target: Structure, source: Structur
 
 
 def inherit_alphas(source: Supernet, found: Correspondence, new: NewState) -> Candidates:
-    """Set the alphas of every choice that has a partner; gives the candidates of those."""
+    """Set the alphas of every choice that has a partner; return the candidates of these choices."""
     candidates: Candidates = {}
     for label in new.choices:
         other, partners = found.choices.get(label, (found.values.get(label, ''), {}))
@@ -167,7 +169,7 @@ def inherit_alphas(source: Supernet, found: Correspondence, new: NewState) -> Ca
 
 
 def _inherit_alpha(source: Supernet, label: str, other: str, partners: dict[str, str] | None, new: NewState) -> None:
-    """Set the alphas of one choice; ``partners`` are its candidates' where they are paired, None for numbers."""
+    """Set the alphas of one choice; ``partners`` maps its candidates to the source's, None for choices of numbers."""
     target_names, source_names = new.choices[label], source.candidates[other]
     identical = dict(zip(target_names, target_names, strict=True))
     alpha, origin = source.alpha(other), source.alphas[other]
@@ -184,10 +186,10 @@ def _inherit_alpha(source: Supernet, label: str, other: str, partners: dict[str,
 
 
 def _start_added_blocks(target: Target, found: Correspondence, new: NewState) -> frozenset[str]:
-    """Have added blocks hand on their input where they can; gives the tensors that were zeroed for it."""
+    """Start added blocks as the identity where possible; return the tensors that were set to zero for it."""
     if not found.added:
         return frozenset()
-    draft = load(copy.deepcopy(target.model), new.inherited)  # whether a block does depends on its alphas
+    draft = load(copy.deepcopy(target.model), new.inherited)  # whether a block can depends on its alphas
     with every_path(draft):
         identities = start_as_identity(draft, found.added, target.structure, target.shape)
     zeroed = [name for names in identities.values() for name in names]
@@ -197,7 +199,7 @@ def _start_added_blocks(target: Target, found: Correspondence, new: NewState) ->
 
 
 def _start_handing_on(found: Correspondence, target: Structure, source: Structure, new: NewState) -> None:
-    """Have the depthwise kernels that a separable candidate has before what its partner gives hand on their input."""
+    """Start depthwise kernels as the identity where the partner of a separable candidate is an ordinary convolution."""
     for name, origin in handed_on(found, target, source).items():
         kernel: Tensor = nn.init.dirac_(torch.empty_like(new.tensors[name]), groups=len(new.tensors[name]))
         new.write(name, kernel, 'identity', origin, 'a kernel that hands on its input')

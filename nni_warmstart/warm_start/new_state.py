@@ -1,4 +1,4 @@
-"""NewState: the tensors that a warm target will have, with an account of where each came from."""
+"""NewState: the tensors that a warm target will have, with the origin of each."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from .settings import TransferSettings
 
 
 class NewState:
-    """New tensors of a target, which is only read: shrunk, perturbed, broken in their symmetry, and accounted for.
+    """New tensors of a target: shrunk and perturbed, with noise on repeated channels, and with their origins.
 
     Parameters
     ----------
     target
-        Freshly initialised.
+        Target, freshly initialised; it is not changed.
     settings
-        How it inherits.
+        Settings of the warm start.
 
     Attributes
     ----------
     tensors
-        By name, a shared one once; at first the fresh ones.
+        Tensors by name, shared ones once; initially those of the target.
     origins
-        By name of a tensor.
+        Origin of each tensor by its name.
     changed
-        Names of those that are not as they were.
+        Names of the tensors that were written.
     """
 
     def __init__(self, target: nn.Module, settings: TransferSettings) -> None:
@@ -51,7 +51,7 @@ class NewState:
             self.leave(name, '')
 
     def copy(self) -> NewState:
-        """Another one, to go on from here."""
+        """Return an independent copy."""
         other = copy.copy(self)
         other.tensors, other.origins, other.changed = dict(self.tensors), dict(self.origins), set(self.changed)
         other._noise = torch.Generator()
@@ -60,13 +60,13 @@ class NewState:
 
     @property
     def inherited(self) -> dict[str, Tensor]:
-        """The tensors that are not as they were."""
+        """Tensors that were written, by name."""
         return {name: tensor for name, tensor in self.tensors.items() if name in self.changed}
 
     def write(
-        self, name: str, value: Tensor, how: OriginKind, origin: str | None, by: str = '', *, repeated: bool = False
+        self, name: str, value: Tensor, kind: OriginKind, origin: str | None, by: str = '', *, repeated: bool = False
     ) -> None:
-        """Set a weight or a statistic: a weight is shrunk and perturbed, and of repeated channels made different."""
+        """Set a weight or a statistic; weights are shrunk and perturbed, and repeated channels get noise of their own."""
         fresh, keep = self.tensors[name], self.settings.keep
         is_weight = name in self.parameters
         if fresh.is_floating_point() and is_weight:
@@ -77,36 +77,36 @@ class NewState:
                 value = keep * value.to(fresh.device) + (1 - keep) * fresh
         self._set(name, value)
         if keep == 0 and is_weight:
-            how, origin, by = 'fresh', None, ''
-        self._account(name, how, origin, by)
+            kind, origin, by = 'fresh', None, ''
+        self._account(name, kind, origin, by)
 
     def zero(self, name: str, origin: str, by: str) -> None:
-        """Set a tensor of what starts as the identity to zero."""
+        """Set a tensor to zero, as part of a block or kernel that starts as the identity."""
         self._set(name, torch.zeros_like(self.tensors[name]))
         self._account(name, 'identity', origin, by)
 
     def leave(self, name: str, why: str) -> None:
-        """Say why a tensor stays fresh."""
+        """Record the reason why a tensor stays fresh."""
         self._account(name, 'fresh', None, why)
 
-    def write_alpha(self, label: str, value: Tensor, how: OriginKind, origin: str, by: str = '') -> None:
-        """Set the alphas of a choice, mixed with the fresh ones."""
+    def write_alpha(self, label: str, value: Tensor, kind: OriginKind, origin: str, by: str = '') -> None:
+        """Set the alphas of a choice, mixed with the fresh ones by the strength of the prior."""
         name, strength = self.alpha_names[label], self.settings.strength
         alpha = self.tensors[name]
         self._set(name, value if strength == 1 else strength * value.to(alpha) + (1 - strength) * alpha)
-        self._account(name, how, origin, by)
+        self._account(name, kind, origin, by)
 
     def _set(self, name: str, value: Tensor) -> None:
         self.tensors[name] = value.to(self.tensors[name])
         self.changed.add(name)
 
-    def _account(self, name: str, how: OriginKind, origin: str | None, by: str) -> None:
+    def _account(self, name: str, kind: OriginKind, origin: str | None, by: str) -> None:
         size, is_parameter = self.tensors[name].numel(), name in self.parameters
-        self.origins[name] = TensorOrigin(name, how, origin, size, is_parameter, by, *self.places[name])
+        self.origins[name] = TensorOrigin(name, kind, origin, size, is_parameter, by, *self.places[name])
 
 
 def load(model: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
-    """Write new tensors into a model, in place; returns the model."""
+    """Write new tensors into a model in place; return the model."""
     own = first_names(model)[0]
     with torch.no_grad():
         for name, value in tensors.items():

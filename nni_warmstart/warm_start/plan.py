@@ -1,4 +1,4 @@
-"""Plan: a warm start prepared once, all of it that no images decide, and applied to the target or to copies of it."""
+"""Plan: a warm start prepared once, as far as possible without images, and applied to the target or to copies of it."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ from .settings import TransferSettings
 
 @dataclass(frozen=True)
 class Plan:
-    """A warm start of one target.
+    """Prepared warm start of one target.
 
     Attributes
     ----------
     sources
         Supernets to start from, with weights that sum to one.
     settings
-        How the target inherits.
+        Settings of the warm start.
     head_name
-        Path of the target's classifier; None where it has none.
+        Path of the target's classifier; None if it has none.
     inherit
-        Gives what the target inherits; the same for all images, unless the target is narrower, or there are several sources.
+        Function that returns what the target inherits; images matter only if the target is narrower or sources are fused.
     seconds
-        Wall-clock of the preparation.
+        Wall-clock time of the preparation.
     """
 
     sources: list[tuple[Supernet, float]]
@@ -63,18 +63,18 @@ class Plan:
     def prepare(
         cls, sources: Sequence[tuple[Supernet, float]], target: nn.Module, settings: TransferSettings, batches: Batches
     ) -> Plan:
-        """Match the sources with a target, and map all that no images decide.
+        """Match the sources with a target, and map everything that does not depend on images.
 
         Parameters
         ----------
         sources
             Supernets with weights that sum to one; those of weight 0 are left out.
         target
-            A mutated model space, freshly initialised; left as it is.
+            Mutated model space, freshly initialised; it is not changed.
         settings
-            How it inherits.
+            Settings of the warm start.
         batches
-            Some of its data, of which the first batch shows the form; empty where there are none.
+            Some batches of its data, the first of which shows the shape of images; empty if there are no data.
 
         Raises
         ------
@@ -103,14 +103,16 @@ class Plan:
         return cls(sources, settings, head_name, inherit, time.perf_counter() - start)
 
     def apply(self, target: nn.Module, data: Data | None = None, val_data: Data | None = None) -> TransferReport:
-        """Write what a target inherits, re-estimate its statistics, fit its head, and measure; if anything fails, nothing.
+        """Write the inherited tensors, re-estimate statistics, fit the head, and measure the accuracy.
+
+        If anything fails, the target is restored.
 
         Parameters
         ----------
         target
-            The one that the plan was prepared for, still fresh, or a copy of it; changed in place.
+            Target that the plan was prepared for, still fresh, or a copy of it; changed in place.
         data, val_data
-            As :func:`~nni_warmstart.transfer` takes them.
+            Same as in :func:`~nni_warmstart.transfer`.
 
         Raises
         ------
@@ -123,19 +125,23 @@ class Plan:
             batches = first_batches(data, settings.max_samples)
             _check_data(settings.head, batches)
             with _all_or_nothing(target), _placed(target, settings.device) as model:
+                # Mapping: write weights and alphas.
                 inherited = self.inherit(model, _images(batches, settings.device))
                 load(model, inherited.tensors)
                 origins = dict(inherited.origins)
                 clock.stop('mapping')
                 with best_path(model):
+                    # Batch norm: inherited statistics describe the source's images.
                     changed = reestimate_statistics(model, batches, settings.device)
                     origins |= {n: replace(origins[n], how='re-estimated') for n in changed if n in origins}
                     clock.stop('batch_norm')
+                    # Head: fit the classifier to the warm features.
                     if self.head_name is not None and head.is_fitted:
                         fit_head(model, self.head_name, self.sources[0][0], batches, settings)
                         names = [name for name in head_tensors(self.head_name) if name in origins]
                         origins |= {name: replace(origins[name], how=head.origin) for name in names}
                     clock.stop('head')
+                    # Probe: accuracy before any training.
                     held_out = first_batches(val_data, settings.max_samples) if val_data is not None else batches
                     accuracy = self._accuracy(model, held_out)
                     clock.stop('probe')
@@ -160,12 +166,12 @@ class Plan:
 
 
 def check_target(target: Any) -> None:
-    """Refuse what is no mutated model space, or is not complete.
+    """Raise an error unless the target is a complete, mutated model space.
 
     Raises
     ------
     TransferError
-        If it is.
+        If it is not.
     """
     if not isinstance(target, nn.Module):
         raise TransferError(f'target must be a mutated model space, not {type(target).__name__}.')
@@ -179,7 +185,7 @@ def check_target(target: Any) -> None:
 
 
 def _check_data(head: str, batches: Batches) -> None:
-    """Refuse data on which a head cannot be fitted."""
+    """Raise an error for data on which a head cannot be fitted."""
     if not HEADS[head].is_fitted:
         return
     if not batches:
@@ -195,7 +201,7 @@ def _check_data(head: str, batches: Batches) -> None:
 
 @contextmanager
 def _placed(model: nn.Module, device: torch.device | str) -> Iterator[nn.Module]:
-    """The model on ``device``; at the end it is where it was, its modules in the modes that they had."""
+    """Move the model to ``device``; restore its device and the modes of its modules at the end."""
     home = next(model.parameters()).device
     try:
         with modes_kept(model):
@@ -206,7 +212,7 @@ def _placed(model: nn.Module, device: torch.device | str) -> Iterator[nn.Module]
 
 @contextmanager
 def _all_or_nothing(target: nn.Module) -> Iterator[None]:
-    """Put the target back as it was if anything fails."""
+    """Restore the target if anything fails."""
     before = [tensor.detach().clone() for tensor in (*target.parameters(), *target.buffers())]
     try:
         yield
@@ -223,7 +229,7 @@ def _images(batches: Batches, device: torch.device | str) -> Tensor | None:
 
 
 def _head_of(model: nn.Module, settings: TransferSettings, batches: Batches) -> str | None:
-    """Name of the classifier; None where the model has none and the head needs none."""
+    """Return the name of the classifier; None if the model has none and the head needs none."""
     with best_path(model):
         try:
             return find_head(model, batches[0][0].to(settings.device))
@@ -239,14 +245,14 @@ def _head_of(model: nn.Module, settings: TransferSettings, batches: Batches) -> 
 
 
 class _Clock:
-    """Seconds by step."""
+    """Stopwatch that records seconds by step."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
     def stop(self, step: str) -> None:
-        """End a step; the next one begins."""
+        """End a step, and begin the next one."""
         now = time.perf_counter()
         self.seconds[step] = now - self._last
         self._last = now

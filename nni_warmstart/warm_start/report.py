@@ -1,4 +1,4 @@
-"""TransferReport: where every tensor of a warm supernet came from."""
+"""TransferReport: the origin of every tensor of a warm supernet."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from torch import Tensor
 from ..mapping.mapper import MappedKind
 
 OriginKind = Literal[MappedKind, 'identity', 'fused', 'fitted', 'transported', 're-estimated', 'fresh']
-"""Ways of getting a tensor; see :attr:`TensorOrigin.how`."""
+"""Ways in which a tensor is obtained; see :attr:`TensorOrigin.how`."""
 
 INHERITED: frozenset[OriginKind] = frozenset(get_args(OriginKind)) - {'fresh'}
-"""Ways of getting a tensor that use the source (its values, its features, or its activations)."""
+"""Ways to obtain a tensor from the source (its values, its features, or its activations)."""
 
 
 @dataclass(frozen=True)
 class TensorOrigin:
-    """How one target tensor was obtained.
+    """Origin of one target tensor.
 
     Attributes
     ----------
     target
-        Its name in the target supernet.
+        Name of the tensor in the target supernet.
     how
-        'copied', 'widened', 'merged' (narrower), 'kernel-resized', 'op-mapped' (from another candidate), 'block-mapped'
-        (from a block at another depth), 'identity' (an added block or kernel that hands on its input), 'fused' (an average
-        of several sources); all of these shrunk and perturbed where ``keep < 1``. 'fitted' (a closed-form head on the
-        source's features), 'transported' (a head from the source's class weights), 're-estimated' (batch-norm statistics),
-        'fresh'.
+        Way in which it was obtained: 'copied', 'widened', 'merged' (narrower), 'kernel-resized', 'op-mapped' (from another
+        candidate), 'block-mapped' (from a block at another depth), 'identity' (part of an added block or kernel that returns
+        its input), 'fused' (an average of several sources); all of these shrunk and perturbed if
+        ``keep < 1``. 'fitted' (a closed-form head on the source's features), 'transported' (a head from the source's class
+        weights), 're-estimated' (batch-norm statistics), 'fresh'.
     source
         Name of the source tensor, or None; of several sources, the names that differ.
     numel
-        Its size.
+        Number of elements.
     parameter
-        Whether it is a parameter (rather than a buffer).
+        Whether the tensor is a parameter (rather than a buffer).
     by
-        The couplings in words, such as 'out 8 -> 16, in 8 -> 16', or why a tensor of the body is fresh; '' for none.
+        Couplings in words, such as 'out 8 -> 16, in 8 -> 16', or the reason why a tensor of the body is fresh; '' for none.
     cell
-        Path of the cell or block that it is part of.
+        Path of the cell or block that contains the tensor.
     op
-        Candidate op that it is part of; '' for none.
+        Candidate op that contains the tensor; '' for none.
     """
 
     target: str
@@ -58,33 +58,33 @@ class TensorOrigin:
 
 @dataclass(frozen=True)
 class TransferReport:
-    """What a warm start inherited. Prints as a table.
+    """Account of what a warm start inherited. Prints as a table.
 
     Attributes
     ----------
     source
         Name of the source supernet.
     origins
-        One entry per target tensor (shared tensors once).
+        Origin of every target tensor (shared tensors once).
     head
-        How the classifier was initialised.
+        Method by which the classifier was initialised.
     zero_shot_accuracy
-        Accuracy before any training, on the validation data where given, else on the data of the head; None without data.
+        Accuracy before any training, on the validation data if given, else on the data of the head; None without data.
     seconds
-        Wall-clock by step: 'mapping', 'batch_norm', 'head', 'probe', and 'choosing' where the source was chosen.
+        Wall-clock time of each step: 'mapping', 'batch_norm', 'head', 'probe', and 'choosing' if the source was chosen.
     ranking
-        Where the source was chosen: (name, distance or, for 'auto', error rate) of every candidate, the best first.
+        Name and distance (for 'auto', error rate) of every candidate, the best first; empty if the source was named.
     rule
-        By what it was chosen: 'nearest', 'fused' or 'auto'; '' where it was named.
+        Rule by which the source was chosen: 'nearest', 'fused' or 'auto'; '' if it was named.
     blocks
-        Where the sequences of blocks differ: target block -> source block.
+        Target block -> source block, for sequences of blocks that differ.
     choices
         Label of a choice -> target candidate -> source candidate; candidates without a partner are missing.
     candidates
         Label of a choice -> all candidates of the target, and of the source.
     couplings
-        Source tensor -> coupling of the channel space that it is the first to have, shape ``(n_source, n_target)``; empty
-        where the spaces are the same. Of several sources: 'source: tensor'.
+        Source tensor -> coupling of the channel space that occurs first in this tensor, shape ``(n_source, n_target)``;
+        empty if the model spaces are the same. For several sources, keys are 'source: tensor'.
     """
 
     source: str
@@ -101,13 +101,13 @@ class TransferReport:
 
     @property
     def share_inherited(self) -> float:
-        """Share of the parameters (numbers, alphas included) that come from the source."""
+        """Share of the parameters (by number of elements, alphas included) that come from the source."""
         total = sum(origin.numel for origin in self.origins if origin.parameter)
         return sum(o.numel for o in self.origins if o.parameter and o.how in INHERITED) / max(total, 1)
 
     @property
     def chosen(self) -> str:
-        """How the source was chosen, in words; '' where it was named."""
+        """Explanation of how the source was chosen; '' if it was named."""
         if not self.ranking:
             return ''
         if self.rule == 'auto':
@@ -117,18 +117,18 @@ class TransferReport:
 
     @property
     def total_seconds(self) -> float:
-        """Wall-clock of the whole warm start."""
+        """Wall-clock time of the whole warm start."""
         return sum(self.seconds.values())
 
     def rows(self) -> list[tuple[str, str, int, int]]:
-        """Summary by cell or block: (its path, how, tensors, numbers)."""
+        """Return a summary by cell or block: (path, way of obtaining, number of tensors, number of elements)."""
         groups: dict[tuple[str, str], list[int]] = defaultdict(list)
         for origin in self.origins:
             groups[origin.cell, origin.how].append(origin.numel)
         return [(cell, how, len(sizes), sum(sizes)) for (cell, how), sizes in groups.items()]
 
     def shares(self, by: str = 'cell') -> dict[str, float]:
-        """Share of the parameters that come from the source, by 'cell' (or block) or by candidate 'op'."""
+        """Return the share of the parameters that come from the source, by 'cell' (or block) or by candidate 'op'."""
         total: dict[str, int] = defaultdict(int)
         inherited: dict[str, int] = defaultdict(int)
         for origin in self.origins:
@@ -139,7 +139,7 @@ class TransferReport:
         return {group: inherited[group] / max(total[group], 1) for group in total}
 
     def to_text(self, *, every_tensor: bool = False) -> str:
-        """The table as text, by cell (or block) or with one line per tensor."""
+        """Return the table as text, by cell (or block) or with one line per tensor."""
         if every_tensor:
             header = ('tensor', 'how', 'from', 'by', 'numbers')
             body = [(o.target, o.how, o.source or '-', o.by or '-', f'{o.numel:,}') for o in self.origins]
@@ -154,7 +154,7 @@ class TransferReport:
         return '\n'.join([self.summary(), *text])
 
     def summary(self) -> str:
-        """One line."""
+        """Return a summary in one line."""
         accuracy = '' if self.zero_shot_accuracy is None else f', accuracy before training {self.zero_shot_accuracy:.3f}'
         chosen = f', {self.chosen}' if self.chosen else ''
         return (
@@ -163,7 +163,7 @@ class TransferReport:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return the report as plain data for JSON."""
         return {
             'source': self.source,
             'head': self.head,
@@ -181,7 +181,7 @@ class TransferReport:
         }
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draw the mapping as a PNG: source cells against target cells, and the ops of every choice that differs."""
+        """Draw the mapping into a PNG file: source cells against target cells, and the ops of every choice that differs."""
         from ..utils import plots  # matplotlib takes long to import
 
         cells: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))

@@ -1,4 +1,4 @@
-"""TransferSettings: how a target inherits, checked once where it is said."""
+"""TransferSettings: the settings of a warm start, checked once when they are made."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .heads.registry import HEADS
 
 @dataclass(frozen=True, kw_only=True)
 class TransferSettings:
-    """How a target inherits; the arguments of :func:`~nni_warmstart.transfer`, by the same names.
+    """Settings of a warm start: arguments of :func:`~nni_warmstart.transfer`, by the same names.
 
     Raises
     ------
     TransferError
-        If one is out of its range; it is named, with its value and the range.
+        If one is out of its range; the message gives its name, its value and the range.
     """
 
     head: str = 'ridge'

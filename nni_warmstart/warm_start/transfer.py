@@ -34,51 +34,51 @@ def transfer(
     untraceable: str = 'error',
     heads: Mapping[str, tuple[int, int]] | None = None,
 ) -> TransferReport:
-    """Give ``target`` the weights and alphas of ``source``, in place and in one step.
+    """Transfer the weights and alphas of ``source`` to ``target``, in place; if anything fails, ``target`` is unchanged.
 
-    A source of the same space is copied. Any other is mapped onto the target's widths, kernels, ops and depth, by couplings
-    of the channel spaces, of the candidates of each choice, and of the blocks (:mod:`nni_warmstart.mapping.mapper`).
+    A source of the same space is copied. Any other is mapped to the target's widths, kernels, ops and depth, by couplings of
+    the channel spaces, of the candidates of each choice, and of the blocks (:mod:`nni_warmstart.mapping.mapper`).
 
     Parameters
     ----------
     source
-        The supernet to start from; or several, to be fused, with weights that sum to one (equal ones when there are none).
+        Supernet to start from; or several to fuse, with weights that sum to one (without weights, all weigh the same).
     target
-        A mutated model space, freshly initialised; its own weights are the perturbation of ``keep``.
+        Mutated model space, freshly initialised; its own weights are the perturbation of ``keep``.
     head
-        Initial classifier: 'ridge' (closed form on the warm features of ``data``), 'ot' (averages of the source's class
-        weights along the coupling of the classes), 'prototype' (class means), 'random' (the target's own), 'copy' (equal
-        classes only).
+        Method to initialise the classifier: 'ridge' (closed form on the warm features of ``data``), 'ot' (averages of the
+        source's class weights along the coupling of the classes), 'prototype' (class means), 'random' (the target's own
+        classifier), 'copy' (the source's classifier, for equal classes only).
     alpha
         'transfer', 'reset', or the strength of the inherited prior in [0, 1]: logits are
         ``alpha * inherited + (1 - alpha) * fresh``.
     keep
-        Shrink and perturb: ``weight = keep * inherited + (1 - keep) * fresh``, in [0, 1] (Ash & Adams, *On Warm-Starting
-        Neural Network Training*, NeurIPS 2020).
+        Factor of shrink and perturb in [0, 1]: ``weight = keep * inherited + (1 - keep) * fresh`` (Ash & Adams, *On
+        Warm-Starting Neural Network Training*, NeurIPS 2020).
     noise
-        Scale, relative to each tensor's, of the noise on replicated channels; equal spaces replicate none.
+        Scale of the noise on replicated channels, relative to the scale of each tensor; equal spaces replicate none.
     data
         Training data of the target, for batch-norm statistics and the head: a loader of batches ``(inputs, classes)``, a
         torch dataset, or two tensors.
     val_data
-        Data on which the accuracy before any training is measured (where the labels are classes); ``data`` when None.
+        Data on which the accuracy before any training is measured (if the labels are classes); None for ``data``.
     seed
-        Seed of that noise.
+        Seed of the noise.
     max_samples
-        Images of ``data`` and of ``val_data`` used at most.
+        Largest number of images to use of ``data`` and of ``val_data``.
     device
-        Where features are computed.
+        Device on which features are computed.
     untraceable
-        Modules whose channels are not known (attention, say), where the spaces differ: 'error', or 'fresh' to leave them as
-        they are and report that.
+        Treatment of modules whose channels are not known (attention, say) if the spaces differ: 'error' raises an error,
+        'fresh' leaves them as initialised and reports them.
     heads
-        Where the classifier serves several datasets: name -> (first row, row after the last). Classes of different datasets
-        then don't compete, in the fit and in the accuracy; None for a single one.
+        Rows of each dataset in a classifier for several: name -> (first row, row after the last). Classes of different
+        datasets then don't compete, in the fit and in the accuracy. None for a single dataset.
 
     Returns
     -------
     TransferReport
-        Every target tensor, and where it came from.
+        Origin of every target tensor, accuracy and timings.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""Supernets that are kept, ranked and chosen."""
+"""Zoo of supernets: storage, ranking and choice."""

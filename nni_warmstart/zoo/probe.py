@@ -1,4 +1,4 @@
-"""Trying sources out: each is mapped onto the target and trained for a few steps; the worse half drops out, and so forth."""
+"""Probes of sources: each is mapped onto the target and trained for a few steps; the worse half drops out each round."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..warm_start.settings import TransferSettings
 Labelled = tuple[Tensor, Tensor]
 
 STEPS = 4
-"""Of the first round; every further one has twice as many."""
+"""Training steps of the first round; each further round has twice as many."""
 
 
 class Probe:
@@ -30,22 +30,22 @@ class Probe:
     Parameters
     ----------
     name
-        Of the source or sources.
+        Name of the source or sources.
     sources
         Supernets with weights that sum to one.
     model
-        The mutated target, changed in place.
+        Mutated target, changed in place.
     train, val
         Images and classes to train on, and batches of others to measure on.
     settings
-        How the target inherits.
+        Settings of the warm start.
 
     Attributes
     ----------
     plan
-        The warm start that was tried.
+        Warm start that was tried.
     error
-        Error rate, at first that before any training.
+        Latest error rate, initially that before any training.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Probe:
 
     @property
     def key(self) -> tuple[int, float]:
-        """Smaller is better: who went further, then who errs less."""
+        """Key for sorting, smaller is better: by the number of rounds, then by error rate."""
         return -self.rounds, self.error
 
     def train(self, steps: int) -> None:
@@ -97,7 +97,7 @@ class Probe:
 
 
 def successive_halving(probes: Sequence[Probe], steps: int = STEPS) -> list[Probe]:
-    """Train them, the better half further, until one is left; the best first."""
+    """Train the probes in rounds, each time the better half, until one is left; return all, the best first."""
     running = list(probes)
     while len(running) > 1:
         for probe in running:

@@ -1,4 +1,4 @@
-"""Ways to rank candidate sources for a new dataset, and the controls that a good one has to beat."""
+"""Rankings of candidate sources for a new dataset, and the controls that a good ranking has to beat."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from .probe import STEPS, Labelled, Probe, successive_halving
 _logger = logging.getLogger(__name__)
 
 EMBEDDING = 'random_conv'
-"""Embedding in which datasets are compared unless another is asked for."""
+"""Default embedding in which datasets are compared."""
 
 
 class Ranked(NamedTuple):
-    """One candidate source.
+    """Candidate source in a ranking.
 
     Attributes
     ----------
     name
         Name of the entry.
     distance
-        Smaller is better: a dataset distance, or minus a score (LogME), or an error rate plus the rounds it was behind
-        (probe), or a random number.
+        Value to rank by, smaller is better: a dataset distance, minus a score (LogME), an error rate plus the number of
+        rounds by which the candidate dropped out early (probe), or a random number.
     seconds
-        Wall-clock spent on this candidate.
+        Wall-clock time spent on this candidate.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Ranked(NamedTuple):
 
 
 def inverse_square_weights(distances: Sequence[float]) -> list[float]:
-    """Weights of sources for a fusion: inverse squares of their distances, summing to one (Shepard, *ACM* 1968)."""
+    """Return weights of sources for a fusion: inverse squares of distances that sum to one (Shepard, *ACM* 1968)."""
     inverse = [1 / max(distance, 1e-6) ** 2 for distance in distances]
     return [value / sum(inverse) for value in inverse]
 
@@ -65,31 +65,31 @@ def rank(
     seed: int = 0,
     make_target: Callable[[Supernet, int], nn.Module] | None = None,
 ) -> list[Ranked]:
-    """Candidates in the order of their promise for a dataset, the best first.
+    """Rank candidates as sources for a dataset, the best first.
 
     Parameters
     ----------
     candidates
         Supernets, with the sketches of their data.
     dataset
-        A :class:`~nni_warmstart.DatasetSketch` (enough where the candidates are not run), or a labelled dataset as
-        :meth:`DatasetSketch.from_dataset` takes it.
+        A :class:`~nni_warmstart.DatasetSketch` (enough for rankings that do not run the candidates), or labelled data in any
+        form that :meth:`DatasetSketch.from_dataset` takes.
     by
-        A key of :data:`RANKINGS`.
+        Key of :data:`RANKINGS`.
     embedding
-        In which sketches are compared; that of ``dataset`` if it is a sketch.
+        Name of the embedding in which sketches are compared; ignored if ``dataset`` is a sketch, which has its own.
     seed
-        Of everything random.
+        Seed of all random numbers.
     make_target
-        For 'probe': a fresh, mutated model space for a candidate and a number of classes; the candidate's own space when
-        None.
+        Function for 'probe' that makes a fresh, mutated model space for a candidate and a number of classes; None for the
+        candidate's own space.
 
     Raises
     ------
     ZooError
         If there are no candidates, ``by`` is unknown, or none can be ranked.
     DataError
-        If the ranking needs images and has a sketch only.
+        If the ranking needs images and ``dataset`` is a sketch.
     """
     if by not in RANKINGS:
         raise ZooError(f'ranking by {by!r} is unknown; choose one of {", ".join(RANKINGS)}.')
@@ -107,7 +107,7 @@ def rank(
 
 
 def own_space(candidate: Supernet, num_classes: int) -> nn.Module:
-    """A fresh supernet of a candidate's own space for another number of classes."""
+    """Make a fresh supernet of a candidate's own space for another number of classes."""
     if 'name' not in candidate.space:
         raise ZooError(
             f'supernet {candidate.name!r} was trained on {candidate.space.get("class")}, which a file cannot choose to run; '
@@ -118,12 +118,12 @@ def own_space(candidate: Supernet, num_classes: int) -> nn.Module:
 
 
 def sketched(candidates: Iterable[Supernet], embedding: str) -> list[Supernet]:
-    """Those with a sketch in this embedding; others are left out with a warning.
+    """Return the candidates with a sketch in this embedding; the others are left out with a warning.
 
     Raises
     ------
     ZooError
-        If none has one.
+        If no candidate has one.
     """
     candidates = list(candidates)
     found = [each for each in candidates if embedding in each.sketches]
@@ -151,23 +151,23 @@ def _by_distance(method: str) -> Callable[..., list[Ranked]]:
 
 
 def sketch_like(dataset: Any, embedding: str) -> DatasetSketch:
-    """A target's sketch, as compact as those of the candidates: like is compared with like.
+    """Sketch a target as compactly as the candidates, so that like is compared with like.
 
-    Features are their own embedding, whatever is asked for.
+    Features are their own embedding, whatever ``embedding`` says.
     """
     sketch = dataset if isinstance(dataset, DatasetSketch) else DatasetSketch.from_dataset(dataset, embedding=embedding)
     return sketch.compact()
 
 
 def pairwise(candidates: Sequence[Supernet], dataset: Any, *, embedding: str = EMBEDDING) -> tuple[list[str], Tensor]:
-    """Distances between the data of all candidates and a dataset.
+    """Compute all distances between the data of candidates and a dataset.
 
     Returns
     -------
     names
-        Of the candidates, the dataset's last.
+        Names of the candidates, then that of the dataset.
     distances
-        Shape ``(n + 1, n + 1)``, float64.
+        Distances, shape ``(n + 1, n + 1)``, float64.
     """
     target = sketch_like(dataset, embedding)
     sketches = {each.name: each.sketches[target.embedding] for each in sketched(candidates, target.embedding)}
@@ -175,7 +175,7 @@ def pairwise(candidates: Sequence[Supernet], dataset: Any, *, embedding: str = E
 
 
 def _distances(sketches: Sequence[DatasetSketch]) -> Tensor:
-    """Distances between all pairs, each computed once, shape ``(n, n)``."""
+    """Compute the distances of all pairs, each once, shape ``(n, n)``."""
     distances = torch.zeros(len(sketches), len(sketches), dtype=torch.float64)
     for i, a in enumerate(sketches):
         for j in range(i):
@@ -184,7 +184,7 @@ def _distances(sketches: Sequence[DatasetSketch]) -> Tensor:
 
 
 def _static(candidates: Sequence[Supernet], dataset: Any, *, embedding: str, **_: Any) -> list[Ranked]:
-    """Mean distance to the other entries: a ranking that does not look at the target."""
+    """Rank by the mean distance to the other entries, without looking at the target."""
     start = time.perf_counter()
     found = sketched(candidates, embedding)
     means = _distances([each.sketches[embedding] for each in found]).sum(1) / max(len(found) - 1, 1)
@@ -198,29 +198,29 @@ def _random(candidates: Sequence[Supernet], dataset: Any, *, seed: int, **_: Any
 
 
 def _logme(candidates: Sequence[Supernet], dataset: Any, **_: Any) -> list[Ranked]:
-    """Evidence of the labels given each candidate's features."""
-    data = functools.cache(lambda channels, side: images_of(dataset, channels, side))
+    """Rank by the evidence of the labels given each candidate's features."""
+    data = functools.cache(lambda channels, image_size: images_of(dataset, channels, image_size))
 
     def score(candidate: Supernet) -> float:
         x, y = data(*candidate.pictures)
         return -logme(candidate.features().function(x), y)
 
-    return _those_that_run(candidates, lambda each: _timed(each.name, score, each))
+    return _results(candidates, lambda each: _timed(each.name, score, each))
 
 
-def _those_that_run(candidates: Sequence[Supernet], function: Callable[[Supernet], Any]) -> list[Any]:
-    """Results of ``function``; a candidate that cannot be run on these images is left out with a warning.
+def _results(candidates: Sequence[Supernet], function: Callable[[Supernet], Any]) -> list[Any]:
+    """Return the results of ``function``; a candidate that cannot be run on these images is left out with a warning.
 
     Raises
     ------
     ZooError
-        If none can.
+        If no candidate can be run.
     """
     results = []
     for candidate in candidates:
         try:
             result = function(candidate)
-        except (WarmStartError, *REFUSALS) as error:  # of torch, from weights that diverged, or of a user's model
+        except (WarmStartError, *REFUSALS) as error:  # errors of torch, weights that diverged, or a user's model
             _logger.warning('Entry %s is not ranked: %s', candidate.name, error)
             continue
         if isinstance(result, Ranked) and not math.isfinite(result.distance):
@@ -241,11 +241,11 @@ def _probe(
     steps: int = STEPS,
     **_: Any,
 ) -> list[Ranked]:
-    """Error rate after mapping and some steps of training; the better half goes on with twice as many, and so forth.
+    """Rank by the error rate after mapping and some steps of training; the better half continues with twice as many steps.
 
-    Whoever was left behind has as many added to its error rate as rounds that the last ones went further.
+    For a candidate that dropped out, the number of rounds it missed is added to its error rate.
     """
-    data = functools.cache(lambda channels, side: _halves(dataset, channels, side, seed))
+    data = functools.cache(lambda channels, image_size: _halves(dataset, channels, image_size, seed))
 
     def probe(candidate: Supernet) -> Probe:
         train, val = data(*candidate.pictures)
@@ -253,13 +253,13 @@ def _probe(
         model = make_target(candidate, int(train[1].max()) + 1)
         return Probe(candidate.name, [(candidate, 1.0)], model, train, val, TransferSettings(seed=seed))
 
-    probes = successive_halving(_those_that_run(candidates, probe), steps)
+    probes = successive_halving(_results(candidates, probe), steps)
     return [Ranked(probe.name, probes[0].rounds - probe.rounds + probe.error, probe.seconds) for probe in probes]
 
 
-def _halves(dataset: Any, channels: int, side: int, seed: int) -> tuple[Labelled, list[Labelled]]:
-    """Images and classes to train on, and batches of others to measure on."""
-    x, y = images_of(dataset, channels, side)
+def _halves(dataset: Any, channels: int, image_size: int, seed: int) -> tuple[Labelled, list[Labelled]]:
+    """Split a dataset into images and classes to train on, and batches of others to measure on."""
+    x, y = images_of(dataset, channels, image_size)
     held_out, kept = stratified_split(y, 0.5, seed)
     return (x[kept], y[kept]), list(zip(x[held_out].split(256), y[held_out].split(256), strict=True))
 
@@ -271,14 +271,14 @@ def _timed(name: str, function: Callable[[Any], float], argument: Any) -> Ranked
 
 
 class Ranking(NamedTuple):
-    """A way to rank candidate sources.
+    """Ranking of candidate sources.
 
     Attributes
     ----------
     function
-        Of candidates and a dataset, with the keyword arguments ``embedding``, ``seed`` and ``make_target``.
+        Function of candidates and a dataset, with the keyword arguments ``embedding``, ``seed`` and ``make_target``.
     text
-        What it is, in a few words.
+        Short description.
     runs
         Whether candidates are run on images, so that a sketch is not enough.
     """
@@ -295,4 +295,4 @@ RANKINGS: dict[str, Ranking] = {
     'static': Ranking(_static, 'a control that ignores the data: mean distance to the other entries'),
     'random': Ranking(_random, 'a control that ignores the data'),
 }
-"""Rankings by name: those by every distance that is one, and others."""
+"""Rankings by name: by dataset distances, and others."""

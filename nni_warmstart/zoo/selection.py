@@ -1,4 +1,4 @@
-"""Which supernets a warm start takes: what ``source=`` stands for."""
+"""Selection of the supernets that ``source=`` stands for."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ Source = Supernet | str | os.PathLike[str]
 Weighted = list[tuple[Supernet, float]]
 
 FUSED = 2
-"""Supernets that 'fused' takes."""
+"""Number of supernets that 'fused' takes."""
 
 PROBED = 512
-"""Images of either half that 'auto' looks at."""
+"""Number of images of either half that 'auto' uses."""
 
 
 class Choice(NamedTuple):
@@ -45,9 +45,9 @@ class Choice(NamedTuple):
     sources
         Supernets with their weights.
     ranking
-        Candidates that they were chosen from, the best first; empty where they were named.
+        Candidates that the sources were chosen from, the best first; empty for sources that were named.
     plan
-        Their warm start, where it was prepared to try them out.
+        Warm start from the sources, if it was prepared to try them out.
     """
 
     sources: Weighted
@@ -57,18 +57,18 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True)
 class SourceSelector:
-    """Finds the sources of one warm start.
+    """Selects the sources of one warm start.
 
     Attributes
     ----------
     zoo
-        Where names are looked up.
+        Zoo in which names are looked up.
     target
-        The mutated model space.
+        Mutated model space.
     loader
-        Gives the loader of a half, 'train' or 'val'.
+        Returns the loader of a half, 'train' or 'val'.
     settings
-        How the target inherits.
+        Settings of the warm start.
     """
 
     zoo: SupernetZoo | str | os.PathLike[str] | None
@@ -96,15 +96,15 @@ class SourceSelector:
         return Choice(self._weighted([each for item in source for each, _ in self.choose(item).sources]))
 
     def nearest(self) -> Choice:
-        """Take the one whose data are nearest by optimal transport."""
+        """Take the entry whose data are nearest by optimal transport."""
         return self._nearest(1)
 
     def fused(self) -> Choice:
-        """Take the nearest ones, to be fused."""
+        """Take the nearest entries, to be fused."""
         return self._nearest(FUSED)
 
     def joint(self) -> Choice:
-        """Take the one trained on most datasets, of the target's own shape if there is one."""
+        """Take the entry trained on most datasets, preferably one of the target's own shape."""
         found = [each for each in self.candidates.values() if each.is_joint]
         if not found:
             raise ZooError(
@@ -115,23 +115,25 @@ class SourceSelector:
         return Choice([(best, 1.0)])
 
     def auto(self) -> Choice:
-        """Take the joint one, unless the nearest errs clearly less, or both nearest fused clearly less than that.
+        """Take the joint entry, unless the nearest has a clearly lower error, or the two nearest fused a clearly lower one.
 
-        Errors are those before any training: a few steps of it say less than more images do (benchmarks/NOTES.md).
-        "Clearly" is by more than a standard error, as in Breiman et al., *Classification and Regression Trees*, 1984,
-        section 3.4. Fusing takes longest, and has hardly a chance where the nearest alone has lost.
+        Error rates are measured before any training: a few steps of training help less than more images do
+        (benchmarks/NOTES.md). "Clearly" is by more than a standard error, as in Breiman et al., *Classification and
+        Regression Trees*, 1984, section 3.4. Fusion takes longest, and hardly ever wins where the nearest alone has lost.
         """
+        # Find the joint and the nearest entry; the zoo may lack either.
         found: dict[str, Weighted] = {}
         trouble: WarmStartError | None = None
         for rule in ('joint', 'nearest'):
             try:
                 found[rule] = self.by_rule[rule](self).sources
-            except (ZooError, DataError) as error:  # it has no joint one, or the nearest cannot be found
+            except (ZooError, DataError) as error:  # no joint entry, or the nearest cannot be found
                 trouble = error
         if trouble is not None and not found:
             raise trouble
         if len({sources[0][0].name for sources in found.values()}) < len(found):
-            del found['joint']  # it is the nearest
+            del found['joint']  # the same entry
+        # Try them out, and their fusion if the nearest has won.
         may_fuse = 'nearest' in found and len(self._ranking) > 1
         if len(found) == 1 and not may_fuse:
             return Choice(next(iter(found.values())))
@@ -151,7 +153,7 @@ class SourceSelector:
         return Choice(found[best], ranking, tried[best].plan)
 
     def _tried(self, sources: Weighted, *, must: bool = False) -> Probe | None:
-        """Try sources out; None where they cannot be mapped, which is an error only where they ``must``."""
+        """Try sources out; return None if they cannot be mapped, or raise the error if they ``must`` be."""
         try:
             return self._probe(sources)
         except TransferError as failure:
@@ -165,7 +167,7 @@ class SourceSelector:
         return Probe(_names(sources), sources, copy.deepcopy(self.target), train, val, self.settings)
 
     def _best(self, tried: dict[str, Probe]) -> str:
-        """Rule of the first that is within a standard error of the best."""
+        """Return the rule of the first probe within a standard error of the best."""
         least = min(probe.error for probe in tried.values())
         most = least + math.sqrt(least * (1 - least) / len(self._halves['val'][1]))
         return next(rule for rule, probe in tried.items() if probe.error <= most)
@@ -180,8 +182,11 @@ class SourceSelector:
 
     @functools.cached_property
     def candidates(self) -> dict[str, Supernet]:
-        """The zoo's entries that fit the target best: those of its own space, if there are any, and of several that were
-        trained on the same data those of its own shape."""
+        """Return the zoo's entries that fit the target best.
+
+        These are the entries of its own space, if there are any; among entries trained on the same data, those of its own
+        shape.
+        """
         zoo = open_zoo(self.zoo)
         entries = list(zoo.entries())
         head, untraceable = self.settings.head, self.settings.untraceable
@@ -200,7 +205,7 @@ class SourceSelector:
 
     @functools.cached_property
     def _some(self) -> Tensor:
-        """A batch of the target's images."""
+        """Return a batch of the target's images."""
         return first_batches(self.loader('train'), 1)[0][0]
 
     @functools.cached_property
@@ -213,7 +218,7 @@ class SourceSelector:
         return {part: (torch.cat([x for x, _ in some]), torch.cat([y for _, y in some])) for part, some in batches.items()}
 
     def _weighted(self, found: list[Supernet]) -> Weighted:
-        """Weigh sources by distance where all, and the target's data, can be sketched, else equally."""
+        """Weight sources by distance if all of them and the target's data can be sketched, else equally."""
         equally = [(each, 1 / len(found)) for each in found]
         if len(found) == 1 or not all(EMBEDDING in each.sketches for each in found):
             return equally
@@ -231,5 +236,5 @@ def _names(sources: Weighted) -> str:
 
 
 def _data_of(entry: Supernet) -> frozenset[str]:
-    """Names of the datasets that it was trained on; empty where they are not known."""
+    """Return the names of the datasets that an entry was trained on; empty if unknown."""
     return frozenset(entry.datasets)

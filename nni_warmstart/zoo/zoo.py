@@ -26,21 +26,21 @@ _logger = logging.getLogger(__name__)
 SUFFIX = '.safetensors'
 
 RULES = ('nearest', 'fused', 'joint', 'auto', 'none')
-"""What ``source=`` takes for a way to choose, or for a cold start."""
+"""Values of ``source=`` that name a rule of choice, or a cold start ('none')."""
 
 _FORBIDDEN = re.compile(r'^[^A-Za-z0-9]+|[^A-Za-z0-9._-]')
 
-_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,199}')  # a file's name has at most 255 characters, a part's is longer
+_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,199}')  # file names have at most 255 characters, in part files more
 
 
 class SupernetZoo:
-    """Remembered supernets by name.
+    """Collection of supernets by name, in a folder.
 
     Parameters
     ----------
     root
-        A folder, or any URL that fsspec knows ('file:///...', 'memory://...', 's3://...' with that protocol's package); it
-        is made when the first entry is added.
+        Folder, or any URL that fsspec knows ('file:///...', 'memory://...', 's3://...' with the protocol's package); it is
+        created when the first entry is added.
 
     Raises
     ------
@@ -56,11 +56,11 @@ class SupernetZoo:
 
     @classmethod
     def shipped(cls) -> SupernetZoo:
-        """The zoo inside the package."""
+        """Return the zoo that is shipped with the package."""
         return cls(Path(str(files('nni_warmstart') / 'zoo_data')))
 
     def names(self) -> list[str]:
-        """Names of all entries, sorted."""
+        """Return the names of all entries, sorted."""
         self._files.invalidate_cache()  # another process may have added some
         with self._trouble('read'):
             try:
@@ -90,25 +90,25 @@ class SupernetZoo:
         path = self._existing(name)
         try:
             data = self._files.cat_file(path)
-        except Exception as error:  # every file system has kinds of its own
+        except Exception as error:  # every file system of fsspec has exceptions of its own
             raise SupernetFileError(f'entry {name} of zoo {self.root} cannot be read: {error}') from error
         return Supernet.from_bytes(data, path).renamed(name)
 
     def entries(self) -> Iterator[Supernet]:
-        """Every readable entry; damaged ones are skipped with a warning that names them."""
+        """Yield every readable entry; damaged ones are skipped with a warning that names them."""
         for name in self.names():
             try:
                 yield self[name]
-            except (SupernetFileError, ZooError) as error:  # ZooError: removed by someone else in the meantime
+            except (SupernetFileError, ZooError) as error:  # ZooError: another process has removed it
                 _logger.warning('Skipping zoo entry %s: %s', name, error)
 
     def add(self, supernet: Supernet) -> str:
-        """Write an entry under the supernet's name, replacing one of that name; no reader sees half of it.
+        """Write an entry under the supernet's name, replacing one of that name; readers never see a partial file.
 
         Returns
         -------
         str
-            Its path.
+            Path of the entry.
 
         Raises
         ------
@@ -127,14 +127,14 @@ class SupernetZoo:
         return path
 
     def add_numbered(self, supernet: Supernet, stem: str) -> str:
-        """Add an entry under the first free name of ``stem-1``, ``stem-2``, ...; never replaces one.
+        """Add an entry under the first free name of ``stem-1``, ``stem-2``, ...; never replace one.
 
-        Of the stem what cannot be in a name is left out.
+        Characters of the stem that a name cannot have are left out.
 
         Returns
         -------
         str
-            The name.
+            Name of the entry.
         """
         number, stem = 1, _FORBIDDEN.sub('', stem)[:150] or 'supernet'
         while True:
@@ -155,7 +155,7 @@ class SupernetZoo:
             number += 1
 
     def check_can_add(self, name: str) -> None:
-        """Refuse a name or a folder that :meth:`add` could not write, before hours of training.
+        """Raise an error for a name or a folder that :meth:`add` could not write, before hours of training.
 
         Raises
         ------
@@ -190,16 +190,17 @@ class SupernetZoo:
             self._files.rm_file(path)
 
     def rank(self, dataset: Any, *, by: str = 'otdd', **settings: Any) -> list[Ranked]:
-        """Entries in the order of their promise for a dataset, the best first.
+        """Rank the entries as sources for a dataset, the best first.
 
         Parameters
         ----------
         dataset
-            A :class:`~nni_warmstart.DatasetSketch`, or a labelled dataset as :meth:`DatasetSketch.from_dataset` takes it.
+            A :class:`~nni_warmstart.DatasetSketch`, or labelled data in any form that :meth:`DatasetSketch.from_dataset`
+            takes.
         by
-            A key of :data:`nni_warmstart.zoo.ranking.RANKINGS`, such as 'otdd', 'logme' or 'probe'.
+            Key of :data:`nni_warmstart.zoo.ranking.RANKINGS`, such as 'otdd', 'logme' or 'probe'.
         **settings
-            Of :func:`nni_warmstart.zoo.ranking.rank`: embedding, seed, make_target.
+            Further arguments of :func:`nni_warmstart.zoo.ranking.rank`: embedding, seed, make_target.
 
         Raises
         ------
@@ -212,7 +213,7 @@ class SupernetZoo:
         return ranking.rank(candidates, dataset, by=by, **settings)
 
     def path(self, name: str) -> str:
-        """Where an entry is, within the zoo's file system."""
+        """Return the path of an entry within the zoo's file system."""
         return f'{self._folder}/{name}{SUFFIX}'
 
     def _existing(self, name: str) -> str:
@@ -221,10 +222,10 @@ class SupernetZoo:
         return self.path(name)
 
     def _reserve(self, path: str) -> bool:
-        """Make an empty file unless it is there; of several processes at once, one makes it."""
+        """Create an empty file unless it exists; if several processes try at once, only one succeeds."""
         sftp = 'sftp' in self._files.protocol
         try:
-            # fsspec's own `create` looks first and writes then, and two could both find nothing
+            # fsspec's own `create` looks before it writes, so that two processes could both find nothing
             if isinstance(self._files, LocalFileSystem):
                 self._files.open(path, 'xb').close()
             elif sftp:
@@ -232,14 +233,14 @@ class SupernetZoo:
             else:
                 self._files.pipe_file(path, b'', mode='create')
         except OSError as error:
-            if isinstance(error, FileExistsError) or (sftp and error.errno is None):  # SFTP has no number for it
+            if isinstance(error, FileExistsError) or (sftp and error.errno is None):  # SFTP has no error number for it
                 return False
             raise
         return True
 
     @contextmanager
     def _trouble(self, what: str) -> Iterator[None]:
-        """Turn an error of the file system, whose kinds are its own, into one line."""
+        """Turn errors of the file system, of whatever class, into one line."""
         try:
             yield
         except Exception as error:
@@ -250,19 +251,19 @@ class SupernetZoo:
 
 
 def open_zoo(zoo: SupernetZoo | str | os.PathLike[str] | None) -> SupernetZoo:
-    """The zoo meant by an argument ``zoo``: itself, a folder or URL, or None for the shipped one."""
+    """Return the zoo meant by an argument ``zoo``: a zoo, a folder or URL, or None for the shipped one."""
     if zoo is None:
         return SupernetZoo.shipped()
     return zoo if isinstance(zoo, SupernetZoo) else SupernetZoo(zoo)
 
 
 def resolve_source(source: Supernet | str | os.PathLike[str], zoo: SupernetZoo | str | os.PathLike[str] | None) -> Supernet:
-    """The supernet meant by an argument ``source``: itself, a zoo entry's name, or a file.
+    """Return the supernet meant by an argument ``source``: a supernet, the name of a zoo entry, or a file.
 
     Raises
     ------
     ZooError
-        If it is none of these.
+        If the argument is none of these.
     SupernetFileError
         If the file is damaged or of another kind.
     """

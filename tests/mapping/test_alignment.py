@@ -221,13 +221,15 @@ def test_regression_recovers_damaged_weights_and_rescaling_a_scale(kind: Callabl
 
 def test_what_is_read_times_the_weights_is_what_is_made() -> None:
     """Strides, dilations and paddings, against torch's own convolution."""
-    from nni_warmstart.mapping.repair import _read, _rows
+    from nni_warmstart.mapping.repair import _input_rows, _rows
 
     for options in ({'stride': 2, 'padding': 1}, {'dilation': 2, 'padding': (2, 1)}, {'stride': (1, 2)}):
         layer = nn.Conv2d(3, 4, (3, 2), bias=False, **options)
         x = torch.randn(50, 3, 15, 17)
         with torch.no_grad():
-            torch.testing.assert_close(_read(layer, x) @ layer.weight.flatten(1).T, _rows(layer(x)), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                _input_rows(layer, x) @ layer.weight.flatten(1).T, _rows(layer(x)), rtol=1e-4, atol=1e-5
+            )
 
 
 def test_activations_are_bounded_and_carried_over() -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 from nni_warmstart.cli import main
 from nni_warmstart.report.figures import Edge, _tracks
 from nni_warmstart.report.page import found_cells
-from nni_warmstart.report.runs import read
+from nni_warmstart.report.runs import read_search
 from nni_warmstart.search.record import STATE, Curve
 
 WARM = '{{name: WarmStartDARTS, source: {}, arc_learning_rate: 0.01}}'
@@ -274,7 +274,7 @@ def test_an_unfinished_search_says_so_and_goes_on(searches, tmp_path, monkeypatc
     whole = result_of(tmp_path / 'whole')
     assert row[2] == 'shapes'
     assert row[6:] == ['2 of 3, unfinished', f'{whole["curve"][1]["default"]:.4f}', '-', '-']
-    assert read(tmp_path / 'cut', 'cut').alphas == whole['alphas'][:2]
+    assert read_search(tmp_path / 'cut', 'cut').alphas == whole['alphas'][:2]
     assert any(text.startswith('probabilities of cell/0_1') for text in page.pictures)
     assert search(searches, tmp_path / 'cut', *settings, resume=True) == 0
     assert result_of(tmp_path / 'cut')['alphas'] == whole['alphas']
@@ -293,12 +293,12 @@ def test_a_finished_search_that_was_started_again_is_unfinished(searches, runs, 
     monkeypatch.setattr(Curve, 'on_train_epoch_start', cut)
     with pytest.raises(PowerCut):
         search(searches, runs / 'cold', 'evaluator.max_epochs=4', resume=True)
-    found = read(runs / 'cold', 'cold')
+    found = read_search(runs / 'cold', 'cold')
     assert found.note.startswith('Unfinished: 3 of 4 epochs')
     assert found.result['versions'] and 'final' not in found.result
     with pytest.raises(PowerCut):
         search(searches, runs / 'cold', 'evaluator.max_epochs=4', 'evaluator.learning_rate=0.01')
-    found = read(runs / 'cold', 'cold')
+    found = read_search(runs / 'cold', 'cold')
     assert found.note.startswith('Unfinished: 3 of 4 epochs')
     assert not found.result
 

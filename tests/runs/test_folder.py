@@ -39,14 +39,14 @@ def test_a_new_run_forgets_an_older_one(folder):
 
 
 def test_a_run_goes_on_with_its_settings(folder):
-    folder.check(SETTINGS)  # an older version wrote none down
+    folder.check_settings(SETTINGS)  # an older version wrote none down
     folder.begin(SETTINGS, resume=True)
-    folder.check({**SETTINGS, 'evaluator': {'max_epochs': 3, 'learning_rate': 0.1}})
+    folder.check_settings({**SETTINGS, 'evaluator': {'max_epochs': 3, 'learning_rate': 0.1}})
     with pytest.raises(ConfigError, match=r'has evaluator.learning_rate = 0.1 and should go on with 0.2; put it back'):
-        folder.check({**SETTINGS, 'evaluator': {'max_epochs': 2, 'learning_rate': 0.2}})
+        folder.check_settings({**SETTINGS, 'evaluator': {'max_epochs': 2, 'learning_rate': 0.2}})
     folder.settings.write_text('{')
     with pytest.raises(ConfigError, match='is damaged; delete it to go on with these settings'):
-        folder.check(SETTINGS)
+        folder.check_settings(SETTINGS)
 
 
 def test_a_checkpoint_must_fit(folder, caplog):

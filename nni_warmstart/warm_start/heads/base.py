@@ -1,4 +1,4 @@
-"""A way to initialise the classifier of a warm supernet, and what such ways have in common."""
+"""Base of the heads, which are methods to initialise the classifier of a warm supernet."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from ...supernets.supernet import Supernet
 from ..report import OriginKind, TensorOrigin
 
 BOLDNESS = 0.3
-"""Share of the calibrated logits that :func:`ridge` gives. Bold logits send large gradients into the body and undo what it
-inherited: on 1,300 MNIST images, 5 warm epochs ended at 0.946 with calibrated logits, 0.954 with 0.3 of them and 0.947
-with 0.07."""
+"""Factor on calibrated logits in a fitted head. Bold logits send large gradients into the body and undo what it inherited:
+on 1,300 MNIST images, 5 warm epochs ended at 0.946 with calibrated logits, 0.954 with 0.3 of them and 0.947 with 0.07."""
 
 
 class LinearHead(NamedTuple):
-    """A linear classifier: logits are ``features @ weight.T + bias``.
+    """Linear classifier: logits are ``features @ weight.T + bias``.
 
     ``weight`` has shape ``(n_classes, d)``, ``bias`` ``(n_classes,)`` (zeros where the classifier has none).
     """
@@ -31,20 +30,20 @@ class LinearHead(NamedTuple):
 
 @dataclass(frozen=True)
 class HeadData:
-    """What a head is fitted on.
+    """Data that a head is fitted on.
 
     Attributes
     ----------
     features
-        Inputs of the classifier, in the warm network, shape ``(n, d)``.
+        Inputs of the classifier in the warm network, shape ``(n, d)``.
     labels
         Classes, shape ``(n,)``, int64.
     n_classes
         Rows of the classifier that these classes have.
     bias
-        Whether the classifier has one.
+        Whether the classifier has a bias.
     source
-        The supernet whose weights the network has; of several the first.
+        Supernet whose weights the network has; the first of several.
     name
         Path of the classifier.
     """
@@ -58,54 +57,55 @@ class HeadData:
 
 
 Suits = Callable[[Supernet, dict[str, int], bool], bool]
-"""Says of a source, the rows of each tensor of the target's classifier, and whether their spaces are the same, if the source
-has what a head needs."""
+"""Function of a source, the rows of each tensor of the target's classifier, and whether their spaces are the same; tells
+whether the source has what a head needs."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """A way to initialise the classifier of a warm supernet.
+    """Method to initialise the classifier of a warm supernet.
 
     Attributes
     ----------
     fit
-        Computes it from the target's data; None where these are not needed.
+        Function that computes the classifier from the target's data; None if these are not needed.
     origin
-        How a tensor was obtained that was fitted, in the report.
+        Origin of fitted tensors in the report.
     is_inherited
-        Whether the classifier's tensors are mapped from the source as those of the body are.
+        Whether the classifier's tensors are mapped from the source like those of the body.
     suits
-        Whether a source has what the head needs.
-    check
-        Refuses what was inherited; takes the source, the target, the path of its classifier, and the origins of its tensors.
+        Function that tells whether a source has what the head needs.
+    check_inherited
+        Function of the source, the target, the path of its classifier, and the origins of its tensors, which raises an error
+        if the head cannot use what was inherited.
     """
 
     fit: Callable[[HeadData], LinearHead] | None = None
     origin: OriginKind = 'fitted'
     is_inherited: bool = False
     suits: Suits = lambda source, rows, same: True
-    check: Callable[[Supernet, nn.Module, str | None, dict[str, TensorOrigin]], None] | None = None
+    check_inherited: Callable[[Supernet, nn.Module, str | None, dict[str, TensorOrigin]], None] | None = None
 
     @property
     def is_fitted(self) -> bool:
-        """Whether it is computed from the target's data."""
+        """Whether the classifier is computed from the target's data."""
         return self.fit is not None
 
 
 def head_tensors(name: str | None) -> tuple[str, ...]:
-    """Names of the classifier's tensors, given its path; none without one."""
+    """Return the names of the tensors of the classifier with this path; none for None."""
     return () if name is None else (f'{name}.weight', f'{name}.bias')
 
 
 def check_every_class(labels: Tensor, n_classes: int, head: str) -> None:
-    """Refuse labels that lack a class."""
+    """Raise an error if a class has no label."""
     empty = (labels.bincount(minlength=n_classes) == 0).nonzero().squeeze(1).tolist()
     if empty:
         raise TransferError(f'head {head!r} needs a training image of every class; classes {empty} have none.')
 
 
 def sharpness(scores: Tensor, labels: Tensor) -> float:
-    """Factor on ``scores`` with the least cross-entropy, by bisection of its derivative (the loss is convex in it)."""
+    """Return the factor on ``scores`` with the least cross-entropy, which is convex, by bisection of its derivative."""
     low, high = 1e-2, 1e3
     for _ in range(40):
         middle = (low * high) ** 0.5

@@ -1,4 +1,4 @@
-"""The source's classifier, for equal classes only."""
+"""Head 'copy': the source's classifier, for equal classes only."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .base import Head, head_tensors
 
 
 def check_copied(source: Supernet, target: nn.Module, head_name: str | None, origins: dict[str, TensorOrigin]) -> None:
-    """Refuse a source whose classifier has other rows than the target's, or none.
+    """Raise an error for a source without a classifier, or with other rows than the target's.
 
     Raises
     ------
     TransferError
-        If it has; both shapes are named.
+        If the classifiers differ; the message names both shapes.
     """
     source_state, target_state = source.state_dict(), target.state_dict()
     for name in head_tensors(head_name):
@@ -32,9 +32,9 @@ def check_copied(source: Supernet, target: nn.Module, head_name: str | None, ori
 
 
 def has_equal_rows(source: Supernet, rows: dict[str, int], same: bool) -> bool:
-    """Whether a source's classifier has as many rows as the target's."""
+    """Check whether a source's classifier has as many rows as the target's."""
     state = source.state_dict()
     return all(name in state and len(state[name]) == count for name, count in rows.items())
 
 
-HEAD = Head(is_inherited=True, suits=has_equal_rows, check=check_copied)
+HEAD = Head(is_inherited=True, suits=has_equal_rows, check_inherited=check_copied)

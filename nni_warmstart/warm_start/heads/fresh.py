@@ -1,4 +1,4 @@
-"""The target's own classifier, randomly initialised as it is."""
+"""Head 'random': the target's own classifier, as it was initialised."""
 
 from __future__ import annotations
 

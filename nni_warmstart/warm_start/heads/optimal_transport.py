@@ -1,4 +1,4 @@
-"""A classifier averaged from the class weights of the source along the coupling of the classes."""
+"""Head 'ot': a classifier averaged from the class weights of the source along the coupling of the classes."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ def transported(
     *,
     boldness: float = BOLDNESS,
 ) -> LinearHead:
-    r"""A classifier for new classes, averaged from a source's class weights along the coupling of the classes.
+    r"""Average a source's class weights along the coupling of the classes into a classifier for new classes.
 
-    The optimal transport dataset distance between the source's classes and the target's, both as features (the target's of
-    the warm network, which differs from the source by ``keep``), couples the classes with masses :math:`\Gamma`; target
-    class :math:`j` gets :math:`\sum_i \Gamma_{ij} w_i / \sum_i \Gamma_{ij}`. Nothing is fitted, except one scale of all
-    logits (see :func:`ridge`).
+    The optimal transport dataset distance between the source's classes and the target's, both in features (of the target, in
+    those of the warm network, which differs from the source by ``keep``), couples the classes with masses :math:`\Gamma`;
+    target class :math:`j` gets :math:`\sum_i \Gamma_{ij} w_i / \sum_i \Gamma_{ij}`. Only one scale of all logits is fitted
+    (see :func:`~nni_warmstart.warm_start.heads.ridge.ridge`).
 
     Parameters
     ----------
     source
-        The source's classifier.
+        Classifier of the source.
     sketch
-        The source's data in its own features; its ``classes`` are rows of ``source``.
+        Sketch of the source's data in its own features; its ``classes`` are rows of ``source``.
     features
-        Of the target, in the same space, shape ``(n, d)``.
+        Features of the target's data in the same space, shape ``(n, d)``.
     labels
         Classes, shape ``(n,)``, int64; every class needs a sample.
     n_classes, boldness
-        As in :func:`ridge`.
+        Same as in :func:`~nni_warmstart.warm_start.heads.ridge.ridge`.
 
     Returns
     -------
     LinearHead
-        dtype and device of ``features``.
+        Classifier with dtype and device of ``features``.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def _fit(data: HeadData) -> LinearHead:
 
 
 def _classifier_and_sketch(source: Supernet, name: str, width: int) -> tuple[LinearHead, DatasetSketch]:
-    """A source's classifier, which reads ``width`` features, and its data in its own features."""
+    """Return a source's classifier of ``width`` features, and the sketch of its data in its own features."""
     sketch, weight = source.sketches.get(source.key), source.state_dict().get(f'{name}.weight')
     if sketch is None or weight is None:
         raise TransferError(
@@ -91,7 +91,7 @@ def _classifier_and_sketch(source: Supernet, name: str, width: int) -> tuple[Lin
 
 
 def has_own_sketch(source: Supernet, rows: dict[str, int], same: bool) -> bool:
-    """Whether a source is of the target's space and has a sketch of its data in its own features."""
+    """Check whether a source has the target's space and a sketch of its data in its own features."""
     return same and source.key in source.sketches
 
 

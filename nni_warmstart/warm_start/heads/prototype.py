@@ -1,4 +1,4 @@
-"""A classifier by class means."""
+"""Head 'prototype': a classifier by class means."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from .base import Head, HeadData, LinearHead, check_every_class
 
 
 def prototype(features: Tensor, labels: Tensor, n_classes: int) -> LinearHead:
-    r"""Nearest class mean as a linear classifier.
+    r"""Return the nearest class mean as a linear classifier.
 
     With class means :math:`\mu_c` and the mean variance :math:`\sigma^2` within classes, logits are
     :math:`(\mu_c^\top x - \mu_c^\top \mu_c / 2) / \sigma^2`: linear discriminant analysis with an isotropic covariance.
 
-    Parameters and return value as in :func:`ridge`; every class needs a sample.
+    Parameters and return value as in :func:`~nni_warmstart.warm_start.heads.ridge.ridge`; every class needs a sample.
     """
     x = features.double()
     membership = torch.nn.functional.one_hot(labels, n_classes).double()

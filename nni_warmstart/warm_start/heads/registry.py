@@ -12,4 +12,4 @@ HEADS: dict[str, Head] = {
     'random': fresh.HEAD,
     'copy': copied.HEAD,
 }
-"""Ways to initialise the classifier of a warm supernet."""
+"""Heads by name."""

@@ -1,4 +1,4 @@
-"""A classifier by ridge regression on warm features."""
+"""Head 'ridge': a classifier by ridge regression on warm features."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .base import BOLDNESS, Head, HeadData, LinearHead, sharpness
 
 
 def ridge(features: Tensor, labels: Tensor, n_classes: int, *, bias: bool = True, boldness: float = BOLDNESS) -> LinearHead:
-    r"""Ridge regression onto one-hot classes, scaled to be a classifier's logits.
+    r"""Fit a ridge regression to one-hot classes, and scale its predictions to logits.
 
-    The penalty minimises the leave-one-out squared error, which ridge regression has in closed form,
+    The penalty minimises the leave-one-out squared error, which has a closed form for ridge regression,
     :math:`(y_i - \hat y_i) / (1 - H_{ii})` with the hat matrix :math:`H`. Predictions lie near 0 and 1; as logits they
-    would be far too timid, so they are multiplied by ``boldness`` times the scale that minimises the cross-entropy of the
+    would be far too small, so they are multiplied by ``boldness`` times the scale that minimises the cross-entropy of the
     leave-one-out predictions.
 
     Parameters
@@ -31,14 +31,14 @@ def ridge(features: Tensor, labels: Tensor, n_classes: int, *, bias: bool = True
     n_classes
         Rows of the classifier.
     bias
-        Whether it has a bias; without one, features are not centred.
+        Whether the classifier has a bias; without one, features are not centred.
     boldness
         Share of the calibrated scale; 1 gives the logits of a calibrated classifier.
 
     Returns
     -------
     LinearHead
-        dtype and device of ``features``; computed in float64.
+        Classifier with dtype and device of ``features``, computed in float64.
 
     References
     ----------
@@ -51,7 +51,7 @@ def ridge(features: Tensor, labels: Tensor, n_classes: int, *, bias: bool = True
 def ridge_and_left_out(
     features: Tensor, labels: Tensor, n_classes: int, bias: bool, boldness: float
 ) -> tuple[LinearHead, Tensor]:
-    """The classifier, and what the regression predicts for each sample when that is left out of it."""
+    """Return the classifier of :func:`ridge`, and the leave-one-out predictions of the regression."""
     x = features.double()
     y = torch.nn.functional.one_hot(labels, n_classes).double()
     mean_x = x.mean(0) if bias else torch.zeros_like(x[0])
@@ -79,10 +79,11 @@ def ridge_and_left_out(
 def blend_ridge_head(
     model: nn.Module, batches: Iterable[tuple[Any, Tensor]], device: torch.device | str, share: float
 ) -> None:
-    """Move the classifier to the calibrated :func:`ridge` one of these images, by ``share`` of the way.
+    """Move the classifier towards the calibrated :func:`ridge` classifier of these images, by ``share`` of the way.
 
-    By less where it makes fewer mistakes on them than the ridge regression does on those that are left out of it: features
-    that know the images by heart fit a poor classifier. Left as it is where labels are no classes, or features not finite.
+    It is moved less if it makes fewer errors on the images than the leave-one-out predictions of the regression: on features
+    that overfit the images, the regression gives a poor classifier. It is not changed if labels are not classes, or features
+    are not finite.
 
     Raises
     ------
