@@ -65,6 +65,7 @@ class Evaluation(Callback):
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         self.close()
+        pl_module.withdraw_callbacks()  # there is no teardown after an exception
 
     # -- averaged weights --------------------------------------------------------------------------------------------
 

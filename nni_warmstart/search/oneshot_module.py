@@ -51,7 +51,7 @@ class DartsSearchModule(DartsLightningModule):
     Attributes
     ----------
     identity, record, evaluation, ending
-        Callbacks that others query: run and warm start, figures by epoch, averaged weights, final figures.
+        Parts that others query: run and warm start, figures by epoch, averaged weights, final figures.
     """
 
     def __init__(
@@ -79,7 +79,10 @@ class DartsSearchModule(DartsLightningModule):
 
     def teardown(self, stage: str) -> None:  # type: ignore[override]
         super().teardown(stage)
-        # Lightning leaves the callbacks of a module in the trainer, for whatever module it runs next
+        self.withdraw_callbacks()
+
+    def withdraw_callbacks(self) -> None:
+        """Remove the callbacks of the search from the trainer, where Lightning leaves them for the next module."""
         self.trainer.callbacks = [each for each in self.trainer.callbacks if each not in self._added]
 
     @property

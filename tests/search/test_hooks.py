@@ -103,6 +103,7 @@ def test_an_exception_in_validation_puts_the_weights_of_training_back(tmp_path):
     averaged = torch.cat([value.flatten() for value in last.module.evaluation.averaged.values])
     torch.testing.assert_close(last.during, averaged)
     assert not torch.allclose(after, averaged)
+    assert last.module.evaluation not in last.module.trainer.callbacks
 
 
 def test_a_trainer_keeps_no_callback_of_a_search_that_is_over(tmp_path):
