@@ -31,17 +31,16 @@ class Ending:
 
     def begin(self, pl_module: Any) -> None:
         """Replace the weights, before the last hook of the evaluator."""
-        trainer = pl_module.trainer
-        pl_module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU before this hook
+        pl_module.to(pl_module.trainer.strategy.root_device)  # Lightning has moved it to the CPU before this hook
         self.randomness.restore()  # resumed after the last epoch: an export may draw random numbers
-        self.evaluation.keep_averaged(trainer, pl_module)
+        self.evaluation.keep_averaged(pl_module)
 
     def finish(self, pl_module: Any) -> None:
         """Estimate what belongs to these weights, test them, and report."""
         trainer = pl_module.trainer
-        self.evaluation.fit_averaged(trainer, pl_module)
+        self.evaluation.fit_averaged(pl_module)
         figures = dict(self.curve.figures[-1]) if self.curve.figures else {}
-        accuracy = self.evaluation.test_accuracy(trainer, pl_module)
+        accuracy = self.evaluation.test_accuracy(pl_module)
         if accuracy is not None:
             figures['test_accuracy'] = accuracy
         self.figures = trainer.strategy.broadcast(figures)

@@ -76,10 +76,11 @@ class Evaluation(Callback):
         if why_not:
             _logger.warning('The weights are not averaged: %s.', why_not)
         else:
-            self._start_averaging(trainer, pl_module)
+            self._start_averaging(pl_module)
 
-    def _start_averaging(self, trainer: Any, pl_module: Any) -> None:
-        self.averaged = WeightAverage(pl_module.training_module, self.settings.average * trainer.num_training_batches)
+    def _start_averaging(self, pl_module: Any) -> None:
+        steps = self.settings.average * pl_module.trainer.num_training_batches
+        self.averaged = WeightAverage(pl_module.training_module, steps)
         if self._earlier is not None:
             self.averaged.load(self._earlier)
 
@@ -98,9 +99,9 @@ class Evaluation(Callback):
 
     def open(self, pl_module: Any) -> None:
         """Exchange weights, statistics and classifier for a validation, until :meth:`close`."""
-        trainer = pl_module.trainer
-        share = self._head_share(trainer, pl_module.current_epoch + 1)
-        self._open.enter_context(self.evaluating(pl_module, calibrate=not trainer.sanity_checking, head=share))
+        share = self._head_share(pl_module.trainer, pl_module.current_epoch + 1)
+        calibrate = not pl_module.trainer.sanity_checking
+        self._open.enter_context(self.evaluating(pl_module, calibrate=calibrate, head=share))
 
     def close(self) -> None:
         """Put everything back."""
@@ -158,23 +159,24 @@ class Evaluation(Callback):
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    def keep_averaged(self, trainer: Any, pl_module: Any) -> None:
+    def keep_averaged(self, pl_module: Any) -> None:
         """Replace the weights by their averages for good."""
         if self.averaged is None and self._earlier is not None:  # resumed after the last epoch: nothing was trained
-            self._start_averaging(trainer, pl_module)
+            self._start_averaging(pl_module)
         if self.averaged is not None:
             self.averaged.apply()
 
-    def fit_averaged(self, trainer: Any, pl_module: Any) -> None:
+    def fit_averaged(self, pl_module: Any) -> None:
         """Give averaged weights batch-norm statistics and a classifier of their own for good."""
         if self.averaged is None:
             return
         with quiet_randomness(), best_path(pl_module.model):
             torch.manual_seed(0)  # a run resumed after its last epoch gives the same result
-            self._calibrate(pl_module, self._head_share(trainer, pl_module.current_epoch))
+            self._calibrate(pl_module, self._head_share(pl_module.trainer, pl_module.current_epoch))
 
-    def test_accuracy(self, trainer: Any, pl_module: Any) -> float | None:
+    def test_accuracy(self, pl_module: Any) -> float | None:
         """Return the accuracy on the test images of the data module, which are used for nothing else; None without any."""
+        trainer = pl_module.trainer
         data = getattr(trainer, 'datamodule', None)
         if data is None or not is_overridden('test_dataloader', data, LightningDataModule):
             return None

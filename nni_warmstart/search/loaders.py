@@ -87,8 +87,13 @@ def _apart(loader: Any) -> Any:
     """
     if not isinstance(loader, DataLoader) or not loader.persistent_workers:
         return loader
+    return changed(loader, persistent_workers=False)
+
+
+def changed(loader: DataLoader, **attributes: Any) -> DataLoader:
+    """Return a copy of a loader with an iterator of its own and other attributes, which torch lets nobody assign."""
     twin = copy.copy(loader)
-    vars(twin).update(_iterator=None, persistent_workers=False)  # which torch lets nobody assign
+    vars(twin).update(attributes, _iterator=None)
     return twin
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from ..nni_adapter.oneshot import has_nnis
 from ..utils.modules import modes_kept
+from .loaders import changed
 
 
 class _Reached(Exception):
@@ -61,13 +61,11 @@ def as_model_reads(loader: Any, training_module: Any) -> Any:
     read = reader_of(training_module)
     if read is None or not isinstance(loader, DataLoader):
         return loader
-    twin, collate = copy.copy(loader), loader.collate_fn
+    collate = loader.collate_fn
 
     def collate_and_read(samples: Any) -> Any:
         inputs, labels = collate(samples)
         return read(inputs), labels
 
-    # the workers of the loader have no model, and torch lets nobody assign what a loader was made with
-    workers = {'num_workers': 0, 'persistent_workers': False, 'prefetch_factor': None, '_iterator': None}
-    vars(twin).update(collate_fn=collate_and_read, **workers)
-    return twin
+    # workers would have to have a copy of the model
+    return changed(loader, collate_fn=collate_and_read, num_workers=0, persistent_workers=False, prefetch_factor=None)

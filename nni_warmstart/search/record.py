@@ -33,7 +33,10 @@ def recorded_curve(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     KeyError
         If the checkpoint is not from a search.
     """
-    state = checkpoint[STATE] if STATE in checkpoint else checkpoint['callbacks'][CURVE]
+    return _curve_of(checkpoint[STATE] if STATE in checkpoint else checkpoint['callbacks'][CURVE])
+
+
+def _curve_of(state: Mapping[str, Any]) -> dict[str, Any]:
     unknown = json.dumps([{} for _ in state['curve']])  # a checkpoint from before they were recorded
     return {
         'curve': list(state['curve']),
@@ -163,7 +166,7 @@ class Curve(Callback):
         return {'curve': self.figures, 'samples': json.dumps(self.samples), 'alphas': json.dumps(self.alphas)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        known = recorded_curve({STATE: state_dict})
+        known = _curve_of(state_dict)
         self.figures, self.samples, self.alphas = known['curve'], known['samples'], known['alphas']
 
 

@@ -1,13 +1,42 @@
-"""Loading of a supernet's tensors into a mutated space, with errors that name the tensor that does not fit."""
+"""Making of a space from its card, and loading of tensors into it, with errors that name what does not fit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 
-from ..errors import TransferError, reason
+from ..errors import ConfigError, TransferError, reason
 from ..nni_adapter.classifier import resize_head
+from ..nni_adapter.model_spaces import rebuilt
+
+
+def space_named_by(description: Mapping[str, Any], owner: str, relation: str) -> ModelSpace:
+    """Make the model space that a card describes, if it has a name.
+
+    Parameters
+    ----------
+    description
+        Name and arguments of a registered or hub space, or the class of another one.
+    owner, relation
+        What the card is of, and what it has to do with the space, for errors: "supernet 'a'", 'was trained on'.
+
+    Raises
+    ------
+    TransferError
+        If the space has no name, or cannot be made.
+    """
+    if 'name' not in description:
+        raise TransferError(
+            f'{owner} {relation} {description.get("class")}, and a file never chooses what code runs: pass that space '
+            'yourself, build(space=YourSpace()).'
+        )
+    try:
+        return rebuilt(dict(description))
+    except ConfigError as error:
+        raise TransferError(f'the space of {owner} cannot be rebuilt: {error}') from error
 
 
 def load_into(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:

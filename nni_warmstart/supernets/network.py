@@ -12,13 +12,14 @@ import torch
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 
-from ..errors import ConfigError, SupernetFileError, TransferError, reason
+from ..errors import SupernetFileError, TransferError, reason
 from ..nni_adapter import batchnorm
 from ..nni_adapter.architectures import best_sample
 from ..nni_adapter.freezing import freeze, has_cells, take_over
 from ..nni_adapter.model_spaces import is_description, rebuilt
 from ..utils.files import plain, write_atomic
 from .file_format import check_kinds, pack, unpack
+from .loading import space_named_by
 from .supernet import Supernet
 
 _KEY = 'network'
@@ -68,15 +69,7 @@ class Network:
             If the space is unknown or does not fit.
         """
         if space is None:
-            if 'name' not in self.space:
-                raise TransferError(
-                    f'the network was found in {self.space.get("class")}, and a file never chooses what code runs: pass '
-                    'that space yourself, build(space=YourSpace()).'
-                )
-            try:
-                space = rebuilt(self.space)
-            except ConfigError as error:
-                raise TransferError(f'the space of the network cannot be rebuilt: {error}') from error
+            space = space_named_by(self.space, 'the network', 'was found in')
         network = freeze(space, self.architecture)
         try:
             network.load_state_dict(self.tensors)

@@ -21,7 +21,7 @@ from ..distance.embeddings import EMBEDDINGS, Embedding
 from ..distance.sketch import DatasetSketch, sketches_of
 from ..errors import REFUSALS, ConfigError, DataError, SupernetFileError, TransferError, reason
 from ..nni_adapter.choices import choices
-from ..nni_adapter.model_spaces import describe, input_of, rebuilt, resolve
+from ..nni_adapter.model_spaces import describe, input_of, resolve
 from ..nni_adapter.mutation import first_names, mutate, strategy_kind
 from ..nni_adapter.oneshot import OneShotStrategy, is_supernet
 from ..tracing.structure import Structure, guess_shape, structure_of
@@ -30,7 +30,7 @@ from . import validation
 from .features import own_features
 from .file_format import pack, unpack
 from .history import Recorded, record, with_licences
-from .loading import load_into, resize_joint_head
+from .loading import load_into, resize_joint_head, space_named_by
 
 _logger = logging.getLogger(__name__)
 
@@ -282,15 +282,7 @@ class Supernet(Recorded):
             If the card names no registered or hub space and none is passed, or the space has other tensors.
         """
         if space is None:
-            if 'name' not in self.space:
-                raise TransferError(
-                    f'supernet {self.name!r} was trained on {self.space.get("class")}, and a file never chooses what code '
-                    'runs: pass that space yourself, build(space=YourSpace()).'
-                )
-            try:
-                space = rebuilt(self.space)
-            except ConfigError as error:
-                raise TransferError(f'the space of supernet {self.name!r} cannot be rebuilt: {error}') from error
+            space = space_named_by(self.space, f'supernet {self.name!r}', 'was trained on')
         elif isinstance(space, type):
             space = cast(ModelSpace, space())
         if not isinstance(space, ModelSpace):

@@ -98,7 +98,7 @@ def test_what_is_kept_has_the_statistics_of_the_averaged_weights(tmp_path):
     kept, trained = ({n: t.clone() for n, t in searches[a].model.state_dict().items() if 'running' in n} for a in (1.0, 0.0))
     assert not any(map(torch.equal, kept.values(), trained.values()))
     module = searches[1.0]
-    module.evaluation.keep_averaged(module.trainer, module)  # those of the averages: estimated once more, they stay
+    module.evaluation.fit_averaged(module)  # those of the averages: estimated once more, they stay
     again = searches[1.0].model.state_dict()
     assert all(torch.equal(tensor, again[name]) for name, tensor in kept.items())
 
