@@ -17,7 +17,8 @@ from nni_warmstart.supernets.network import Network, inherited
 
 def retrain(folder, *arguments: str) -> int:
     places = ['--config', str(folder / 'search.yml'), '--run', str(folder / 'out'), '--out', str(folder / 'net')]
-    return main(['retrain', *places, *arguments])
+    again = [] if '--resume' in arguments else ['--overwrite']
+    return main(['retrain', *places, *again, *arguments])
 
 
 @pytest.fixture
