@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ stay finite and look ordinary.
 
 
 def divergence(weights: Iterable[tuple[str, Tensor]], figures: Mapping[str, Any] | None = None) -> str | None:
-    """Return what shows that a training has diverged, such as ``'stem.weight reaches 3e+26'``; None if nothing does.
+    """Return what shows that a training has diverged, such as 'train_loss is nan'; None if nothing does.
 
     Parameters
     ----------
@@ -29,7 +30,7 @@ def divergence(weights: Iterable[tuple[str, Tensor]], figures: Mapping[str, Any]
     """
     for name, value in (figures or {}).items():
         if 'loss' in name and not abs(float(value)) <= LARGEST:  # false for NaN as well
-            return f'{name} is {float(value):.3g}'
+            return f'{name} is {_number(float(value))}'
     named = [(name, tensor.detach()) for name, tensor in weights if tensor.numel()]
     if not named:
         return None
@@ -38,4 +39,8 @@ def divergence(weights: Iterable[tuple[str, Tensor]], figures: Mapping[str, Any]
     if not len(bad):
         return None
     first = int(bad[0])
-    return f'{named[first][0]} reaches {float(largest[first]):.3g}'
+    return f'{named[first][0]} reaches {_number(float(largest[first]))}'
+
+
+def _number(value: float) -> str:
+    return f'{value:.3g}, more than {LARGEST:.0e}' if math.isfinite(value) else f'{value}'

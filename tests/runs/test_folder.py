@@ -12,10 +12,10 @@ from nni.nas.space import RawFormatModelSpace
 
 from nni_warmstart import ConfigError, WarmStartDARTS
 from nni_warmstart.data import split
+from nni_warmstart.evaluators.checkpoints import check_checkpoint
 from nni_warmstart.evaluators.classification import classification
 from nni_warmstart.evaluators.trainer import make_trainer
-from nni_warmstart.evaluators.checkpoints import check_checkpoint
-from nni_warmstart.runs.folder import EXPORTS, KINDS, RunFolder
+from nni_warmstart.runs.folder import RunFolder
 from nni_warmstart.runs.provenance import Provenance
 
 SETTINGS = {
