@@ -25,6 +25,6 @@ class StopOnDivergence(Callback):
             epoch = trainer.current_epoch + 1
             kept = f'the checkpoint of epoch {epoch - 1} is kept' if epoch > 1 else 'there is no checkpoint yet'
             raise DivergenceError(
-                f'training diverged in epoch {epoch}: {found or "a loss of another device"}; {kept}. Start anew with a lower '
-                'evaluator.learning_rate.'
+                f'training diverged in epoch {epoch}: {found or "a loss of another device"}; {kept}. Start anew with a '
+                'lower evaluator.learning_rate.'
             )

@@ -197,12 +197,13 @@ def test_a_source_that_has_changed_is_one_line(again, capsys, source):
     strategy = f'strategy={{name: WarmStartDARTS, source: {source}, zoo: {zoo.root}}}'
     warm = ['--set', strategy, '--set', 'evaluator.max_epochs=1']
     assert search(again, *warm) == 0
-    assert main([*going_on(again, 'search')[:-2], *warm, '--resume']) == 0  # unchanged
+    resumed = ['search', '--config', str(again / 'search.yml'), '--out', str(again / 'out'), *warm, '--resume']
+    assert main(resumed) == 0  # unchanged
     assert search(again, '--out', str(again / 'other'), '--seed', '4') == 0
     other = Supernet.load(again / 'other' / 'supernet.safetensors').renamed('first')
     other.save(again / 'first.safetensors')
     zoo.add(other)
-    refused(capsys, [*going_on(again, 'search')[:-2], *warm, '--resume'], 'began with other weights of its source', 'first')
+    refused(capsys, resumed, 'began with other weights of its source', 'first')
     assert changed_sources(source, zoo, {}) == []  # of an older version
     zoo.remove('first')
     assert changed_sources('nearest', zoo, {'first': 'supernet:0'}) == []
