@@ -15,11 +15,25 @@ UNREADABLE = (
 
 
 class WarmStartError(ValueError):
-    """Base class of all errors of this package, whose message the command line prints as one line without a traceback."""
+    """Base class of all errors of this package, whose message the command line prints as one line without a traceback.
+
+    Attributes
+    ----------
+    exit_status
+        Status with which the command line then ends.
+    """
+
+    exit_status = 2
 
 
 class ConfigError(WarmStartError):
     """Exception for a wrong key or value in ``search.yml``, or in the same settings in Python."""
+
+
+class DivergenceError(WarmStartError):
+    """Exception for a training whose loss or weights are not finite, or absurdly large."""
+
+    exit_status = 1
 
 
 class DataError(WarmStartError):

@@ -25,10 +25,17 @@ def from_npz(path: str | Path) -> Task:
     """
     path = Path(os.path.expanduser(path))
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: np.asarray(file[key]) for key in file.files}  # a member that is no array comes as bytes
+        with path.open('rb') as file:
+            start = file.read(4)
     except FileNotFoundError as error:
         raise DataError(f'data file {path} does not exist.') from error
+    except OSError as error:
+        raise DataError(f'data file {path} cannot be read: {error.strerror}.') from error
+    if start[:2] != b'PK':  # a zip file; of any other, numpy says that it may be pickled
+        raise DataError(f'data file {path} cannot be read as npz: it is no file that `numpy.savez` has written.')
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: np.asarray(file[key]) for key in file.files}  # a member that is no array comes as bytes
     except UNREADABLE as error:
         raise DataError(f'data file {path} cannot be read as npz: {reason(error)}') from error
     missing = {'train_x', 'train_y'} - arrays.keys()

@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from ..errors import REFUSALS, ConfigError, reason
 from ..search_spaces import SPACES  # pyright: ignore[reportMissingImports]  (mapped by package_dir in setup.cfg)
+from ..utils.checks import suggestion
 from .mutation import mutate
 
 CLASS_ARGUMENTS = ('num_classes', 'num_labels')
@@ -58,6 +59,7 @@ def resolve(name: str, *, allow_import: bool = False) -> type[ModelSpace]:
     if ':' not in name:
         raise ConfigError(
             f'space.name = {name!r} is unknown; choose one of {", ".join(known)}, or give your own as package.module:Class.'
+            + suggestion(name, known)
         )
     if not allow_import:
         raise ConfigError(
@@ -113,7 +115,7 @@ def create(name: str, arguments: dict[str, Any], num_classes: int, *, allow_impo
             arguments.pop(key, None)  # used for the data only
     for key in arguments:
         if key not in known:
-            raise ConfigError(f'space.{key} is unknown to {name}; it takes {", ".join(known)}.')
+            raise ConfigError(f'space.{key} is unknown to {name}; it takes {", ".join(known)}.{suggestion(key, known)}')
     argument = next((key for key in CLASS_ARGUMENTS if key in known), None)
     if argument is not None:
         arguments[argument] = num_classes

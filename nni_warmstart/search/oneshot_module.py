@@ -16,6 +16,7 @@ from ..nni_adapter.paths import best_path
 from ..nni_adapter.penalty import DifferentiablePenalty
 from . import collapse
 from .alpha_rate import AlphaRate
+from .continuity import Continuity
 from .eigenvalue_stop import EigenvalueStop
 from .ending import Ending
 from .evaluation import Evaluation
@@ -69,12 +70,13 @@ class DartsSearchModule(DartsLightningModule):
         self.guard: EigenvalueStop | None = None
         if settings.stop_on_eigenvalue:
             self.guard = EigenvalueStop(self.evaluation, loaders, self.record)
+        self.continuity = Continuity(settings)
         self._added: list[Callback] = []
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Return the callbacks of the search, in the order in which each hook runs."""
         found = [self.identity, self.evaluation, AlphaRate() if self.settings.paced else None, self.randomness]
-        self._added = [each for each in (*found, self.record, self.guard) if each is not None]
+        self._added = [each for each in (*found, self.record, self.guard, self.continuity) if each is not None]
         return self._added
 
     def teardown(self, stage: str) -> None:  # type: ignore[override]

@@ -23,11 +23,13 @@ from ..nni_adapter.oneshot import DartsLightningModule, GumbelDartsLightningModu
 from ..supernets.history import record
 from ..supernets.supernet import Supernet
 from ..utils.checks import Range, checks_arguments
+from ..utils.divergence import divergence
 from ..utils.random import quiet_randomness
 from ..warm_start.heads.registry import HEADS
 from ..warm_start.report import TransferReport
 from ..warm_start.settings import TransferSettings
 from ..warm_start.transfer import transfer
+from ..zoo.recognition import own_entry
 from ..zoo.selection import Source, SourceSelector
 from ..zoo.zoo import SupernetZoo, open_zoo
 from . import collapse
@@ -96,7 +98,8 @@ class WarmStartDARTS(DARTS):
         Learning rate of Adam for the alphas. None for NNI's 3e-4 after a cold start, and after a warm start for a rate at
         which they can move as far as in DARTS's own search, at most 0.03; see :mod:`nni_warmstart.search.alpha_rate`.
     save_to
-        Zoo or folder in which the trained supernet is saved after the search; a resumed search replaces its earlier entry.
+        Zoo or folder in which the trained supernet is saved after the search, under the first free name; a resumed search
+        replaces its own entry, never a copy. A supernet that has diverged is not saved, and a warning says so.
     parameter_free_cap
         Largest number of operations without parameters (skip, pooling) in a cell of an exported architecture; zero
         operations are then replaced by the next best ones. See :mod:`nni_warmstart.search.collapse`. None for two after a
@@ -242,6 +245,7 @@ class WarmStartDARTS(DARTS):
             choice = SourceSelector(self.zoo, target, make, settings).choose(cast(Source, self.source))
         choosing = time.perf_counter() - start
         train, val = make('train'), make('val')
+        evaluator.module.identity.sources = {each.name: each.key for each, _ in choice.sources}
         if choice.plan is not None:
             report = choice.plan.apply(target, train, val)
         else:
@@ -258,7 +262,10 @@ class WarmStartDARTS(DARTS):
         module: Any = self.oneshot_module
         self.report = module.trainer.strategy.broadcast(self.report)  # the first device's warm start counts
         if self.save_to is not None and module.trainer.is_global_zero:
-            zoo = open_zoo(self.save_to)
+            zoo, found = open_zoo(self.save_to), divergence(self.supernet.named_parameters())
+            if found is not None:
+                _logger.warning('The supernet is not remembered in %s: its training diverged, %s.', zoo.root, found)
+                return
             name = self._remember(zoo, module)
             _logger.info('Remembered the supernet as %r in %s.', name, zoo)
 
@@ -270,12 +277,12 @@ class WarmStartDARTS(DARTS):
         else:
             data = as_model_reads(self._loaders.make('train'), module.training_module)
             supernet = Supernet.from_strategy(self, name='new', dataset=data, history=history)
-        if module.identity.resumed:
-            for entry in zoo.entries():
-                if entry.run == module.identity.run:
-                    zoo.add(supernet.renamed(entry.name))
-                    return entry.name
-        return zoo.add_numbered(supernet, type(self.supernet).__name__.lower())
+        stem = type(self.supernet).__name__.lower()
+        own = own_entry(zoo, module.identity.run, stem) if module.identity.resumed else None
+        if own is None:
+            return zoo.add_numbered(supernet, stem)
+        zoo.add(supernet.remembered_as(own))
+        return own
 
 
 class WarmStartGumbelDARTS(WarmStartDARTS, GumbelDARTS):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors
 import safetensors.torch
@@ -15,6 +15,9 @@ from ..errors import SupernetFileError
 
 FORMAT = 3
 """Version of the file format (2: sketches of the datasets, 3: structure); files of a higher version are refused."""
+
+_LONGEST_HEADER = 100_000_000
+"""Largest header of a safetensors file, in bytes; the library has the same limit."""
 
 _CARD, _CHECKSUM, _FORMAT = 'nni_warmstart.card', 'nni_warmstart.sha256', 'nni_warmstart.format'
 
@@ -64,6 +67,19 @@ def unpack(data: bytes, origin: str) -> tuple[dict[str, Tensor], dict[str, Any]]
     if not isinstance(card, dict):
         raise SupernetFileError(f'{origin} has a malformed card: it is a {type(card).__name__}, not an object with keys.')
     return tensors, card
+
+
+def is_foreign(file: BinaryIO) -> bool:
+    """Check whether a file is a sound safetensors file of another program; nothing is known of damaged ones."""
+    length = int.from_bytes(file.read(8), 'little')
+    if length > _LONGEST_HEADER:
+        return False
+    try:
+        header = json.loads(file.read(length))
+    except (ValueError, RecursionError):
+        return False
+    metadata = header.get('__metadata__') if isinstance(header, dict) else None
+    return isinstance(header, dict) and not (isinstance(metadata, dict) and _CARD in metadata)
 
 
 def check_kinds(card: Mapping[str, Any], kinds: Mapping[str, type], origin: str) -> None:

@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from ..errors import SupernetFileError, ZooError, reason
+from ..supernets.file_format import is_foreign
 from ..supernets.supernet import Supernet
+from ..utils.checks import suggestion
 from ..utils.files import unwritable
 from . import ranking
 from .ranking import Ranked
@@ -102,8 +104,15 @@ class SupernetZoo:
             except (SupernetFileError, ZooError) as error:  # ZooError: another process has removed it
                 _logger.warning('Skipping zoo entry %s: %s', name, error)
 
-    def add(self, supernet: Supernet) -> str:
-        """Write an entry under the supernet's name, replacing one of that name; readers never see a partial file.
+    def add(self, supernet: Supernet, *, overwrite: bool = True) -> str:
+        """Write an entry under the supernet's name; readers never see a partial file.
+
+        Parameters
+        ----------
+        supernet
+            Supernet to write.
+        overwrite
+            Whether it may replace an entry of that name.
 
         Returns
         -------
@@ -113,9 +122,34 @@ class SupernetZoo:
         Raises
         ------
         ZooError
-            If the name cannot be a file name, or the zoo cannot be written.
+            If the name cannot be a file name or is taken, or the zoo cannot be written.
         """
         self.check_can_add(supernet.name)
+        if overwrite:
+            if supernet.name in self:
+                self._check_own(supernet.name)
+            return self._write(supernet)
+        self.check_free(supernet.name)
+        with self._reserved(supernet.name) as free:
+            if not free:
+                raise ZooError(f'another process writes {supernet.name!r} into zoo {self.root}; choose another name.')
+            return self._write(supernet)
+
+    def check_free(self, name: str) -> None:
+        """Raise an error if there is an entry of this name, which would be replaced.
+
+        Raises
+        ------
+        ZooError
+            If there is one.
+        """
+        if name in self:
+            raise ZooError(
+                f'zoo {self.root} has an entry {name!r} already; choose another name, or replace it with --overwrite '
+                '(in Python: overwrite=True).'
+            )
+
+    def _write(self, supernet: Supernet) -> str:
         path = self.path(supernet.name)
         with self._trouble('written'):
             if isinstance(self._files, LocalFileSystem):
@@ -136,22 +170,15 @@ class SupernetZoo:
         str
             Name of the entry.
         """
-        number, stem = 1, _FORBIDDEN.sub('', stem)[:150] or 'supernet'
+        number, stem = 1, numbered_stem(stem)
         while True:
             name = f'{stem}-{number}'
             self.check_can_add(name)
-            reservation = f'{self._folder}/.{name}.reserved'
-            with self._trouble('written'):
-                reserved = self._reserve(reservation)
-            if not reserved:
-                number += 1
-                continue
-            try:
-                if name not in self:
-                    self.add(supernet.renamed(name))
+            with self._reserved(name) as free:
+                if free:
+                    fresh = supernet.run is not None and supernet.entry is None  # else a copy, or not of a search
+                    self._write(supernet.remembered_as(name) if fresh else supernet.renamed(name))
                     return name
-            finally:
-                self._files.rm_file(reservation)
             number += 1
 
     def check_can_add(self, name: str) -> None:
@@ -183,9 +210,10 @@ class SupernetZoo:
         Raises
         ------
         ZooError
-            If there is no such entry.
+            If there is no such entry, or its file is of another program.
         """
         path = self._existing(name)
+        self._check_own(name)
         with self._trouble('written'):
             self._files.rm_file(path)
 
@@ -218,8 +246,29 @@ class SupernetZoo:
 
     def _existing(self, name: str) -> str:
         if name not in self:
-            raise ZooError(f'zoo {self.root} has no entry {name!r}; it has {", ".join(self.names()) or "none"}.')
+            names = self.names()
+            raise ZooError(
+                f'zoo {self.root} has no entry {name!r}; it has {", ".join(names) or "none"}.{suggestion(name, names)}'
+            )
         return self.path(name)
+
+    def _check_own(self, name: str) -> None:
+        with self._trouble('read'), self._files.open(self.path(name), 'rb') as file:
+            foreign = is_foreign(cast(BinaryIO, file))
+        if foreign:
+            raise ZooError(f'{self.path(name)} is a safetensors file of another program, which a zoo does not touch.')
+
+    @contextmanager
+    def _reserved(self, name: str) -> Iterator[bool]:
+        """Reserve a name for this process; yield whether it is free."""
+        reservation = f'{self._folder}/.{name}.reserved'
+        with self._trouble('written'):
+            reserved = self._reserve(reservation)
+        try:
+            yield reserved and name not in self
+        finally:
+            if reserved:
+                self._files.rm_file(reservation)
 
     def _reserve(self, path: str) -> bool:
         """Create an empty file unless it exists; if several processes try at once, only one succeeds."""
@@ -248,6 +297,11 @@ class SupernetZoo:
 
     def __repr__(self) -> str:
         return f'SupernetZoo({self.root!r})'
+
+
+def numbered_stem(text: str) -> str:
+    """Return a text as the stem of numbered names, without the characters that a name cannot have."""
+    return _FORBIDDEN.sub('', text)[:150] or 'supernet'
 
 
 def open_zoo(zoo: SupernetZoo | str | os.PathLike[str] | None) -> SupernetZoo:
