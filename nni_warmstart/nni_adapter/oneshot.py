@@ -29,11 +29,11 @@ def has_nnis(training_module: Any, method: str) -> bool:
 
 
 def undo_patches(datamodule: Any) -> None:
-    """Give a data module its own loaders back, where a strategy of an earlier search has put others in their place.
+    """Give a data module its own methods back, where a strategy of an earlier search has put others in their place.
 
     ``OneShotStrategy.mutate_evaluator`` patches the object, and takes what it finds there for the loaders of the user.
     """
-    for name in ('train_dataloader', 'val_dataloader'):
+    for name in ('train_dataloader', 'val_dataloader', 'setup'):
         patch = vars(datamodule).get(name) if datamodule is not None else None
         if isinstance(patch, partial) and isinstance(getattr(patch.func, '__self__', None), OneShotStrategy):
             delattr(datamodule, name)
