@@ -13,7 +13,7 @@ from pytorch_lightning import Callback
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from ..errors import REFUSALS, TransferError, reason
+from ..errors import REFUSALS, DataError, TransferError, reason
 from ..nni_adapter import batchnorm
 from ..nni_adapter.oneshot import has_nnis
 from ..nni_adapter.paths import best_path
@@ -24,7 +24,7 @@ from ..utils.random import quiet_randomness
 from ..warm_start.heads.ridge import blend_ridge_head
 from .averaging import WeightAverage, why_not_averaged
 from .held_out import HeldOutImages
-from .loaders import Loaders
+from .loaders import Loaders, pairs
 from .model_inputs import reader_of
 from .run_length import progress
 from .settings import SearchSettings
@@ -161,13 +161,14 @@ class Evaluation(Callback):
             return True
         model = pl_module.model
         try:
-            if batchnorm.batch_norms(model):
-                batchnorm.reestimate(model, (inputs for inputs, _ in self._samples(pl_module)))
+            inputs = (inputs for inputs, _ in self._samples(pl_module))
+            if batchnorm.batch_norms(model) and not batchnorm.reestimate(model, inputs) and self.averaged is not None:
+                raise DataError('they have no batch of two samples or more.')
             if head:
                 blend_ridge_head(model, self._samples(pl_module), pl_module.device, head)
         except REFUSALS as error:
             _logger.warning(
-                'Batch norm cannot be estimated on the training data, so the weights are evaluated as they are and not '
+                'Batch norm cannot be estimated on the training data, so the weights are evaluated as they are, and not '
                 'averaged: %s', reason(error),
             )  # fmt: skip
             self._calibrates, self.averaged = False, None
@@ -176,10 +177,10 @@ class Evaluation(Callback):
 
     def _samples(self, pl_module: Any) -> Iterator[tuple[Any, Any]]:
         seen, read = 0, reader_of(pl_module.training_module)
-        for inputs, targets in self.loaders.read('train'):
+        for inputs, targets in pairs(self.loaders.read('train')):
             inputs = on_device(pl_module, inputs)
             yield inputs if read is None else read(inputs), targets
-            seen += size_of(inputs)
+            seen += max(1, size_of(inputs))
             if seen >= MOST_SAMPLES:
                 return
 
@@ -215,7 +216,7 @@ class Evaluation(Callback):
         if loader is None:
             return None
         with quiet_randomness(), self.evaluating(pl_module, calibrate=True, head=share):
-            return _accuracy(training_module, ((on_device(pl_module, x), y) for x, y in loader), pl_module.device)
+            return _accuracy(training_module, ((on_device(pl_module, x), y) for x, y in pairs(loader)), pl_module.device)
 
 
 def _accuracy(training_module: Any, batches: Iterable[Any], device: torch.device) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 from lightning_fabric.utilities.data import sized_len
@@ -13,7 +13,7 @@ from pytorch_lightning import LightningDataModule
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..errors import TransferError, reason
+from ..errors import DataError, TransferError, reason
 from ..utils.copies import FAILURES, copied
 from ..utils.random import quiet_randomness, random_state, set_random_state
 
@@ -79,8 +79,8 @@ class Loaders:
             If it cannot be read without changing the training.
         """
         loader = self._of('val')
-        endless = isinstance(trainer.limit_val_batches, float) and sized_len(loader) is None
-        return AtMostAnEpoch(loader, trainer) if endless else loader
+        is_sized = isinstance(loader, DataLoader) and sized_len(loader) is not None
+        return loader if is_sized or isinstance(loader, list | tuple | dict) else ValidationBatches(loader, trainer)
 
     def read(self, part: str) -> Any:
         """Return a loader of the samples of a half, 'train' or 'val', which can be read at any time.
@@ -128,6 +128,21 @@ def apart(loader: Any) -> Any:
         return copied(loader, shared=[loader.dataset])
 
 
+def pairs(batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield batches that are pairs of inputs and labels.
+
+    Raises
+    ------
+    DataError
+        If one is something else.
+    """
+    for batch in batches:
+        if not isinstance(batch, list | tuple) or len(batch) != 2:
+            size = f' of {len(batch)}' if isinstance(batch, list | tuple | dict) else ''
+            raise DataError(f'batches are no pairs of inputs and labels, but each a {type(batch).__name__}{size}.')
+        yield batch[0], batch[1]
+
+
 def changed(loader: DataLoader, **attributes: Any) -> DataLoader:
     """Return a shallow copy of a loader with an iterator of its own and other attributes, which torch lets nobody assign."""
     twin = copy.copy(loader)
@@ -135,8 +150,11 @@ def changed(loader: DataLoader, **attributes: Any) -> DataLoader:
     return twin
 
 
-class AtMostAnEpoch:
-    """Iterable over a loader without a length, which may be endless, that stops after as many batches as are trained on.
+class ValidationBatches:
+    """Batches of a loader that is not one of torch, or that has no length and may be endless.
+
+    Nothing is read before the first batch is asked for, since the trainer makes an iterator only to see whether it can. Of a
+    loader without a length at most as many batches are read as are trained on, unless ``limit_val_batches`` is a number.
 
     Parameters
     ----------
@@ -149,6 +167,11 @@ class AtMostAnEpoch:
     def __init__(self, loader: Any, trainer: Any) -> None:
         self.loader, self.trainer = loader, trainer
 
+    def __len__(self) -> int:
+        return len(self.loader)
+
     def __iter__(self) -> Iterator[Any]:
-        most = min(self.trainer.num_training_batches, self.trainer.val_check_batch or math.inf)
-        return itertools.islice(self.loader, None if math.isinf(most) else int(most))
+        most = math.inf
+        if sized_len(self.loader) is None and isinstance(self.trainer.limit_val_batches, float):
+            most = min(self.trainer.num_training_batches, self.trainer.val_check_batch or math.inf)
+        yield from itertools.islice(self.loader, None if math.isinf(most) else int(most))

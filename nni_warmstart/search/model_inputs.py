@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from ..nni_adapter.oneshot import has_nnis
 from ..utils.modules import modes_kept
-from .loaders import changed
+from .loaders import changed, pairs
 
 
 class _Reached(Exception):
@@ -66,7 +66,7 @@ class _Read:
         self.batches, self.read = batches, read
 
     def __iter__(self) -> Iterator[Any]:
-        return ((self.read(inputs), labels) for inputs, labels in self.batches)
+        return ((self.read(inputs), labels) for inputs, labels in pairs(self.batches))
 
 
 def as_model_reads(loader: Any, training_module: Any) -> Any:

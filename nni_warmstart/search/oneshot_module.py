@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,7 +14,13 @@ from torch import nn
 from ..errors import REFUSALS, reason
 from ..nni_adapter.architectures import best_sample
 from ..nni_adapter.choices import arch_parameters
-from ..nni_adapter.oneshot import DartsLightningModule, GumbelDartsLightningModule, has_nnis, without_onnx_export
+from ..nni_adapter.oneshot import (
+    DartsLightningModule,
+    GumbelDartsLightningModule,
+    has_nnis,
+    reporting_training,
+    without_onnx_export,
+)
 from ..nni_adapter.paths import best_path
 from ..nni_adapter.penalty import DifferentiablePenalty
 from . import collapse
@@ -204,9 +211,11 @@ class DartsSearchModule(DartsLightningModule):
 
     def on_fit_end(self) -> None:
         self.ending.begin(self)
+        validated = bool(self.curve) and 'default' in self.curve[-1]
         try:
-            if not (self.curve and has_nnis(self.training_module, 'on_fit_end')):  # NNI's would report twice
-                super().on_fit_end()
+            with nullcontext() if validated else reporting_training(self.training_module):
+                if not (validated and has_nnis(self.training_module, 'on_fit_end')):  # NNI's would report twice
+                    super().on_fit_end()
         finally:
             self.ending.finish(self)
 
