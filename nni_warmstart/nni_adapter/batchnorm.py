@@ -55,18 +55,6 @@ def reestimate(model: nn.Module, inputs: Iterable[Any]) -> int:
 
 
 @contextmanager
-def kept(model: nn.Module) -> Iterator[None]:
-    """Restore running statistics at the end, to the bit."""
-    saved = [(buffer, buffer.clone()) for norm in batch_norms(model) for buffer in norm.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in saved:
-                buffer.copy_(value)
-
-
-@contextmanager
 def by_batch(model: nn.Module) -> Iterator[None]:
     """Normalise each batch by its own statistics, without changing the running ones."""
     norms = batch_norms(model)

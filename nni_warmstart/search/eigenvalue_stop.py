@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..nni_adapter.choices import arch_parameters
 from ..nni_adapter.paths import every_path
+from ..utils.modules import state_kept
 from ..utils.random import quiet_randomness
 from . import collapse
 from .evaluation import Evaluation, on_device
@@ -44,7 +45,7 @@ class EigenvalueStop(Callback):
     @property
     def collapsing(self) -> bool:
         """Whether the eigenvalues have grown enough to stop the search."""
-        return collapse.collapsing([figures[FIGURE] for figures in self.curve.figures])
+        return collapse.collapsing([figures[FIGURE] for figures in self.curve.figures if FIGURE in figures])
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if self.collapsing:  # resumed after the stop
@@ -66,6 +67,7 @@ class EigenvalueStop(Callback):
                 quiet_randomness(),
                 self.evaluation.evaluating(pl_module, every_path, calibrate=True),
                 _silent(training_module),
+                state_kept(training_module),
                 torch.enable_grad(),
             ):
                 for alpha in alphas:

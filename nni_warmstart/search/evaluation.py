@@ -19,7 +19,7 @@ from ..nni_adapter.oneshot import has_nnis
 from ..nni_adapter.paths import best_path
 from ..utils.inputs import size_of
 from ..utils.metrics import accuracy_on
-from ..utils.modules import modes_kept
+from ..utils.modules import modes_kept, state_kept
 from ..utils.random import quiet_randomness
 from ..warm_start.heads.ridge import blend_ridge_head
 from .averaging import WeightAverage, why_not_averaged
@@ -137,7 +137,7 @@ class Evaluation(Callback):
             if self.averaged is not None:
                 exchanged.enter_context(self.averaged.applied())
             exchanged.enter_context(paths(pl_module.model))
-            exchanged.enter_context(batchnorm.kept(pl_module.model))
+            exchanged.enter_context(state_kept(pl_module.model))
             if calibrate and not self._calibrate(pl_module, head if self.averaged is not None else 0.0):
                 exchanged.close()
                 exchanged.enter_context(paths(pl_module.model))
