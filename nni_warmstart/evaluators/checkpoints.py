@@ -111,4 +111,4 @@ def check_checkpoint(path: Path, checkpoint: dict[str, Any], model: nn.Module, p
 
 
 def _shapes(state: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+    return {name: tuple(value.shape) for name, value in state.items() if isinstance(value, torch.Tensor)}
