@@ -15,7 +15,11 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ..errors import DataError, TransferError, reason
 from ..utils.copies import FAILURES, copied
+from ..utils.inputs import size_of
 from ..utils.random import quiet_randomness, random_state, set_random_state
+
+MOST_OF_A_STREAM = 16384
+"""Number of samples that are read of data without a length."""
 
 
 @runtime_checkable
@@ -93,6 +97,8 @@ class Loaders:
         if isinstance(self.data, SampleLoader):
             return self.data.sample_loader(part)
         loader = self._of(part)
+        if sized_len(loader) is None:
+            return FirstSamples(loader)
         persistent = isinstance(loader, DataLoader) and loader.persistent_workers
         return changed(loader, persistent_workers=False) if persistent else loader
 
@@ -148,6 +154,21 @@ def changed(loader: DataLoader, **attributes: Any) -> DataLoader:
     twin = copy.copy(loader)
     vars(twin).update(attributes, _iterator=None)
     return twin
+
+
+class FirstSamples:
+    """First batches of a loader without a length, which may be endless: those with :data:`MOST_OF_A_STREAM` samples."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader, self.dataset = loader, getattr(loader, 'dataset', type(loader).__name__)
+
+    def __iter__(self) -> Iterator[Any]:
+        seen = 0
+        for batch in self.loader:
+            yield batch
+            seen += max(1, size_of(batch))
+            if seen >= MOST_OF_A_STREAM:
+                return
 
 
 class ValidationBatches:

@@ -229,7 +229,7 @@ class WarmStartDARTS(DARTS):
         try:
             return self._loaders.for_validation(self._trainer)
         except TransferError as error:
-            _logger.warning('The search goes on without validation: %s', error)
+            _logger.warning('The search goes on without validation: %s.', error)
             return None
 
     def _initialize(self, model_space: Any, engine: Any) -> Any:
@@ -270,9 +270,10 @@ class WarmStartDARTS(DARTS):
             return as_model_reads(self._loaders.read(part), evaluator.module.training_module)
 
         start = time.perf_counter()
-        choice = SourceSelector(self.zoo, target, make, settings).choose(cast(Source, self.source))
+        with quiet_randomness():  # whatever was chosen, its images come in the same order
+            choice = SourceSelector(self.zoo, target, make, settings).choose(cast(Source, self.source))
         choosing = time.perf_counter() - start
-        train, val = make('train'), make('val')
+        train, val = (self._readable(part, make) for part in ('train', 'val'))
         evaluator.module.identity.sources = {each.name: each.key for each, _ in choice.sources}
         if choice.plan is not None:
             report = choice.plan.apply(target, train, val)
@@ -284,6 +285,17 @@ class WarmStartDARTS(DARTS):
             ranking=tuple((r.name, r.distance) for r in choice.ranking),
             rule=self.source if isinstance(self.source, str) and choice.ranking else '',
         )
+
+    def _readable(self, part: str, make: Callable[[str], Any]) -> Any:
+        """Return the loader of a half; None for one that cannot be read and that a warm start can do without."""
+        head = self.transfer_settings.head
+        try:
+            return make(part)
+        except TransferError as error:
+            if part == 'train' and HEADS[head].is_fitted:
+                raise TransferError(f"{error}, and head {head!r} is fitted on them; pass head='random'.") from error
+            _logger.warning('The warm start does without some images: %s.', error)
+            return None
 
     def _run(self) -> None:
         super()._run()
@@ -320,7 +332,7 @@ class WarmStartDARTS(DARTS):
         try:
             return as_model_reads(self._loaders.read('train'), module.training_module)
         except TransferError as error:
-            _logger.warning('The supernet is remembered without sketches of its data: %s', error)
+            _logger.warning('The supernet is remembered without sketches of its data: %s.', error)
             return None
 
 
