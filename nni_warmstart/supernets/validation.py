@@ -10,16 +10,9 @@ from torch import Tensor
 
 from ..distance.sketch import DatasetSketch
 from ..errors import SupernetFileError
-from ..nni_adapter.model_spaces import is_description
 from ..nni_adapter.mutation import STRATEGIES
 from ..tracing.structure import Structure
-from . import history
-from .file_format import check_kinds
-
-_KINDS: dict[str, type] = {
-    'name': str, 'space': dict, 'strategy': str, 'class_names': list,
-    'aliases': dict, 'alphas': dict, 'candidates': dict, 'history': dict,
-}  # fmt: skip
+from .card import check_fields, malformed_fields
 
 
 def check_supernet_data(
@@ -52,9 +45,7 @@ def check_supernet_data(
 def _check_card(
     card: Mapping[str, Any], tensors: Mapping[str, Tensor], sketches: Mapping[str, DatasetSketch], origin: str
 ) -> None:
-    check_kinds(card, _KINDS, origin)
-    if not is_description(card['space']):
-        raise SupernetFileError(f'{origin} has a malformed card: space names neither a class nor a name with arguments.')
+    check_fields(card, origin)
     if card['strategy'] not in STRATEGIES:
         raise SupernetFileError(f'{origin} names the strategy {card["strategy"]!r}; known are {", ".join(STRATEGIES)}.')
     wrong = malformed(card, tensors, sketches)
@@ -64,9 +55,7 @@ def _check_card(
 
 def malformed(card: Mapping[str, Any], tensors: Mapping[str, Tensor], sketches: Mapping[str, DatasetSketch]) -> str | None:
     """Return the fault of a card whose parts are of the right kinds; None if it has none."""
-    if not all(isinstance(name, str) for name in card['class_names']):
-        return 'class_names must be text'
-    wrong = history.malformed(card['history'])
+    wrong = malformed_fields(card)
     if wrong:
         return wrong
     named = [*card['aliases'].values(), *card['alphas'].values()]

@@ -22,6 +22,7 @@ from ..nni_adapter.model_spaces import create
 from ..nni_adapter.mutation import mutate
 from ..supernets.supernet import Supernet
 from ..utils.random import quiet_randomness
+from ..utils.text import enumerated
 from ..warm_start.settings import TransferSettings
 from .probe import STEPS, Labelled, Probe, successive_halving
 
@@ -130,22 +131,27 @@ def sketched(candidates: Iterable[Supernet], embedding: str) -> list[Supernet]:
     missing = [each.name for each in candidates if embedding not in each.sketches]
     if not found:
         raise ZooError(
-            f'no entry has a sketch in the embedding {embedding!r} ({", ".join(missing)}); pretrain again, or rank by logme '
-            'or probe.'
+            f'no entry has a sketch in the embedding {embedding!r} ({enumerated(missing)}); pretrain again, or rank by '
+            'logme or probe.'
         )
     if missing:
-        _logger.warning('Entries without a sketch in the embedding %r are not ranked: %s', embedding, ', '.join(missing))
+        _logger.warning('Entries without a sketch in the embedding %r are not ranked: %s', embedding, enumerated(missing))
     return found
+
+
+_INCOMPARABLE = 'no entry can be compared with these data; the warnings above say why.'
 
 
 def _by_distance(method: str) -> Callable[..., list[Ranked]]:
     def ranking(candidates: Sequence[Supernet], dataset: Any, *, embedding: str, **_: Any) -> list[Ranked]:
         target = sketch_like(dataset, embedding)
-        found = {each.name: each.sketches[target.embedding] for each in sketched(candidates, target.embedding)}
-        return [
-            _timed(name, lambda s: dataset_distance(s, target, method=method).value, sketch)
-            for name, sketch in found.items()
-        ]
+
+        def distance(candidate: Supernet) -> float:
+            return dataset_distance(candidate.sketches[target.embedding], target, method=method).value
+
+        return _results(
+            sketched(candidates, target.embedding), lambda each: _timed(each.name, distance, each), _INCOMPARABLE
+        )
 
     return ranking
 
@@ -208,13 +214,17 @@ def _logme(candidates: Sequence[Supernet], dataset: Any, **_: Any) -> list[Ranke
     return _results(candidates, lambda each: _timed(each.name, score, each))
 
 
-def _results(candidates: Sequence[Supernet], function: Callable[[Supernet], Any]) -> list[Any]:
-    """Return the results of ``function``; a candidate that cannot be run on these images is left out with a warning.
+def _results(
+    candidates: Sequence[Supernet],
+    function: Callable[[Supernet], Any],
+    none: str = 'no entry can be run on these images; the warnings above say why. Rank by otdd instead.',
+) -> list[Any]:
+    """Return the results of ``function``; a candidate for which there is none is left out with a warning.
 
     Raises
     ------
     ZooError
-        If no candidate can be run.
+        If there is none for any candidate, with the message ``none``.
     """
     results = []
     for candidate in candidates:
@@ -228,7 +238,7 @@ def _results(candidates: Sequence[Supernet], function: Callable[[Supernet], Any]
             continue
         results.append(result)
     if not results:
-        raise ZooError('no entry can be run on these images; the warnings above say why. Rank by otdd instead.')
+        raise ZooError(none)
     return results
 
 
