@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import safetensors.torch
@@ -17,7 +17,7 @@ from ..errors import SupernetFileError, reason
 from ..utils.files import open_regular
 from ..utils.limits import Budget
 from . import header as _header
-from .header import CARD, CHECKSUM, VERSION, Slot, header_length, read_header
+from .header import CARD, CHECKSUM, VERSION, Slot, header_length, memory_of, read_header
 
 _DTYPES = {
     'BOOL': torch.bool, 'U8': torch.uint8, 'I8': torch.int8, 'I16': torch.int16, 'I32': torch.int32, 'I64': torch.int64,
@@ -36,12 +36,25 @@ def pack(tensors: dict[str, Tensor], card: dict[str, Any]) -> bytes:
     for name, tensor in tensors.items():
         if tensor.dtype not in _DTYPES.values():
             raise SupernetFileError(f'tensor {name!r} has the type {tensor.dtype}, which no file of this package holds.')
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    tensors = _separate(tensors)
     text = json.dumps(card, sort_keys=True, allow_nan=False)
-    # the library's own bytes of each tensor alone, for any byte order of the machine
-    alone = ((name, tensors[name], safetensors.torch.save({'': tensors[name]})) for name in sorted(tensors))
-    checksum = _checksum(text, ((name, tensor.dtype, tensor.shape, [data]) for name, tensor, data in alone))
+    checksum = _checksum(
+        text, ((name, tensor.dtype, tensor.shape, _saved(tensor)) for name, tensor in sorted(tensors.items()))
+    )
     return safetensors.torch.save(tensors, metadata={CARD: text, CHECKSUM: checksum, VERSION: str(_header.FORMAT)})
+
+
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors on the CPU whose memory holds nothing else; those of which that is true are not copied."""
+    separate, seen = {}, set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        if storage.nbytes() > tensor.nbytes or storage.data_ptr() in seen:
+            tensor = tensor.clone()
+        seen.add(storage.data_ptr())
+        separate[name] = tensor
+    return separate
 
 
 def read_bytes(path: str | os.PathLike[str], budget: Budget) -> bytearray:
@@ -54,7 +67,7 @@ def read_bytes(path: str | os.PathLike[str], budget: Budget) -> bytearray:
     """
     try:
         with open_regular(path) as (file, size):
-            budget.spend(size)
+            budget.spend(memory_of(size))
             data = bytearray(size)
             del data[file.readinto(data) :]  # another process may have made it shorter
             return data
@@ -81,7 +94,7 @@ def unpack(data: bytes | bytearray, origin: str, budget: Budget | None = None) -
     """
     if budget is None:
         budget = Budget(origin, SupernetFileError)
-        budget.spend(len(data))
+        budget.spend(memory_of(len(data)))
     view = memoryview(data)
     start = 8 + header_length(bytes(view[:8]), len(data), origin)
     header = read_header(bytes(view[8:start]), len(data), origin, budget)
@@ -112,6 +125,15 @@ def _checksum(card: str, tensors: Iterable[tuple[str, torch.dtype, Iterable[int]
         for part in parts:
             digest.update(part)
     return digest.hexdigest()
+
+
+def _saved(tensor: Tensor) -> list[bytes | memoryview]:
+    """Return the bytes of a safetensors file with this tensor alone, under the name ''."""
+    if sys.byteorder == 'big':
+        return [safetensors.torch.save({'': tensor})]
+    code = next(code for code, dtype in _DTYPES.items() if dtype == tensor.dtype)
+    data = tensor.reshape(-1).view(torch.uint8).numpy()
+    return _alone(Slot(code, tuple(tensor.shape), 0, tensor.nbytes), data.data)
 
 
 def _alone(slot: Slot, part: memoryview) -> list[bytes | memoryview]:

@@ -27,6 +27,11 @@ _PARTS = {'dtype', 'shape', 'data_offsets'}
 _MOST_AXES, _LARGEST = 64, 2**62  # of a tensor: axes, and values
 
 
+def memory_of(size: int) -> int:
+    """Return the memory in bytes that a file of ``size`` bytes takes: it is read, and what is made of it is as large."""
+    return size * 5 // 2
+
+
 class Slot(NamedTuple):
     """Place of a tensor in the file: its type, its shape, and its first and last byte after the header."""
 

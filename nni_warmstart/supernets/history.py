@@ -48,7 +48,7 @@ def malformed(history: Mapping[str, Any]) -> str | None:
     pictures = history.get('pictures', [0, 0])
     known = isinstance(pictures, list) and [type(number) for number in pictures] == [int, int]
     if not known or not 0 <= min(pictures) <= max(pictures) <= _LARGEST:
-        return f'history.pictures = {str(pictures)[:60]!r}, which is not [channels, side], from 0 to {_LARGEST}'
+        return f'history.pictures = {repr(pictures)[:60]}, which is not [channels, side], from 0 to {_LARGEST}'
     if not isinstance(history.get('datasets', {}), dict):
         return 'history.datasets is not a dict'
     return None

@@ -30,6 +30,7 @@ from . import validation
 from .card import SKETCH, STRUCTURE
 from .features import own_features
 from .file_format import pack, read_bytes, unpack
+from .header import memory_of
 from .history import Recorded, record, with_licences
 from .loading import load_into, resize_joint_head, space_named_by
 
@@ -341,7 +342,7 @@ class Supernet(Recorded):
             If they are truncated, altered, of another kind or of a newer format, or take more memory than the limit.
         """
         budget = Budget(origin, SupernetFileError)
-        budget.spend(len(data))
+        budget.spend(memory_of(len(data)))
         return cls._read(data, origin, budget)
 
     @classmethod

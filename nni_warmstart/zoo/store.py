@@ -17,7 +17,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from ..errors import SupernetFileError, WarmStartError, ZooError, reason
-from ..supernets.header import Header, header_length, read_header
+from ..supernets.header import Header, header_length, memory_of, read_header
 from ..utils.deadline import TIME_OUTS, in_time
 from ..utils.files import open_regular, unwritable, write_atomic
 from ..utils.limits import Budget, most_seconds
@@ -107,7 +107,7 @@ class Store:
 
         def read(_: threading.Event) -> Header:
             with self._opened(path) as (file, size):
-                budget.check(size or 0)
+                budget.check(memory_of(size or 0))
                 length = header_length(_read(file, 8), size, path)
                 budget.check(length)
                 return read_header(_read(file, length), size, path, budget)
@@ -120,9 +120,9 @@ class Store:
         def read(stop: threading.Event) -> bytearray:
             data = bytearray()
             with self._opened(self.path(name)) as (file, size):
-                budget.check(size or 0)
+                budget.check(memory_of(size or 0))
                 while not stop.is_set() and (chunk := file.read(_CHUNK)):
-                    budget.spend(len(chunk))
+                    budget.spend(memory_of(len(chunk)))
                     data += chunk
             return data
 
