@@ -100,8 +100,8 @@ def test_memory_stays_within_the_limit(name):
             tracemalloc.stop()
 
 
-@settings(max_examples=30, deadline=None)
-@given(value=VALUES, times=st.integers(1000, 4000))
+@settings(max_examples=10, deadline=None)
+@given(value=VALUES, times=st.integers(300, 600))
 def test_what_is_spent_is_no_less_than_what_is_used(value, times):
     text = json.dumps([value] * times).encode()
     spent = budget()
@@ -114,13 +114,13 @@ def test_what_is_spent_is_no_less_than_what_is_used(value, times):
     assert used <= before - spent.left
 
 
-def test_a_compressed_gigabyte_is_not_made():
-    stream = zlib.compressobj(9)
-    bomb = b''.join(stream.compress(bytes(10**6)) for _ in range(1000)) + stream.flush()
+def test_compressed_megabytes_are_not_made():
+    stream = zlib.compressobj(1)
+    bomb = b''.join(stream.compress(bytes(10**6)) for _ in range(100)) + stream.flush()
     tracemalloc.start()
-    with limited(40), pytest.raises(SupernetFileError, match='too large'):
+    with limited(10), pytest.raises(SupernetFileError, match='too large'):
         parse_compressed(bomb, budget())
-    assert tracemalloc.get_traced_memory()[1] < 40e6
+    assert tracemalloc.get_traced_memory()[1] < 10e6
     tracemalloc.stop()
     for damaged in (bomb[:100], b'no zlib', b''):
         with pytest.raises(zlib.error):
