@@ -23,7 +23,7 @@ PRELOADED = (
 
 
 class Measured(NamedTuple):
-    """Result of a command: status (None if it had to be killed), output, seconds of the processor, and megabytes above the imports."""
+    """Result of a command: status (None if it was killed), output, processor seconds, and megabytes above the imports."""
 
     status: int | None
     output: str
