@@ -7,7 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from .cli.main import quiet, status_of
+from .cli.common import quiet
+from .cli.main import status_of
 from .nni_adapter.trial import next_parameter
 from .runs.config import parse_search
 from .runs.folder import RunFolder

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import importlib
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import WarmStartError, reason
-from .common import quiet
+from ..utils import limits
+from ..utils.text import visible
+from .common import complain, quiet
 
 COMMANDS = ('search', 'retrain', 'pretrain', 'zoo', 'report', 'doctor', 'spaces')
 """Modules of this package with HELP, DESCRIPTION, ``add_arguments(parser)`` and ``run(arguments)``."""
@@ -22,7 +23,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; see :func:`status_of` for its status."""
     arguments = make_parser().parse_args(argv)
     quiet()
-    return status_of(lambda: arguments.run(arguments))
+    with limits.limited(arguments.max_mb):
+        return status_of(lambda: arguments.run(arguments))
 
 
 def status_of(action: Callable[[], int | None]) -> int:
@@ -72,15 +74,24 @@ def _on_sigterm(note: Callable[[int], None]) -> Iterator[None]:
 
 
 def _failed(message: str, status: int) -> int:
-    print(message, file=sys.stderr)
+    complain(message)
     return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """Parser that shows wrong arguments, which may be names of files, without their control characters."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(visible(message, keep=''))
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of all commands."""
-    parser = argparse.ArgumentParser(
-        prog='nni-warmstart', description='Warm-started differentiable architecture search on Microsoft NNI.'
-    )
+    parser = _Parser(prog='nni-warmstart', description='Warm-started differentiable architecture search on Microsoft NNI.')
+    parser.add_argument(
+        '--max-mb', type=int, metavar='MB',
+        help=f'memory that one entry of a zoo may take (default: {limits.VARIABLE} in the environment, or {limits.DEFAULT})',
+    )  # fmt: skip
     actions = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     for name in COMMANDS:
         command = importlib.import_module(f'..{name}', __name__)
