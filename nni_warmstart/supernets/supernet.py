@@ -35,8 +35,6 @@ from .loading import load_into, resize_joint_head, space_named_by
 
 _logger = logging.getLogger(__name__)
 
-_OVERFLOW = 1e18  # of weights: their squares do not fit into single precision
-
 _PIECE = 2**20  # values that are looked at at once
 
 
@@ -172,7 +170,9 @@ class Supernet(Recorded):
         except TransferError as error:
             _logger.warning('A supernet of %s can be mapped onto its own space only: %s', type(model).__name__, error)
         if supernet.diverged:
-            _logger.warning('Supernet %r has weights that are not finite; nothing can start from it.', name)
+            _logger.warning(
+                'Supernet %r has weights that are not finite, or absurdly large; nothing can start from it.', name
+            )
         if dataset is None or isinstance(dataset, str):
             return supernet
         return supernet.sketched(dataset, model)
@@ -386,4 +386,4 @@ def _is_sound(tensor: Tensor) -> bool:
     """Check whether all numbers are finite and can be multiplied with each other; integers are."""
     if not tensor.is_floating_point() and not tensor.is_complex():
         return True
-    return all(bool((piece.abs() < _OVERFLOW).all()) for piece in tensor.reshape(-1).split(_PIECE))
+    return all(bool((piece.abs() < validation.OVERFLOW).all()) for piece in tensor.reshape(-1).split(_PIECE))

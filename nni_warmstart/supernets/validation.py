@@ -14,6 +14,11 @@ from ..nni_adapter.mutation import STRATEGIES
 from ..tracing.structure import Structure
 from .card import check_fields, malformed_fields
 
+OVERFLOW = 1e18
+"""Bound on weights and features: the squares of larger ones do not fit into single precision."""
+
+_MOST_SAMPLES = 10**12  # of a class
+
 
 def check_supernet_data(
     card: Mapping[str, Any],
@@ -39,6 +44,7 @@ def check_supernet_data(
         If a part is malformed; the message names it.
     """
     _check_card(card, tensors, sketches, origin)
+    _check_tensors(tensors, origin)
     _check_structure(tensors, structure, origin)
 
 
@@ -80,6 +86,13 @@ def malformed(card: Mapping[str, Any], tensors: Mapping[str, Tensor], sketches: 
     return None
 
 
+def _check_tensors(tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Raise an error for statistics of batch norm that no data have."""
+    for name, tensor in tensors.items():
+        if name.rpartition('.')[2] == 'running_var' and (tensor.is_complex() or bool((tensor < 0).any())):
+            raise SupernetFileError(f'{origin} has variances below zero in {name!r}; train the supernet again.')
+
+
 def _check_structure(tensors: Mapping[str, Tensor], structure: Structure | None, origin: str) -> None:
     if structure is None:
         return
@@ -99,8 +112,11 @@ def _is_sound(sketch: DatasetSketch) -> bool:
     others = (sketch.means, sketch.factors, sketch.remainders, sketch.samples)
     return (
         all(tensor.dtype == torch.int64 and bool((tensor >= 0).all()) for tensor in whole)
-        and all(tensor.is_floating_point() and bool(tensor.isfinite().all()) for tensor in others)
+        and all(tensor.is_floating_point() and bool((tensor.abs() < OVERFLOW).all()) for tensor in others)
         and sketch.num_classes > 0
+        and len(sketch.samples) > 0
+        and bool(((sketch.counts > 0) & (sketch.counts < _MOST_SAMPLES)).all())
+        and bool((sketch.remainders >= 0).all())
     )
 
 

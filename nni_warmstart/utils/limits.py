@@ -74,8 +74,8 @@ class Budget:
         """
         if size > self.left:
             raise self.error(
-                f'{self.owner} takes more than {most_bytes() // 10**6} MB of memory; if you trust it, raise the limit: '
-                f'{VARIABLE}=MB in the environment, or nni-warmstart --max-mb MB.'
+                f'{self.owner} is too large, or too intricate, for the limit of {most_bytes() // 10**6} MB on one file; if '
+                f'you trust it, raise the limit: {VARIABLE}=MB in the environment, or nni-warmstart --max-mb MB.'
             )
 
     def spend(self, size: int) -> None:

@@ -14,7 +14,10 @@ DEEPEST = 100
 
 _DIGITS = 300  # of a whole number: more do not fit into a float, and take long to read
 
-_BYTES = {b'{:': 250, b'[,': 80}  # that Python takes at most for what each of these characters stands for
+_BYTES = {
+    b'{:': 1000,
+    b'[,': 400,
+}  # four times what Python takes at most for what such a character stands for: it takes time
 
 _NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}'))
 

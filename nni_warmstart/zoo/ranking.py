@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.splits import stratified_split
-from ..distance.embeddings import images_of
+from ..distance.embeddings import DIMENSIONS, images_of
 from ..distance.logme import logme
 from ..distance.otdd import METHODS, dataset_distance
 from ..distance.sketch import DatasetSketch
@@ -21,6 +21,7 @@ from ..errors import REFUSALS, DataError, WarmStartError, ZooError
 from ..nni_adapter.model_spaces import create
 from ..nni_adapter.mutation import mutate
 from ..supernets.supernet import Supernet
+from ..utils.limits import Budget
 from ..utils.random import quiet_randomness
 from ..utils.text import enumerated
 from ..warm_start.settings import TransferSettings
@@ -121,6 +122,8 @@ def own_space(candidate: Supernet, num_classes: int) -> nn.Module:
 def sketched(candidates: Iterable[Supernet], embedding: str) -> list[Supernet]:
     """Return the candidates with a sketch in this embedding; the others are left out with a warning.
 
+    So are those whose sketches cannot be compared with any other.
+
     Raises
     ------
     ZooError
@@ -136,7 +139,18 @@ def sketched(candidates: Iterable[Supernet], embedding: str) -> list[Supernet]:
         )
     if missing:
         _logger.warning('Entries without a sketch in the embedding %r are not ranked: %s', embedding, enumerated(missing))
-    return found
+    return _results(found, lambda each: _comparable(each, embedding), _INCOMPARABLE)
+
+
+def _comparable(candidate: Supernet, embedding: str) -> Supernet:
+    """Return the candidate; raise an error if its sketch has other features, or more classes than the limit allows."""
+    sketch = candidate.sketches[embedding]
+    needed = DIMENSIONS.get(embedding, sketch.dimension)
+    if sketch.dimension != needed:
+        raise ZooError(f'its sketch in the embedding {embedding!r} has {sketch.dimension} features instead of {needed}.')
+    of_covariances = 8 * sketch.num_classes * sketch.dimension**2
+    Budget(f'its sketch of {sketch.num_classes} classes', ZooError).check(2 * of_covariances)  # and of their roots
+    return candidate
 
 
 _INCOMPARABLE = 'no entry can be compared with these data; the warnings above say why.'
