@@ -60,6 +60,9 @@ class Loaders:
             return cls({part: partial(data.sample_loader, part) for part in ('train', 'val')}, alphas)
         return cls({'train': data.train_dataloader, 'val': data.val_dataloader}, alphas, data)
 
+    def __deepcopy__(self, memo: Any) -> Loaders:
+        return self  # callbacks that average weights copy the module of a search, which has the data of these loaders
+
     def prepare(self) -> None:
         """Set up the data module, so that loaders can be made before the trainer sets it up."""
         if self.datamodule is not None:

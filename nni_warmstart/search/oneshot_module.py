@@ -77,6 +77,11 @@ class DartsSearchModule(DartsLightningModule):
         self._added = [each for each in (*found, self.record, self.guard) if each is not None]
         return self._added
 
+    def setup(self, stage: str) -> None:  # type: ignore[override]
+        super().setup(stage)
+        callbacks = [each for each in self.trainer.callbacks if each is not self.evaluation]
+        self.trainer.callbacks = [self.evaluation, *callbacks]  # Lightning puts those of a module last
+
     def teardown(self, stage: str) -> None:  # type: ignore[override]
         super().teardown(stage)
         self.withdraw_callbacks()
@@ -150,12 +155,10 @@ class DartsSearchModule(DartsLightningModule):
         with without_onnx_export(self.training_module):
             return self.training_module.validation_step(*args, **kwargs)
 
-    def on_validation_start(self) -> None:
-        super().on_validation_start()
-        self.evaluation.open(self)
-
     def on_validation_epoch_start(self) -> None:
         self.training_module.on_validation_epoch_start()
+        self.record.look(self)
+        self.evaluation.open(self)
 
     def on_validation_batch_start(self, *args: Any, **kwargs: Any) -> None:
         self.training_module.on_validation_batch_start(*args, **kwargs)
@@ -166,7 +169,6 @@ class DartsSearchModule(DartsLightningModule):
     def on_validation_epoch_end(self) -> None:
         if not has_nnis(self.training_module, 'on_validation_epoch_end'):  # NNI's only reports, as the curve does
             self.training_module.on_validation_epoch_end()
-        self.evaluation.close()
         if not self.trainer.sanity_checking:
             self.randomness.restore()
 

@@ -110,6 +110,7 @@ class Curve(Callback):
         self.samples: list[dict[str, Any]] = []
         self.alphas: list[dict[str, dict[str, float]]] = []
         self._losses: list[Tensor] = []
+        self._validated: dict[str, Any] = {}  # the architecture that is validated: sample, probabilities, figures
         self._epoch_start = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
@@ -118,26 +119,33 @@ class Curve(Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._losses.append(outputs['loss'].detach())
 
+    def look(self, pl_module: Any) -> None:
+        """Note the architecture that is about to be validated: callbacks may have exchanged the alphas, too."""
+        model, best = pl_module.model, best_sample(pl_module.model)
+        probabilities = pl_module.probabilities().items()
+        self._validated = {
+            'sample': pl_module.constrained(best),
+            'alphas': {str(label): {str(c): round(p, 4) for c, p in each.items()} for label, each in probabilities},
+            'figures': {'alpha_entropy': alpha_entropy(model), 'skip_share': skip_share(model, best)},
+        }
+
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if trainer.sanity_checking:
             return
         figures = {**self._measure(trainer, pl_module), **pl_module.further_figures()}
         figures = self._of_all_devices(trainer, figures)
         self.figures.append(figures)
-        self.samples.append(pl_module.constrained(best_sample(pl_module.model)))
-        probabilities = pl_module.probabilities().items()
-        self.alphas.append({str(label): {str(c): round(p, 4) for c, p in each.items()} for label, each in probabilities})
+        self.samples.append(self._validated['sample'])
+        self.alphas.append(self._validated['alphas'])
         for logger in trainer.loggers:
             logger.log_metrics({f'search/{key}': value for key, value in figures.items()}, step=trainer.global_step)
         if 'default' in figures and reports_to_nni(trainer):
             nni.report_intermediate_result(figures)
 
     def _measure(self, trainer: Any, pl_module: Any) -> dict[str, float]:
-        model = pl_module.model
         figures = {
             'train_loss': float(torch.stack(self._losses).mean()) if self._losses else float('nan'),
-            'alpha_entropy': alpha_entropy(model),
-            'skip_share': skip_share(model, best_sample(model)),
+            **self._validated['figures'],
             'epoch_seconds': time.perf_counter() - self._epoch_start,
         }
         measured = trainer.callback_metrics
