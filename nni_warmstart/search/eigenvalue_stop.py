@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..nni_adapter.choices import arch_parameters
 from ..nni_adapter.paths import every_path
+from ..utils.derivatives import twice_differentiable
 from ..utils.random import random_state, set_random_state
 from . import collapse
 from .evaluation import Evaluation, on_device
@@ -66,6 +67,7 @@ class EigenvalueStop(Callback):
         with (
             self.evaluation.evaluating(pl_module, every_path, calibrate=True),
             _silent(training_module),
+            twice_differentiable(training_module),
             torch.enable_grad(),
         ):
             for alpha in alphas:
