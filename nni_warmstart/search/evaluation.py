@@ -70,14 +70,14 @@ class Evaluation(Callback):
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         self.close()
-        pl_module.withdraw_callbacks()  # there is no teardown after an exception
 
     # -- averaged weights --------------------------------------------------------------------------------------------
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+    def begin(self, pl_module: Any) -> None:
+        """Begin with the average of the weights, after the last hook before training."""
         if not self.settings.average:
             return
-        why_not = why_not_averaged(trainer, pl_module.training_module, pl_module.model)
+        why_not = why_not_averaged(pl_module.trainer, pl_module.training_module, pl_module.model)
         if why_not:
             _logger.warning('The weights are not averaged: %s.', why_not)
         else:

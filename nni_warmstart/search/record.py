@@ -6,7 +6,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import nni
@@ -116,8 +116,18 @@ class Curve(Callback):
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         self._epoch_start, self._losses = time.perf_counter(), []
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self._losses.append(outputs['loss'].detach())
+    def add_loss(self, loss: Tensor) -> None:
+        """Add the training loss of a batch to those of the epoch."""
+        self._losses.append(loss.detach())
+
+    def losses_so_far(self) -> Callable[[], None]:
+        """Return a function that forgets the losses from now on."""
+        losses, count = self._losses, len(self._losses)
+
+        def forget() -> None:
+            del losses[count:]
+
+        return forget
 
     def look(self, pl_module: Any) -> None:
         """Note the architecture that is about to be validated: callbacks may have exchanged the alphas, too."""
@@ -144,7 +154,7 @@ class Curve(Callback):
 
     def _measure(self, trainer: Any, pl_module: Any) -> dict[str, float]:
         figures = {
-            'train_loss': float(torch.stack(self._losses).mean()) if self._losses else float('nan'),
+            'train_loss': float(self._stacked_losses().mean()) if self._losses else float('nan'),
             **self._validated['figures'],
             'epoch_seconds': time.perf_counter() - self._epoch_start,
         }
@@ -162,6 +172,9 @@ class Curve(Callback):
             )  # fmt: skip
         return figures
 
+    def _stacked_losses(self) -> Tensor:
+        return torch.stack([loss.to(self._losses[-1].device) for loss in self._losses])
+
     def _of_all_devices(self, trainer: Any, figures: dict[str, float]) -> dict[str, float]:
         """Average figures over the devices, each of which has validated its own part."""
         if trainer.world_size == 1:
@@ -171,11 +184,13 @@ class Curve(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         # as text, since NNI's labels are instances of a class of its own, which cannot be loaded as data only
-        return {'curve': self.figures, 'samples': json.dumps(self.samples), 'alphas': json.dumps(self.alphas)}
+        known = {'curve': self.figures, 'samples': json.dumps(self.samples), 'alphas': json.dumps(self.alphas)}
+        return {**known, 'losses': self._stacked_losses()} if self._losses else known
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         known = _curve_of(state_dict)
         self.figures, self.samples, self.alphas = known['curve'], known['samples'], known['alphas']
+        self._losses = list(state_dict.get('losses', ()))
 
 
 def reports_to_nni(trainer: Any) -> bool:
