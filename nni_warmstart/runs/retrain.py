@@ -24,6 +24,7 @@ from ..evaluators.datamodule import seed_of
 from ..evaluators.trainer import make_trainer
 from ..nni_adapter.freezing import freeze
 from ..nni_adapter.model_spaces import describe
+from ..nni_adapter.trial import reports_if_measured
 from ..supernets.export import check_format, export
 from ..supernets.network import Network, inherited, is_blind
 from ..supernets.supernet import Supernet
@@ -225,7 +226,8 @@ def train(
     evaluator = classification(splits, num_classes, trainer, **others, seed=seed)
     evaluator.module.set_model(network)
     path = folder.checkpoint_for(network, '_model.', settings['max_epochs']) if resume else None
-    trainer.fit(evaluator.module, datamodule=evaluator.datamodule, ckpt_path=path, weights_only=True)
+    with reports_if_measured(evaluator.module):
+        trainer.fit(evaluator.module, datamodule=evaluator.datamodule, ckpt_path=path, weights_only=True)
     network.eval()
     return epochs.curve
 
