@@ -24,6 +24,7 @@ from ..evaluators.divergence import StopOnDivergence
 from ..evaluators.trainer import make_trainer
 from ..nni_adapter.freezing import freeze
 from ..nni_adapter.model_spaces import describe
+from ..nni_adapter.trial import reports_if_measured
 from ..supernets.export import check_format, export
 from ..supernets.network import Network, inherited, is_blind
 from ..supernets.supernet import Supernet
@@ -258,7 +259,8 @@ def train(
     others = {key: value for key, value in settings.items() if key not in limits}
     evaluator = classification(splits, num_classes, trainer, **others, seed=seed, tested=measured_on == 'test')
     evaluator.module.set_model(network)
-    trainer.fit(evaluator.module, datamodule=evaluator.datamodule, ckpt_path=checkpoint, weights_only=True)
+    with reports_if_measured(evaluator.module):
+        trainer.fit(evaluator.module, datamodule=evaluator.datamodule, ckpt_path=checkpoint, weights_only=True)
     network.eval()
     return epochs.curve
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..nni_adapter.choices import arch_parameters
 from ..nni_adapter.paths import every_path
+from ..utils.derivatives import twice_differentiable
 from ..utils.modules import state_kept
 from ..utils.random import quiet_randomness
 from . import collapse
@@ -68,6 +69,7 @@ class EigenvalueStop(Callback):
                 self.evaluation.evaluating(pl_module, every_path, calibrate=True),
                 _silent(training_module),
                 state_kept(training_module),
+                twice_differentiable(training_module),
                 torch.enable_grad(),
             ):
                 for alpha in alphas:

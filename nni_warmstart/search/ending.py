@@ -44,7 +44,7 @@ class Ending:
     def begin(self, pl_module: Any) -> None:
         """Replace the weights, before the last hook of the evaluator."""
         pl_module.to(pl_module.trainer.strategy.root_device)  # Lightning has moved it to the CPU before this hook
-        self.randomness.restore()  # resumed after the last epoch: an export may draw random numbers
+        self.randomness.catch_up()  # an export may draw random numbers
         self.evaluation.keep_averaged(pl_module)
 
     def finish(self, pl_module: Any) -> None:

@@ -41,6 +41,10 @@ class Evaluation(Callback):
     With few steps per epoch the running statistics of batch norm lag behind the weights, so they are re-estimated on
     training data before each validation; averaged weights need statistics of their own in any case.
 
+    Callbacks and the evaluator may exchange weights, too (Lightning's ``EMAWeightAveraging``): those that they put in place
+    are validated, with statistics of their own, and replace our averages from then on. This callback comes first of all, so
+    that what is opened after the exchange by others is closed before they exchange again.
+
     Parameters
     ----------
     settings
@@ -58,6 +62,7 @@ class Evaluation(Callback):
         self.averaged: WeightAverage | None = None
         self._earlier: Sequence[Tensor] | None = None  # averages in the checkpoint to resume from
         self._calibrates = True
+        self._trained: Sequence[Tensor] = ()  # weights before callbacks may exchange them
         self._open = ExitStack()
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -67,13 +72,14 @@ class Evaluation(Callback):
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         self.close()
-        pl_module.withdraw_callbacks()  # there is no teardown after an exception
 
     # -- averaged weights --------------------------------------------------------------------------------------------
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+    def begin(self, pl_module: Any) -> None:
+        """Begin with the average of the weights, after the last hook before training."""
         if not self.settings.average:
             return
+        trainer = pl_module.trainer
         why_not = why_not_averaged(trainer, pl_module.training_module, pl_module.model) or self._why_not_read()
         if why_not:
             _logger.warning('The weights are not averaged: %s.', why_not)
@@ -106,8 +112,18 @@ class Evaluation(Callback):
 
     # -- validation --------------------------------------------------------------------------------------------------
 
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        self._trained = [] if self.averaged is None else self.averaged.trained()
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.close()
+
     def open(self, pl_module: Any) -> None:
-        """Exchange weights, statistics and classifier for a validation, until :meth:`close`."""
+        """Exchange weights, statistics and classifier for a validation, until its end; called after all other hooks."""
+        if self.averaged is not None and self.averaged.exchanged(self._trained):
+            _logger.warning('The weights are not averaged: a callback or the evaluator validates weights of its own.')
+            self.averaged = None
+        self._trained = ()
         share = self._head_share(pl_module.trainer, pl_module.current_epoch + 1)
         calibrate = not pl_module.trainer.sanity_checking
         self._open.enter_context(self.evaluating(pl_module, calibrate=calibrate, head=share))

@@ -74,6 +74,9 @@ class Loaders:
             self._state_after = None
         return self._in_use
 
+    def __deepcopy__(self, memo: Any) -> Loaders:
+        return self  # callbacks that average weights copy the module of a search, which has the data of these loaders
+
     def for_validation(self, trainer: Any) -> Any:
         """Return the loader that validates: a copy of that of the alphas, unless the data module has two.
 

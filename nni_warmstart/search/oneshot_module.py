@@ -30,10 +30,12 @@ from .eigenvalue_stop import EigenvalueStop
 from .ending import Ending
 from .evaluation import Evaluation
 from .held_out import HeldOutImages
+from .hooks import EvaluatorsLast, Withdrawal
 from .loaders import Loaders
 from .random_state import RandomState
 from .record import STATE, Curve, Identity
 from .settings import SearchSettings
+from .undo import Undo
 
 _logger = logging.getLogger(__name__)
 
@@ -83,6 +85,7 @@ class DartsSearchModule(DartsLightningModule):
         self.held_out = HeldOutImages(loaders.data)
         self.ending = Ending(self.evaluation, self.randomness, self.record, self.held_out)
         self.once_set_up: Callable[[], None] | None = None
+        self.undo = Undo()
         self.guard: EigenvalueStop | None = None
         if settings.stop_on_eigenvalue:
             self.guard = EigenvalueStop(self.evaluation, loaders, self.record)
@@ -90,13 +93,18 @@ class DartsSearchModule(DartsLightningModule):
         self._added: list[Callback] = []
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """Return the callbacks of the search, in the order in which each hook runs."""
-        found = [self.identity, self.evaluation, AlphaRate() if self.settings.paced else None, self.randomness]
-        self._added = [each for each in (*found, self.record, self.guard, self.continuity) if each is not None]
+        """Return the callbacks of the search, in the order in which each hook runs after those of the user."""
+        pace = AlphaRate() if self.settings.paced else None
+        found = [self.undo, self.evaluation, self.identity, self.continuity, pace, EvaluatorsLast(), self.record, self.guard]
+        self._added = [*(each for each in found if each is not None), self.randomness]
         return self._added
 
     def setup(self, stage: str) -> None:  # type: ignore[override]
         super().setup(stage)
+        first, last = [self.undo, self.evaluation], Withdrawal()
+        others = [each for each in self.trainer.callbacks if each not in first]
+        self.trainer.callbacks = [*first, *others, last]  # before those of the user, and after those that save checkpoints
+        self._added.append(last)
         if self.once_set_up is not None:
             self.once_set_up()
             self.once_set_up = None
@@ -169,13 +177,39 @@ class DartsSearchModule(DartsLightningModule):
         penalty = self.penalty
         return penalty.kept(sample, self.probabilities()) if isinstance(penalty, DifferentiablePenalty) else sample
 
-    # -- hooks that NNI's module does not forward --------------------------------------------------------------------
+    # -- training ----------------------------------------------------------------------------------------------------
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> None:
-        super().on_train_batch_end(outputs, batch, batch_idx, *args, **kwargs)
-        # after the last hook of the batch, which may change weights, since validation may start now
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        result: Any = super().training_step(batch, batch_idx)
+        self.record.add_loss(result['loss'] if isinstance(result, dict) else result)
+        return result
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        self.randomness.begin_fit()
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self.evaluation.begin(self)
+        self.randomness.resume(self)
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        self.randomness.begin_epoch()
+
+    def end_batch(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Run the last hook of a batch, which may change weights, and average them."""
+        super().on_train_batch_end(outputs, batch, batch_idx)
         self.evaluation.update()
-        self.randomness.capture()
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: :meth:`end_batch` is called earlier."""
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        self.randomness.end_epoch()
+
+    # -- hooks that NNI's module does not forward --------------------------------------------------------------------
 
     def validation_step(self, *args: Any, **kwargs: Any) -> Any:
         if not self.record.validated:
@@ -187,13 +221,11 @@ class DartsSearchModule(DartsLightningModule):
             _logger.warning('The search goes on without validation, since validation_step fails: %s', reason(error))
             self.record.validated = False
 
-    def on_validation_start(self) -> None:
-        super().on_validation_start()
-        self.evaluation.open(self)
-
     def on_validation_epoch_start(self) -> None:
         if self.record.validated:
             self.training_module.on_validation_epoch_start()
+        self.record.look(self)
+        self.evaluation.open(self)
 
     def on_validation_batch_start(self, *args: Any, **kwargs: Any) -> None:
         if self.record.validated:
@@ -207,9 +239,13 @@ class DartsSearchModule(DartsLightningModule):
         nnis = has_nnis(self.training_module, 'on_validation_epoch_end')  # it only reports, as the curve does
         if self.record.validated and not nnis:
             self.training_module.on_validation_epoch_end()
-        self.evaluation.close()
-        if not self.trainer.sanity_checking:
-            self.randomness.restore()
+
+    def end_validation(self) -> None:
+        """Run the last hook of a validation."""
+        super().on_validation_end()
+
+    def on_validation_end(self) -> None:
+        """Do nothing: :meth:`end_validation` is called earlier."""
 
     def on_fit_end(self) -> None:
         self.ending.begin(self)
@@ -229,6 +265,7 @@ class DartsSearchModule(DartsLightningModule):
         if STATE in checkpoint:  # earlier versions stored the states of all callbacks together
             for callback in (self.identity, self.evaluation, self.randomness, self.record):
                 callback.load_state_dict(checkpoint[STATE])
+        self.randomness.put_loops(checkpoint)
 
 
 class GumbelDartsSearchModule(DartsSearchModule, GumbelDartsLightningModule):

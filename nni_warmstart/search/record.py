@@ -6,7 +6,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import nni
@@ -132,13 +132,34 @@ class Curve(Callback):
         self.alphas: list[dict[str, dict[str, float]]] = []
         self.validated = True
         self._losses: list[Tensor] = []
+        self._validated: dict[str, Any] = {}  # the architecture that is validated: sample, probabilities, figures
         self._epoch_start = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         self._epoch_start, self._losses = time.perf_counter(), []
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self._losses.append(outputs['loss'].detach())
+    def add_loss(self, loss: Tensor) -> None:
+        """Add the training loss of a batch to those of the epoch."""
+        self._losses.append(loss.detach())
+
+    def losses_so_far(self) -> Callable[[], None]:
+        """Return a function that forgets the losses from now on."""
+        losses, count = self._losses, len(self._losses)
+
+        def forget() -> None:
+            del losses[count:]
+
+        return forget
+
+    def look(self, pl_module: Any) -> None:
+        """Note the architecture that is about to be validated: callbacks may have exchanged the alphas, too."""
+        model, best = pl_module.model, best_sample(pl_module.model)
+        probabilities = pl_module.probabilities().items()
+        self._validated = {
+            'sample': pl_module.constrained(best),
+            'alphas': {str(label): {str(c): round(p, 4) for c, p in each.items()} for label, each in probabilities},
+            'figures': {'alpha_entropy': alpha_entropy(model), 'skip_share': skip_share(model, best)},
+        }
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if trainer.sanity_checking:
@@ -146,20 +167,17 @@ class Curve(Callback):
         figures = {**self._measure(trainer, pl_module), **pl_module.further_figures()}
         figures = self._of_all_devices(trainer, figures)
         self.figures.append(figures)
-        self.samples.append(pl_module.constrained(best_sample(pl_module.model)))
-        probabilities = pl_module.probabilities().items()
-        self.alphas.append({str(label): {str(c): round(p, 4) for c, p in each.items()} for label, each in probabilities})
+        self.samples.append(self._validated['sample'])
+        self.alphas.append(self._validated['alphas'])
         for logger in trainer.loggers:
             logger.log_metrics({f'search/{key}': value for key, value in figures.items()}, step=trainer.global_step)
         if 'default' in figures and reports_to_nni(trainer):
             nni.report_intermediate_result(figures)
 
     def _measure(self, trainer: Any, pl_module: Any) -> dict[str, float]:
-        model = pl_module.model
         figures = {
-            'train_loss': float(torch.stack(self._losses).mean()) if self._losses else float('nan'),
-            'alpha_entropy': alpha_entropy(model),
-            'skip_share': skip_share(model, best_sample(model)),
+            'train_loss': float(self._stacked_losses().mean()) if self._losses else float('nan'),
+            **self._validated['figures'],
             'epoch_seconds': time.perf_counter() - self._epoch_start,
         }
         measured = trainer.callback_metrics if self.validated else {}
@@ -176,6 +194,9 @@ class Curve(Callback):
             )  # fmt: skip
         return figures
 
+    def _stacked_losses(self) -> Tensor:
+        return torch.stack([loss.to(self._losses[-1].device) for loss in self._losses])
+
     def _of_all_devices(self, trainer: Any, figures: dict[str, float]) -> dict[str, float]:
         """Average figures over the devices, each of which has validated its own part."""
         if trainer.world_size == 1:
@@ -185,11 +206,13 @@ class Curve(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         # as text, since NNI's labels are instances of a class of its own, which cannot be loaded as data only
-        return {'curve': self.figures, 'samples': json.dumps(self.samples), 'alphas': json.dumps(self.alphas)}
+        known = {'curve': self.figures, 'samples': json.dumps(self.samples), 'alphas': json.dumps(self.alphas)}
+        return {**known, 'losses': self._stacked_losses()} if self._losses else known
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         known = _curve_of(state_dict)
         self.figures, self.samples, self.alphas = known['curve'], known['samples'], known['alphas']
+        self._losses = list(state_dict.get('losses', ()))
 
 
 def reports_to_nni(trainer: Any) -> bool:
