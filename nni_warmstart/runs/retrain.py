@@ -21,6 +21,7 @@ from ..errors import ConfigError
 from ..evaluators.checkpoints import every_epoch
 from ..evaluators.classification import classification
 from ..evaluators.datamodule import seed_of
+from ..evaluators.recalibration import Recalibration
 from ..evaluators.trainer import make_trainer
 from ..nni_adapter.freezing import freeze
 from ..nni_adapter.model_spaces import describe
@@ -63,7 +64,8 @@ def retrain(
     out
         Folder for the results.
     weights
-        Initial weights: 'scratch', or 'inherited' for those of the supernet.
+        Initial weights: 'scratch', or 'inherited' for those of the supernet, whose batch-norm statistics are re-estimated
+        for the network before every validation.
     exports
         Additional formats: 'pt2' (torch.export), 'onnx'; see :func:`~nni_warmstart.supernets.export.export`.
     seed
@@ -115,8 +117,17 @@ def retrain(
         **config.evaluator.trainer_arguments(),
         'devices': 1,
     }
+    callbacks = [Recalibration(problem.splits.train, training['batch_size'])] if weights == 'inherited' else []
     curve = train(
-        network, problem.splits, problem.task.num_classes, training, folder.path, seed=seed, resume=resume, progress=progress
+        network,
+        problem.splits,
+        problem.task.num_classes,
+        training,
+        folder.path,
+        seed=seed,
+        resume=resume,
+        callbacks=callbacks,
+        progress=progress,
     )
     # Write the network and the results.
     normalisation = {key: getattr(problem.splits.train, key).flatten().tolist() for key in ('mean', 'std')}
@@ -197,6 +208,7 @@ def train(
     *,
     seed: int = 0,
     resume: bool = False,
+    callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> list[float]:
     """Train with SGD and a cosine rate, and return the accuracy on ``splits.val`` after every epoch.
@@ -216,11 +228,14 @@ def train(
         Folder for the log and the checkpoint.
     seed, resume, progress
         Same as in :func:`retrain`.
+    callbacks
+        Further callbacks of Lightning.
     """
     folder, epochs = RunFolder(Path(out)), Epochs(seed)
     limits = {key: settings[key] for key in ('max_epochs', 'max_seconds', 'devices') if key in settings}
-    callbacks = [epochs, every_epoch(folder.checkpoint)]
-    trainer = make_trainer(out=folder.path, progress=progress, callbacks=callbacks, **limits)
+    trainer = make_trainer(
+        out=folder.path, progress=progress, callbacks=[epochs, every_epoch(folder.checkpoint), *callbacks], **limits
+    )
     others = {key: value for key, value in settings.items() if key not in limits}
     evaluator = classification(splits, num_classes, trainer, **others, seed=seed)
     evaluator.module.set_model(network)
