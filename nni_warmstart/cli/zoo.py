@@ -61,7 +61,7 @@ def list_entries(arguments: argparse.Namespace) -> None:
         space = entry.space.get('name') or entry.space.get('class', '?')
         datasets = list(entry.datasets) or [entry.dataset or '?']
         seen = datasets[0] if len(datasets) == 1 else f'{len(datasets)} datasets'
-        table.add_row(entry.name, space, seen, str(len(entry.class_names)), f'{entry.num_parameters:,}',
+        table.add_row(entry.name, space, seen, str(entry.num_classes or '?'), f'{entry.num_parameters:,}',
                       (entry.created or '?')[:10])  # fmt: skip
     console.print(table)
 

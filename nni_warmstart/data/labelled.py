@@ -55,11 +55,30 @@ def name_and_classes(dataset: Any) -> tuple[str, list[str]]:
     dataset
         A task, a torch dataset (torchvision's have class names), a loader, or the name alone.
     """
+    dataset = _described(dataset)
+    classes = getattr(dataset, 'class_names', None) or getattr(dataset, 'classes', None)
+    names = [str(each) for each in classes] if isinstance(classes, list | tuple) else []
+    return known_name(dataset) or type(dataset).__name__, names
+
+
+def known_name(dataset: Any) -> str | None:
+    """Return the name of data, or that of the class that reads them; None where there are only tensors, lists or loaders."""
+    dataset = _described(dataset)
+    if isinstance(dataset, str) or hasattr(dataset, 'name'):
+        return dataset if isinstance(dataset, str) else str(dataset.name)
+    kind = type(dataset)
+    return None if kind.__module__.partition('.')[0] in _NAMELESS else kind.__name__
+
+
+_NAMELESS = {'builtins', 'torch', 'numpy', 'pytorch_lightning', 'lightning'}
+"""Packages whose classes hold any data, so that their names say nothing about these."""
+
+
+def _described(dataset: Any) -> Any:
+    """Return the dataset behind loaders and subsets."""
     while not hasattr(dataset, 'name') and hasattr(dataset, 'dataset'):
         dataset = dataset.dataset
-    name = dataset if isinstance(dataset, str) else getattr(dataset, 'name', type(dataset).__name__)
-    classes = getattr(dataset, 'class_names', None) or getattr(dataset, 'classes', None)
-    return str(name), [str(each) for each in classes] if isinstance(classes, list | tuple) else []
+    return dataset
 
 
 def image_shape(dataset: Any) -> tuple[int, int] | None:

@@ -21,6 +21,7 @@ from ..evaluators.checkpoints import check_checkpoint, every_epoch
 from ..evaluators.classification import classification
 from ..evaluators.datamodule import seed_of
 from ..evaluators.divergence import StopOnDivergence
+from ..evaluators.recalibration import Recalibration
 from ..evaluators.trainer import make_trainer
 from ..nni_adapter.freezing import freeze
 from ..nni_adapter.model_spaces import describe
@@ -69,7 +70,8 @@ def retrain(
     out
         Folder for the results, which no other process may use meanwhile.
     weights
-        Initial weights: 'scratch', or 'inherited' for those of the supernet.
+        Initial weights: 'scratch', or 'inherited' for those of the supernet, whose batch-norm statistics are re-estimated
+        for the network before every validation.
     exports
         Additional formats: 'pt2' (torch.export), 'onnx'; see :func:`~nni_warmstart.supernets.export.export`.
     seed
@@ -147,6 +149,9 @@ def _retrain(
         'devices': 1,
     }
     measured_on = 'test' if len(problem.task.test_x) else 'validation'
+    callbacks: list[Callback] = [StopOnDivergence(), Marked(provenance)]
+    if weights == 'inherited':
+        callbacks.append(Recalibration(problem.splits.train, training['batch_size']))
     curve = train(
         network,
         problem.splits,
@@ -156,7 +161,7 @@ def _retrain(
         seed=seed,
         checkpoint=None if checkpoint is None else folder.checkpoint,
         measured_on=measured_on,
-        callbacks=[StopOnDivergence(), Marked(provenance)],
+        callbacks=callbacks,
         progress=progress,
     )
     # Write the network and the results.

@@ -13,6 +13,7 @@ def record(
     pictures: Sequence[int] | None = None,
     datasets: Mapping[str, Mapping[str, Any]] | None = None,
     dataset: str | None = None,
+    classes: int | None = None,
     run: str | None = None,
     entry: str | None = None,
     licence: str | None = None,
@@ -29,6 +30,8 @@ def record(
         Dataset -> facts about it (classes, accuracy, licence, ...), where each has a head of its own.
     dataset
         Name of the dataset, where there is one.
+    classes
+        Number of classes, where their names are not known.
     run
         Identifier of the search, which a resumed search keeps.
     entry
@@ -41,8 +44,8 @@ def record(
         Any other entries, as plain data.
     """
     known = {
-        'pictures': pictures, 'datasets': datasets, 'dataset': dataset, 'run': run, 'entry': entry, 'licence': licence,
-        'created': created,
+        'pictures': pictures, 'datasets': datasets, 'dataset': dataset, 'classes': classes, 'run': run, 'entry': entry,
+        'licence': licence, 'created': created,
     }  # fmt: skip
     return {**{key: value for key, value in known.items() if value is not None}, **others}
 
@@ -58,6 +61,10 @@ def malformed(history: Mapping[str, Any]) -> str | None:
     return None
 
 
+_NO_NAMES = ('TensorDataset', 'DataLoader', 'list', 'tuple')
+"""Names that earlier versions recorded of data without a name."""
+
+
 class Recorded:
     """Access to the record of a supernet, by the names that :func:`record` takes.
 
@@ -65,9 +72,12 @@ class Recorded:
     ----------
     history
         The record.
+    class_names
+        Names of the classes; empty when unknown.
     """
 
     history: dict[str, Any]
+    class_names: list[str]
 
     @property
     def datasets(self) -> dict[str, dict[str, Any]]:
@@ -83,7 +93,13 @@ class Recorded:
     def dataset(self) -> str | None:
         """Name of the dataset of a single classifier, if it is known."""
         name = self.history.get('dataset')
-        return None if name is None else str(name)
+        return None if name is None or name in _NO_NAMES else str(name)
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes, if it is known."""
+        count = len(self.class_names) or self.history.get('classes')
+        return count if isinstance(count, int) else None
 
     @property
     def run(self) -> str | None:

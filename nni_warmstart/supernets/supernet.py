@@ -15,7 +15,7 @@ import torch
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 
-from ..data.labelled import image_shape, name_and_classes
+from ..data.labelled import image_shape, known_name, name_and_classes
 from ..distance.embeddings import EMBEDDINGS, Embedding
 from ..distance.sketch import DatasetSketch, sketches_of
 from ..errors import REFUSALS, ConfigError, DataError, SupernetFileError, TransferError, reason
@@ -146,7 +146,7 @@ class Supernet(Recorded):
         names = {id(p): n for n, p in model.named_parameters()}
         if isinstance(dataset, Iterator):
             raise DataError(f'dataset is a {type(dataset).__name__}, which gives its samples once; pass a list or a loader.')
-        title, classes = name_and_classes(dataset) if dataset is not None else (None, [])
+        title, classes = (known_name(dataset), name_and_classes(dataset)[1]) if dataset is not None else (None, [])
         space = describe(model)
         shape = image_shape(dataset) if not isinstance(dataset, str | None) else None
         facts = record(
@@ -171,7 +171,9 @@ class Supernet(Recorded):
             raise ConfigError(f'supernet {name!r} cannot be remembered: {wrong}.')
         # Add the structure and the sketches, which a supernet can do without.
         try:
-            supernet = replace(supernet, structure=structure_of(model, guess_shape(model, shape or supernet.pictures)))
+            structure = structure_of(model, guess_shape(model, shape or supernet.pictures))
+            count = record(classes=None if supernet.class_names else len(structure.channels.outputs))
+            supernet = replace(supernet, structure=structure, history={**count, **supernet.history})
         except TransferError as error:
             _logger.warning('A supernet of %s can be mapped onto its own space only: %s', type(model).__name__, error)
         if supernet.diverged:

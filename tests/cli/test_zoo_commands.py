@@ -4,15 +4,39 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
+import torch
 import yaml
 from helpers.commands import search
-from helpers.tiny import SMALL, save_npz
+from helpers.tiny import SMALL, OwnSpace, save_npz
 from PIL import Image
 
 from nni_warmstart import Supernet, SupernetZoo
 from nni_warmstart.cli import main
+from nni_warmstart.nni_adapter.mutation import mutate
+
+
+def test_a_list_says_what_is_known_and_nothing_else(tmp_path, capsys):
+    """Tensors have no name, and a space of one's own has no names for its classes."""
+    x, y = torch.rand(12, 3, 8, 8), torch.arange(12) % 3
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=4)
+    zoo, model = SupernetZoo(tmp_path), mutate(OwnSpace(), 'DARTS')
+    for name, data in (('own', loader), ('pair', (x, y)), ('pets', Pets(x, y)), ('nothing', None)):
+        zoo.add(Supernet.from_model(model, name=name, dataset=data))
+    old = Supernet.from_model(model, name='old', history={'dataset': 'TensorDataset'})
+    zoo.add(replace(old, history={key: value for key, value in old.history.items() if key != 'classes'}))
+    assert main(['zoo', 'list', '--zoo', str(tmp_path)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    rows = {line[0]: line[-4:-2] for line in lines if len(line) > 4}
+    assert rows['own'] == rows['pair'] == rows['nothing'] == ['?', '3']
+    assert rows['pets'] == ['Pets', '3']
+    assert rows['old'] == ['?', '?']
+
+
+class Pets(torch.utils.data.TensorDataset):
+    """Data of a class of its own."""
 
 
 @pytest.mark.slow

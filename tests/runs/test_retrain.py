@@ -5,15 +5,20 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 from helpers.commands import run_killed_and_resumed, search
-from helpers.tiny import SMALL, OwnSpace, save_npz
+from helpers.tiny import SMALL, OwnSpace, make_task, save_npz
 
 from nni_warmstart import ConfigError, Supernet, SupernetFileError, TransferError
 from nni_warmstart.cli import main
+from nni_warmstart.data.npz import from_npz
+from nni_warmstart.evaluators.recalibration import Recalibration
+from nni_warmstart.nni_adapter import batchnorm
+from nni_warmstart.runs.retrain import learning, train
 from nni_warmstart.supernets.export import export
 from nni_warmstart.supernets.network import Network, inherited
 
@@ -63,6 +68,40 @@ def test_inherited_weights_are_the_supernets(searched):
     assert retrain(searched, '--weights', 'scratch', '--set', 'evaluator.learning_rate=0') == 0
     fresh = Network.load(searched / 'net' / 'network.safetensors').build()
     assert not all(map(torch.equal, network.parameters(), fresh.parameters()))
+
+
+def test_inherited_weights_are_as_good_as_before_from_the_first_epoch_on(source, tmp_path):
+    """The supernet's batch-norm statistics mix all candidates; with few steps they would fade for many epochs."""
+    task = make_task(n=64, seed=3)
+    network, splits = inherited(source), learning(task, 0.5)
+    batch = splits.train[torch.arange(len(splits.train))][0]
+    batchnorm.reestimate(network, [batch])
+    with torch.no_grad():
+        right = network.eval()(splits.val.x.float().sub(splits.val.mean).div(splits.val.std)).argmax(1) == splits.val.y
+    for norm in batchnorm.batch_norms(network):
+        torch.nn.init.normal_(norm.running_mean)
+    settings = {'max_epochs': 2, 'batch_size': len(batch), 'learning_rate': 1e-6}
+    curve = train(
+        network, splits, 3, settings, tmp_path, callbacks=[Recalibration(splits.train, len(batch))], progress=False
+    )
+    assert curve == pytest.approx([right.float().mean()] * 2, abs=1e-6)
+    assert curve[0] > 0.6
+    state = torch.random.get_rng_state()
+    Recalibration(splits.train, 8)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.slow
+def test_inherited_statistics_are_those_of_the_network(searched):
+    for weights in ('inherited', 'scratch'):
+        assert retrain(searched, '--weights', weights, '--set', 'evaluator.learning_rate=1e-9') == 0
+        network = Network.load(searched / 'net' / 'network.safetensors').build()
+        before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        task = from_npz(searched / 'shapes.npz').adapted(3, 8)
+        Recalibration(learning(task, 0.5).train, 4).on_validation_start(None, SimpleNamespace(model=network, device='cpu'))
+        statistics = {name: tensor for name, tensor in network.state_dict().items() if '.running_' in name}
+        same = all(torch.allclose(tensor, before[name], atol=1e-4) for name, tensor in statistics.items())
+        assert same == (weights == 'inherited')
 
 
 @pytest.mark.slow
