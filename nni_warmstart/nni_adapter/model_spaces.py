@@ -17,6 +17,8 @@ from torch.nn.parameter import is_lazy
 
 from ..errors import REFUSALS, ConfigError, reason
 from ..search_spaces import SPACES  # pyright: ignore[reportMissingImports]  (mapped by package_dir in setup.cfg)
+from ..utils.checks import suggestion
+from ..utils.random import quiet_randomness
 from .mutation import mutate
 
 CLASS_ARGUMENTS = ('num_classes', 'num_labels')
@@ -58,6 +60,7 @@ def resolve(name: str, *, allow_import: bool = False) -> type[ModelSpace]:
     if ':' not in name:
         raise ConfigError(
             f'space.name = {name!r} is unknown; choose one of {", ".join(known)}, or give your own as package.module:Class.'
+            + suggestion(name, known)
         )
     if not allow_import:
         raise ConfigError(
@@ -113,7 +116,7 @@ def create(name: str, arguments: dict[str, Any], num_classes: int, *, allow_impo
             arguments.pop(key, None)  # used for the data only
     for key in arguments:
         if key not in known:
-            raise ConfigError(f'space.{key} is unknown to {name}; it takes {", ".join(known)}.')
+            raise ConfigError(f'space.{key} is unknown to {name}; it takes {", ".join(known)}.{suggestion(key, known)}')
     argument = next((key for key in CLASS_ARGUMENTS if key in known), None)
     if argument is not None:
         arguments[argument] = num_classes
@@ -157,7 +160,7 @@ def check_supernet(space: ModelSpace, channels: int, side: int) -> None:
     ConfigError
         If two images of that size do not go through, for instance because candidates of a choice have different shapes.
     """
-    with torch.random.fork_rng(devices=[]):
+    with quiet_randomness():
         try:
             model = mutate(copy.deepcopy(space), 'DARTS')
         except REFUSALS:
@@ -182,7 +185,7 @@ def check_input(space: ModelSpace, channels: int, side: int, num_classes: int) -
     """
     was_training = space.training
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), quiet_randomness():
             output = space.eval()(torch.zeros(2, channels, side, side))
     except REFUSALS as error:
         raise ConfigError(

@@ -36,6 +36,20 @@ def recorded_curve(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     return _curve_of(checkpoint[STATE] if STATE in checkpoint else checkpoint['callbacks'][CURVE])
 
 
+def run_of(checkpoint: Mapping[str, Any]) -> str | None:
+    """Return the unique name of the search that wrote a Lightning checkpoint; None if it has none."""
+    return _identity_of(checkpoint).get('run')
+
+
+def sources_of(checkpoint: Mapping[str, Any]) -> dict[str, str]:
+    """Return the :attr:`~nni_warmstart.Supernet.key` of every source of the search that wrote a checkpoint, by name."""
+    return json.loads(_identity_of(checkpoint).get('sources', '{}'))
+
+
+def _identity_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    return checkpoint[STATE] if STATE in checkpoint else checkpoint.get('callbacks', {}).get(IDENTITY, {})
+
+
 def _curve_of(state: Mapping[str, Any]) -> dict[str, Any]:
     unknown = json.dumps([{} for _ in state['curve']])  # a checkpoint from before they were recorded
     return {
@@ -54,6 +68,8 @@ class Identity(Callback):
         Unique name of the search.
     warm_start
         Report of the warm start as plain data; None after a cold start. A resumed search keeps its report.
+    sources
+        Name of every source -> :attr:`~nni_warmstart.Supernet.key` of its weights.
     """
 
     @property
@@ -63,6 +79,7 @@ class Identity(Callback):
     def __init__(self) -> None:
         self.run = uuid.uuid4().hex
         self.warm_start: dict[str, Any] | None = None
+        self.sources: dict[str, str] = {}
         self._begun, self._seconds_before = time.perf_counter(), 0.0
 
     def count_from(self, begun: float) -> None:
@@ -80,11 +97,13 @@ class Identity(Callback):
         return self._seconds_before + time.perf_counter() - self._begun
 
     def state_dict(self) -> dict[str, Any]:
-        return {'run': self.run, 'warm_start': json.dumps(self.warm_start), 'seconds': self.seconds}
+        texts = {'warm_start': json.dumps(self.warm_start), 'sources': json.dumps(self.sources)}
+        return {'run': self.run, **texts, 'seconds': self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.run = state_dict.get('run', self.run)
         self.warm_start = json.loads(state_dict.get('warm_start', 'null'))
+        self.sources = json.loads(state_dict.get('sources', '{}'))
         self._seconds_before = state_dict.get('seconds', 0.0)
 
 
@@ -99,6 +118,8 @@ class Curve(Callback):
         Architecture by epoch: label of a choice -> chosen candidate or value.
     alphas
         Probabilities by epoch: label of a choice -> candidate -> rounded probability.
+    validated
+        Whether the evaluator validates; not once its validation has failed.
     """
 
     @property
@@ -109,6 +130,7 @@ class Curve(Callback):
         self.figures: list[dict[str, float]] = []
         self.samples: list[dict[str, Any]] = []
         self.alphas: list[dict[str, dict[str, float]]] = []
+        self.validated = True
         self._losses: list[Tensor] = []
         self._epoch_start = time.perf_counter()
 
@@ -140,14 +162,14 @@ class Curve(Callback):
             'skip_share': skip_share(model, best_sample(model)),
             'epoch_seconds': time.perf_counter() - self._epoch_start,
         }
-        measured = trainer.callback_metrics
+        measured = trainer.callback_metrics if self.validated else {}
         if 'val_loss' in measured:
             figures['val_loss'] = float(measured['val_loss'])
         name = _validation_metric(measured, pl_module.training_module)
         if name is not None:
             figures['default'] = float(measured[name])
             figures |= {key: float(value) for key, value in measured.items() if key.startswith(f'{name}/')}  # by dataset
-        elif not self.figures:
+        elif not self.figures and self.validated:
             _logger.warning(
                 'The evaluator logs no validation metric (val_acc, val_accuracy, or val_ and the name of its metric), so '
                 'nothing is reported to NNI; it logs %s.', ', '.join(measured) or 'nothing',

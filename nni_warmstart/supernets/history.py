@@ -14,6 +14,7 @@ def record(
     datasets: Mapping[str, Mapping[str, Any]] | None = None,
     dataset: str | None = None,
     run: str | None = None,
+    entry: str | None = None,
     licence: str | None = None,
     created: str | None = None,
     **others: Any,
@@ -30,6 +31,8 @@ def record(
         Name of the dataset, where there is one.
     run
         Identifier of the search, which a resumed search keeps.
+    entry
+        Name under which the search itself has remembered the supernet, which copies keep.
     licence
         Licence of the data.
     created
@@ -38,7 +41,8 @@ def record(
         Any other entries, as plain data.
     """
     known = {
-        'pictures': pictures, 'datasets': datasets, 'dataset': dataset, 'run': run, 'licence': licence, 'created': created,
+        'pictures': pictures, 'datasets': datasets, 'dataset': dataset, 'run': run, 'entry': entry, 'licence': licence,
+        'created': created,
     }  # fmt: skip
     return {**{key: value for key, value in known.items() if value is not None}, **others}
 
@@ -85,6 +89,11 @@ class Recorded:
     def run(self) -> str | None:
         """Identifier of the search that trained the supernet, which a resumed search keeps; None if unknown."""
         return self.history.get('run')
+
+    @property
+    def entry(self) -> str | None:
+        """Name under which the search itself has remembered the supernet, which copies keep; None if unknown."""
+        return self.history.get('entry')
 
     @property
     def licence(self) -> str | None:

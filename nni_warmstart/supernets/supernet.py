@@ -26,6 +26,7 @@ from ..nni_adapter.oneshot import OneShotStrategy, is_supernet
 from ..tracing.structure import Structure, guess_shape, structure_of
 from ..utils.files import plain, write_atomic
 from ..utils.limits import Budget
+from ..utils.modules import untold_state
 from . import validation
 from .card import SKETCH, STRUCTURE
 from .features import own_features
@@ -65,7 +66,7 @@ class Supernet(Recorded):
         Names of the classes, in the order of the classifier's rows; empty when unknown.
     history
         Record of datasets, licences, seed, command, curves, versions. It is free-form except for entries with an attribute:
-        :attr:`pictures`, :attr:`datasets`, :attr:`dataset`, :attr:`run`, :attr:`licence`, :attr:`created`.
+        :attr:`pictures`, :attr:`datasets`, :attr:`dataset`, :attr:`run`, :attr:`entry`, :attr:`licence`, :attr:`created`.
     sketches
         Compact sketches of the training data by embedding: one for each of
         :data:`~nni_warmstart.distance.embeddings.EMBEDDINGS`, and one in the supernet's own features (under :attr:`key`).
@@ -138,6 +139,9 @@ class Supernet(Recorded):
             )
         # Collect tensors, choices and the record.
         tensors, aliases = first_names(model)
+        untold = untold_state(model)
+        if untold:
+            _logger.warning('Supernet %r is kept without %s, which is no tensor.', name, ', '.join(untold))
         found = choices(model)
         names = {id(p): n for n, p in model.named_parameters()}
         if isinstance(dataset, Iterator):
@@ -265,6 +269,10 @@ class Supernet(Recorded):
     def renamed(self, name: str) -> Supernet:
         """Return the same supernet under another name."""
         return replace(self, name=name)
+
+    def remembered_as(self, name: str) -> Supernet:
+        """Return the same supernet under the name by which the search that trained it will find it again."""
+        return replace(self, name=name, history={**self.history, 'entry': name})
 
     def with_licences(self, licences: Mapping[str, str | None]) -> Supernet:
         """Return the same supernet with a licence for each of its :attr:`datasets`."""

@@ -17,7 +17,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from ..errors import SupernetFileError, WarmStartError, ZooError, reason
-from ..supernets.header import Header, header_length, memory_of, read_header
+from ..supernets.header import Header, header_length, is_foreign, memory_of, read_header
 from ..utils.deadline import TIME_OUTS, in_time
 from ..utils.files import open_regular, unwritable, write_atomic
 from ..utils.limits import Budget, most_seconds
@@ -127,6 +127,21 @@ class Store:
             return data
 
         return self._of_entry(name, most_seconds(), read)
+
+    def is_foreign(self, name: str) -> bool:
+        """Check whether the file of an entry is a sound safetensors file of another program.
+
+        Raises
+        ------
+        ZooError
+            If it cannot be read.
+        """
+
+        def check(_: threading.Event) -> bool:
+            with self._opened(self.path(name)) as (file, _size):
+                return is_foreign(lambda size: _read(file, size))
+
+        return self._within(_ANSWER, 'read', check)
 
     def write(self, name: str, data: bytes) -> str:
         """Write an entry; readers never see a partial file. Returns its path.
