@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import datetime
 import io
+import json
 import os
 import zipfile
 from collections.abc import Callable, Iterator
@@ -33,6 +34,8 @@ from nni_warmstart.runs.config import PretrainConfig, SearchConfig, parse_pretra
 from nni_warmstart.runs.settings import read
 from nni_warmstart.supernets.file_format import pack, unpack
 from nni_warmstart.supernets.network import Network
+from nni_warmstart.zoo.listing import summaries
+from nni_warmstart.zoo.store import Store
 
 _checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile(
@@ -64,6 +67,7 @@ WORDS = st.sampled_from(
 )
 TEXT = st.text(max_size=6) | WORDS
 JSON = st.none() | st.booleans() | st.integers(-3, 8) | st.floats(-1e9, 1e9) | TEXT
+BIG = st.sampled_from([2**31, 2**62, 2**64, -(2**63), 10**300, [2**40] * 3, [0, 2**62], 'F64', 'F8_E5M2'])
 HUGE = st.sampled_from([10**400, -(2**63), datetime.date(2024, 1, 1), b'bytes'])
 HUGE |= st.just(5000).map(lambda digits: 10**digits)  # Python does not show it
 YAML = JSON | st.floats() | st.integers() | HUGE | st.builds(str.__mul__, TEXT, st.integers(0, 9999))
@@ -193,6 +197,24 @@ def test_bytes_of_a_supernet(packed, data):
         assert card == described
         assert tensors.keys() == expected.keys()
         assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors.items())
+
+
+@given(data=st.data())
+def test_header_of_a_supernet(folder, packed, data):
+    """A header that says something else: one error, the same from a list of entries, or a summary of what is read."""
+    length = int.from_bytes(packed[:8], 'little')
+    header = json.dumps(data.draw(changed(json.loads(packed[8 : 8 + length]), JSON | BIG))).encode()
+    forged = len(header).to_bytes(8, 'little') + header + packed[8 + length :]
+    (folder / 'zoo').mkdir(exist_ok=True)
+    (folder / 'zoo' / 'net.safetensors').write_bytes(forged)
+    found = list(summaries(Store(str(folder / 'zoo'))))
+    try:
+        supernet = Supernet.from_bytes(forged)
+    except SupernetFileError as error:
+        one_line(error)
+    else:
+        (summary,) = found
+        assert (summary.num_parameters, summary.space) == (supernet.num_parameters, supernet.space)
 
 
 def use(supernet: Supernet) -> None:
