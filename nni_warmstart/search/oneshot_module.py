@@ -20,6 +20,7 @@ from .eigenvalue_stop import EigenvalueStop
 from .ending import Ending
 from .evaluation import Evaluation
 from .loaders import Loaders
+from .phases import Phases
 from .random_state import RandomState
 from .record import STATE, Curve, Identity
 from .settings import SearchSettings
@@ -65,6 +66,7 @@ class DartsSearchModule(DartsLightningModule):
         self.evaluation = Evaluation(settings, loaders)
         self.randomness = RandomState()
         self.record = Curve()
+        self.phases = Phases()
         self.ending = Ending(self.evaluation, self.randomness, self.record)
         self.guard: EigenvalueStop | None = None
         if settings.stop_on_eigenvalue:
@@ -74,7 +76,7 @@ class DartsSearchModule(DartsLightningModule):
     def configure_callbacks(self) -> Sequence[Callback]:
         """Return the callbacks of the search, in the order in which each hook runs."""
         found = [self.identity, self.evaluation, AlphaRate() if self.settings.paced else None, self.randomness]
-        self._added = [each for each in (*found, self.record, self.guard) if each is not None]
+        self._added = [each for each in (*found, self.record, self.phases, self.guard) if each is not None]
         return self._added
 
     def teardown(self, stage: str) -> None:  # type: ignore[override]
@@ -104,6 +106,41 @@ class DartsSearchModule(DartsLightningModule):
     def final(self) -> dict[str, float]:
         """Figures at the end of the search."""
         return self.ending.figures
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        """Train alphas on one batch, then weights on another: the steps of NNI, each with its own gradients only."""
+        if self.trainer.current_epoch >= self.warmup_epochs:
+            with self.phases.gradients('alphas'):
+                self._alpha_step(batch['val'], 2 * batch_idx)
+        with self.phases.gradients('weights'):
+            outputs = self._weight_step(batch['train'], batch_idx)
+        self.advance_lr_schedulers(batch_idx)
+        if batch_idx % self.log_prob_every_n_step == 0:
+            self.log_probs(self.export_probs())
+        return outputs
+
+    def _alpha_step(self, batch: Any, step: int) -> None:
+        optimizer: Any = self.architecture_optimizers()
+        self.resample()  # a path of Proxyless
+        optimizer.zero_grad()
+        outputs: Any = self.training_module.training_step(batch, step)
+        loss = outputs['loss'] if isinstance(outputs, dict) else outputs
+        if self.penalty is not None:
+            loss, details = self.penalty(loss, self.export_probs())
+            self.log_dict({f'penalty/{name}': value for name, value in details.items()})
+        self.phases.look(self, loss)
+        self.manual_backward(self.phases.with_gradient(loss))
+        optimizer.step()
+
+    def _weight_step(self, batch: Any, batch_idx: int) -> Any:
+        self.resample()
+        outputs: Any = self.training_module.training_step(batch, 2 * batch_idx + 1)
+        loss = outputs['loss'] if isinstance(outputs, dict) else outputs
+        self.phases.look(self, loss)
+        self.advance_optimization(self.phases.with_gradient(loss), batch_idx, self.gradient_clip_val)
+        return outputs
 
     # -- architectures -----------------------------------------------------------------------------------------------
 
