@@ -143,10 +143,11 @@ class Evaluation(Callback):
         if not has_nnis(pl_module.training_module, 'validation_step'):
             return  # only the evaluator knows how to call the model
         model = pl_module.model
-        if batchnorm.batch_norms(model):
-            batchnorm.reestimate(model, (inputs for inputs, _ in self._samples(pl_module)))
-        if head:
-            blend_ridge_head(model, self._samples(pl_module), pl_module.device, head)
+        with pl_module.fast.applied():
+            if batchnorm.batch_norms(model):
+                batchnorm.reestimate(model, (inputs for inputs, _ in self._samples(pl_module)))
+            if head:
+                blend_ridge_head(model, self._samples(pl_module), pl_module.device, head)
 
     def _samples(self, pl_module: Any) -> Iterator[tuple[Any, Tensor]]:
         seen, read = 0, reader_of(pl_module.training_module)

@@ -19,6 +19,7 @@ from .alpha_rate import AlphaRate
 from .eigenvalue_stop import EigenvalueStop
 from .ending import Ending
 from .evaluation import Evaluation
+from .fast import Fast
 from .loaders import Loaders
 from .phases import Phases
 from .random_state import RandomState
@@ -67,6 +68,7 @@ class DartsSearchModule(DartsLightningModule):
         self.randomness = RandomState()
         self.record = Curve()
         self.phases = Phases()
+        self.fast = Fast(settings.fast, settings.fast_asked)
         self.ending = Ending(self.evaluation, self.randomness, self.record)
         self.guard: EigenvalueStop | None = None
         if settings.stop_on_eigenvalue:
@@ -76,7 +78,7 @@ class DartsSearchModule(DartsLightningModule):
     def configure_callbacks(self) -> Sequence[Callback]:
         """Return the callbacks of the search, in the order in which each hook runs."""
         found = [self.identity, self.evaluation, AlphaRate() if self.settings.paced else None, self.randomness]
-        self._added = [each for each in (*found, self.record, self.phases, self.guard) if each is not None]
+        self._added = [each for each in (*found, self.record, self.phases, self.fast, self.guard) if each is not None]
         return self._added
 
     def teardown(self, stage: str) -> None:  # type: ignore[override]
@@ -111,11 +113,12 @@ class DartsSearchModule(DartsLightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         """Train alphas on one batch, then weights on another: the steps of NNI, each with its own gradients only."""
-        if self.trainer.current_epoch >= self.warmup_epochs:
-            with self.phases.gradients('alphas'):
-                self._alpha_step(batch['val'], 2 * batch_idx)
-        with self.phases.gradients('weights'):
-            outputs = self._weight_step(batch['train'], batch_idx)
+        with self.fast.applied():
+            if self.trainer.current_epoch >= self.warmup_epochs:
+                with self.phases.gradients('alphas'):
+                    self._alpha_step(batch['val'], 2 * batch_idx)
+            with self.phases.gradients('weights'):
+                outputs = self._weight_step(batch['train'], batch_idx)
         self.advance_lr_schedulers(batch_idx)
         if batch_idx % self.log_prob_every_n_step == 0:
             self.log_probs(self.export_probs())
@@ -184,7 +187,7 @@ class DartsSearchModule(DartsLightningModule):
         self.randomness.capture()
 
     def validation_step(self, *args: Any, **kwargs: Any) -> Any:
-        with without_onnx_export(self.training_module):
+        with without_onnx_export(self.training_module), self.fast.applied():
             return self.training_module.validation_step(*args, **kwargs)
 
     def on_validation_start(self) -> None:
