@@ -177,11 +177,12 @@ class Evaluation(Callback):
             return True
         model = pl_module.model
         try:
-            inputs = (inputs for inputs, _ in self._samples(pl_module))
-            if batchnorm.batch_norms(model) and not batchnorm.reestimate(model, inputs) and self.averaged is not None:
-                raise DataError('they have no batch of two samples or more.')
-            if head:
-                blend_ridge_head(model, self._samples(pl_module), pl_module.device, head)
+            with pl_module.fast.applied():
+                inputs = (inputs for inputs, _ in self._samples(pl_module))
+                if batchnorm.batch_norms(model) and not batchnorm.reestimate(model, inputs) and self.averaged is not None:
+                    raise DataError('they have no batch of two samples or more.')
+                if head:
+                    blend_ridge_head(model, self._samples(pl_module), pl_module.device, head)
         except REFUSALS as error:
             _logger.warning(
                 'Batch norm cannot be estimated on the training data, so the weights are evaluated as they are, and not '

@@ -29,9 +29,11 @@ from .continuity import Continuity
 from .eigenvalue_stop import EigenvalueStop
 from .ending import Ending
 from .evaluation import Evaluation
+from .fast import Fast
 from .held_out import HeldOutImages
 from .hooks import EvaluatorsLast, Withdrawal
 from .loaders import Loaders
+from .phases import Phases
 from .random_state import RandomState
 from .record import STATE, Curve, Identity
 from .settings import SearchSettings
@@ -82,6 +84,8 @@ class DartsSearchModule(DartsLightningModule):
         self.evaluation = Evaluation(settings, loaders)
         self.randomness = RandomState()
         self.record = Curve()
+        self.phases = Phases()
+        self.fast = Fast(settings.fast, settings.fast_asked)
         self.held_out = HeldOutImages(loaders.data)
         self.ending = Ending(self.evaluation, self.randomness, self.record, self.held_out)
         self.once_set_up: Callable[[], None] | None = None
@@ -94,9 +98,9 @@ class DartsSearchModule(DartsLightningModule):
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Return the callbacks of the search, in the order in which each hook runs after those of the user."""
-        pace = AlphaRate() if self.settings.paced else None
-        found = [self.undo, self.evaluation, self.identity, self.continuity, pace, EvaluatorsLast(), self.record, self.guard]
-        self._added = [*(each for each in found if each is not None), self.randomness]
+        pace, step = AlphaRate() if self.settings.paced else None, [self.phases, self.fast]
+        found = [self.undo, self.evaluation, self.identity, self.continuity, pace, EvaluatorsLast(), self.record, *step]
+        self._added = [each for each in (*found, self.guard, self.randomness) if each is not None]
         return self._added
 
     def setup(self, stage: str) -> None:  # type: ignore[override]
@@ -180,9 +184,39 @@ class DartsSearchModule(DartsLightningModule):
     # -- training ----------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
-        result: Any = super().training_step(batch, batch_idx)
-        self.record.add_loss(result['loss'] if isinstance(result, dict) else result)
-        return result
+        """Train alphas on one batch, then weights on another: the steps of NNI, each with its own gradients only."""
+        with self.fast.applied():
+            if self.trainer.current_epoch >= self.warmup_epochs:
+                with self.phases.gradients('alphas'):
+                    self._alpha_step(batch['val'], 2 * batch_idx)
+            with self.phases.gradients('weights'):
+                outputs = self._weight_step(batch['train'], batch_idx)
+        self.advance_lr_schedulers(batch_idx)
+        if batch_idx % self.log_prob_every_n_step == 0:
+            self.log_probs(self.export_probs())
+        return outputs
+
+    def _alpha_step(self, batch: Any, step: int) -> None:
+        optimizer: Any = self.architecture_optimizers()
+        self.resample()  # a path of Proxyless
+        optimizer.zero_grad()
+        outputs: Any = self.training_module.training_step(batch, step)
+        loss = outputs['loss'] if isinstance(outputs, dict) else outputs
+        if self.penalty is not None:
+            loss, details = self.penalty(loss, self.export_probs())
+            self.log_dict({f'penalty/{name}': value for name, value in details.items()})
+        self.phases.look(self, loss)
+        self.manual_backward(self.phases.with_gradient(loss))
+        optimizer.step()
+
+    def _weight_step(self, batch: Any, batch_idx: int) -> Any:
+        self.resample()
+        outputs: Any = self.training_module.training_step(batch, 2 * batch_idx + 1)
+        loss = outputs['loss'] if isinstance(outputs, dict) else outputs
+        self.phases.look(self, loss)
+        self.advance_optimization(self.phases.with_gradient(loss), batch_idx, self.gradient_clip_val)
+        self.record.add_loss(loss)
+        return outputs
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -215,7 +249,7 @@ class DartsSearchModule(DartsLightningModule):
         if not self.record.validated:
             return None
         try:
-            with without_onnx_export(self.training_module):
+            with without_onnx_export(self.training_module), self.fast.applied():
                 return self.training_module.validation_step(*args, **kwargs)
         except REFUSALS as error:  # in NNI it never runs, and may not suit the batches
             _logger.warning('The search goes on without validation, since validation_step fails: %s', reason(error))

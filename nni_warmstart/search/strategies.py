@@ -23,7 +23,7 @@ from ..nni_adapter import trial
 from ..nni_adapter.oneshot import DartsLightningModule, GumbelDartsLightningModule, undo_patches
 from ..supernets.history import record
 from ..supernets.supernet import Supernet
-from ..utils.checks import Range, checks_arguments
+from ..utils.checks import Expected, Range, check, checks_arguments
 from ..utils.divergence import divergence
 from ..utils.random import quiet_randomness
 from ..warm_start.heads.registry import HEADS
@@ -108,6 +108,11 @@ class WarmStartDARTS(DARTS):
     stop_on_eigenvalue
         Whether to stop when the curvature of the alphas' loss grows, and to export the architecture from before. It takes
         some seconds per epoch. See :mod:`nni_warmstart.search.collapse`.
+    fast
+        Whether the cells and choices of the supernet run in less time than by NNI's forward, with the same mathematics but
+        other rounding; see :mod:`nni_warmstart.fast_forward`. The log says which modules have no plan and run NNI's forward.
+        None for True after a warm start, and False after a cold start, which stays equal to NNI's to the bit. A resumed
+        search goes on as it began.
     **kwargs
         Arguments of NNI's strategy of the same name. Unlike in NNI 3.0, ``penalty`` has an effect, and if it punishes costs
         above its baseline, the exported architecture respects this; see :mod:`nni_warmstart.nni_adapter.penalty`.
@@ -139,10 +144,12 @@ class WarmStartDARTS(DARTS):
         save_to: SupernetZoo | str | os.PathLike[str] | None = None,
         parameter_free_cap: Annotated[int, Range(0)] | None = None,
         stop_on_eigenvalue: bool = False,
+        fast: bool | None = None,
         **kwargs: Any,
     ) -> None:
         transfer_settings = TransferSettings(head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable)
         warm = source is not None
+        check(fast, 'fast', Expected(bool, optional=True), ConfigError)
         settings = SearchSettings(
             average=float(warm) if average is None else average,
             refit_head=warm and HEADS[head].is_fitted if refit_head is None else refit_head,
@@ -150,6 +157,8 @@ class WarmStartDARTS(DARTS):
             paced=warm and arc_learning_rate is None,
             parameter_free_cap=collapse.CAP if warm and parameter_free_cap is None else parameter_free_cap,
             stop_on_eigenvalue=stop_on_eigenvalue,
+            fast=warm if fast is None else fast,
+            fast_asked=bool(fast),
         )
         super().__init__(arc_learning_rate=NNIS if arc_learning_rate is None else arc_learning_rate, **kwargs)
         self.source, self.zoo = source, zoo
