@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..nni_adapter.mixed import counts_batches, fixed, links, momentum_of
+from ..nni_adapter.mixed import convolution_of, counts_batches, fixed, links, momentum_of
 from . import depthwise
 from .layout import channels_last, is_channels_last, takes_any_order
 
@@ -58,7 +58,7 @@ class Link:
 
     @classmethod
     def of(cls, layer: nn.Module) -> Link:
-        return cls(layer, _key(layer), fixed(layer, nn.Conv2d), takes_any_order(layer))
+        return cls(layer, _key(layer), isinstance(layer, nn.Conv2d), takes_any_order(layer))
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.takes_any_order or not is_channels_last(x):
@@ -101,17 +101,14 @@ def _key(layer: nn.Module) -> Hashable | None:
 
 
 def _convolved(layer: Any, flow: _Flow) -> _Flow:
-    if not depthwise.is_slow(layer, flow.value):
+    found = convolution_of(layer, flow.value)
+    if found is None:
         return flow.then(None, layer)
-    if layer.stride == (1, 1):
-        return flow.then(None, lambda x: depthwise.depthwise(x, layer.weight, layer.dilation[0]))
-    if layer.dilation == (2, 2):  # reads every second pixel only
-        return flow.then('halved', _halved).then(None, lambda x: depthwise.depthwise(x, layer.weight, 1))
-    return flow.then('by parity', depthwise.by_parity).then(None, lambda x: depthwise.strided(x, layer.weight))
-
-
-def _halved(x: Tensor) -> Tensor:
-    return channels_last(x[:, :, ::2, ::2])
+    if found.bias is None and found.stride == (2, 2) and depthwise.is_slow(flow.value, found):
+        if found.dilation == (2, 2):
+            return flow.then('halved', depthwise.halved).then(None, lambda x: depthwise.depthwise(x, found.weight, 1))
+        return flow.then('by parity', depthwise.by_parity).then(None, lambda x: depthwise.strided(x, found.weight))
+    return flow.then(None, lambda x: depthwise.convolved(x, found))
 
 
 def is_norm(layer: nn.Module) -> bool:

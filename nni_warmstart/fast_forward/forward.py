@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from .layout import channels_last, is_known
-from .plans import Plan, mixed_modules, plan_of, watched
+from .plans import Plan, convolutions, mixed_modules, plan_of, watched
 
 _logger = logging.getLogger(__name__)
 
@@ -42,6 +42,9 @@ class FastForward:
                 self.misfits[name] = '' if plan is None else plan.misfit
             else:
                 self._plans.append((name, module, plan))
+        if self._any_order:
+            modules = dict(model.named_modules())
+            self._plans += [(name, modules[name], plan) for name, plan in convolutions(model)]
 
     @property
     def fits(self) -> bool:

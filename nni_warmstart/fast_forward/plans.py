@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
-from ..nni_adapter.mixed import DifferentiableMixedCell, DifferentiableMixedLayer, NasBench201Cell
+from ..nni_adapter.mixed import DifferentiableMixedCell, DifferentiableMixedLayer, NasBench201Cell, convolution_of
 from .cell import CellPlan
 from .choice import ChoicePlan
+from .depthwise import convolved
 from .nasbench201 import NasBench201Plan
 
 
@@ -30,6 +31,28 @@ class Plan(Protocol):
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Compute what NNI's forward computes."""
         ...
+
+
+class ConvolutionPlan:
+    """Forward of a depthwise convolution outside of cells, such as those of mobile blocks; others run as they are."""
+
+    name = 'depthwise convolution'
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        self._layer = layer
+        self.misfit = ''
+
+    def __call__(self, x: Tensor) -> Tensor:
+        found = convolution_of(self._layer, x)
+        return type(self._layer).forward(self._layer, x) if found is None else convolved(x, found)
+
+
+def convolutions(model: nn.Module) -> Iterator[tuple[str, ConvolutionPlan]]:
+    """Iterate over the depthwise convolutions outside of cells, by name, with their plans."""
+    cells = tuple(f'{name}.' for name, module in mixed_modules(model) if not isinstance(module, DifferentiableMixedLayer))
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d) and module.groups > 1 and not f'{name}.'.startswith(cells):
+            yield name, ConvolutionPlan(module)
 
 
 _PLANS: tuple[tuple[type[nn.Module], Any], ...] = (

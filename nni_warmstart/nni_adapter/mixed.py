@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from nni.nas.hub.pytorch import nasbench201, nasnet
 from nni.nas.hub.pytorch.modules.nasbench201 import NasBench201Cell
@@ -91,6 +91,41 @@ def fixed(module: nn.Module, kind: type[nn.Module]) -> bool:
     if isinstance(module, MixedOperation):
         return type(module) is mixed.get(kind) and not module.mutable_arguments
     return type(module) is kind
+
+
+class Convolution(NamedTuple):
+    """Arguments of ``torch.nn.functional.conv2d`` in a forward."""
+
+    weight: Tensor
+    bias: Tensor | None
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+
+def convolution_of(layer: nn.Module, x: Tensor) -> Convolution | None:
+    """Return the convolution of a layer, whose widths and kernels may be searched; None for layers that pad otherwise."""
+    if not isinstance(layer, nn.Conv2d) or layer.padding_mode != 'zeros' or isinstance(layer.padding, str):
+        return None
+    if fixed(layer, nn.Conv2d):
+        return Convolution(layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+    if type(layer) is not MixedConv2d:
+        return None
+    arguments = {name: layer.forward_argument(name) for name in layer.argument_list}
+    stride, dilation = (layer._to_tuple(arguments[name]) for name in ('stride', 'dilation'))
+    if isinstance(stride[0], dict) or isinstance(dilation[0], dict):
+        return None  # NNI raises an error
+    found = layer._freeze_weight_impl(**{name: arguments[name] for name in _SEARCHED})
+    searched = isinstance(arguments['kernel_size'], dict)
+    padding = layer._to_tuple(layer.padding if searched else arguments['padding'])
+    groups = arguments['groups']
+    if isinstance(groups, dict):
+        groups = x.shape[1] // int(found['in_channels_per_group'])
+    return Convolution(found['weight'], found['bias'], stride, padding, dilation, groups)
+
+
+_SEARCHED = ('in_channels', 'out_channels', 'kernel_size', 'groups')
 
 
 def momentum_of(norm: nn.BatchNorm2d) -> float | None:

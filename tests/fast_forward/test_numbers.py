@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 from helpers.tiny import Attention, OwnSpace, small_space
-from nni.nas.hub.pytorch import DARTS, ENAS, PNAS, AmoebaNet, NASNet, ProxylessNAS
+from nni.nas.hub.pytorch import DARTS, ENAS, PNAS, AmoebaNet, MobileNetV3Space, NASNet, ProxylessNAS
 from nni.nas.nn.pytorch import Cell, LayerChoice, ModelSpace
 from torch import nn
 
@@ -96,6 +96,9 @@ LARGE = {
     'AmoebaNet': nds(AmoebaNet),
     'imagenet': lambda: DARTS(width=4, num_cells=3, dataset='imagenet'),
     'searched widths': lambda: DARTS(width=(4, 8), num_cells=3, dataset='cifar'),
+    'MobileNetV3': lambda: MobileNetV3Space(
+        3, (16, 16, 16, 24, 24, 32, 32, 32, 32), (0.5, 1.0), (4.0, 6.0), depth_range=(1, 2)
+    ),
     'ProxylessNAS': lambda: ProxylessNAS(3, width_mult=0.25),
 }
 
@@ -155,7 +158,8 @@ def test_spaces_of_darts_in_training_and_evaluation(space):
 @pytest.mark.slow
 @pytest.mark.parametrize('space', LARGE)
 def test_large_spaces(space):
-    assert_equal(LARGE[space], 'DARTS', 32)
+    # with few images of few pixels batch norm is so ill-conditioned that rounding the images changes as much
+    assert_equal(LARGE[space], 'DARTS', 64 if space in ('ProxylessNAS', 'MobileNetV3') else 32)
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from nni_warmstart.fast_forward import depthwise
 from nni_warmstart.fast_forward.layout import channels_last
 from nni_warmstart.fast_forward.sums import dot, mixed_sum
+from nni_warmstart.nni_adapter.mixed import convolution_of
 
 
 def images(*shape: int) -> torch.Tensor:
@@ -67,25 +68,18 @@ def test_products_in_any_order_of_memory():
 SIZES = {'size': st.sampled_from([3, 5, 7]), 'step': st.sampled_from([1, 2]), 'stride': st.sampled_from([1, 2])}
 
 
-@settings(max_examples=25, deadline=None)
-@given(**SIZES, height=st.integers(2, 6), width=st.integers(2, 6), channels=st.integers(1, 5))
-def test_depthwise_convolutions_are_those_of_torch(size, step, stride, height, width, channels):
+@settings(max_examples=40, deadline=None)
+@given(**SIZES, height=st.integers(1, 6), width=st.integers(1, 6), channels=st.integers(1, 5), biased=st.booleans())
+def test_depthwise_convolutions_are_those_of_torch(size, step, stride, height, width, channels, biased):
     half = size // 2 * step
     layer = nn.Conv2d(
-        channels, channels, size, stride, half, step, groups=channels, bias=False, dtype=torch.float64
+        channels, channels, size, stride, half, step, groups=channels, bias=biased, dtype=torch.float64
     )  # fmt: skip
     x = images(2, channels, 2 * height, 2 * width)
-    assert depthwise.is_slow(layer, x) == ((size, step, stride) != (3, 1, 1) and 2 * width >= size * step)
-    if not depthwise.is_slow(layer, x):
-        return
-    weight = layer.weight
-    if stride == 1:
-        found = depthwise.depthwise(x, weight, step)
-    elif step == 2:
-        found = depthwise.depthwise(channels_last(x[:, :, ::2, ::2]), weight, 1)
-    else:
-        found = depthwise.strided(depthwise.by_parity(x), weight)
-    expected = layer(x)
+    convolution, weight = convolution_of(layer, x), layer.weight
+    assert convolution is not None
+    assert depthwise.is_slow(x, convolution) == ((size, step, stride) != (3, 1, 1))
+    found, expected = depthwise.convolved(x, convolution), layer(x)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     out = torch.randn_like(expected)
     for a, b in zip(
@@ -102,10 +96,11 @@ def test_second_derivatives_of_a_depthwise_convolution(step):
 
 
 @pytest.mark.parametrize(
-    'change', [{'bias': True}, {'padding': 1}, {'padding_mode': 'circular'}, {'groups': 1}, {'stride': 3}, {'dilation': 3}]
+    'change', [{'padding': 1}, {'padding_mode': 'circular'}, {'groups': 1}, {'stride': 3}, {'dilation': 3}]
 )
 def test_other_convolutions_stay_with_torch(change):
     settings = {'kernel_size': 5, 'padding': 2, 'groups': 4, 'bias': False, **change}
     layer = nn.Conv2d(4, 4, **settings, dtype=torch.float64)
-    assert not depthwise.is_slow(layer, images(1, 4, 6, 6))
-    assert not depthwise.is_slow(nn.Conv2d(4, 4, 5, padding=2, groups=4, bias=False).double(), images(1, 4, 5, 5))
+    x = images(1, 4, 6, 6)
+    convolution = convolution_of(layer, x)
+    assert convolution is None or not depthwise.is_slow(x, convolution)
