@@ -50,14 +50,16 @@ def of_dataset(dataset: Any) -> str:
     """
     if isinstance(dataset, Images):
         return f'{of_tensor(dataset.x)}, {of_tensor(dataset.y)}'
-    if isinstance(dataset, TensorDataset):
-        return ', '.join(map(of_tensor, dataset.tensors))
-    if isinstance(dataset, Subset):
-        chosen = torch.as_tensor(dataset.indices, dtype=torch.int64)
-        return f'{of_tensor(chosen)} of {of_dataset(dataset.dataset)}'
+    try:
+        if isinstance(dataset, TensorDataset):
+            return ', '.join(map(of_tensor, dataset.tensors))
+        if isinstance(dataset, Subset):
+            return f'{of_tensor(torch.as_tensor(dataset.indices))} of {of_dataset(dataset.dataset)}'
+    except (TypeError, ValueError, RuntimeError, NotImplementedError):
+        pass  # sparse tensors, positions that are no numbers
     try:
         return f'{type(dataset).__name__} of {len(dataset)}'
-    except TypeError:  # an iterable dataset
+    except (TypeError, NotImplementedError):  # an iterable dataset
         return type(dataset).__name__
 
 

@@ -33,7 +33,7 @@ KINDS = {
 
 _CHECKPOINT = 'checkpoints/last.ckpt'
 
-_ALWAYS = ('run.json', 'settings.json', _CHECKPOINT, 'logs/metrics.csv', 'logs/hparams.yaml')
+_ALWAYS = ('run.json', 'settings.json', _CHECKPOINT, 'logs/metrics.csv')
 """Files of any run."""
 
 
@@ -131,11 +131,15 @@ class RunFolder:
         if not is_first():  # a process for a further device
             yield
             return
+        self._check_own(resume=resume)  # already here, since a lock leaves a file
         with locked(self.path):
-            self._check_free(resume=resume, overwrite=overwrite)
+            self._check_own(resume=resume)
+            if not (resume or overwrite):
+                self._check_empty()
             yield
 
-    def _check_free(self, *, resume: bool, overwrite: bool) -> None:
+    def _check_own(self, *, resume: bool) -> None:
+        """Raise an error for files that no run of this kind has written."""
         there = [name for name in (*_ALWAYS, *self.results) if os.path.lexists(self.path / name)]
         for name in there:
             if (self.path / name).is_dir():
@@ -151,9 +155,11 @@ class RunFolder:
             raise ConfigError(
                 f'{self.path} has {", ".join(foreign)} that no run of nni-warmstart has written; choose another --out.'
             )
-        if resume or overwrite:
-            return
-        finished = [name for name in (() if earlier is None else earlier.results) if name in there]
+
+    def _check_empty(self) -> None:
+        """Raise an error for a run that has got anywhere."""
+        earlier = self.earlier()
+        finished = [name for name in (() if earlier is None else earlier.results) if (self.path / name).exists()]
         if finished or self.has_checkpoint():
             state = 'a finished' if finished else 'an unfinished'
             again = '--resume to go on with it or ' if self.has_checkpoint() else ''

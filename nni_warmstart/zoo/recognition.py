@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import SupernetFileError, ZooError
+from ..supernets.supernet import Supernet
 from .zoo import RULES, SupernetZoo, numbered_stem, open_zoo, resolve_source
 
 
@@ -50,16 +51,20 @@ def changed_sources(source: Any, zoo: SupernetZoo | str | os.PathLike[str] | Non
     """
     items: Sequence[Any] = source if isinstance(source, list | tuple) else [source]
     named = [item for item in items if isinstance(item, str | os.PathLike) and item not in RULES]
-    changed = [str(item) for item in named if known and _key(item, zoo) not in (None, *known.values())]
+    changed = []
+    for item in named if known else ():
+        if _key(lambda item=item: resolve_source(item, zoo)) not in (None, *known.values()):
+            changed.append(str(item))
     if any(isinstance(item, str) and item in RULES for item in items):
-        entries = open_zoo(zoo)
-        changed += [name for name, key in known.items() if name in entries and _key(name, entries) not in (None, key)]
+        for name, key in known.items():
+            if _key(lambda name=name: open_zoo(zoo)[name]) not in (None, key):
+                changed.append(name)
     return changed
 
 
-def _key(source: Any, zoo: SupernetZoo | str | os.PathLike[str] | None) -> str | None:
-    """Return the key of a source; None if it is not there or damaged."""
+def _key(read: Callable[[], Supernet]) -> str | None:
+    """Return the key of a source; None if it is not there, cannot be reached or is damaged."""
     try:
-        return resolve_source(source, zoo).key
+        return read().key
     except (SupernetFileError, ZooError):
         return None

@@ -100,6 +100,7 @@ def test_no_start_touches_a_foreign_file(kind, names, written, resume, overwrite
                 assert not names & mine or (resume and folder.has_checkpoint())
         except ConfigError as error:
             assert names & mine and '\n' not in str(error)
+            assert not (folder.path / '.run.lock').exists()
         assert content(folder.path) == before
 
 

@@ -275,4 +275,6 @@ def test_datasets_of_torch_are_not_read():
     assert marks.of_dataset(whole) == f'{marks.of_tensor(x)}, {marks.of_tensor(y)}'
     assert marks.of_dataset(Subset(whole, [0, 1])) != marks.of_dataset(Subset(whole, [0, 2]))
     assert marks.of_dataset(Stream()) == 'Stream'
+    assert marks.of_dataset(TensorDataset(x.to_sparse())) == 'TensorDataset of 3'
+    assert marks.of_dataset(Subset([1, 2], ['a', 'b'])) == 'Subset of 2'
     assert marks.of_dataset([1, 2]) == 'list of 2'
