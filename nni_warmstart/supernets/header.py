@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -93,8 +92,8 @@ def is_foreign(read: Callable[[int], bytes]) -> bool:
     if length > _LONGEST:
         return False
     try:
-        header = json.loads(read(length))
-    except (ValueError, RecursionError):
+        header = parse(read(length), Budget('file', SupernetFileError))
+    except ValueError:  # or too large to be looked at
         return False
     metadata = header.get('__metadata__') if isinstance(header, dict) else None
     return isinstance(header, dict) and not (isinstance(metadata, dict) and CARD in metadata)
