@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from nni.nas.evaluator.pytorch import Lightning
 from torch.utils.data import DataLoader
 
+from ..data.labelled import name_and_classes
 from ..errors import TransferError
 from ..utils.random import quiet_randomness
 
@@ -41,11 +42,14 @@ class Loaders:
         Factory of the loader that trains the alphas; None for that of validation.
     datamodule
         Data module that has to be set up before a loader is made; None for loaders without one.
+    owner
+        Data module or other object that may have the names of the classes; None for loaders without one.
     """
 
     samples: dict[str, Callable[[], Any]] = field(default_factory=dict)
     alphas: Callable[[], Any] | None = None
     datamodule: Any = None
+    owner: Any = None
 
     @classmethod
     def of(cls, evaluator: Lightning) -> Loaders:
@@ -57,8 +61,13 @@ class Loaders:
             return cls(samples, partial(_itself, evaluator.val_dataloaders))
         alphas = data.arc_dataloader if isinstance(data, AlphaLoader) else data.val_dataloader
         if isinstance(data, SampleLoader):
-            return cls({part: partial(data.sample_loader, part) for part in ('train', 'val')}, alphas)
-        return cls({'train': data.train_dataloader, 'val': data.val_dataloader}, alphas, data)
+            return cls({part: partial(data.sample_loader, part) for part in ('train', 'val')}, alphas, owner=data)
+        return cls({'train': data.train_dataloader, 'val': data.val_dataloader}, alphas, data, data)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes that the data module has; empty where it has none."""
+        return name_and_classes(self.owner)[1]
 
     def prepare(self) -> None:
         """Set up the data module, so that loaders can be made before the trainer sets it up."""

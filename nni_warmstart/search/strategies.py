@@ -17,6 +17,7 @@ from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
 
+from ..data.labelled import name_and_classes
 from ..errors import REFUSALS, ConfigError, as_well, reason
 from ..nni_adapter import trial
 from ..nni_adapter.oneshot import DartsLightningModule, GumbelDartsLightningModule, undo_patches
@@ -78,6 +79,9 @@ class WarmStartDARTS(DARTS):
         'transfer', 'reset', or the strength of the inherited prior in [0, 1].
     keep
         Factor of shrink and perturb in [0, 1]: share of the inherited weights; the rest is fresh initialisation.
+    class_names
+        Names of the classes in the order of their numbers, for head 'copy' and for the card of the supernet that is saved;
+        None for those that the data have, if any.
     noise
         Noise on replicated channels, relative to the scale of each tensor.
     untraceable
@@ -135,9 +139,12 @@ class WarmStartDARTS(DARTS):
         save_to: SupernetZoo | str | os.PathLike[str] | None = None,
         parameter_free_cap: Annotated[int, Range(0)] | None = None,
         stop_on_eigenvalue: bool = False,
+        class_names: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        transfer_settings = TransferSettings(head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable)
+        transfer_settings = TransferSettings(
+            head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable, class_names=class_names
+        )
         warm = source is not None
         settings = SearchSettings(
             average=float(warm) if average is None else average,
@@ -227,11 +234,13 @@ class WarmStartDARTS(DARTS):
     def _warm_start(self, target: nn.Module, evaluator: Any) -> TransferReport:
         loaders = self._loaders
         loaders.prepare()
+        copies = HEADS[self.transfer_settings.head].is_inherited
         settings = replace(
             self.transfer_settings,
             heads=getattr(evaluator.module.training_module, 'heads', None),
             seed=torch.initial_seed() % 2**32,
             device=evaluator.trainer.strategy.root_device,
+            class_names=self._class_names(loaders.make('train') if copies else None),
         )
 
         def make(part: str) -> Any:
@@ -253,6 +262,11 @@ class WarmStartDARTS(DARTS):
             rule=self.source if isinstance(self.source, str) and choice.ranking else '',
         )
 
+    def _class_names(self, data: Any) -> list[str] | None:
+        """Return the names of the classes, as given, as the data module has them or as ``data`` have them."""
+        named = self.transfer_settings.class_names or self._loaders.class_names or name_and_classes(data)[1]
+        return list(named) or None
+
     def _run(self) -> None:
         super()._run()
         module: Any = self.oneshot_module
@@ -269,7 +283,9 @@ class WarmStartDARTS(DARTS):
             supernet = module.training_module.remembered(self.supernet, name='new', history=history)
         else:
             data = as_model_reads(self._loaders.make('train'), module.training_module)
-            supernet = Supernet.from_strategy(self, name='new', dataset=data, history=history)
+            supernet = Supernet.from_strategy(
+                self, name='new', dataset=data, class_names=self._class_names(data), history=history
+            )
         if module.identity.resumed:
             for entry in zoo.entries():
                 if entry.run == module.identity.run:
