@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import DataError, TransferError
 from ..utils.random import quiet_randomness
 from .batches import BATCH_SIZE, Wording, as_tensor, batches_of
+from .class_names import class_names
 from .resizing import resize_images
 from .task import Task, as_labels, channels_first, checked_task, numbered_classes
 
@@ -55,10 +56,7 @@ def name_and_classes(dataset: Any) -> tuple[str, list[str]]:
     dataset
         A task, a torch dataset (torchvision's have class names), a loader, or the name alone.
     """
-    dataset = _described(dataset)
-    classes = getattr(dataset, 'class_names', None) or getattr(dataset, 'classes', None)
-    names = [str(each) for each in classes] if isinstance(classes, list | tuple) else []
-    return known_name(dataset) or type(dataset).__name__, names
+    return known_name(dataset) or type(_described(dataset)).__name__, class_names(dataset)
 
 
 def known_name(dataset: Any) -> str | None:

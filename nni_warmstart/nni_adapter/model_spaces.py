@@ -117,7 +117,7 @@ def create(name: str, arguments: dict[str, Any], num_classes: int, *, allow_impo
     for key in arguments:
         if key not in known:
             raise ConfigError(f'space.{key} is unknown to {name}; it takes {", ".join(known)}.{suggestion(key, known)}')
-    argument = next((key for key in CLASS_ARGUMENTS if key in known), None)
+    argument = _class_argument(cls)
     if argument is not None:
         arguments[argument] = num_classes
     try:
@@ -135,6 +135,20 @@ def create(name: str, arguments: dict[str, Any], num_classes: int, *, allow_impo
             'or your own class with a num_classes argument.'
         )
     return space
+
+
+def _class_argument(cls: Callable[..., Any]) -> str | None:
+    """Return the name of the argument for the number of classes; None for a space that has none."""
+    return next((key for key in CLASS_ARGUMENTS if key in parameters_of(cls)), None)
+
+
+def with_classes(described: dict[str, Any], num_classes: int) -> dict[str, Any]:
+    """Return the description of the same space for another number of classes, if it has a name and such an argument."""
+    known = space_names().get(described.get('name', ''))
+    argument = None if known is None else _class_argument(known)
+    if argument is None:
+        return described
+    return {**described, 'arguments': {**described['arguments'], argument: num_classes}}
 
 
 def rebuilt(described: dict[str, Any]) -> ModelSpace:

@@ -32,6 +32,7 @@ from ..supernets.supernet import Supernet
 from ..utils.files import write_json
 from ..utils.metrics import final_accuracy
 from ..utils.modules import tensors_of
+from ..warm_start.classes import classifier_rows, in_order_of, match_classes
 from .config import SearchConfig
 from .folder import EXPORTS, RunFolder
 from .found import check_search, read_architecture
@@ -132,7 +133,8 @@ def _retrain(
         provenance, checkpoint = folder.resumed(provenance)
     problem = set_up(config, task, seed, learning)
     described = describe(problem.space)
-    network = make_network(problem.space, architecture, run if weights == 'inherited' else None)
+    searched = run if weights == 'inherited' else None
+    network = make_network(problem.space, architecture, searched, problem.task.class_names)
     if is_blind(network, problem.image_shape):
         raise ConfigError(
             f'the network that {run} found gives all images the same scores: no path of its operations leads from the '
@@ -212,11 +214,26 @@ def learning(task: Task, val_share: float) -> Splits:
     return Splits(whole, splits.test, None)
 
 
-def make_network(space: ModelSpace, architecture: dict[str, Any], run: Path | None) -> nn.Module:
-    """Make the network of an architecture, with fresh weights or with those of the supernet in ``run``."""
+def make_network(
+    space: ModelSpace, architecture: dict[str, Any], run: Path | None, class_names: Sequence[str] = ()
+) -> nn.Module:
+    """Make the network of an architecture, with fresh weights or with those of the supernet in ``run``.
+
+    The rows of an inherited classifier are in the order of ``class_names``; classes that the search did not have start
+    afresh.
+    """
     if run is None:
         return freeze(space, architecture)
-    return inherited(Supernet.load(run / 'supernet.safetensors'), architecture, space)
+    supernet = Supernet.load(run / 'supernet.safetensors')
+    classifier, fresh = classifier_rows(supernet, ()), space.state_dict()
+    if classifier and classifier.keys() <= fresh.keys():
+        name = next(iter(classifier))
+        words = {'user': '--weights inherited', 'remedy': 'use --weights scratch'}
+        match = match_classes(supernet, classifier[name], class_names, len(fresh[name]), **words)
+        if match.missing or not match.by_name:
+            _logger.warning('The classes of the search are taken %s.', match.text)
+        supernet = in_order_of(supernet, class_names, match, list(classifier), fresh)
+    return inherited(supernet, architecture, space)
 
 
 def train(

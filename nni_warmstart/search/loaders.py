@@ -13,6 +13,7 @@ from pytorch_lightning import LightningDataModule
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader, IterableDataset
 
+from ..data.labelled import name_and_classes
 from ..errors import DataError, TransferError, reason
 from ..utils.copies import FAILURES, copied
 from ..utils.inputs import size_of
@@ -73,6 +74,11 @@ class Loaders:
             set_random_state(self._state_after, [])
             self._state_after = None
         return self._in_use
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes that the data module has; empty where it has none."""
+        return name_and_classes(self.data)[1]
 
     def __deepcopy__(self, memo: Any) -> Loaders:
         return self  # callbacks that average weights copy the module of a search, which has the data of these loaders

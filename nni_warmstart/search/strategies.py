@@ -18,6 +18,7 @@ from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
 
+from ..data.labelled import name_and_classes
 from ..errors import REFUSALS, ConfigError, TransferError, as_well, reason
 from ..nni_adapter import trial
 from ..nni_adapter.oneshot import DartsLightningModule, GumbelDartsLightningModule, undo_patches
@@ -81,6 +82,9 @@ class WarmStartDARTS(DARTS):
         'transfer', 'reset', or the strength of the inherited prior in [0, 1].
     keep
         Factor of shrink and perturb in [0, 1]: share of the inherited weights; the rest is fresh initialisation.
+    class_names
+        Names of the classes in the order of their numbers, for head 'copy' and for the card of the supernet that is saved;
+        None for those that the data have, if any.
     noise
         Noise on replicated channels, relative to the scale of each tensor.
     untraceable
@@ -145,9 +149,12 @@ class WarmStartDARTS(DARTS):
         parameter_free_cap: Annotated[int, Range(0)] | None = None,
         stop_on_eigenvalue: bool = False,
         fast: bool | None = None,
+        class_names: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        transfer_settings = TransferSettings(head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable)
+        transfer_settings = TransferSettings(
+            head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable, class_names=class_names
+        )
         warm = source is not None
         check(fast, 'fast', Expected(bool, optional=True), ConfigError)
         settings = SearchSettings(
@@ -268,11 +275,13 @@ class WarmStartDARTS(DARTS):
         _logger.info('%s', self.report.summary())
 
     def _warm_start(self, target: nn.Module, evaluator: Any) -> TransferReport:
+        copies = HEADS[self.transfer_settings.head].is_inherited
         settings = replace(
             self.transfer_settings,
             heads=getattr(evaluator.module.training_module, 'heads', None),
             seed=torch.initial_seed() % 2**32,
             device=evaluator.trainer.strategy.root_device,
+            class_names=self._class_names(self._readable('train', self._loaders.read) if copies else None),
         )
 
         def make(part: str) -> Any:
@@ -306,6 +315,11 @@ class WarmStartDARTS(DARTS):
             _logger.warning('The warm start does without some images: %s.', error)
             return None
 
+    def _class_names(self, data: Any) -> list[str] | None:
+        """Return the names of the classes, as given, as the data module has them or as ``data`` have them."""
+        named = self.transfer_settings.class_names or self._loaders.class_names or name_and_classes(data)[1]
+        return list(named) or None
+
     def _run(self) -> None:
         super()._run()
         module: Any = self.oneshot_module
@@ -328,7 +342,10 @@ class WarmStartDARTS(DARTS):
         if isinstance(module.training_module, Remembering):
             supernet = module.training_module.remembered(self.supernet, name='new', history=history)
         else:
-            supernet = Supernet.from_strategy(self, name='new', dataset=self._readable_data(module), history=history)
+            data = self._readable_data(module)
+            supernet = Supernet.from_strategy(
+                self, name='new', dataset=data, class_names=self._class_names(data), history=history
+            )
         stem = type(self.supernet).__name__.lower()
         own = own_entry(zoo, module.identity.run, stem) if module.identity.resumed else None
         if own is None:
