@@ -18,8 +18,8 @@ from ..nni_adapter.trial import experiment_folder
 from ..runs.folder import RunFolder
 from ..runs.settings import check_values, flat
 from ..search.record import recorded_curve
-from ..utils import strict_json
 from ..utils.files import open_regular, plain
+from ..utils.json_files import read_json
 from ..utils.limits import Budget
 from .forms import RECORD, RESULT, SETTINGS, misfit
 
@@ -189,19 +189,12 @@ def _json(path: Path) -> dict[str, Any]:
     ConfigError
         If it cannot be read, is no JSON with keys, or takes more memory than the limit of a file allows.
     """
-    budget = Budget(str(path), ConfigError)
     try:
-        with open_regular(path) as (file, size):
-            budget.check(size)
-            content = strict_json.parse(file.read(size), budget)
+        content = read_json(path, ConfigError)
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise ConfigError(f'{path} cannot be read: {error.strerror}.') from error
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError(f'{path} is damaged: {reason(error)[:200]}; repair or delete the file.') from error
     if not isinstance(content, dict):
         raise ConfigError(f'{path} is damaged: it holds no keys; repair or delete the file.')
     return content
