@@ -69,7 +69,7 @@ def read_image(file: str, image_size: int) -> Tensor:
                 budget.spend(_size(image))
                 channels = _channels(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        budget.spend(budget.left + 1)
+        budget.check(budget.left + 1)
         raise
     except DataError:
         raise

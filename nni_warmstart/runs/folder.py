@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterable, Iterator
@@ -16,6 +15,7 @@ from ..evaluators.checkpoints import read_checkpoint
 from ..search.record import run_of
 from ..utils.distributed import is_first
 from ..utils.files import unwritable, write_json
+from ..utils.json_files import read_json
 from ..utils.locking import locked
 from .provenance import Marked, Provenance
 
@@ -86,10 +86,10 @@ class RunFolder:
 
     def earlier(self) -> Earlier | None:
         """Return the run whose files are in the folder, told by ``run.json``, or of older versions by ``settings.json``."""
-        written = read_json(self.path / 'run.json')
+        written = mapping_in(self.path / 'run.json')
         if written.get('kind') in KINDS and isinstance(written.get('results'), list):
             return Earlier(written['kind'], tuple(map(str, written['results'])), str(written.get('id')), written.get('data'))
-        settings = read_json(self.settings)
+        settings = mapping_in(self.settings)
         if not {'data', 'space', 'evaluator', 'strategy'} <= settings.keys():
             return None
         kind = 'retraining' if 'weights' in settings else 'pretraining' if isinstance(settings['data'], list) else 'search'
@@ -177,7 +177,7 @@ class RunFolder:
         ConfigError
             If settings or data have changed, or the checkpoint is unreadable, damaged or of another run.
         """
-        earlier, written = self.earlier(), read_json(self.settings, damaged='delete it to go on with these settings')
+        earlier, written = self.earlier(), mapping_in(self.settings, damaged='delete it to go on with these settings')
         run, data = (None, {}) if earlier is None else (earlier.run, earlier.data or {})
         if written:
             now.check_goes_on(Provenance(written, data), str(self.path))
@@ -229,7 +229,7 @@ class RunFolder:
                 (self.path / name).unlink(missing_ok=True)
 
 
-def read_json(path: Path, damaged: str = '') -> dict[str, Any]:
+def mapping_in(path: Path, damaged: str = '') -> dict[str, Any]:
     """Read a JSON file; empty if it is missing, holds no mapping, or is damaged.
 
     Raises
@@ -242,8 +242,8 @@ def read_json(path: Path, damaged: str = '') -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        content = read_json(path, ConfigError)
+    except ConfigError as error:
         if damaged:
             raise ConfigError(f'{path} is damaged; {damaged}.') from error
         return {}

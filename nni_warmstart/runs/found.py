@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -10,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..utils.json_files import read_json
 from .config import SearchConfig
-from .folder import RunFolder, read_json
+from .folder import RunFolder, mapping_in
 from .settings import flat
 
 _logger = logging.getLogger(__name__)
@@ -27,9 +27,11 @@ def read_architecture(run: str | Path) -> dict[str, Any]:
     """
     path = Path(run) / 'architecture.json'
     try:
-        return dict(json.loads(path.read_text())['sample'])
+        return dict(read_json(path, ConfigError)['sample'])
     except OSError as error:
         raise ConfigError(f'{path} cannot be read ({error.strerror}); give the folder of a finished search.') from error
+    except ConfigError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f'{path} holds no architecture of `nni-warmstart search`.') from error
 
@@ -54,7 +56,7 @@ def check_search(config: SearchConfig, data: Mapping[str, str], run: str | Path,
         If a setting differs; the message names it.
     """
     folder, intended, told = RunFolder(Path(run)), tuple(changed), False
-    settings = read_json(folder.settings, damaged='the settings of the search are not known')
+    settings = mapping_in(folder.settings, damaged='the settings of the search are not known')
     if not settings:
         return
     earlier = folder.earlier()
