@@ -28,6 +28,8 @@ class AlphaLoader(Protocol):
 
     def arc_dataloader(self) -> Any: ...
 
+    def val_dataloader(self) -> Any: ...
+
 
 @runtime_checkable
 class SampleLoader(Protocol):
@@ -49,15 +51,14 @@ class Loaders:
 
     Attributes
     ----------
-    need_set_up
-        Whether the trainer has to set up the data module before a loader can be made.
+    need_trainer
+        Whether the trainer has to set up the data module, or to be known to it, before a loader can be made.
     """
 
     def __init__(self, data: Any = None) -> None:
         self.data = data
-        self.need_set_up = data is not None and any(
-            is_overridden(hook, data, LightningDataModule) for hook in ('prepare_data', 'setup')
-        )
+        set_up = any(is_overridden(hook, data, LightningDataModule) for hook in ('prepare_data', 'setup'))
+        self.need_trainer = data is not None and (set_up or not isinstance(data, AlphaLoader))
         self._val: Callable[[], Any] | None = data.val_dataloader if isinstance(data, AlphaLoader) else None
         self._in_use: dict[str, Any] | None = None
         self._state_after: dict[str, Any] | None = None  # random state once the loaders were made ahead of the trainer
@@ -106,12 +107,13 @@ class Loaders:
         if part == 'val' and self._val is not None:
             with quiet_randomness():
                 return self._val()
-        if self._in_use is None:
+        loaders = self._in_use
+        if loaders is None:
             with quiet_randomness():
-                self._in_use = self.data.train_dataloader()  # NNI has put the strategy's in its place
+                loaders = self._in_use = self.data.train_dataloader()  # NNI has put the strategy's in its place
                 self._state_after = random_state([])
         try:
-            return apart(self._in_use[part])
+            return apart(loaders[part])
         except FAILURES as error:
             raise TransferError(f'the {part} data cannot be read without changing the training ({reason(error)})') from error
 

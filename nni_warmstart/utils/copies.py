@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-SMALL = 4096
-"""Largest size (bytes) of a tensor or array that is copied, since it may be a counter; larger ones are data."""
+MOST_COPIED = 64 * 2**20
+"""Size (bytes) of the tensors and arrays that are copied with an object, samplers first; all others are shared, as data."""
 
 _VALUES = (str, bytes, int, float, bool, tuple, type(None))
 
@@ -30,8 +30,8 @@ FAILURES = (
 def copied(given: Any, shared: Iterable[Any] = ()) -> Any:
     """Return a copy whose counters, generators and caches change without those of the original.
 
-    Tensors and arrays above :data:`SMALL` are shared, and so are classes and functions, wherever they were defined. A data
-    loader in it gets an iterator of its own.
+    Tensors and arrays beyond :data:`MOST_COPIED` are shared, and so are classes and functions, wherever they were defined. A
+    data loader in it gets an iterator of its own.
 
     Parameters
     ----------
@@ -58,6 +58,7 @@ class _Pickler(pickle.Pickler):
     def __init__(self, file: Any, shared: Iterable[Any]) -> None:
         super().__init__(file, pickle.HIGHEST_PROTOCOL)
         self.kept: list[Any] = []
+        self._left = MOST_COPIED
         self._originals: list[Any] = []  # alive, so that no other object gets the same id
         self._numbers: dict[int, int] = {}
         for each in shared:
@@ -72,20 +73,27 @@ class _Pickler(pickle.Pickler):
         if isinstance(obj, _CODE):
             return self._keep(obj, obj)
         if isinstance(obj, Tensor):
-            small = obj.numel() * obj.element_size() <= SMALL and obj.is_leaf
-            return self._keep(obj, copy.deepcopy(obj) if small else obj)
+            fits = obj.is_leaf and self._fits(obj.numel() * obj.element_size())
+            return self._keep(obj, copy.deepcopy(obj) if fits else obj)
         if isinstance(obj, np.ndarray) and obj.dtype != object:
-            return self._keep(obj, obj.copy() if obj.nbytes <= SMALL else obj)
+            fits = not isinstance(obj, np.memmap) and self._fits(obj.nbytes)
+            return self._keep(obj, obj.copy() if fits else obj)
         if isinstance(obj, torch.Generator):
             return self._keep(obj, _generator_like(obj))
         return None
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, DataLoader):
-            return _blank, (type(obj),), {**vars(obj), '_iterator': None}  # with workers an iterator has no copy
+            small = {name: vars(obj)[name] for name in ('sampler', 'batch_sampler', 'generator')}
+            return _blank, (type(obj),), {**small, **vars(obj), '_iterator': None}  # with workers an iterator has no copy
         if hasattr(type(obj), '__wrapped__') and hasattr(obj, '__dict__'):
             return _blank, (type(obj),), vars(obj)  # nni.trace would send the class as code, and make another one
         return NotImplemented
+
+    def _fits(self, size: int) -> bool:
+        fits = size <= self._left
+        self._left -= size * fits
+        return fits
 
     def _keep(self, original: Any, value: Any) -> int:
         self._numbers[id(original)] = len(self.kept)
@@ -105,7 +113,7 @@ class _Unpickler(pickle.Unpickler):
         return self._kept[pid]
 
 
-def _blank(cls: type) -> Any:
+def _blank(cls: Any) -> Any:
     return cls.__new__(cls)
 
 
