@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from lightning_fabric.utilities.data import sized_len
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.utilities import CombinedLoader
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -84,8 +85,10 @@ class Loaders:
             If it cannot be read without changing the training.
         """
         loader = self._of('val')
+        if isinstance(loader, list | tuple | dict | CombinedLoader):
+            return loader  # the trainer takes several
         is_sized = isinstance(loader, DataLoader) and sized_len(loader) is not None
-        return loader if is_sized or isinstance(loader, list | tuple | dict) else ValidationBatches(loader, trainer)
+        return loader if is_sized else ValidationBatches(loader, trainer)
 
     def read(self, part: str) -> Any:
         """Return a loader of the samples of a half, 'train' or 'val', which can be read at any time.
@@ -98,7 +101,7 @@ class Loaders:
         if isinstance(self.data, SampleLoader):
             return self.data.sample_loader(part)
         loader = self._of(part)
-        if sized_len(loader) is None:
+        if isinstance(loader, CombinedLoader) or sized_len(loader) is None:
             return FirstSamples(loader)
         persistent = isinstance(loader, DataLoader) and loader.persistent_workers
         return changed(loader, persistent_workers=False) if persistent else loader

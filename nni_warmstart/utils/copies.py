@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 MOST_COPIED = 64 * 2**20
 """Size (bytes) of the tensors and arrays that are copied with an object, samplers first; all others are shared, as data."""
 
-_VALUES = (str, bytes, int, float, bool, tuple, type(None))
+_VALUES = (int, float, bool, tuple, type(None))
 
 _CODE = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
 
@@ -49,14 +49,15 @@ def copied(given: Any, shared: Iterable[Any] = ()) -> Any:
     pickler = _Pickler(buffer, shared)
     pickler.dump(given)
     buffer.seek(0)
-    return _Unpickler(buffer, pickler.kept).load()
+    return _Unpickler(buffer, pickler.kept, pickler.buffers).load()
 
 
 class _Pickler(pickle.Pickler):
     """Writes an object; keeps the parts that are not written, by their number."""
 
     def __init__(self, file: Any, shared: Iterable[Any]) -> None:
-        super().__init__(file, pickle.HIGHEST_PROTOCOL)
+        self.buffers: list[pickle.PickleBuffer] = []  # of tables, say, which are shared
+        super().__init__(file, pickle.HIGHEST_PROTOCOL, buffer_callback=self.buffers.append)
         self.kept: list[Any] = []
         self._left = MOST_COPIED
         self._originals: list[Any] = []  # alive, so that no other object gets the same id
@@ -65,12 +66,13 @@ class _Pickler(pickle.Pickler):
             self._keep(each, each)
 
     def persistent_id(self, obj: Any) -> int | None:
-        if type(obj) in _VALUES:  # a list of a million files is nothing else
+        kind = type(obj)
+        if kind in _VALUES or (kind in (str, bytes) and len(obj) < 1024):  # a list of a million files is nothing else
             return None
         number = self._numbers.get(id(obj))
         if number is not None:
             return number
-        if isinstance(obj, _CODE):
+        if isinstance(obj, (*_CODE, str, bytes)):
             return self._keep(obj, obj)
         if isinstance(obj, Tensor):
             fits = obj.is_leaf and self._fits(obj.numel() * obj.element_size())
@@ -105,8 +107,8 @@ class _Pickler(pickle.Pickler):
 class _Unpickler(pickle.Unpickler):
     """Reads what :class:`_Pickler` wrote."""
 
-    def __init__(self, file: Any, kept: list[Any]) -> None:
-        super().__init__(file)
+    def __init__(self, file: Any, kept: list[Any], buffers: list[pickle.PickleBuffer]) -> None:
+        super().__init__(file, buffers=buffers)
         self._kept = kept
 
     def persistent_load(self, pid: Any) -> Any:
