@@ -94,6 +94,7 @@ def test_as_much_is_validated_as_the_user_says(tmp_path, monkeypatch):
     assert counts == [8, 6]  # in two epochs: as many as are trained on, and three
 
 
+@pytest.mark.slow
 def test_a_stream_without_a_copy_is_left_to_the_training(tmp_path, source, caplog):
     expected = search(tmp_path, DARTS(), Pipe)
     for strategy in (WarmStartDARTS(save_to=tmp_path / 'zoo', average=1.0), WarmStartDARTS(source=source, head='random')):
