@@ -15,6 +15,7 @@ import torch
 from nni.nas.evaluator.pytorch import Lightning
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
+from pytorch_lightning import LightningDataModule
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
 
@@ -223,7 +224,7 @@ class WarmStartDARTS(DARTS):
             self._loaders = Loaders(data)
             self._validates = is_overridden('validation_step', evaluator.module)
         mutated = super().mutate_evaluator(evaluator)
-        if data is not None and self._loaders.need_set_up:
+        if is_overridden('setup', data, LightningDataModule):
             data.setup = partial(self._set_up_data, data.setup)
         return mutated
 
@@ -258,7 +259,7 @@ class WarmStartDARTS(DARTS):
             self.load_state_dict({'ckpt_path': str(self._resumed_from)})
         elif self.source is not None:
             start_warm = partial(self._start_warm, mutated.model_space, mutated.evaluator)
-            if self._loaders.need_set_up or reads_after_set_up(module.training_module):
+            if self._loaders.need_trainer or reads_after_set_up(module.training_module):
                 module.once_set_up = start_warm  # a data module that was set up twice might split its images twice
             else:
                 start_warm()

@@ -9,7 +9,8 @@ from nni.nas.evaluator.pytorch import ClassificationModule, DataLoader, Lightnin
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy import DARTS
-from torch.utils.data import IterableDataset
+from pytorch_lightning.utilities import CombinedLoader
+from torch.utils.data import IterableDataset, TensorDataset
 
 from nni_warmstart import SupernetZoo, TransferError, WarmStartDARTS
 from nni_warmstart.search import evaluation, loaders
@@ -93,6 +94,7 @@ def test_as_much_is_validated_as_the_user_says(tmp_path, monkeypatch):
     assert counts == [8, 6]  # in two epochs: as many as are trained on, and three
 
 
+@pytest.mark.slow
 def test_a_stream_without_a_copy_is_left_to_the_training(tmp_path, source, caplog):
     expected = search(tmp_path, DARTS(), Pipe)
     for strategy in (WarmStartDARTS(save_to=tmp_path / 'zoo', average=1.0), WarmStartDARTS(source=source, head='random')):
@@ -113,3 +115,38 @@ def test_a_head_that_is_fitted_refuses_it_in_one_line(tmp_path, source):
     ) as caught:
         search(tmp_path, WarmStartDARTS(source=source), Pipe)
     assert '\n' not in str(caught.value)
+
+
+class First(Module):
+    """Is trained on the first of several batches, in whatever they come."""
+
+    def training_step(self, batch, batch_idx):
+        while not isinstance(batch[0] if isinstance(batch, list | tuple) else None, torch.Tensor):
+            batch = next(iter(batch.values())) if isinstance(batch, dict) else batch[0]
+        return super().training_step(batch, batch_idx)
+
+
+SEVERAL = {
+    'list': lambda make: [make(), make()],
+    'dict': lambda make: {'a': make(), 'b': make()},
+    'nested': lambda make: {'a': [make()], 'b': make()},
+    'combined': lambda make: CombinedLoader([make(), make()], 'min_size'),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('half', ['train', 'val'])
+@pytest.mark.parametrize('several', SEVERAL)
+def test_several_loaders_in_place_of_one(tmp_path, several, half):
+    task, found = make_task(), []
+    data = TensorDataset(task.train_x.float() / 255, task.train_y)
+    for strategy in (DARTS(), WarmStartDARTS(average=1.0)):
+        torch.manual_seed(0)
+        module = First()
+        trainer = Trainer(max_epochs=2, default_root_dir=tmp_path, logger=False, enable_progress_bar=False)
+        loaders = {part: DataLoader(data, 8, shuffle=True) for part in ('train', 'val')}
+        loaders[half] = SEVERAL[several](lambda: DataLoader(data, 8, shuffle=True))
+        evaluator = Lightning(module, trainer, *loaders.values())
+        strategy(RawFormatModelSpace(small_space(), evaluator), SequentialExecutionEngine())
+        found.append((module.seen, torch.get_rng_state().tolist()))
+    assert found[0] == found[1]
