@@ -15,7 +15,7 @@ from ..tracing.structure import Structure
 from .card import check_fields, malformed_fields
 
 OVERFLOW = 1e18
-"""Bound on weights and features: the squares of larger ones do not fit into single precision."""
+"""Bound on statistics and features: the squares of larger ones do not fit into single precision."""
 
 _MOST_SAMPLES = 10**12  # of a class
 
