@@ -57,7 +57,8 @@ def complain(message: str) -> None:
 
 
 def _made_visible(record: logging.LogRecord) -> bool:
-    record.msg, record.args = visible(record.getMessage()), ()
+    own = record.name.startswith('nni_warmstart')  # a message of our own is one line
+    record.msg, record.args = visible(record.getMessage(), keep='' if own else '\n\t'), ()
     return True
 
 

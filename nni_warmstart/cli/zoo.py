@@ -73,9 +73,7 @@ def add(arguments: argparse.Namespace) -> None:
 
     supernet = Supernet.load(arguments.file)
     if supernet.diverged:
-        raise ZooError(
-            f'{arguments.file} has weights that are not finite: its training diverged; nothing can start from it.'
-        )
+        raise ZooError(f'{arguments.file} has {supernet.divergence}: its training diverged; nothing can start from it.')
     if arguments.name is not None:
         supernet = supernet.renamed(arguments.name)
     console.print(f'Added {open_zoo(arguments.zoo).add(supernet, overwrite=arguments.overwrite)}')

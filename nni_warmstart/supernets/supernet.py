@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from ..nni_adapter.model_spaces import describe, input_of, resolve
 from ..nni_adapter.mutation import first_names, mutate, strategy_kind
 from ..nni_adapter.oneshot import OneShotStrategy, is_supernet
 from ..tracing.structure import Structure, guess_shape, structure_of
+from ..utils.divergence import LARGEST
 from ..utils.files import plain, write_atomic
 from ..utils.limits import Budget
 from ..utils.modules import untold_state
@@ -36,6 +38,8 @@ from .history import Recorded, record, with_licences
 from .loading import load_into, resize_joint_head, space_named_by
 
 _logger = logging.getLogger(__name__)
+
+_MOST = {'weight': LARGEST, 'bias': LARGEST, 'running_mean': validation.OVERFLOW, 'running_var': validation.OVERFLOW}
 
 _PIECE = 2**20  # values that are looked at at once
 
@@ -177,9 +181,7 @@ class Supernet(Recorded):
         except TransferError as error:
             _logger.warning('A supernet of %s can be mapped onto its own space only: %s', type(model).__name__, error)
         if supernet.diverged:
-            _logger.warning(
-                'Supernet %r has weights that are not finite, or absurdly large; nothing can start from it.', name
-            )
+            _logger.warning('Supernet %r has %s; nothing can start from it.', name, supernet.divergence)
         if dataset is None or isinstance(dataset, str):
             return supernet
         return supernet.sketched(dataset, model)
@@ -260,8 +262,19 @@ class Supernet(Recorded):
 
     @property
     def diverged(self) -> bool:
-        """Whether some weights are not finite, or too large to calculate with."""
-        return not all(map(_is_sound, self.tensors.values()))
+        """Whether some weights are not finite, or larger than those of any network that works."""
+        return self.divergence is not None
+
+    @property
+    def divergence(self) -> str | None:
+        """What shows that the training diverged, for errors; None if nothing does. Buffers may hold any finite constants."""
+        for name, tensor in self.tensors.items():
+            if tensor.is_floating_point() or tensor.is_complex():
+                most = _MOST.get(name.rpartition('.')[2], math.inf)
+                if not all(bool((piece.abs() < most).all()) for piece in tensor.reshape(-1).split(_PIECE)):
+                    finite = bool(tensor.isfinite().all())
+                    return f'weights beyond {most:.0e}' if finite else 'weights that are not finite'
+        return None
 
     @property
     def num_parameters(self) -> int:
@@ -391,10 +404,3 @@ class Supernet(Recorded):
 def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Remove the tensors under ``prefix`` from ``tensors``, and return them."""
     return {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
-
-
-def _is_sound(tensor: Tensor) -> bool:
-    """Check whether all numbers are finite and can be multiplied with each other; integers are."""
-    if not tensor.is_floating_point() and not tensor.is_complex():
-        return True
-    return all(bool((piece.abs() < validation.OVERFLOW).all()) for piece in tensor.reshape(-1).split(_PIECE))

@@ -279,3 +279,32 @@ def test_files_are_those_of_the_library():
         )
     with pytest.raises(SupernetFileError, match=r"tensor 'x' has the type torch\.float8_e5m2, which no file"):
         pack({'x': torch.zeros(2).to(torch.float8_e5m2)}, {})
+
+
+@pytest.mark.parametrize(
+    ('end', 'value', 'divergence'),
+    [
+        ('.weight', 1e30, 'weights beyond 1e+06'),
+        ('.weight', float('nan'), 'weights that are not finite'),
+        ('.running_var', 1e12, None),
+        ('.running_var', 1e30, 'weights beyond 1e+18'),
+        ('.mask', torch.finfo(torch.float32).min, None),
+        ('.mask', float('-inf'), 'weights that are not finite'),
+    ],
+)
+def test_weights_of_no_network_that_works(packed, end, value, divergence):
+    """Buffers, such as masks of attention, may hold any finite constants."""
+    supernet = Supernet.from_bytes(packed)
+    name = next((name for name in supernet.tensors if name.endswith(end)), f'body{end}')
+    tensors = {**supernet.tensors, name: torch.full((2, 3), value)}
+    altered = replace(supernet, tensors=tensors)
+    assert altered.divergence == divergence
+    assert altered.diverged == (divergence is not None)
+
+
+def test_variances_below_zero_are_refused(packed):
+    supernet = Supernet.from_bytes(packed)
+    name = next(name for name in supernet.tensors if name.endswith('running_var'))
+    supernet.tensors[name].fill_(-1)
+    with pytest.raises(SupernetFileError, match=r'entry has variances below zero in .*running_var'):
+        Supernet.from_bytes(supernet.to_bytes(), 'entry')
