@@ -35,12 +35,18 @@ def is_slow(x: Tensor, layer: Convolution) -> bool:
         and layer.padding == (half, half)
         and (size > _COLUMNS or step > 1 or layer.stride == (2, 2))
         and x.device.type == 'cpu'
-        and not torch.is_autocast_enabled('cpu')
+        and not _autocasts()
         and x.is_contiguous(memory_format=torch.channels_last)
         and x.dtype == layer.weight.dtype
         and x.dtype in (torch.float32, torch.float64)
         and x.shape[2] % 2 == x.shape[3] % 2 == 0
     )
+
+
+def _autocasts() -> bool:
+    if hasattr(torch, 'get_autocast_dtype'):  # torch 2.4 and later
+        return torch.is_autocast_enabled('cpu')
+    return torch.is_autocast_cpu_enabled()
 
 
 def convolved(x: Tensor, layer: Convolution) -> Tensor:
