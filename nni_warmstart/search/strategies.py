@@ -224,7 +224,7 @@ class WarmStartDARTS(DARTS):
             self._loaders = Loaders(data)
             self._validates = is_overridden('validation_step', evaluator.module)
         mutated = super().mutate_evaluator(evaluator)
-        if is_overridden('setup', data, LightningDataModule):
+        if data is not None and is_overridden('setup', data, LightningDataModule):
             data.setup = partial(self._set_up_data, data.setup)
         return mutated
 
