@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import warnings
 from typing import Any
 
 import torch
@@ -174,6 +175,8 @@ class RandomState(Callback):
         if loops.batches_over(place):
             pl_module.on_train_epoch_start()  # which Lightning leaves out within an epoch
             self._iterator, self._before = loaded['iterator'], loaded['before']
+            # of the loaders of torch, which give the same batches again
+            warnings.filterwarnings('ignore', "You're resuming from a checkpoint that ended before the epoch ended")
             same = self._fetch_again(pl_module, loops.batches_over(place), loaded['labels'])
         loops.enter(trainer, place, no_step_left=self._max_steps is not None)
         if loaded['unfinished'] == 'hooks':
