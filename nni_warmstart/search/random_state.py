@@ -129,7 +129,8 @@ class RandomState(Callback):
             state = {'random': self._now(), 'place': loops.place_of(self._trainer, between_epochs=False)}
         over = loops.batches_over(state['place'])
         return {
-            **state,
+            'random': state['random'],
+            'place': dict(state['place']),  # which changes after validation
             'unfinished': 'step' if step else 'hooks' if hooks else '',
             'iterator': self._iterator if over else state['random'],
             'before': {index: known for index, known in self._before.items() if index < over},
