@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import warnings
 from typing import Any
 
 import torch
@@ -128,7 +129,8 @@ class RandomState(Callback):
             state = {'random': self._now(), 'place': loops.place_of(self._trainer, between_epochs=False)}
         over = loops.batches_over(state['place'])
         return {
-            **state,
+            'random': state['random'],
+            'place': dict(state['place']),  # which changes after validation
             'unfinished': 'step' if step else 'hooks' if hooks else '',
             'iterator': self._iterator if over else state['random'],
             'before': {index: known for index, known in self._before.items() if index < over},
@@ -174,6 +176,8 @@ class RandomState(Callback):
         if loops.batches_over(place):
             pl_module.on_train_epoch_start()  # which Lightning leaves out within an epoch
             self._iterator, self._before = loaded['iterator'], loaded['before']
+            # of the loaders of torch, which give the same batches again
+            warnings.filterwarnings('ignore', "You're resuming from a checkpoint that ended before the epoch ended")
             same = self._fetch_again(pl_module, loops.batches_over(place), loaded['labels'])
         loops.enter(trainer, place, no_step_left=self._max_steps is not None)
         if loaded['unfinished'] == 'hooks':

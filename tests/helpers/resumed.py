@@ -117,7 +117,7 @@ class Stream(IterableDataset):
 
 
 def loaders(kind: str, workers: int = 0, n: int = 40) -> list[Any]:
-    """Two loaders, of which that of the alphas is the shorter one and begins anew in every epoch."""
+    """Two loaders, of which that of the alphas is the shorter one, so that it begins anew within an epoch."""
     splits = split(make_task(n=n))
     options: dict[str, Any] = {'num_workers': workers}
     samplers = {'lazy': Lazy, 'by epoch': ByEpoch}
@@ -142,6 +142,7 @@ def search(
     resume: Path | None = None,
     kind: str = 'shuffled',
     workers: int = 0,
+    n: int = 40,
     **settings: Any,
 ) -> Any:
     """Search, or resume from a checkpoint; returns the strategy, whose module has noted what it was trained on."""
@@ -155,7 +156,7 @@ def search(
         callbacks=list(callbacks), default_root_dir=folder, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=any(isinstance(each, Checkpoint) for each in callbacks), **settings,
     )  # fmt: skip
-    evaluator = Lightning(module, trainer, *loaders(kind, workers), fit_kwargs={'weights_only': True})
+    evaluator = Lightning(module, trainer, *loaders(kind, workers, n), fit_kwargs={'weights_only': True})
     space = RawFormatModelSpace(Space(), evaluator)
     if resume is not None:
         strategy.resume_from(resume)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 import torch
 from helpers import resumed
 from helpers.resumed import Augmented, Module, differences, outcome, search
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, OnExceptionCheckpoint
 
@@ -114,6 +117,29 @@ def test_a_checkpoint_that_is_saved_in_any_hook(tmp_path, monkeypatch, settings)
     resume_from_all(tmp_path, [Everywhere(tmp_path)], some=slice(None, None, 2), **settings)
 
 
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None)
+@given(
+    kind=st.sampled_from(['shuffled', 'lazy', 'generator', 'by epoch', 'stream']),
+    n=st.integers(16, 40),
+    validation=st.sampled_from([{}, {'val_check_interval': 0.5}, {'check_val_every_n_epoch': 2}, {'limit_val_batches': 1}]),
+    steps=st.sampled_from([-1, 12, 17]),
+    batch=st.integers(0, 100),
+    makes=st.sampled_from([WarmStartDARTS, WarmStartGumbelDARTS, WarmStartProxyless]),
+)
+def test_any_batch_of_any_search(kind, n, validation, steps, batch, makes):
+    if kind == 'stream':
+        validation = {key: 2 if key == 'val_check_interval' else value for key, value in validation.items()}
+    assume(steps < 0 or 'check_val_every_n_epoch' not in validation)  # it would never validate
+    with tempfile.TemporaryDirectory() as folder:
+        saves = ModelCheckpoint(folder, **EVERY_BATCH)
+        options = {'kind': kind, 'n': n, 'max_steps': steps, **validation}
+        whole = outcome(search(makes(average=1.0), Path(folder), saves, **options))
+        files = sorted(Path(folder).glob('*.ckpt'), key=lambda path: path.stat().st_mtime_ns)
+        again = search(makes(average=1.0), Path(folder, 'again'), resume=files[batch % len(files)], **options)
+        assert differences(whole, outcome(again)) == []
+
+
 def test_a_checkpoint_before_the_last_hook_of_the_evaluator(tmp_path, caplog):
     search(average(), tmp_path, Everywhere(tmp_path))
     for hook, warns in (('on_train_batch_end', True), ('on_train_batch_start', False)):
@@ -126,7 +152,7 @@ def test_loaders_that_do_not_give_the_same_batches_again(tmp_path, caplog, monke
     search(average(), tmp_path, ModelCheckpoint(tmp_path, **EVERY_BATCH))
     later = next(tmp_path.glob('epoch=1*.ckpt'))
     made = resumed.loaders
-    monkeypatch.setattr(resumed, 'loaders', lambda kind, workers: made('by epoch', workers))
+    monkeypatch.setattr(resumed, 'loaders', lambda kind, *rest: made('by epoch', *rest))
     search(average(), tmp_path / 'again', resume=later)
     assert 'its loaders do not give the batches of the unfinished epoch again' in caplog.text
 
