@@ -13,7 +13,7 @@ from nni_warmstart.runs.strategies import STRATEGIES, make_strategy, parse_strat
 from nni_warmstart.utils.checks import Expected, Range
 
 OURS = ['source', 'zoo', 'head', 'alpha', 'keep', 'noise', 'untraceable', 'average', 'refit_head', 'arc_learning_rate',
-        'save_to', 'parameter_free_cap', 'stop_on_eigenvalue']  # fmt: skip
+        'save_to', 'parameter_free_cap', 'stop_on_eigenvalue', 'fast']  # fmt: skip
 NNIS = ['gradient_clip_val', 'log_prob_every_n_step', 'warmup_epochs', 'penalty']
 
 
