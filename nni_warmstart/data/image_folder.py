@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torchvision.datasets
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
-from torchvision.transforms import functional as transforms
 
-from ..errors import UNREADABLE, DataError, reason
+from ..errors import DataError, reason
+from ..utils.progress import tracked
+from .class_folder import ClassFolder, examined, leave_out
+from .decoding import ImageFiles, UnreadableImageError
+from .lazy import CACHE_MB, AnyImages, LazyImages, allocated
 from .source import PATH, Source
 from .task import Task, checked_task
 
@@ -28,10 +32,48 @@ IMAGE_SIZE = 64
 """Default image size in pixels."""
 
 
-def from_folder(path: str | Path, *, side: int = IMAGE_SIZE) -> Task:
+class Paths:
+    """Paths of files below one folder, in few bytes, which worker processes share."""
+
+    def __init__(self, root: Path, paths: Iterable[str]) -> None:
+        relative = [os.fsencode(os.path.relpath(path, root)) for path in paths]
+        self.root = str(root)
+        self._ends = np.cumsum([0, *map(len, relative)])
+        self._joined = np.frombuffer(b''.join(relative), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def open(self, position: int) -> str:
+        """Return the path of a file."""
+        start, end = self._ends[position : position + 2]
+        return os.path.join(self.root, os.fsdecode(self._joined[start:end].tobytes()))
+
+    name = open
+
+
+def from_folder(path: str | Path, *, side: int = IMAGE_SIZE, cache_mb: float = CACHE_MB, on_error: str = 'stop') -> Task:
     """Read a task from images in ``path/CLASS/*`` or in ``path/train/CLASS/*`` and ``path/test/CLASS/*``.
 
-    Images are cropped to a centred square and resized to ``side`` by ``side`` pixels, in colour.
+    Images are cropped to a centred square and resized to ``side`` by ``side`` pixels, in colour. First the headers of all
+    files are read, so that all damaged files are found at once.
+
+    Parameters
+    ----------
+    path
+        Folder.
+    side
+        Image size in pixels.
+    cache_mb
+        Megabytes of images that are kept in memory. A larger set is read while it is used.
+    on_error
+        'stop', or 'skip' to leave out unreadable files, classes with fewer than two training images, and training images
+        that are test images as well.
+
+    Raises
+    ------
+    DataError
+        If the folder has no images in class folders, or some cannot be read and are not skipped.
     """
     path = Path(os.path.expanduser(path))
     if not os.path.isdir(path):
@@ -44,36 +86,50 @@ def from_folder(path: str | Path, *, side: int = IMAGE_SIZE) -> Task:
         unread = [name for name in beside if name not in ('train', 'test')]
         if unread:
             _logger.warning('%s: beside train/ and test/ nothing is read: not %s.', path, ', '.join(unread))
-    train_x, train_y, names = read_folder(path / 'train' if has_split else path, side)
-    test_x, test_y = train_x[:0], train_y[:0]
-    if (path / 'test').is_dir() and has_split:
-        test_x, test_y, test_names = read_folder(path / 'test', side)
-        unknown = set(test_names) - set(names)
-        if unknown:
-            raise DataError(f'{path / "test"} has classes that {path / "train"} lacks: {", ".join(sorted(unknown))}.')
-        test_y = torch.tensor([names.index(test_names[label]) for label in test_y.tolist()], dtype=torch.long)
-    return checked_task(path.name, train_x, train_y, test_x, test_y, names)
+    parts = [list_folder(path / 'train' if has_split else path)]
+    if has_split and (path / 'test').is_dir():
+        parts.append(list_folder(path / 'test'))
+    parts = examined(parts, skip=on_error == 'skip')
+    images: list[AnyImages] = []
+    if sum(len(part.files) for part in parts) * 3 * side**2 <= cache_mb * 1e6:
+        for place, part in enumerate(parts):
+            x, parts[place] = _read(part, side, skip=on_error == 'skip')
+            images.append(x)
+    else:
+        readers = [ImageFiles(Paths(part.path, part.files), side, draft=True) for part in parts]
+        images += [LazyImages(reader, cache_mb * 1e6) for reader in readers]
+    names = parts[0].names
+    unknown = set(parts[-1].names) - set(names)
+    if unknown:
+        raise DataError(f'{path / "test"} has classes that {path / "train"} lacks: {", ".join(sorted(unknown))}.')
+    labels = [torch.tensor([names.index(part.names[k]) for k in part.labels], dtype=torch.long) for part in parts]
+    if len(parts) == 1:
+        return checked_task(path.name, images[0], labels[0], images[0][:0], labels[0][:0], names)
+    return checked_task(path.name, images[0], labels[0], images[1], labels[1], names)
 
 
-def read_folder(path: Path, image_size: int) -> tuple[Tensor, Tensor, list[str]]:
-    """Read images, classes and their names from one folder per class.
+def _read(part: ClassFolder, side: int, *, skip: bool) -> tuple[Tensor, ClassFolder]:
+    """Read all images of a folder; leave unreadable ones out, or raise one error about all of them."""
+    reader = ImageFiles(Paths(part.path, part.files), side)
+    x, faults = allocated((len(reader), *reader.shape), reader.dtype), {}
+    for position in tracked(range(len(reader)), f'images of {part.path}'):
+        try:
+            x[position] = reader.read(position)
+        except UnreadableImageError as error:
+            faults[position] = reason(error.__cause__ or error)
+    if not faults:
+        return x, part
+    left = leave_out(part, faults, skip=skip)
+    return x[[position for position in range(len(reader)) if position not in faults]], left
 
-    Parameters
-    ----------
-    path
-        Folder whose subfolders are the classes, in the order of their names; hidden ones are ignored.
-    image_size
-        Size in pixels to which images are resized, cropped to a centred square first.
 
-    Returns
-    -------
-    tuple
-        Images in colour, uint8, shape ``(n, 3, image_size, image_size)``; classes, shape ``(n,)``; names.
+def list_folder(path: Path) -> ClassFolder:
+    """Find the images and the classes of a folder; hidden files and folders are ignored.
 
     Raises
     ------
     DataError
-        If there are no images, or one cannot be read.
+        If there are no images.
     """
     endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     ignored: list[str] = []
@@ -93,46 +149,19 @@ def read_folder(path: Path, image_size: int) -> tuple[Tensor, Tensor, list[str]]
             ignored.append(file)
         return known
 
-    def read_image(file: str) -> Tensor:
-        try:
-            with Image.open(file) as image:
-                colour = _in_colour(image)
-        except (*UNREADABLE, Image.DecompressionBombError) as error:
-            raise DataError(f'image {file} cannot be read ({reason(error)}); repair or remove it.') from error
-        square = transforms.center_crop(transforms.pil_to_tensor(colour), [min(colour.size)] * 2)
-        return transforms.resize(square, [image_size, image_size], antialias=True)
-
-    # List the images of all classes, then read them one by one.
     try:
         folder = Visible(str(path), is_valid_file=is_image)
     except FileNotFoundError as error:
         raise DataError(f'data folder {path} has no images in class folders: {error}') from error
     if ignored:
         _logger.warning('%s: %d files are no images by their ending, such as %s.', path, len(ignored), ignored[0])
-    x = torch.stack([read_image(file) for file, _ in folder.samples])
-    return x, torch.tensor([label for _, label in folder.samples]), list(folder.classes)
-
-
-def _in_colour(image: Any) -> Any:
-    """Return an image upright, with 8 bits a colour, and white where it is transparent."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode == 'F':
-        raise ValueError('its pixels are floating-point numbers of unknown range: save it with 8 or 16 bits')
-    if image.mode.startswith('I'):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f'its pixels go from {values.min()} to {values.max()}: save it with 8 or 16 bits')
-        few = image.mode == 'I' and values.max() < 256  # 8-bit values stored in 32 bits
-        image = Image.fromarray((values if few else values // 257).astype(np.uint8))
-    if image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
-        image = image.convert('RGBA')
-        image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
-    return image.convert('RGB')
+    return ClassFolder(path, [file for file, _ in folder.samples], [k for _, k in folder.samples], list(folder.classes))
 
 
 SOURCE = Source(
     settings={'path': PATH},
-    read=lambda settings, image_size: from_folder(settings['path'], side=image_size),
+    read=lambda settings, image_size, **options: from_folder(settings['path'], side=image_size, **options),
     title=lambda settings: Path(str(settings.get('path'))).stem,
     recognises=os.path.isdir,
+    options=('cache_mb', 'on_error'),
 )

@@ -1,4 +1,4 @@
-"""Task: a labelled image-classification task in memory."""
+"""Task: a labelled image-classification task, in memory or read while it is used."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
+from .lazy import AnyImages, LazyImages
 from .resizing import resize_images
 
 
@@ -22,7 +23,9 @@ class Task:
     name
         Name of the task in cards and reports.
     train_x, test_x
-        Images, shape ``(n, channels, image_size, image_size)``, uint8 or floating point; ``test_x`` may be empty.
+        Images, shape ``(n, channels, image_size, image_size)``, uint8 or floating point; ``test_x`` may be empty. Large sets
+        are :class:`~nni_warmstart.data.lazy.LazyImages`, which have shape, type and length of a tensor, and are read where
+        they are indexed.
     train_y, test_y
         Classes, int64, shape ``(n,)``, in ``0 .. len(class_names) - 1``.
     class_names
@@ -30,9 +33,9 @@ class Task:
     """
 
     name: str
-    train_x: Tensor
+    train_x: AnyImages
     train_y: Tensor
-    test_x: Tensor
+    test_x: AnyImages
     test_y: Tensor
     class_names: tuple[str, ...]
 
@@ -54,24 +57,36 @@ class Task:
         resized = []
         for x in (self.train_x, self.test_x):
             try:
-                resized.append(resize_images(x, channels, side).contiguous())
+                resized.append(
+                    resize_images(x, channels, side).contiguous() if isinstance(x, Tensor) else x.adapted(channels, side)
+                )
             except ValueError as error:
                 raise DataError(f'{self.name} has {x.shape[1]} channels and the space takes {channels}.') from error
             except (RuntimeError, MemoryError) as error:
                 raise DataError(
                     f'{self.name} does not fit into memory at {side} x {side} pixels: {len(x)} images.'
                 ) from error
-        return replace(self, train_x=resized[0], test_x=resized[1])
+        return replace(self, train_x=resized[0], test_x=resized[1]).held()
+
+    def held(self) -> Task:
+        """Return the same task with its lazy images in memory, if they fit into their cache."""
+        lazy = [x for x in (self.train_x, self.test_x) if isinstance(x, LazyImages)]
+        if sum(x.nbytes for x in lazy) > min((x.kept.capacity for x in lazy), default=0):
+            return self
+        train_x, test_x = (
+            x.loaded(f'images of {self.name}') if isinstance(x, LazyImages) else x for x in (self.train_x, self.test_x)
+        )
+        return replace(self, train_x=train_x, test_x=test_x)
 
 
-def checked_task(name: str, train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, names: Any) -> Task:
+def checked_task(name: str, train_x: AnyImages, train_y: Tensor, test_x: AnyImages, test_y: Tensor, names: Any) -> Task:
     """Make a task; raise an error for data that a search cannot use."""
     if len(train_x) == 0:
         raise DataError(f'{name} is empty: it has no training images.')
     for part, x, y in (('training', train_x, train_y), ('test', test_x, test_y)):
         if len(x) != len(y):
             raise DataError(f'{name} has {len(x)} {part} images and {len(y)} labels; there must be one label each.')
-        if x.is_floating_point() and not torch.isfinite(x).all():
+        if isinstance(x, Tensor) and x.is_floating_point() and not torch.isfinite(x).all():
             bad = int((~torch.isfinite(x).flatten(1).all(1)).sum())
             raise DataError(f'{name} has NaN or infinite pixels in {bad} {part} images; remove or repair them.')
         if len(y) and not (int(y.min()) >= 0 and int(y.max()) < len(names)):

@@ -26,23 +26,28 @@ def make_trainer(
     callbacks: list[Any] | None = None,
     max_seconds: float = 0.0,
     devices: int = 1,
+    accelerator: str = 'auto',
+    precision: Any = '32-true',
     **settings: Any,
 ) -> Any:
     """Make a Lightning trainer that writes its CSV log under ``out``.
 
     It stops after ``max_epochs``, or after the epoch in which ``max_seconds`` have passed (0 for no limit; time before a
-    resumption counts). On several devices it starts this script again for each, and gradients are averaged.
+    resumption counts). On several devices it starts this script again for each, and gradients are averaged. ``accelerator``
+    and ``precision`` are Lightning's.
 
     Raises
     ------
     ConfigError
-        If the machine has fewer devices.
+        If the machine has no such accelerator, or fewer devices.
     """
     clock = [Timer(timedelta(seconds=max_seconds), interval='epoch')] if max_seconds else []
     try:
         return Trainer(
             max_epochs=max_epochs,
             devices=devices,
+            accelerator=accelerator,
+            precision=precision,
             strategy='auto' if devices == 1 else 'ddp_find_unused_parameters_true',  # Proxyless trains one path per step
             logger=CSVLogger(str(out), name='logs', version=''),
             callbacks=[*(callbacks or []), *clock],
@@ -53,5 +58,6 @@ def make_trainer(
             num_sanity_val_steps=0,
             **settings,
         )
-    except MisconfigurationException as error:
-        raise ConfigError(f'evaluator.devices = {devices}: {reason(error)}') from error
+    except (MisconfigurationException, ValueError) as error:
+        others = f'accelerator = {accelerator}, precision = {precision}'
+        raise ConfigError(f'evaluator.devices = {devices} with {others}: {reason(error)}') from error

@@ -190,7 +190,7 @@ class Evaluation(Callback):
         generators = generators_of(trainer)
         state, share = random_state(generators), self._head_share(trainer, pl_module.current_epoch)
         with self.evaluating(pl_module, calibrate=True, head=share):
-            batches = ((on_device(pl_module, x), y) for x, y in loader)
+            batches = (data.on_after_batch_transfer((on_device(pl_module, x), y), 0) for x, y in loader)
             accuracy = _accuracy(training_module, batches, pl_module.device)
         set_random_state(state, generators)
         return accuracy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from .heads.base import HeadData
 from .heads.registry import HEADS
 from .settings import TransferSettings
 
-Batches = list[tuple[Any, Tensor]]
+Batches = Sequence[tuple[Any, Tensor]]
 
 
 def reestimate_statistics(model: nn.Module, batches: Batches, device: torch.device | str) -> Iterator[str]:
