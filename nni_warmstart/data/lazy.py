@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -123,6 +123,9 @@ class LazyImages:
         if positions.ndim == 0:
             return self._read(int(positions))
         return self._stacked(positions)
+
+    def __deepcopy__(self, memo: Any) -> LazyImages:
+        return self  # nothing of it changes but what is kept, which copies share
 
     def subset(self, index: Tensor) -> LazyImages:
         """Return some of the images without reading them."""

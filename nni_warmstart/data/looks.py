@@ -46,5 +46,6 @@ def sample(x: AnyImages, y: Tensor, title: str, share: float = 1.0) -> Tensor:
     if isinstance(x, LazyImages):
         start = time.perf_counter()
         read = x.subset(index).keep(title)
-        _logger.info('%s: %d of %d images read, %.2f s.', title, read, len(x), time.perf_counter() - start)
+        if read:
+            _logger.info('%s: %d of %d images read, %.2f s.', title, read, len(x), time.perf_counter() - start)
     return index

@@ -86,4 +86,4 @@ def check_checkpoint(path: Path, model: nn.Module, prefix: str, max_epochs: int)
 
 
 def _shapes(state: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+    return {name: tuple(value.shape) for name, value in state.items() if isinstance(value, torch.Tensor)}

@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from ..errors import REFUSALS, ConfigError, reason
 from ..search_spaces import SPACES  # pyright: ignore[reportMissingImports]  (mapped by package_dir in setup.cfg)
+from ..utils.random import quiet_randomness
 from .mutation import mutate
 
 CLASS_ARGUMENTS = ('num_classes', 'num_labels')
@@ -164,7 +165,7 @@ def check_supernet(space: ModelSpace, channels: int, side: int) -> None:
     ConfigError
         If two images of that size do not go through, for instance because candidates of a choice have different shapes.
     """
-    with torch.random.fork_rng(devices=[]):
+    with quiet_randomness():
         try:
             model = mutate(copy.deepcopy(space), 'DARTS')
         except REFUSALS:
@@ -189,7 +190,7 @@ def check_input(space: ModelSpace, channels: int, side: int, num_classes: int) -
     """
     was_training = space.training
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), quiet_randomness():
             output = space.eval()(torch.zeros(2, channels, side, side))
     except REFUSALS as error:
         raise ConfigError(

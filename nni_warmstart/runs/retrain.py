@@ -29,6 +29,7 @@ from ..supernets.network import Network, inherited, is_blind
 from ..supernets.supernet import Supernet
 from ..utils.files import write_json
 from ..utils.metrics import final_accuracy
+from ..utils.modules import tensors_of
 from .config import SearchConfig
 from .folder import RunFolder
 from .setup import load_task, set_up, versions
@@ -137,7 +138,7 @@ def retrain(
     Network(
         space=described,
         architecture=architecture,
-        tensors=network.state_dict(),
+        tensors=tensors_of(network),
         pictures=problem.image_shape,
         **normalisation,
         class_names=list(problem.task.class_names),

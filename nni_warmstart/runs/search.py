@@ -77,10 +77,19 @@ def run_search(
     start(strategy, problem.space, evaluator, folder, config, seed, resume=resume)
     module = cast(DartsSearchModule, strategy.oneshot_module)
     module.identity.count_from(began)
+    found: dict[str, Any] = {}
+
+    def keep() -> None:
+        """Write the results, before anything is measured that may fail."""
+        found['architecture'] = {'sample': module.export(), 'probabilities': module.probabilities()}
+        if module.trainer.is_global_zero:  # only the first of several devices writes
+            _found(config, problem, strategy, seed).save(folder.path / 'supernet.safetensors')
+            write_json(folder.path / 'architecture.json', found['architecture'])
+
+    module.ending.keep.append(keep)
     strategy.run()
-    # Write the results.
+    # Write the figures.
     warm_start = module.identity.warm_start
-    architecture = {'sample': module.export(), 'probabilities': module.probabilities()}
     result = {
         'strategy': config.strategy.name,
         'source': warm_start and warm_start['source'],
@@ -90,21 +99,22 @@ def run_search(
         'curve': strategy.curve,
         'alphas': module.alphas,
         'warm_start': warm_start,
-        'architecture': architecture['sample'],
+        'architecture': found['architecture']['sample'],
         'seconds': module.identity.seconds,
         'versions': versions(),
     }
-    if module.trainer.is_global_zero:  # only the first of several devices writes
-        _found(config, problem, strategy, result).save(folder.path / 'supernet.safetensors')
-        write_json(folder.path / 'architecture.json', architecture)
+    if module.trainer.is_global_zero:
         write_json(folder.path / 'result.json', result)
     return result
 
 
-def _found(config: SearchConfig, problem: Problem, strategy: WarmStartDARTS, result: dict[str, Any]) -> Supernet:
+def _found(config: SearchConfig, problem: Problem, strategy: WarmStartDARTS, seed: int) -> Supernet:
     """Return the trained supernet, with facts about the search in its record."""
-    facts = {key: result[key] for key in ('seed', 'curve', 'source')}
-    history = record(**facts, pictures=problem.image_shape, licence=config.data.licence)
+    warm_start = cast(DartsSearchModule, strategy.oneshot_module).identity.warm_start
+    source = warm_start and warm_start['source']
+    history = record(
+        seed=seed, curve=strategy.curve, source=source, pictures=problem.image_shape, licence=config.data.licence
+    )
     name = f'{config.space.name}-{problem.task.name}'.replace(':', '-')
     train = problem.splits.train
     images = train.sample('sample of the training images') if isinstance(train.x, LazyImages) else problem.task

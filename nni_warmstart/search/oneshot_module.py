@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback
 from torch import nn
 
+from ..errors import REFUSALS, reason
 from ..nni_adapter.architectures import best_sample
 from ..nni_adapter.choices import arch_parameters
-from ..nni_adapter.oneshot import DartsLightningModule, GumbelDartsLightningModule, has_nnis, without_onnx_export
+from ..nni_adapter.oneshot import (
+    DartsLightningModule,
+    GumbelDartsLightningModule,
+    has_nnis,
+    reporting_training,
+    without_onnx_export,
+)
 from ..nni_adapter.paths import best_path
 from ..nni_adapter.penalty import DifferentiablePenalty
 from . import collapse
@@ -19,10 +28,13 @@ from .alpha_rate import AlphaRate
 from .eigenvalue_stop import EigenvalueStop
 from .ending import Ending
 from .evaluation import Evaluation
+from .held_out import HeldOutImages
 from .loaders import Loaders
 from .random_state import RandomState
 from .record import STATE, Curve, Identity
 from .settings import SearchSettings
+
+_logger = logging.getLogger(__name__)
 
 
 class DartsSearchModule(DartsLightningModule):
@@ -50,8 +62,10 @@ class DartsSearchModule(DartsLightningModule):
 
     Attributes
     ----------
-    identity, record, evaluation, ending
-        Parts that others query: run and warm start, figures by epoch, averaged weights, final figures.
+    identity, record, evaluation, held_out, ending
+        Parts that others query: run and warm start, figures by epoch, averaged weights, test images, final figures.
+    once_set_up
+        Function that is called once, when the trainer has set up the data module and the module of the evaluator.
     """
 
     def __init__(
@@ -65,7 +79,9 @@ class DartsSearchModule(DartsLightningModule):
         self.evaluation = Evaluation(settings, loaders)
         self.randomness = RandomState()
         self.record = Curve()
-        self.ending = Ending(self.evaluation, self.randomness, self.record)
+        self.held_out = HeldOutImages(loaders.data)
+        self.ending = Ending(self.evaluation, self.randomness, self.record, self.held_out)
+        self.once_set_up: Callable[[], None] | None = None
         self.guard: EigenvalueStop | None = None
         if settings.stop_on_eigenvalue:
             self.guard = EigenvalueStop(self.evaluation, loaders, self.record)
@@ -76,6 +92,12 @@ class DartsSearchModule(DartsLightningModule):
         found = [self.identity, self.evaluation, AlphaRate() if self.settings.paced else None, self.randomness]
         self._added = [each for each in (*found, self.record, self.guard) if each is not None]
         return self._added
+
+    def setup(self, stage: str) -> None:  # type: ignore[override]
+        super().setup(stage)
+        if self.once_set_up is not None:
+            self.once_set_up()
+            self.once_set_up = None
 
     def teardown(self, stage: str) -> None:  # type: ignore[override]
         super().teardown(stage)
@@ -120,8 +142,15 @@ class DartsSearchModule(DartsLightningModule):
         return {label: {c: float(p) for c, p in each.items()} for label, each in found.items()}  # NNI has tensors for depths
 
     def further_figures(self) -> dict[str, float]:
-        """Return figures of an epoch that take long to measure."""
-        return {} if self.guard is None else self.guard.measure(self)
+        """Return figures of an epoch that take long to measure; none after one that fails."""
+        if self.guard is None:
+            return {}
+        try:
+            return self.guard.measure(self)
+        except REFUSALS as error:
+            _logger.warning('The search is not stopped by the curvature of the alphas any more: %s', reason(error))
+            self.guard = None
+            return {}
 
     def export(self) -> dict[str, Any]:
         """Return the found architecture: label of a choice -> chosen candidate or value."""
@@ -147,24 +176,34 @@ class DartsSearchModule(DartsLightningModule):
         self.randomness.capture()
 
     def validation_step(self, *args: Any, **kwargs: Any) -> Any:
-        with without_onnx_export(self.training_module):
-            return self.training_module.validation_step(*args, **kwargs)
+        if not self.record.validated:
+            return None
+        try:
+            with without_onnx_export(self.training_module):
+                return self.training_module.validation_step(*args, **kwargs)
+        except REFUSALS as error:  # in NNI it never runs, and may not suit the batches
+            _logger.warning('The search goes on without validation, since validation_step fails: %s', reason(error))
+            self.record.validated = False
 
     def on_validation_start(self) -> None:
         super().on_validation_start()
         self.evaluation.open(self)
 
     def on_validation_epoch_start(self) -> None:
-        self.training_module.on_validation_epoch_start()
+        if self.record.validated:
+            self.training_module.on_validation_epoch_start()
 
     def on_validation_batch_start(self, *args: Any, **kwargs: Any) -> None:
-        self.training_module.on_validation_batch_start(*args, **kwargs)
+        if self.record.validated:
+            self.training_module.on_validation_batch_start(*args, **kwargs)
 
     def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        self.training_module.on_validation_batch_end(*args, **kwargs)
+        if self.record.validated:
+            self.training_module.on_validation_batch_end(*args, **kwargs)
 
     def on_validation_epoch_end(self) -> None:
-        if not has_nnis(self.training_module, 'on_validation_epoch_end'):  # NNI's only reports, as the curve does
+        nnis = has_nnis(self.training_module, 'on_validation_epoch_end')  # it only reports, as the curve does
+        if self.record.validated and not nnis:
             self.training_module.on_validation_epoch_end()
         self.evaluation.close()
         if not self.trainer.sanity_checking:
@@ -172,9 +211,13 @@ class DartsSearchModule(DartsLightningModule):
 
     def on_fit_end(self) -> None:
         self.ending.begin(self)
-        if not (self.curve and has_nnis(self.training_module, 'on_fit_end')):  # NNI's would report twice
-            super().on_fit_end()
-        self.ending.finish(self)
+        validated = bool(self.curve) and 'default' in self.curve[-1]
+        try:
+            with nullcontext() if validated else reporting_training(self.training_module):
+                if not (validated and has_nnis(self.training_module, 'on_fit_end')):  # NNI's would report twice
+                    super().on_fit_end()
+        finally:
+            self.ending.finish(self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.training_module.on_save_checkpoint(checkpoint)

@@ -99,6 +99,8 @@ class Curve(Callback):
         Architecture by epoch: label of a choice -> chosen candidate or value.
     alphas
         Probabilities by epoch: label of a choice -> candidate -> rounded probability.
+    validated
+        Whether the evaluator validates; not once its validation has failed.
     """
 
     @property
@@ -109,6 +111,7 @@ class Curve(Callback):
         self.figures: list[dict[str, float]] = []
         self.samples: list[dict[str, Any]] = []
         self.alphas: list[dict[str, dict[str, float]]] = []
+        self.validated = True
         self._losses: list[Tensor] = []
         self._epoch_start = time.perf_counter()
 
@@ -140,14 +143,14 @@ class Curve(Callback):
             'skip_share': skip_share(model, best_sample(model)),
             'epoch_seconds': time.perf_counter() - self._epoch_start,
         }
-        measured = trainer.callback_metrics
+        measured = trainer.callback_metrics if self.validated else {}
         if 'val_loss' in measured:
             figures['val_loss'] = float(measured['val_loss'])
         name = _validation_metric(measured, pl_module.training_module)
         if name is not None:
             figures['default'] = float(measured[name])
             figures |= {key: float(value) for key, value in measured.items() if key.startswith(f'{name}/')}  # by dataset
-        elif not self.figures:
+        elif not self.figures and self.validated:
             _logger.warning(
                 'The evaluator logs no validation metric (val_acc, val_accuracy, or val_ and the name of its metric), so '
                 'nothing is reported to NNI; it logs %s.', ', '.join(measured) or 'nothing',

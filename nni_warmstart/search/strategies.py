@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol, cast, runtime_checkable
 
@@ -17,7 +18,7 @@ from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
 
-from ..errors import REFUSALS, ConfigError, as_well, reason
+from ..errors import REFUSALS, ConfigError, TransferError, as_well, reason
 from ..nni_adapter import trial
 from ..nni_adapter.oneshot import DartsLightningModule, GumbelDartsLightningModule, undo_patches
 from ..supernets.history import record
@@ -32,8 +33,8 @@ from ..zoo.selection import Source, SourceSelector
 from ..zoo.zoo import SupernetZoo, open_zoo
 from . import collapse
 from .alpha_rate import NNIS
-from .loaders import Loaders
-from .model_inputs import as_model_reads
+from .loaders import AlphaLoader, Loaders
+from .model_inputs import as_model_reads, reads_after_set_up
 from .oneshot_module import DartsSearchModule, GumbelDartsSearchModule
 from .settings import SearchSettings
 
@@ -152,6 +153,7 @@ class WarmStartDARTS(DARTS):
         self.transfer_settings, self.settings, self.save_to = transfer_settings, settings, save_to
         self.report: TransferReport | None = None
         self._validates = False
+        self._trainer: Any = None
         self._loaders = Loaders()
         self._resumed_from: Path | None = None
 
@@ -195,18 +197,37 @@ class WarmStartDARTS(DARTS):
         return self.search_module(training_module, settings=self.settings, loaders=self._loaders, **arguments)
 
     def mutate_evaluator(self, evaluator: Any) -> Any:
+        data = None
         if isinstance(evaluator, Lightning):
-            undo_patches(evaluator.datamodule)
-            self._loaders = Loaders.of(evaluator)
+            data, self._trainer = evaluator.datamodule, evaluator.trainer
+            undo_patches(data)
+            self._loaders = Loaders(data)
             self._validates = is_overridden('validation_step', evaluator.module)
-        return super().mutate_evaluator(evaluator)
+        mutated = super().mutate_evaluator(evaluator)
+        if data is not None and self._loaders.need_set_up:
+            data.setup = partial(self._set_up_data, data.setup)
+        return mutated
+
+    def _set_up_data(self, set_up: Callable[[Any], None], stage: str | None = None) -> None:
+        if stage == 'fit':
+            cast(DartsSearchModule, self.oneshot_module).held_out.before_set_up()
+        set_up(stage)
 
     def train_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
-        return super().train_dataloader(train_dataloader_fn, self._loaders.alphas or val_dataloader_fn)
+        data = self._loaders.data
+        alphas = data.arc_dataloader if isinstance(data, AlphaLoader) else val_dataloader_fn
+        made = super().train_dataloader
+        return self._loaders.for_training(lambda: made(train_dataloader_fn, alphas))
 
     def val_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
         # NNI's DARTS returns None in any case, so that validation never runs (microsoft/nni #5160)
-        return val_dataloader_fn() if self._validates else None
+        if not self._validates:
+            return None
+        try:
+            return self._loaders.for_validation(self._trainer)
+        except TransferError as error:
+            _logger.warning('The search goes on without validation: %s', error)
+            return None
 
     def _initialize(self, model_space: Any, engine: Any) -> Any:
         if self.save_to is not None:
@@ -217,16 +238,24 @@ class WarmStartDARTS(DARTS):
         if self._resumed_from is not None:
             self.load_state_dict({'ckpt_path': str(self._resumed_from)})
         elif self.source is not None:
-            self.report = self._warm_start(mutated.model_space, mutated.evaluator)
-            module.identity.warm_start = self.report.to_dict()
-            _logger.info('%s', self.report.summary())
+            start_warm = partial(self._start_warm, mutated.model_space, mutated.evaluator)
+            if self._loaders.need_set_up or reads_after_set_up(module.training_module):
+                module.once_set_up = start_warm  # a data module that was set up twice might split its images twice
+            else:
+                start_warm()
+        if self.save_to is not None:
+            module.ending.keep.append(self._remember)
         if trial.in_trial():
             trial.forward_metrics(engine, lambda: len(self.curve) - 1)
         return mutated
 
+    def _start_warm(self, target: nn.Module, evaluator: Any) -> None:
+        with quiet_randomness():
+            self.report = self._warm_start(target, evaluator)
+        evaluator.module.identity.warm_start = self.report.to_dict()
+        _logger.info('%s', self.report.summary())
+
     def _warm_start(self, target: nn.Module, evaluator: Any) -> TransferReport:
-        loaders = self._loaders
-        loaders.prepare()
         settings = replace(
             self.transfer_settings,
             heads=getattr(evaluator.module.training_module, 'heads', None),
@@ -235,11 +264,10 @@ class WarmStartDARTS(DARTS):
         )
 
         def make(part: str) -> Any:
-            return as_model_reads(loaders.make(part), evaluator.module.training_module)
+            return as_model_reads(self._loaders.read(part), evaluator.module.training_module)
 
         start = time.perf_counter()
-        with quiet_randomness():
-            choice = SourceSelector(self.zoo, target, make, settings).choose(cast(Source, self.source))
+        choice = SourceSelector(self.zoo, target, make, settings).choose(cast(Source, self.source))
         choosing = time.perf_counter() - start
         train, val = make('train'), make('val')
         if choice.plan is not None:
@@ -257,25 +285,36 @@ class WarmStartDARTS(DARTS):
         super()._run()
         module: Any = self.oneshot_module
         self.report = module.trainer.strategy.broadcast(self.report)  # the first device's warm start counts
+
+    def _remember(self) -> None:
+        module: Any = self.oneshot_module
         if self.save_to is not None and module.trainer.is_global_zero:
             zoo = open_zoo(self.save_to)
-            name = self._remember(zoo, module)
+            with quiet_randomness():
+                name = self._remembered(zoo, module)
             _logger.info('Remembered the supernet as %r in %s.', name, zoo)
 
-    def _remember(self, zoo: SupernetZoo, module: DartsSearchModule) -> str:
+    def _remembered(self, zoo: SupernetZoo, module: DartsSearchModule) -> str:
         """Add the supernet to a zoo, replacing the entry that the same search left before it was resumed."""
         history = record(curve=self.curve, run=module.identity.run)
         if isinstance(module.training_module, Remembering):
             supernet = module.training_module.remembered(self.supernet, name='new', history=history)
         else:
-            data = as_model_reads(self._loaders.make('train'), module.training_module)
-            supernet = Supernet.from_strategy(self, name='new', dataset=data, history=history)
+            supernet = Supernet.from_strategy(self, name='new', dataset=self._readable_data(module), history=history)
         if module.identity.resumed:
             for entry in zoo.entries():
                 if entry.run == module.identity.run:
                     zoo.add(supernet.renamed(entry.name))
                     return entry.name
         return zoo.add_numbered(supernet, type(self.supernet).__name__.lower())
+
+    def _readable_data(self, module: DartsSearchModule) -> Any:
+        """Return the training data, to be sketched; None if they cannot be read."""
+        try:
+            return as_model_reads(self._loaders.read('train'), module.training_module)
+        except TransferError as error:
+            _logger.warning('The supernet is remembered without sketches of its data: %s', error)
+            return None
 
 
 class WarmStartGumbelDARTS(WarmStartDARTS, GumbelDARTS):

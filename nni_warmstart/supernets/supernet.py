@@ -26,6 +26,7 @@ from ..nni_adapter.mutation import first_names, mutate, strategy_kind
 from ..nni_adapter.oneshot import OneShotStrategy, is_supernet
 from ..tracing.structure import Structure, guess_shape, structure_of
 from ..utils.files import plain, write_atomic
+from ..utils.modules import untold_state
 from . import validation
 from .features import own_features
 from .file_format import pack, unpack
@@ -138,6 +139,9 @@ class Supernet(Recorded):
             )
         # Collect tensors, choices and the record.
         tensors, aliases = first_names(model)
+        untold = untold_state(model)
+        if untold:
+            _logger.warning('Supernet %r is kept without %s, which is no tensor.', name, ', '.join(untold))
         found = choices(model)
         names = {id(p): n for n, p in model.named_parameters()}
         if isinstance(dataset, Iterator):

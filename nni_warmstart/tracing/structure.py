@@ -16,6 +16,7 @@ from torch import nn
 from ..errors import SupernetFileError, TransferError
 from ..nni_adapter import choices
 from ..nni_adapter.paths import every_path
+from ..utils.modules import state_kept
 from .axes import IN, Axes, Channels, Op
 from .tracer import trace_channels
 
@@ -150,7 +151,7 @@ def structure_of(model: nn.Module, shape: tuple[int, ...]) -> Structure:
             raise TransferError(f'{path} may choose a width of 0: a layer without channels cannot be mapped.')
     alphas = {id(choice.alpha) for choice in choices.choices(model).values()}
     skip = frozenset(name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in alphas)
-    with every_path(model):
+    with state_kept(model), every_path(model):
         channels = trace_channels(model, shape, skip)
     kinds = {path: kind for path, module in model.named_modules() if (kind := choices.kind_of(module))}
     sites, values = choices.sites(model)
