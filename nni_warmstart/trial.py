@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from .cli.main import quiet
+from .cli.common import complain, quiet
 from .errors import WarmStartError
 from .nni_adapter.trial import next_parameter
 from .runs.config import parse_search
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         resume = given is not None and RunFolder(out).has_checkpoint()
         run_search(config, seed=config.seed, out=out, resume=resume, progress=False)
     except (WarmStartError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)  # the page's "View trial error" shows this stream
+        complain(f'error: {error}')  # the page's "View trial error" shows this stream
         return 1
     return 0
 

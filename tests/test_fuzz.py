@@ -64,12 +64,16 @@ WORDS = st.sampled_from(
 )
 TEXT = st.text(max_size=6) | WORDS
 JSON = st.none() | st.booleans() | st.integers(-3, 8) | st.floats(-1e9, 1e9) | TEXT
-YAML = JSON | st.floats() | st.integers() | st.sampled_from([10**400, -(2**63), datetime.date(2024, 1, 1), b'bytes'])
+HUGE = st.sampled_from([10**400, -(2**63), datetime.date(2024, 1, 1), b'bytes'])
+HUGE |= st.just(5000).map(lambda digits: 10**digits)  # Python does not show it
+YAML = JSON | st.floats() | st.integers() | HUGE | st.builds(str.__mul__, TEXT, st.integers(0, 9999))
+KEYS = TEXT | st.none() | st.booleans() | st.floats() | HUGE
+"""Keys of a mapping in YAML, which may be of other kinds than text."""
 
 
-def nested(leaves: st.SearchStrategy) -> st.SearchStrategy:
+def nested(leaves: st.SearchStrategy, keys: st.SearchStrategy = TEXT) -> st.SearchStrategy:
     return st.recursive(
-        leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=5
+        leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3), max_leaves=5
     )
 
 
@@ -82,7 +86,7 @@ def _places(document: Any) -> Iterator[tuple[Any, Any]]:
 
 
 @st.composite
-def changed(draw: Any, document: Any, leaves: st.SearchStrategy) -> Any:
+def changed(draw: Any, document: Any, leaves: st.SearchStrategy, keys: st.SearchStrategy = TEXT) -> Any:
     """``document`` with values replaced, removed and added, at any depth."""
     root = {'document': copy.deepcopy(document)}
     for _ in range(draw(st.integers(1, 3))):
@@ -92,9 +96,9 @@ def changed(draw: Any, document: Any, leaves: st.SearchStrategy) -> Any:
         if action == 'remove' and container is not root:
             del container[key]
         elif action == 'add' and isinstance(container[key], dict):
-            container[key][draw(TEXT)] = draw(nested(leaves))
+            container[key][draw(keys)] = draw(nested(leaves, keys))
         else:
-            container[key] = draw(nested(leaves))
+            container[key] = draw(nested(leaves, keys))
     return root['document']
 
 
@@ -118,6 +122,7 @@ def damaged(draw: Any, data: bytes, head: int = 0) -> bytes:
 
 def one_line(error: WarmStartError) -> None:
     assert len(str(error).splitlines()) == 1
+    assert len(str(error)) <= 1000
 
 
 @pytest.fixture(scope='module')
@@ -153,7 +158,7 @@ def network(folder: Path) -> bytes:
 @given(data=st.data())
 def test_settings(folder, text, data):
     (folder / 'whole.yml').write_text(text)
-    document = data.draw(changed(read(folder / 'whole.yml'), YAML))
+    document = data.draw(changed(read(folder / 'whole.yml'), YAML, KEYS))
     if isinstance(document, dict):  # as `read` makes sure
         try:
             assert isinstance(PARSERS[text](document, folder), SearchConfig | PretrainConfig)

@@ -7,14 +7,18 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.segment import Segment
+from rich.text import Text
 
 from ..errors import ConfigError
 from ..utils import distributed
 from ..utils.files import unwritable
+from ..utils.text import visible
 
 _NOISE = (
     'does not have many workers',
@@ -29,11 +33,39 @@ _NOISE = (
 
 _HAS_WIDTH = sys.stdout.isatty() or 'COLUMNS' in os.environ
 
-console = Console(quiet=not distributed.is_first(), width=None if _HAS_WIDTH else 120, markup=False, emoji=False)
+
+class _Door(Console):
+    """Console through which text of any origin goes out: control characters in it are written out.
+
+    Only the escape sequences of rich itself, whose segments have a ``control`` or a style, reach the terminal.
+    """
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        return super().render_str(visible(text), **settings)
+
+    def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+
+console = _Door(quiet=not distributed.is_first(), width=None if _HAS_WIDTH else 120, markup=False, emoji=False)
+
+
+def complain(message: str) -> None:
+    """Print one line on stderr, whatever the message holds."""
+    print(visible(message, keep=''), file=sys.stderr)
+
+
+def _made_visible(record: logging.LogRecord) -> bool:
+    record.msg, record.args = visible(record.getMessage()), ()
+    return True
 
 
 def quiet() -> None:
-    """Silence messages and warnings of libraries that do not concern users."""
+    """Silence messages and warnings of libraries that do not concern users, and make those that remain safe to show."""
+    for handler in (*logging.getLogger().handlers, logging.lastResort):
+        if handler is not None:
+            handler.addFilter(_made_visible)
     logging.getLogger('pytorch_lightning').setLevel(logging.WARNING)
     logging.getLogger('pytorch_lightning.utilities.rank_zero').setLevel(logging.WARNING)
     for pattern in _NOISE:

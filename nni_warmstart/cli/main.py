@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from typing import NoReturn
 
 from ..errors import WarmStartError, reason
-from .common import quiet
+from ..utils import limits
+from ..utils.text import visible
+from .common import complain, quiet
 
 COMMANDS = ('search', 'retrain', 'pretrain', 'zoo', 'report', 'doctor', 'spaces')
 """Modules of this package with HELP, DESCRIPTION, ``add_arguments(parser)`` and ``run(arguments)``."""
@@ -18,23 +21,33 @@ def main(argv: list[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     quiet()
     try:
-        return arguments.run(arguments) or 0
+        with limits.limited(arguments.max_mb):
+            return arguments.run(arguments) or 0
     except WarmStartError as error:
-        print(f'error: {error}', file=sys.stderr)
+        complain(f'error: {error}')
         return 2
     except OSError as error:  # a full disk, say, or a folder that was removed
-        print(f'error: {reason(error)}', file=sys.stderr)
+        complain(f'error: {reason(error)}')
         return 1
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """Parser that shows wrong arguments, which may be names of files, without their control characters."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(visible(message, keep=''))
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of all commands."""
-    parser = argparse.ArgumentParser(
-        prog='nni-warmstart', description='Warm-started differentiable architecture search on Microsoft NNI.'
-    )
+    parser = _Parser(prog='nni-warmstart', description='Warm-started differentiable architecture search on Microsoft NNI.')
+    parser.add_argument(
+        '--max-mb', type=int, metavar='MB',
+        help=f'memory that one entry of a zoo may take (default: {limits.VARIABLE} in the environment, or {limits.DEFAULT})',
+    )  # fmt: skip
     actions = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     for name in COMMANDS:
         command = importlib.import_module(f'..{name}', __name__)

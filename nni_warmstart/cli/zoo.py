@@ -46,14 +46,16 @@ def run(arguments: argparse.Namespace) -> int | None:
 
 def list_entries(arguments: argparse.Namespace) -> None:
     """Print a line per entry."""
-    from ..zoo.zoo import open_zoo
+    from ..zoo.listing import summaries
+    from ..zoo.store import Store, shipped
 
-    zoo = open_zoo(arguments.zoo)
-    table = Table(title=str(zoo.root), box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    store = Store(shipped() if arguments.zoo is None else arguments.zoo)
+    store.check_exists()
+    table = Table(title=store.root, box=SIMPLE_HEAD, padding=0, pad_edge=False)
     for column in ('name', 'space', 'trained on', 'classes', 'numbers', 'created'):
         justify = 'right' if column in ('classes', 'numbers') else 'left'
         table.add_column(column, justify=justify, overflow='fold', no_wrap=column == 'name')
-    for entry in zoo.entries():
+    for entry in summaries(store):
         space = entry.space.get('name') or entry.space.get('class', '?')
         datasets = list(entry.datasets) or [entry.dataset or '?']
         seen = datasets[0] if len(datasets) == 1 else f'{len(datasets)} datasets'

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from PIL import Image
-
 from ..errors import DataError, reason
+from ..utils.files import open_regular
 from ..utils.progress import timed, tracked
-from .decoding import FAULTS, FLOATING
+from .image_reading import UnreadableImageError, check_image
 
 _logger = logging.getLogger(__name__)
 
@@ -22,15 +21,12 @@ SHOWN = 20
 
 _TAIL = 1024  # bytes at the end of a file, by which copies are found and cut files are suspected
 
-_ENDS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND', 'GIF': b';'}
-"""Format -> bytes at the end of a complete file."""
-
 
 class Print(NamedTuple):
     """Fingerprint by which copies of a file are found, before their whole contents are compared."""
 
     size: int
-    tail: bytes
+    tail: bytes  # digest of the end
 
 
 @dataclass
@@ -67,33 +63,20 @@ def examine(paths: Sequence[str], title: str) -> Examined:
         for position, path in enumerate(tracked(paths, f'headers of {title}', len(paths))):
             print_ = None
             try:
-                with open(path, 'rb') as file:
-                    print_ = _print(file)
-                    _check(file, print_.tail)
-            except FAULTS as error:
-                broken = os.path.islink(path) and not os.path.exists(path)
-                found.faults[position] = 'it is a link to nothing' if broken else reason(error)
+                with open_regular(path) as (file, size):
+                    file.seek(max(0, size - _TAIL))
+                    tail = file.read(_TAIL)
+                    file.seek(0)
+                    print_ = Print(size, hashlib.blake2b(tail, digest_size=16).digest())
+                    check_image(file, size, path, tail)
+            except UnreadableImageError as error:
+                found.faults[position] = error.why
+            except OSError as error:
+                found.faults[position] = error.strerror or reason(error)
             found.prints.append(print_)
             if os.path.islink(path):
                 found.links.append(position)
     return found
-
-
-def _print(file) -> Print:
-    size = os.fstat(file.fileno()).st_size
-    file.seek(max(0, size - _TAIL))
-    tail = file.read(_TAIL)
-    file.seek(0)
-    return Print(size, hashlib.blake2b(tail, digest_size=8).digest() + tail[-64:])
-
-
-def _check(file, tail: bytes) -> None:
-    with Image.open(file) as image:
-        if image.mode == 'F':
-            raise ValueError(FLOATING)
-        end = _ENDS.get(image.format or '')
-        if end is None or end not in tail:
-            image.load()
 
 
 def copies(one: Sequence[str], other: Sequence[str], found: tuple[Examined, Examined]) -> list[tuple[int, int]]:

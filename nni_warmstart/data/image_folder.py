@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-import torchvision.datasets
-from PIL import Image
 from torch import Tensor
 
-from ..errors import DataError, reason
+from ..errors import DataError
 from ..utils.progress import tracked
 from .class_folder import ClassFolder, examined, leave_out
-from .decoding import ImageFiles, UnreadableImageError
+from .encoded import EncodedImages, Paths
+from .image_files import entries_of, image_files
+from .image_reading import UnreadableImageError, endings
 from .lazy import CACHE_MB, AnyImages, LazyImages, allocated
 from .source import PATH, Source
 from .task import Task, checked_task
@@ -30,26 +27,6 @@ PARTS = {'test', 'testing', 'train', 'training', 'val', 'valid', 'validation'}
 
 IMAGE_SIZE = 64
 """Default image size in pixels."""
-
-
-class Paths:
-    """Paths of files below one folder, in few bytes, which worker processes share."""
-
-    def __init__(self, root: Path, paths: Iterable[str]) -> None:
-        relative = [os.fsencode(os.path.relpath(path, root)) for path in paths]
-        self.root = str(root)
-        self._ends = np.cumsum([0, *map(len, relative)])
-        self._joined = np.frombuffer(b''.join(relative), np.uint8)
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def open(self, position: int) -> str:
-        """Return the path of a file."""
-        start, end = self._ends[position : position + 2]
-        return os.path.join(self.root, os.fsdecode(self._joined[start:end].tobytes()))
-
-    name = open
 
 
 def from_folder(path: str | Path, *, side: int = IMAGE_SIZE, cache_mb: float = CACHE_MB, on_error: str = 'stop') -> Task:
@@ -77,8 +54,8 @@ def from_folder(path: str | Path, *, side: int = IMAGE_SIZE, cache_mb: float = C
     """
     path = Path(os.path.expanduser(path))
     if not os.path.isdir(path):
-        raise DataError(f'data folder {path} does not exist.')
-    beside = sorted(each.name for each in path.iterdir() if each.is_dir() and not each.name.startswith('.'))
+        raise DataError(f'data folder {path} {"is no folder" if os.path.lexists(path) else "does not exist"}.')
+    beside = [each.name for each in entries_of(str(path)) if each.is_dir()]
     has_split = (path / 'train').is_dir()
     if not has_split and beside and PARTS.issuperset(name.lower() for name in beside):
         raise DataError(f'{path} has {", ".join(beside)} and no train/; call the folder of the training images train.')
@@ -96,7 +73,7 @@ def from_folder(path: str | Path, *, side: int = IMAGE_SIZE, cache_mb: float = C
             x, parts[place] = _read(part, side, skip=on_error == 'skip')
             images.append(x)
     else:
-        readers = [ImageFiles(Paths(part.path, part.files), side, draft=True) for part in parts]
+        readers = [EncodedImages(Paths(part.path, part.files), side, draft=True) for part in parts]
         images += [LazyImages(reader, cache_mb * 1e6) for reader in readers]
     names = parts[0].names
     unknown = set(parts[-1].names) - set(names)
@@ -110,13 +87,14 @@ def from_folder(path: str | Path, *, side: int = IMAGE_SIZE, cache_mb: float = C
 
 def _read(part: ClassFolder, side: int, *, skip: bool) -> tuple[Tensor, ClassFolder]:
     """Read all images of a folder; leave unreadable ones out, or raise one error about all of them."""
-    reader = ImageFiles(Paths(part.path, part.files), side)
-    x, faults = allocated((len(reader), *reader.shape), reader.dtype), {}
+    reader = EncodedImages(Paths(part.path, part.files), side)
+    what = f'data folder {part.path}, {len(reader)} images at {side} x {side} pixels,'
+    x, faults = allocated((len(reader), *reader.shape), reader.dtype, what), {}
     for position in tracked(range(len(reader)), f'images of {part.path}'):
         try:
             x[position] = reader.read(position)
         except UnreadableImageError as error:
-            faults[position] = reason(error.__cause__ or error)
+            faults[position] = error.why
     if not faults:
         return x, part
     left = leave_out(part, faults, skip=skip)
@@ -124,38 +102,9 @@ def _read(part: ClassFolder, side: int, *, skip: bool) -> tuple[Tensor, ClassFol
 
 
 def list_folder(path: Path) -> ClassFolder:
-    """Find the images and the classes of a folder; hidden files and folders are ignored.
-
-    Raises
-    ------
-    DataError
-        If there are no images.
-    """
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    ignored: list[str] = []
-
-    class Visible(torchvision.datasets.ImageFolder):
-        """Folder of images that ignores hidden folders, such as those of notebooks or of version control."""
-
-        def find_classes(self, directory: Any) -> tuple[list[str], dict[str, int]]:
-            names = [name for name in super().find_classes(directory)[0] if not name.startswith('.')]
-            return names, {name: index for index, name in enumerate(names)}
-
-    def is_image(file: str) -> bool:
-        if any(part.startswith('.') for part in Path(file).relative_to(path).parts):
-            return False
-        known = Path(file).suffix.lower() in endings
-        if not known:
-            ignored.append(file)
-        return known
-
-    try:
-        folder = Visible(str(path), is_valid_file=is_image)
-    except FileNotFoundError as error:
-        raise DataError(f'data folder {path} has no images in class folders: {error}') from error
-    if ignored:
-        _logger.warning('%s: %d files are no images by their ending, such as %s.', path, len(ignored), ignored[0])
-    return ClassFolder(path, [file for file, _ in folder.samples], [k for _, k in folder.samples], list(folder.classes))
+    """Find the images and the classes of a folder; see :func:`~nni_warmstart.data.image_files.image_files`."""
+    files, names = image_files(path, endings())
+    return ClassFolder(path, [file for file, _ in files], [label for _, label in files], names)
 
 
 SOURCE = Source(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ..errors import DataError
 from ..utils.progress import tracked
 
 CACHE_MB = 512.0
@@ -124,9 +123,6 @@ class LazyImages:
             return self._read(int(positions))
         return self._stacked(positions)
 
-    def __deepcopy__(self, memo: Any) -> LazyImages:
-        return self  # nothing of it changes but what is kept, which copies share
-
     def subset(self, index: Tensor) -> LazyImages:
         """Return some of the images without reading them."""
         twin = object.__new__(LazyImages)
@@ -174,7 +170,7 @@ class LazyImages:
         return self.kept[position] if position in self.kept else self.reader.read(position)
 
     def _stacked(self, positions: Tensor, title: str | None = None) -> Tensor:
-        images = allocated((len(positions), *self.reader.shape), self.dtype)
+        images = allocated((len(positions), *self.reader.shape), self.dtype, title or f'a batch of {len(positions)} images')
         rows = positions.tolist()
         for row, position in enumerate(rows if title is None else tracked(rows, title)):
             images[row] = self._read(position)
@@ -190,18 +186,13 @@ def subset(x: AnyImages, index: Tensor) -> AnyImages:
     return x[index] if isinstance(x, Tensor) else x.subset(index)
 
 
-def allocated(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Return an uninitialised tensor of images.
+def allocated(shape: Sequence[int], dtype: torch.dtype, what: str) -> Tensor:
+    """Return an uninitialised tensor of images, called ``what`` in errors.
 
     Raises
     ------
     DataError
         If there is not enough memory for it.
     """
-    try:
-        return torch.empty(*shape, dtype=dtype)
-    except (MemoryError, RuntimeError) as error:
-        size = math.prod(shape) * dtype.itemsize / 1e6
-        raise DataError(
-            f'{shape[0]} images take {size:.0f} MB of memory, more than there is; lower data.cache_mb.'
-        ) from error
+    check_fits(what, math.prod(shape) * dtype.itemsize, 'lower data.cache_mb, or take fewer or smaller images')
+    return torch.empty(*shape, dtype=dtype)

@@ -135,13 +135,6 @@ def create(name: str, arguments: dict[str, Any], num_classes: int, *, allow_impo
     return space
 
 
-def is_description(value: dict[str, Any]) -> bool:
-    """Check whether ``value`` has the form that :func:`describe` returns: a name with arguments, or the name of a class."""
-    if 'name' in value:
-        return isinstance(value['name'], str) and isinstance(value.get('arguments'), dict)
-    return isinstance(value.get('class'), str)
-
-
 def rebuilt(described: dict[str, Any]) -> ModelSpace:
     """Rebuild the space that :func:`describe` described by name and arguments.
 

@@ -16,6 +16,7 @@ import jinja2
 from ..data.sources import title_of
 from ..runs.settings import flat
 from ..utils.files import plain, write_atomic
+from ..utils.text import visible
 from . import figures
 from .runs import Search, find, natural, read_search
 
@@ -52,7 +53,7 @@ def write_report(where: Sequence[str], out: str | os.PathLike[str]) -> int:
     above = Path(os.path.commonpath(folders)) if len(folders) > 1 else folders[0].parent
     names = [folder.name if folder == above else folder.relative_to(above).as_posix() for folder in folders]
     searches = [read_search(folder, name) for folder, name in zip(folders, names, strict=True)]
-    write_atomic(out, page(searches).encode('utf-8', 'replace'))
+    write_atomic(out, visible(page(searches)).encode('utf-8', 'replace'))
     return len(searches)
 
 

@@ -4,100 +4,119 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Iterable
 from typing import Any
 
-import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
-from ..errors import SupernetFileError
+from ..errors import SupernetFileError, reason
+from ..utils.files import open_regular
+from ..utils.limits import Budget
+from . import header as _header
+from .header import CARD, CHECKSUM, VERSION, Slot, header_length, read_header
 
-FORMAT = 3
-"""Version of the file format (2: sketches of the datasets, 3: structure); files of a higher version are refused."""
-
-_CARD, _CHECKSUM, _FORMAT = 'nni_warmstart.card', 'nni_warmstart.sha256', 'nni_warmstart.format'
+_DTYPES = {
+    'BOOL': torch.bool, 'U8': torch.uint8, 'I8': torch.int8, 'I16': torch.int16, 'I32': torch.int32, 'I64': torch.int64,
+    'F16': torch.float16, 'BF16': torch.bfloat16, 'F32': torch.float32, 'F64': torch.float64, 'C64': torch.complex64,
+}  # fmt: skip
 
 
 def pack(tensors: dict[str, Tensor], card: dict[str, Any]) -> bytes:
-    """Return the bytes of a safetensors file whose metadata hold ``card``, the format's version and a checksum of both."""
+    """Return the bytes of a safetensors file whose metadata hold ``card``, the format's version and a checksum of both.
+
+    Raises
+    ------
+    SupernetFileError
+        If a tensor has a type that :func:`unpack` does not read.
+    """
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES.values():
+            raise SupernetFileError(f'tensor {name!r} has the type {tensor.dtype}, which no file of this package holds.')
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(card, sort_keys=True, allow_nan=False)
-    metadata = {_CARD: text, _CHECKSUM: _checksum(tensors, text), _FORMAT: str(FORMAT)}
-    return safetensors.torch.save(tensors, metadata=metadata)
+    # the library's own bytes of each tensor alone, for any byte order of the machine
+    alone = ((name, tensors[name], safetensors.torch.save({'': tensors[name]})) for name in sorted(tensors))
+    checksum = _checksum(text, ((name, tensor.dtype, tensor.shape, [data]) for name, tensor, data in alone))
+    return safetensors.torch.save(tensors, metadata={CARD: text, CHECKSUM: checksum, VERSION: str(_header.FORMAT)})
 
 
-def unpack(data: bytes, origin: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_bytes(path: str | os.PathLike[str], budget: Budget) -> bytearray:
+    """Read a regular file that is no larger than the budget.
+
+    Raises
+    ------
+    SupernetFileError
+        If it is missing, too large, no regular file, or unreadable.
+    """
+    try:
+        with open_regular(path) as (file, size):
+            budget.spend(size)
+            data = bytearray(size)
+            del data[file.readinto(data) :]  # another process may have made it shorter
+            return data
+    except OSError as error:
+        raise SupernetFileError(f'{path} cannot be read: {error.strerror or reason(error)}.') from error
+
+
+def unpack(data: bytes | bytearray, origin: str, budget: Budget | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the bytes that :func:`pack` returned.
 
     Parameters
     ----------
     data
-        Content of the file.
+        Content of the file; the tensors share the memory of a bytearray.
     origin
         Name of the file in errors.
+    budget
+        Memory that may be taken besides ``data``; None for what the limit leaves.
 
     Raises
     ------
     SupernetFileError
-        If the file is truncated, altered, of another kind, or of a newer format.
+        If the file is truncated, altered, of another kind, or of a newer format, or takes more memory than the limit.
     """
-    metadata = _metadata(data, origin)
-    if _CARD not in metadata or _FORMAT not in metadata:
-        raise SupernetFileError(f'{origin} is a safetensors file, but not a supernet of nni-warmstart (it has no card).')
-    version = metadata[_FORMAT]
-    if not version.isdecimal() or len(version) > 9 or int(version) > FORMAT:
-        shown = version[:20] if version.isdecimal() else repr(version[:20])
-        raise SupernetFileError(
-            f'{origin} has file format {shown}, and this version reads up to {FORMAT}; upgrade nni-warmstart.'
-        )
-    try:
-        tensors = safetensors.torch.load(data)
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError, AssertionError) as error:
-        raise SupernetFileError(f'{origin} is damaged ({error}); copy it again or rebuild it.') from error
-    if _checksum(tensors, metadata[_CARD]) != metadata.get(_CHECKSUM):
+    if budget is None:
+        budget = Budget(origin, SupernetFileError)
+        budget.spend(len(data))
+    view = memoryview(data)
+    start = 8 + header_length(bytes(view[:8]), len(data), origin)
+    header = read_header(bytes(view[8:start]), len(data), origin, budget)
+    slots = {name: (slot, view[start + slot.begin : start + slot.end]) for name, slot in header.slots.items()}
+    described = ((name, _DTYPES[slot.dtype], slot.shape, _alone(slot, part)) for name, (slot, part) in sorted(slots.items()))
+    if _checksum(header.card_text, described) != header.checksum:
         raise SupernetFileError(f'{origin} was altered: its checksum does not match; copy it again or rebuild it.')
-    try:
-        card = json.loads(metadata[_CARD])
-    except (ValueError, RecursionError) as error:
-        raise SupernetFileError(f'{origin} has a malformed card: it is not JSON.') from error
-    if not isinstance(card, dict):
-        raise SupernetFileError(f'{origin} has a malformed card: it is a {type(card).__name__}, not an object with keys.')
-    return tensors, card
+    return {name: _tensor(slot, part) for name, (slot, part) in slots.items()}, header.card
 
 
-def check_kinds(card: Mapping[str, Any], kinds: Mapping[str, type], origin: str) -> None:
-    """Raise an error for a card whose fields are not of these kinds.
-
-    Raises
-    ------
-    SupernetFileError
-        If one is not; the message names the first.
-    """
-    for key, kind in kinds.items():
-        if not isinstance(card.get(key), kind):
-            raise SupernetFileError(f'{origin} has a malformed card: {key} is not a {kind.__name__}.')
-
-
-def _metadata(data: bytes, origin: str) -> dict[str, str]:
-    """Return the metadata of a safetensors header, which is a length (8 bytes, little endian), then JSON."""
-    length = int.from_bytes(data[:8], 'little')
-    if len(data) < 8 or length > len(data) - 8:
-        raise SupernetFileError(f'{origin} is not a supernet file, or it is truncated ({len(data)} bytes).')
-    try:
-        header = json.loads(data[8 : 8 + length])
-    except (ValueError, RecursionError) as error:
-        raise SupernetFileError(f'{origin} is not a safetensors file.') from error
-    metadata = header.get('__metadata__') if isinstance(header, dict) else None
-    if not isinstance(metadata, dict):
-        return {}
-    return {key: value for key, value in metadata.items() if isinstance(value, str)}
+def _tensor(slot: Slot, part: memoryview) -> Tensor:
+    dtype = _DTYPES[slot.dtype]
+    if not slot.numel:
+        return torch.empty(slot.shape, dtype=dtype)
+    if part.readonly or sys.byteorder == 'big':
+        part = memoryview(bytearray(part))
+    tensor = torch.frombuffer(part, dtype=dtype)
+    if sys.byteorder == 'big':
+        tensor = torch.from_numpy(tensor.numpy().byteswap())
+    return tensor.reshape(slot.shape)
 
 
-def _checksum(tensors: dict[str, Tensor], card: str) -> str:
+def _checksum(card: str, tensors: Iterable[tuple[str, torch.dtype, Iterable[int], Iterable[bytes | memoryview]]]) -> str:
+    """Return the checksum of a card, and of the names, types, shapes and bytes of tensors, sorted by name."""
     digest = hashlib.sha256(card.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
-        digest.update(safetensors.torch.save({'': tensor}))  # the library's own bytes, for any dtype and byte order
+    for name, dtype, shape, parts in tensors:
+        digest.update(f'{name} {dtype} {tuple(shape)}'.encode())
+        for part in parts:
+            digest.update(part)
     return digest.hexdigest()
+
+
+def _alone(slot: Slot, part: memoryview) -> list[bytes | memoryview]:
+    """Return the bytes of a safetensors file with this tensor alone, under the name ''."""
+    shape = ','.join(map(str, slot.shape))
+    text = f'{{"":{{"dtype":"{slot.dtype}","shape":[{shape}],"data_offsets":[0,{len(part)}]}}}}'.encode()
+    text += b' ' * (-len(text) % 8)
+    return [len(text).to_bytes(8, 'little'), text, part]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+_LARGEST = 4096  # number of channels, and image size in pixels
+
 
 def record(
     *,
@@ -44,8 +46,9 @@ def record(
 def malformed(history: Mapping[str, Any]) -> str | None:
     """Return the fault of a record that was read from a file or given by a user; None if it has none."""
     pictures = history.get('pictures', [0, 0])
-    if not (isinstance(pictures, list) and [type(number) for number in pictures] == [int, int] and min(pictures) >= 0):
-        return f'history.pictures = {pictures!r}, which is not [channels, side]'
+    known = isinstance(pictures, list) and [type(number) for number in pictures] == [int, int]
+    if not known or not 0 <= min(pictures) <= max(pictures) <= _LARGEST:
+        return f'history.pictures = {str(pictures)[:60]!r}, which is not [channels, side], from 0 to {_LARGEST}'
     if not isinstance(history.get('datasets', {}), dict):
         return 'history.datasets is not a dict'
     return None

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -26,18 +25,18 @@ from ..nni_adapter.mutation import first_names, mutate, strategy_kind
 from ..nni_adapter.oneshot import OneShotStrategy, is_supernet
 from ..tracing.structure import Structure, guess_shape, structure_of
 from ..utils.files import plain, write_atomic
+from ..utils.limits import Budget
 from ..utils.modules import untold_state
 from . import validation
+from .card import SKETCH, STRUCTURE
 from .features import own_features
-from .file_format import pack, unpack
+from .file_format import pack, read_bytes, unpack
 from .history import Recorded, record, with_licences
 from .loading import load_into, resize_joint_head, space_named_by
 
 _logger = logging.getLogger(__name__)
 
-_SKETCH = 'sketch/'
-
-_STRUCTURE = 'structure/zlib'
+_PIECE = 2**20  # values that are looked at at once
 
 
 @dataclass(frozen=True)
@@ -175,7 +174,9 @@ class Supernet(Recorded):
         except TransferError as error:
             _logger.warning('A supernet of %s can be mapped onto its own space only: %s', type(model).__name__, error)
         if supernet.diverged:
-            _logger.warning('Supernet %r has weights that are not finite; nothing can start from it.', name)
+            _logger.warning(
+                'Supernet %r has weights that are not finite, or absurdly large; nothing can start from it.', name
+            )
         if dataset is None or isinstance(dataset, str):
             return supernet
         return supernet.sketched(dataset, model)
@@ -186,7 +187,8 @@ class Supernet(Recorded):
         digest = hashlib.sha256()
         for name in sorted(self.tensors):
             digest.update(name.encode())
-            digest.update(self.tensors[name].double().numpy().tobytes())
+            for piece in self.tensors[name].reshape(-1).split(_PIECE):
+                digest.update(piece.double().numpy().data)
         return f'supernet:{digest.hexdigest()[:12]}'
 
     @property
@@ -255,8 +257,8 @@ class Supernet(Recorded):
 
     @property
     def diverged(self) -> bool:
-        """Whether some weights are not finite."""
-        return not all(bool(torch.isfinite(tensor).all()) for tensor in self.tensors.values())
+        """Whether some weights are not finite, or too large to calculate with."""
+        return not all(map(_is_sound, self.tensors.values()))
 
     @property
     def num_parameters(self) -> int:
@@ -320,13 +322,13 @@ class Supernet(Recorded):
     def to_bytes(self) -> bytes:
         """Return the content of the file that :meth:`save` writes."""
         sketched = {
-            f'{_SKETCH}{index}/{part}': tensor
+            f'{SKETCH}{index}/{part}': tensor
             for index, sketch in enumerate(self.sketches.values())
             for part, tensor in sketch.to_tensors().items()
         }
         structure = {}
         if self.structure is not None:
-            structure[_STRUCTURE] = torch.frombuffer(bytearray(self.structure.to_bytes()), dtype=torch.uint8)
+            structure[STRUCTURE] = torch.frombuffer(bytearray(self.structure.to_bytes()), dtype=torch.uint8)
         return pack({**self.tensors, **sketched, **structure}, plain(self.card))
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -334,16 +336,28 @@ class Supernet(Recorded):
         write_atomic(path, self.to_bytes())
 
     @classmethod
-    def from_bytes(cls, data: bytes, origin: str = 'supernet') -> Supernet:
-        """Read a supernet from the bytes that :meth:`to_bytes` returned; ``origin`` is named in errors."""
-        tensors, card = unpack(data, origin)
+    def from_bytes(cls, data: bytes | bytearray, origin: str = 'supernet') -> Supernet:
+        """Read a supernet from the bytes that :meth:`to_bytes` returned; ``origin`` is named in errors.
+
+        Raises
+        ------
+        SupernetFileError
+            If they are truncated, altered, of another kind or of a newer format, or take more memory than the limit.
+        """
+        budget = Budget(origin, SupernetFileError)
+        budget.spend(len(data))
+        return cls._read(data, origin, budget)
+
+    @classmethod
+    def _read(cls, data: bytes | bytearray, origin: str, budget: Budget) -> Supernet:
+        tensors, card = unpack(data, origin, budget)
         try:
             sketches = {
-                each['embedding']: DatasetSketch.from_tensors(_taken(tensors, f'{_SKETCH}{index}/'), **each)
+                each['embedding']: DatasetSketch.from_tensors(_taken(tensors, f'{SKETCH}{index}/'), **each)
                 for index, each in enumerate(card.pop('sketches', []))
             }
-            packed = tensors.pop(_STRUCTURE, None)
-            structure = None if packed is None else Structure.from_bytes(packed.numpy().tobytes(), origin)
+            packed = tensors.pop(STRUCTURE, None)
+            structure = None if packed is None else Structure.from_bytes(packed.numpy().tobytes(), origin, budget)
             validation.check_supernet_data(card, tensors, sketches, structure, origin)
             return cls(tensors=tensors, sketches=sketches, structure=structure, **card)
         except SupernetFileError:
@@ -360,15 +374,20 @@ class Supernet(Recorded):
         Raises
         ------
         SupernetFileError
-            If the file is missing, truncated, altered, of another kind or of a newer format.
+            If the file is missing, truncated, altered, of another kind or of a newer format, or takes more memory than the
+            limit.
         """
-        try:
-            data = Path(path).read_bytes()
-        except OSError as error:
-            raise SupernetFileError(f'supernet file {path} cannot be read: {error.strerror}.') from error
-        return cls.from_bytes(data, str(path))
+        budget = Budget(str(path), SupernetFileError)
+        return cls._read(read_bytes(path, budget), str(path), budget)
 
 
 def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Remove the tensors under ``prefix`` from ``tensors``, and return them."""
     return {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
+
+
+def _is_sound(tensor: Tensor) -> bool:
+    """Check whether all numbers are finite and can be multiplied with each other; integers are."""
+    if not tensor.is_floating_point() and not tensor.is_complex():
+        return True
+    return all(bool((piece.abs() < validation.OVERFLOW).all()) for piece in tensor.reshape(-1).split(_PIECE))

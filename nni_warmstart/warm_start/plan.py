@@ -13,7 +13,7 @@ from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..data.labelled import MOST_BYTES, SampleBatches, Data, check_range, first_batches, has_classes
+from ..data.labelled import MOST_BYTES, Data, SampleBatches, check_range, first_batches, has_classes
 from ..errors import TransferError, reason
 from ..mapping.alignment import check_weights
 from ..nni_adapter.classifier import find_head
@@ -89,7 +89,9 @@ class Plan:
         sources = [(source, weight) for source, weight in sources if weight > 0]
         for source, _ in sources:
             if source.diverged:
-                raise TransferError(f'supernet {source.name!r} has weights that are not finite: its training diverged.')
+                raise TransferError(
+                    f'supernet {source.name!r} has weights that are not finite, or absurdly large: its training diverged.'
+                )
         first = sources[0][0]
         with quiet_randomness(), _placed(target, settings.device) as model:
             head_name = _head_of(model, settings, batches) if batches else name_of_head(model, first)

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
-from ..errors import SupernetFileError, ZooError, reason
+from ..errors import SupernetFileError, ZooError
 from ..supernets.supernet import Supernet
-from ..utils.files import unwritable
+from ..utils.limits import Budget
+from ..utils.text import enumerated
 from . import ranking
+from .listing import readable
 from .ranking import Ranked
-
-_logger = logging.getLogger(__name__)
-
-SUFFIX = '.safetensors'
+from .store import Store, shipped
 
 RULES = ('nearest', 'fused', 'joint', 'auto', 'none')
 """Values of ``source=`` that name a rule of choice, or a cold start ('none')."""
@@ -49,27 +40,27 @@ class SupernetZoo:
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = os.path.expanduser(os.fspath(root))
-        with self._trouble('opened'):
-            self._files, self._folder = fsspec.url_to_fs(self.root)
-        self._folder = self._folder.rstrip('/')
+        self._store = Store(root)
+
+    @property
+    def root(self) -> str:
+        """Folder or URL."""
+        return self._store.root
 
     @classmethod
     def shipped(cls) -> SupernetZoo:
         """Return the zoo that is shipped with the package."""
-        return cls(Path(str(files('nni_warmstart') / 'zoo_data')))
+        return cls(shipped())
 
     def names(self) -> list[str]:
-        """Return the names of all entries, sorted."""
-        self._files.invalidate_cache()  # another process may have added some
-        with self._trouble('read'):
-            try:
-                found = [path.rpartition('/')[2] for path in self._files.ls(self._folder, detail=False)]
-            except (FileNotFoundError, NotADirectoryError):
-                return []
-            if found == [self._folder.rpartition('/')[2]] and self._files.isfile(self._folder):
-                raise NotADirectoryError('it is a file; a zoo is a folder')
-        return sorted(name[: -len(SUFFIX)] for name in found if name.endswith(SUFFIX) and not name.startswith('.'))
+        """Return the names of all entries, sorted; none if there is no such folder yet.
+
+        Raises
+        ------
+        ZooError
+            If the folder cannot be read.
+        """
+        return self._store.names()
 
     def __contains__(self, name: object) -> bool:
         return name in self.names()
@@ -85,22 +76,15 @@ class SupernetZoo:
         ZooError
             If there is no such entry.
         SupernetFileError
-            If its file is damaged.
+            If its file is damaged, or takes more memory than the limit.
         """
         path = self._existing(name)
-        try:
-            data = self._files.cat_file(path)
-        except Exception as error:  # every file system of fsspec has exceptions of its own
-            raise SupernetFileError(f'entry {name} of zoo {self.root} cannot be read: {error}') from error
-        return Supernet.from_bytes(data, path).renamed(name)
+        budget = Budget(path, SupernetFileError)
+        return Supernet.from_bytes(self._store.read(name, budget), path).renamed(name)
 
     def entries(self) -> Iterator[Supernet]:
-        """Yield every readable entry; damaged ones are skipped with a warning that names them."""
-        for name in self.names():
-            try:
-                yield self[name]
-            except (SupernetFileError, ZooError) as error:  # ZooError: another process has removed it
-                _logger.warning('Skipping zoo entry %s: %s', name, error)
+        """Yield every readable entry; the others are skipped, each with a warning that names it and says why."""
+        return readable(self.names(), self.__getitem__)
 
     def add(self, supernet: Supernet) -> str:
         """Write an entry under the supernet's name, replacing one of that name; readers never see a partial file.
@@ -116,15 +100,7 @@ class SupernetZoo:
             If the name cannot be a file name, or the zoo cannot be written.
         """
         self.check_can_add(supernet.name)
-        path = self.path(supernet.name)
-        with self._trouble('written'):
-            if isinstance(self._files, LocalFileSystem):
-                supernet.save(path)
-            else:
-                part = f'{self._folder}/.{supernet.name}.{uuid.uuid4().hex}.part'
-                self._files.pipe_file(part, supernet.to_bytes())
-                self._files.mv(part, path)
-        return path
+        return self._store.write(supernet.name, supernet.to_bytes())
 
     def add_numbered(self, supernet: Supernet, stem: str) -> str:
         """Add an entry under the first free name of ``stem-1``, ``stem-2``, ...; never replace one.
@@ -140,10 +116,8 @@ class SupernetZoo:
         while True:
             name = f'{stem}-{number}'
             self.check_can_add(name)
-            reservation = f'{self._folder}/.{name}.reserved'
-            with self._trouble('written'):
-                reserved = self._reserve(reservation)
-            if not reserved:
+            reservation = f'{self._store.folder}/.{name}.reserved'
+            if not self._store.reserve(reservation):
                 number += 1
                 continue
             try:
@@ -151,7 +125,7 @@ class SupernetZoo:
                     self.add(supernet.renamed(name))
                     return name
             finally:
-                self._files.rm_file(reservation)
+                self._store.remove(reservation)
             number += 1
 
     def check_can_add(self, name: str) -> None:
@@ -166,16 +140,7 @@ class SupernetZoo:
             raise ZooError(f'zoo entry name {name!r} may hold letters, digits, ".", "_" and "-" only, 200 at most.')
         if name in RULES:
             raise ZooError(f'zoo entry name {name!r} means a rule as a source ({", ".join(RULES)}); choose another.')
-        if isinstance(self._files, LocalFileSystem):
-            trouble = unwritable(self._folder)
-            if trouble:
-                raise ZooError(f'zoo folder {trouble}')
-        else:
-            with self._trouble('written'):
-                self._files.makedirs(self._folder, exist_ok=True)
-                trial = f'{self._folder}/.{uuid.uuid4().hex}.part'
-                self._files.pipe_file(trial, b'')
-                self._files.rm_file(trial)
+        self._store.check_writable()
 
     def remove(self, name: str) -> None:
         """Delete an entry.
@@ -185,9 +150,7 @@ class SupernetZoo:
         ZooError
             If there is no such entry.
         """
-        path = self._existing(name)
-        with self._trouble('written'):
-            self._files.rm_file(path)
+        self._store.remove(self._existing(name))
 
     def rank(self, dataset: Any, *, by: str = 'otdd', **settings: Any) -> list[Ranked]:
         """Rank the entries as sources for a dataset, the best first.
@@ -214,37 +177,13 @@ class SupernetZoo:
 
     def path(self, name: str) -> str:
         """Return the path of an entry within the zoo's file system."""
-        return f'{self._folder}/{name}{SUFFIX}'
+        return self._store.path(name)
 
     def _existing(self, name: str) -> str:
-        if name not in self:
-            raise ZooError(f'zoo {self.root} has no entry {name!r}; it has {", ".join(self.names()) or "none"}.')
+        names = self.names()
+        if name not in names:
+            raise ZooError(f'zoo {self.root} has no entry {name!r}; it has {enumerated(names)}.')
         return self.path(name)
-
-    def _reserve(self, path: str) -> bool:
-        """Create an empty file unless it exists; if several processes try at once, only one succeeds."""
-        sftp = 'sftp' in self._files.protocol
-        try:
-            # fsspec's own `create` looks before it writes, so that two processes could both find nothing
-            if isinstance(self._files, LocalFileSystem):
-                self._files.open(path, 'xb').close()
-            elif sftp:
-                self._files.open(path, 'wxb').close()
-            else:
-                self._files.pipe_file(path, b'', mode='create')
-        except OSError as error:
-            if isinstance(error, FileExistsError) or (sftp and error.errno is None):  # SFTP has no error number for it
-                return False
-            raise
-        return True
-
-    @contextmanager
-    def _trouble(self, what: str) -> Iterator[None]:
-        """Turn errors of the file system, of whatever class, into one line."""
-        try:
-            yield
-        except Exception as error:
-            raise ZooError(f'zoo {self.root} cannot be {what}: {reason(error)}') from error
 
     def __repr__(self) -> str:
         return f'SupernetZoo({self.root!r})'
@@ -279,5 +218,5 @@ def resolve_source(source: Supernet | str | os.PathLike[str], zoo: SupernetZoo |
         return Supernet.load(path)
     raise ZooError(
         f'source = {str(source)!r} is neither a file nor an entry of {entries.root}; entries are '
-        f'{", ".join(entries.names()) or "none"}.'
+        f'{enumerated(entries.names())}.'
     )

@@ -166,7 +166,7 @@ def test_foreign_files_are_refused(tmp_path):
 
 def test_newer_files_are_refused(monkeypatch, packed):
     supernet = Supernet.from_bytes(packed)
-    monkeypatch.setattr('nni_warmstart.supernets.file_format.FORMAT', 4)
+    monkeypatch.setattr('nni_warmstart.supernets.header.FORMAT', 4)
     newer = supernet.to_bytes()
     monkeypatch.undo()
     with pytest.raises(SupernetFileError, match='file format 4, and this version reads up to 3; upgrade'):
