@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..utils.progress import tracked
+from .memory import check_fits
 
 CACHE_MB = 512.0
 """Default size of the images that are kept in memory, in megabytes (1e6 bytes)."""
