@@ -42,7 +42,7 @@ def jpeg_folder(path: Path, count: int, side: int = 224) -> Path:
 
 
 def cifar10(path: Path, count: int = 50000) -> Path:
-    """Write ``count`` images for training and a fifth of it for testing, in the format of CIFAR-10 that torchvision reads."""
+    """Write ``count`` images for training, and a fifth of it for testing, in the format of CIFAR-10."""
     rng = np.random.default_rng(0)
     folder = path / 'cifar-10-batches-py'
     folder.mkdir(parents=True, exist_ok=True)

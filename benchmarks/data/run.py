@@ -212,8 +212,8 @@ def report(rows: list[dict[str, Any]]) -> None:
     lines = [
         '# Large data',
         '',
-        'Made by `python benchmarks/data/run.py` on two cores of a machine that others used as well, without a GPU; seconds of',
-        'the processor, imports included, are those that one free core takes. Images are generated: JPEGs of',
+        'Made by `python benchmarks/data/run.py` on two cores that others used as well, without a GPU; seconds of the',
+        'processor, imports included, are those that one free core takes. Images are generated: JPEGs of',
         f'224 x 224 pixels, {DISTINCT:,} distinct ones and hard links to them, in {CLASSES} classes. Memory is that of the',
         'process and its workers above the imports. "Pixels" is the size at which the model gets the images.',
         '',

@@ -19,6 +19,8 @@ _logger = logging.getLogger(__name__)
 SHOWN = 20
 """Largest number of files that a message names."""
 
+_SKIP = 'data.on_error: skip'
+
 _TAIL = 1024  # bytes at the end of a file, by which copies are found and cut files are suspected
 
 
@@ -124,12 +126,12 @@ def report_faults(faults: Sequence[tuple[str, str]], *, skip: bool) -> None:
     """
     if not faults:
         return
-    listed = named([f'{file} ({why})' for file, why in faults])
-    if skip:
-        _logger.warning('%d unreadable images are left out: %s.', len(faults), listed)
-    elif len(faults) == 1:
+    listed = [f'{file} ({why})' for file, why in faults]
+    if len(faults) == 1 and not skip:
+        raise DataError(f'image {faults[0][0]} cannot be read ({faults[0][1]}); repair or remove it, or set {_SKIP}.')
+    _logger.warning('%d unreadable images%s: %s.', len(faults), ' are left out' if skip else '', named(listed))
+    if not skip:
         raise DataError(
-            f'image {faults[0][0]} cannot be read ({faults[0][1]}); repair or remove it, or set data.on_error: skip.'
+            f'{len(faults)} images cannot be read, such as {listed[0]}; repair or remove them (the warning above names up to '
+            f'{SHOWN}), or set {_SKIP}.'
         )
-    else:
-        raise DataError(f'{len(faults)} images cannot be read: {listed}; repair or remove them, or set data.on_error: skip.')

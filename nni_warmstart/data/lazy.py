@@ -195,5 +195,6 @@ def allocated(shape: Sequence[int], dtype: torch.dtype, what: str) -> Tensor:
     DataError
         If there is not enough memory for it.
     """
-    check_fits(what, math.prod(shape) * dtype.itemsize, 'lower data.cache_mb, or take fewer or smaller images')
-    return torch.empty(*shape, dtype=dtype)
+    size = math.prod(shape[1:]) * dtype.itemsize
+    check_fits(what, size * (shape[0] + 8), 'lower data.cache_mb, or take fewer or smaller images')
+    return torch.empty(*shape, dtype=dtype)  # and resizing takes as much as 8 images
