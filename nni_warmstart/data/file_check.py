@@ -132,6 +132,6 @@ def report_faults(faults: Sequence[tuple[str, str]], *, skip: bool) -> None:
     _logger.warning('%d unreadable images%s: %s.', len(faults), ' are left out' if skip else '', named(listed))
     if not skip:
         raise DataError(
-            f'{len(faults)} images cannot be read, such as {listed[0]}; repair or remove them (the warning above names up to '
-            f'{SHOWN}), or set {_SKIP}.'
+            f'{len(faults)} images cannot be read, such as {listed[0]}; repair or remove them, or set {_SKIP}. The warning '
+            'above names more of them.'
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from ..evaluators.checkpoints import check_checkpoint
 from ..utils.distributed import is_first
 from ..utils.files import unwritable, write_json
+from .config import DataConfig, EvaluatorConfig
 from .settings import flat
 
 _logger = logging.getLogger(__name__)
@@ -23,8 +24,10 @@ RESULTS = (
 )  # fmt: skip
 """Files that searches and retrainings write at their end."""
 
-MAY_CHANGE = ('evaluator.max_epochs', 'evaluator.max_seconds')
+MAY_CHANGE = ('evaluator.max_epochs', 'evaluator.max_seconds', 'evaluator.num_workers', 'evaluator.prefetch')
 """Settings that may change when a run is resumed."""
+
+_EVALUATOR = {key: value for key, value in asdict(EvaluatorConfig()).items() if key not in MAY_CHANGE}
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,9 @@ class RunFolder:
         """
         if not self.settings.is_file():
             return
-        now = flat(_plain(settings))
+        now = flat(_completed(_plain(settings)))
         try:
-            before = flat(json.loads(self.settings.read_text()))
+            before = flat(_completed(json.loads(self.settings.read_text())))
         except (ValueError, AttributeError, RecursionError) as error:
             raise ConfigError(f'{self.settings} is damaged; delete it to go on with these settings.') from error
         for key in sorted(before.keys() | now.keys()):
@@ -100,6 +103,19 @@ class RunFolder:
             for stale in (self.checkpoint, *(self.path / name for name in RESULTS)):
                 stale.unlink(missing_ok=True)
         write_json(self.settings, _plain(settings))
+
+
+def _completed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Add the defaults of settings that an older version did not have."""
+    data, evaluator = settings.get('data'), settings.get('evaluator')
+    found = dict(settings)
+    if isinstance(data, dict):
+        found['data'] = {**asdict(DataConfig()), **data}
+    elif isinstance(data, list):
+        found['data'] = [{**asdict(DataConfig()), **item} if isinstance(item, dict) else item for item in data]
+    if isinstance(evaluator, dict):
+        found['evaluator'] = {**_EVALUATOR, **evaluator}
+    return found
 
 
 def _plain(settings: dict[str, Any]) -> Any:
