@@ -55,7 +55,7 @@ class Memory:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stop.wait(0.2):
+        while not self._stop.wait(1.0):
             self.peak = max(self.peak, self._now() - self._start)
 
     def _now(self) -> float:
@@ -94,6 +94,7 @@ def begin(folder: str, image_size: int, stem_stride: int) -> dict[str, Any]:
             command.run_search(config, seed=0, out='run', progress=False)
         except FirstStep as reached:
             module = reached.args[0]
+            reached.__traceback__ = None  # whose frames hold the workers of the training
         found = {'seconds': time.time() - began, 'processor': time.process_time(), 'peak_mb': memory.peak}
         data, start, images = module.trainer.datamodule, time.perf_counter(), 0
         for loader in (type(data).train_dataloader(data), data.arc_dataloader()):

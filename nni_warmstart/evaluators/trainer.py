@@ -27,14 +27,15 @@ def make_trainer(
     max_seconds: float = 0.0,
     devices: int = 1,
     accelerator: str = 'auto',
+    num_nodes: int = 1,
     precision: Any = '32-true',
     **settings: Any,
 ) -> Any:
     """Make a Lightning trainer that writes its CSV log under ``out``.
 
     It stops after ``max_epochs``, or after the epoch in which ``max_seconds`` have passed (0 for no limit; time before a
-    resumption counts). On several devices it starts this script again for each, and gradients are averaged. ``accelerator``
-    and ``precision`` are Lightning's.
+    resumption counts). On several devices it starts this script again for each, and gradients are averaged. ``accelerator``,
+    ``num_nodes`` and ``precision`` are Lightning's.
 
     Raises
     ------
@@ -47,8 +48,11 @@ def make_trainer(
             max_epochs=max_epochs,
             devices=devices,
             accelerator=accelerator,
+            num_nodes=num_nodes,
             precision=precision,
-            strategy='auto' if devices == 1 else 'ddp_find_unused_parameters_true',  # Proxyless trains one path per step
+            strategy='auto'
+            if devices * num_nodes == 1
+            else 'ddp_find_unused_parameters_true',  # Proxyless trains one path per step
             logger=CSVLogger(str(out), name='logs', version=''),
             callbacks=[*(callbacks or []), *clock],
             plugins=[AtomicCheckpoints()],

@@ -92,7 +92,8 @@ CHOICES = {
 }
 """Settings of an evaluator that are one of some words."""
 
-_OF_TRAINER = tuple(inspect.signature(make_trainer).parameters)
+OF_TRAINER = tuple(inspect.signature(make_trainer).parameters)
+"""Settings of an evaluator that are those of its trainer."""
 
 
 @dataclass(frozen=True)
@@ -110,17 +111,18 @@ class TrainingConfig:
     cutout: Annotated[float, Range(0, 1)] = 0.0  # size of a square that is set to zero, as a share of the image size
     devices: Annotated[int, Range(1)] = 1  # processes, each with a GPU or a core of its own, and batches of batch_size
     accelerator: str = 'auto'  # cpu, gpu, mps, ... of Lightning; auto takes a GPU where there is one
+    num_nodes: Annotated[int, Range(1)] = 1  # machines of one search, each with ``devices`` processes
     precision: str = '32-true'  # or bf16-mixed, 16-mixed: faster on a GPU
     num_workers: Annotated[int, Range(0, 1024)] = 0  # processes of each loader that read images; 0 for none
     prefetch: Annotated[int, Range(1, 1024)] = 2  # batches that each of them reads ahead
 
     def trainer_arguments(self) -> dict[str, Any]:
         """Return the settings that :func:`~nni_warmstart.evaluators.trainer.make_trainer` takes."""
-        return {key: value for key, value in asdict(self).items() if key in _OF_TRAINER}
+        return {key: value for key, value in asdict(self).items() if key in OF_TRAINER}
 
     def module_arguments(self) -> dict[str, Any]:
         """Return the settings of the evaluator, without those of the trainer and ``val_share``."""
-        return {key: value for key, value in asdict(self).items() if key not in (*_OF_TRAINER, 'val_share')}
+        return {key: value for key, value in asdict(self).items() if key not in (*OF_TRAINER, 'val_share')}
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from ..supernets.supernet import Supernet
 from ..utils.files import write_json
 from ..utils.metrics import final_accuracy
 from ..utils.modules import tensors_of
-from .config import SearchConfig
+from .config import OF_TRAINER, SearchConfig
 from .folder import RunFolder
 from .setup import load_task, set_up, versions
 
@@ -115,6 +115,7 @@ def retrain(
         'flip': config.data.flip,
         **config.evaluator.trainer_arguments(),
         'devices': 1,
+        'num_nodes': 1,
     }
     curve = train(
         network, problem.splits, problem.task.num_classes, training, folder.path, seed=seed, resume=resume, progress=progress
@@ -211,7 +212,7 @@ def train(
     num_classes
         Number of classes of the task.
     settings
-        max_epochs, max_seconds and devices (the last two optional), and settings of
+        Settings of the trainer, of which max_epochs is required, and settings of
         :func:`~nni_warmstart.evaluators.classification.classification`.
     out
         Folder for the log and the checkpoint.
@@ -219,7 +220,7 @@ def train(
         Same as in :func:`retrain`.
     """
     folder, epochs = RunFolder(Path(out)), Epochs(seed)
-    limits = {key: settings[key] for key in ('max_epochs', 'max_seconds', 'devices') if key in settings}
+    limits = {key: settings[key] for key in OF_TRAINER if key in settings}
     callbacks = [epochs, every_epoch(folder.checkpoint)]
     trainer = make_trainer(out=folder.path, progress=progress, callbacks=callbacks, **limits)
     others = {key: value for key, value in settings.items() if key not in limits}
