@@ -68,7 +68,7 @@ class Ending:
         try:
             accuracy = self.evaluation.test_accuracy(pl_module, self.held_out)
         except (*REFUSALS, *FAILURES) as error:
-            _logger.warning('The test accuracy cannot be measured: %s', reason(error))
+            _logger.warning('The test accuracy cannot be measured: %s', reason(error)[:200])
         else:
             if accuracy is not None:
                 self.figures['test_accuracy'] = accuracy

@@ -10,12 +10,17 @@ from typing import Any, Protocol, runtime_checkable
 
 from lightning_fabric.utilities.data import sized_len
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.utilities import CombinedLoader
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..errors import DataError, TransferError, reason
 from ..utils.copies import FAILURES, copied
+from ..utils.inputs import size_of
 from ..utils.random import quiet_randomness, random_state, set_random_state
+
+MOST_OF_A_STREAM = 16384
+"""Number of samples that are read of data without a length."""
 
 
 @runtime_checkable
@@ -23,6 +28,8 @@ class AlphaLoader(Protocol):
     """Data module with a loader for the alphas that differs from that of validation."""
 
     def arc_dataloader(self) -> Any: ...
+
+    def val_dataloader(self) -> Any: ...
 
 
 @runtime_checkable
@@ -45,15 +52,14 @@ class Loaders:
 
     Attributes
     ----------
-    need_set_up
-        Whether the trainer has to set up the data module before a loader can be made.
+    need_trainer
+        Whether the trainer has to set up the data module, or to be known to it, before a loader can be made.
     """
 
     def __init__(self, data: Any = None) -> None:
         self.data = data
-        self.need_set_up = data is not None and any(
-            is_overridden(hook, data, LightningDataModule) for hook in ('prepare_data', 'setup')
-        )
+        set_up = any(is_overridden(hook, data, LightningDataModule) for hook in ('prepare_data', 'setup'))
+        self.need_trainer = data is not None and (set_up or not isinstance(data, AlphaLoader))
         self._val: Callable[[], Any] | None = data.val_dataloader if isinstance(data, AlphaLoader) else None
         self._in_use: dict[str, Any] | None = None
         self._state_after: dict[str, Any] | None = None  # random state once the loaders were made ahead of the trainer
@@ -79,8 +85,10 @@ class Loaders:
             If it cannot be read without changing the training.
         """
         loader = self._of('val')
+        if isinstance(loader, list | tuple | dict | CombinedLoader):
+            return loader  # the trainer takes several
         is_sized = isinstance(loader, DataLoader) and sized_len(loader) is not None
-        return loader if is_sized or isinstance(loader, list | tuple | dict) else ValidationBatches(loader, trainer)
+        return loader if is_sized else ValidationBatches(loader, trainer)
 
     def read(self, part: str) -> Any:
         """Return a loader of the samples of a half, 'train' or 'val', which can be read at any time.
@@ -93,6 +101,8 @@ class Loaders:
         if isinstance(self.data, SampleLoader):
             return self.data.sample_loader(part)
         loader = self._of(part)
+        if isinstance(loader, CombinedLoader) or sized_len(loader) is None:
+            return FirstSamples(loader)
         persistent = isinstance(loader, DataLoader) and loader.persistent_workers
         return changed(loader, persistent_workers=False) if persistent else loader
 
@@ -100,12 +110,13 @@ class Loaders:
         if part == 'val' and self._val is not None:
             with quiet_randomness():
                 return self._val()
-        if self._in_use is None:
+        loaders = self._in_use
+        if loaders is None:
             with quiet_randomness():
-                self._in_use = self.data.train_dataloader()  # NNI has put the strategy's in its place
+                loaders = self._in_use = self.data.train_dataloader()  # NNI has put the strategy's in its place
                 self._state_after = random_state([])
         try:
-            return apart(self._in_use[part])
+            return apart(loaders[part])
         except FAILURES as error:
             raise TransferError(f'the {part} data cannot be read without changing the training ({reason(error)})') from error
 
@@ -148,6 +159,21 @@ def changed(loader: DataLoader, **attributes: Any) -> DataLoader:
     twin = copy.copy(loader)
     vars(twin).update(attributes, _iterator=None)
     return twin
+
+
+class FirstSamples:
+    """First batches of a loader without a length, which may be endless: those with :data:`MOST_OF_A_STREAM` samples."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader, self.dataset = loader, getattr(loader, 'dataset', type(loader).__name__)
+
+    def __iter__(self) -> Iterator[Any]:
+        seen = 0
+        for batch in self.loader:
+            yield batch
+            seen += max(1, size_of(batch))
+            if seen >= MOST_OF_A_STREAM:
+                return
 
 
 class ValidationBatches:

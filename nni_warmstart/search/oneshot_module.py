@@ -182,7 +182,7 @@ class DartsSearchModule(DartsLightningModule):
             with without_onnx_export(self.training_module):
                 return self.training_module.validation_step(*args, **kwargs)
         except REFUSALS as error:  # in NNI it never runs, and may not suit the batches
-            _logger.warning('The search goes on without validation, since validation_step fails: %s', reason(error))
+            _logger.warning('The search goes on without validation, since validation_step fails: %s', reason(error)[:200])
             self.record.validated = False
 
     def on_validation_start(self) -> None:

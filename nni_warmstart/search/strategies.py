@@ -15,6 +15,7 @@ import torch
 from nni.nas.evaluator.pytorch import Lightning
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
+from pytorch_lightning import LightningDataModule
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
 
@@ -204,7 +205,7 @@ class WarmStartDARTS(DARTS):
             self._loaders = Loaders(data)
             self._validates = is_overridden('validation_step', evaluator.module)
         mutated = super().mutate_evaluator(evaluator)
-        if data is not None and self._loaders.need_set_up:
+        if is_overridden('setup', data, LightningDataModule):
             data.setup = partial(self._set_up_data, data.setup)
         return mutated
 
@@ -226,7 +227,7 @@ class WarmStartDARTS(DARTS):
         try:
             return self._loaders.for_validation(self._trainer)
         except TransferError as error:
-            _logger.warning('The search goes on without validation: %s', error)
+            _logger.warning('The search goes on without validation: %s.', error)
             return None
 
     def _initialize(self, model_space: Any, engine: Any) -> Any:
@@ -239,7 +240,7 @@ class WarmStartDARTS(DARTS):
             self.load_state_dict({'ckpt_path': str(self._resumed_from)})
         elif self.source is not None:
             start_warm = partial(self._start_warm, mutated.model_space, mutated.evaluator)
-            if self._loaders.need_set_up or reads_after_set_up(module.training_module):
+            if self._loaders.need_trainer or reads_after_set_up(module.training_module):
                 module.once_set_up = start_warm  # a data module that was set up twice might split its images twice
             else:
                 start_warm()
@@ -267,9 +268,10 @@ class WarmStartDARTS(DARTS):
             return as_model_reads(self._loaders.read(part), evaluator.module.training_module)
 
         start = time.perf_counter()
-        choice = SourceSelector(self.zoo, target, make, settings).choose(cast(Source, self.source))
+        with quiet_randomness():  # whatever was chosen, its images come in the same order
+            choice = SourceSelector(self.zoo, target, make, settings).choose(cast(Source, self.source))
         choosing = time.perf_counter() - start
-        train, val = make('train'), make('val')
+        train, val = (self._readable(part, make) for part in ('train', 'val'))
         if choice.plan is not None:
             report = choice.plan.apply(target, train, val)
         else:
@@ -280,6 +282,17 @@ class WarmStartDARTS(DARTS):
             ranking=tuple((r.name, r.distance) for r in choice.ranking),
             rule=self.source if isinstance(self.source, str) and choice.ranking else '',
         )
+
+    def _readable(self, part: str, make: Callable[[str], Any]) -> Any:
+        """Return the loader of a half; None for one that cannot be read and that a warm start can do without."""
+        head = self.transfer_settings.head
+        try:
+            return make(part)
+        except TransferError as error:
+            if part == 'train' and HEADS[head].is_fitted:
+                raise TransferError(f"{error}, and head {head!r} is fitted on them; pass head='random'.") from error
+            _logger.warning('The warm start does without some images: %s.', error)
+            return None
 
     def _run(self) -> None:
         super()._run()
@@ -313,7 +326,7 @@ class WarmStartDARTS(DARTS):
         try:
             return as_model_reads(self._loaders.read('train'), module.training_module)
         except TransferError as error:
-            _logger.warning('The supernet is remembered without sketches of its data: %s', error)
+            _logger.warning('The supernet is remembered without sketches of its data: %s.', error)
             return None
 
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-SMALL = 4096
-"""Largest size (bytes) of a tensor or array that is copied, since it may be a counter; larger ones are data."""
+MOST_COPIED = 64 * 2**20
+"""Size (bytes) of the tensors and arrays that are copied with an object, samplers first; all others are shared, as data."""
 
-_VALUES = (str, bytes, int, float, bool, tuple, type(None))
+_VALUES = (int, float, bool, tuple, type(None))
 
 _CODE = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
 
@@ -30,8 +30,8 @@ FAILURES = (
 def copied(given: Any, shared: Iterable[Any] = ()) -> Any:
     """Return a copy whose counters, generators and caches change without those of the original.
 
-    Tensors and arrays above :data:`SMALL` are shared, and so are classes and functions, wherever they were defined. A data
-    loader in it gets an iterator of its own.
+    Tensors and arrays beyond :data:`MOST_COPIED` are shared, and so are classes and functions, wherever they were defined. A
+    data loader in it gets an iterator of its own.
 
     Parameters
     ----------
@@ -49,43 +49,53 @@ def copied(given: Any, shared: Iterable[Any] = ()) -> Any:
     pickler = _Pickler(buffer, shared)
     pickler.dump(given)
     buffer.seek(0)
-    return _Unpickler(buffer, pickler.kept).load()
+    return _Unpickler(buffer, pickler.kept, pickler.buffers).load()
 
 
 class _Pickler(pickle.Pickler):
     """Writes an object; keeps the parts that are not written, by their number."""
 
     def __init__(self, file: Any, shared: Iterable[Any]) -> None:
-        super().__init__(file, pickle.HIGHEST_PROTOCOL)
+        self.buffers: list[pickle.PickleBuffer] = []  # of tables, say, which are shared
+        super().__init__(file, pickle.HIGHEST_PROTOCOL, buffer_callback=self.buffers.append)
         self.kept: list[Any] = []
+        self._left = MOST_COPIED
         self._originals: list[Any] = []  # alive, so that no other object gets the same id
         self._numbers: dict[int, int] = {}
         for each in shared:
             self._keep(each, each)
 
     def persistent_id(self, obj: Any) -> int | None:
-        if type(obj) in _VALUES:  # a list of a million files is nothing else
+        kind = type(obj)
+        if kind in _VALUES or (kind in (str, bytes) and len(obj) < 1024):  # a list of a million files is nothing else
             return None
         number = self._numbers.get(id(obj))
         if number is not None:
             return number
-        if isinstance(obj, _CODE):
+        if isinstance(obj, (*_CODE, str, bytes)):
             return self._keep(obj, obj)
         if isinstance(obj, Tensor):
-            small = obj.numel() * obj.element_size() <= SMALL and obj.is_leaf
-            return self._keep(obj, copy.deepcopy(obj) if small else obj)
+            fits = obj.is_leaf and self._fits(obj.numel() * obj.element_size())
+            return self._keep(obj, copy.deepcopy(obj) if fits else obj)
         if isinstance(obj, np.ndarray) and obj.dtype != object:
-            return self._keep(obj, obj.copy() if obj.nbytes <= SMALL else obj)
+            fits = not isinstance(obj, np.memmap) and self._fits(obj.nbytes)
+            return self._keep(obj, obj.copy() if fits else obj)
         if isinstance(obj, torch.Generator):
             return self._keep(obj, _generator_like(obj))
         return None
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, DataLoader):
-            return _blank, (type(obj),), {**vars(obj), '_iterator': None}  # with workers an iterator has no copy
+            small = {name: vars(obj)[name] for name in ('sampler', 'batch_sampler', 'generator')}
+            return _blank, (type(obj),), {**small, **vars(obj), '_iterator': None}  # with workers an iterator has no copy
         if hasattr(type(obj), '__wrapped__') and hasattr(obj, '__dict__'):
             return _blank, (type(obj),), vars(obj)  # nni.trace would send the class as code, and make another one
         return NotImplemented
+
+    def _fits(self, size: int) -> bool:
+        fits = size <= self._left
+        self._left -= size * fits
+        return fits
 
     def _keep(self, original: Any, value: Any) -> int:
         self._numbers[id(original)] = len(self.kept)
@@ -97,15 +107,15 @@ class _Pickler(pickle.Pickler):
 class _Unpickler(pickle.Unpickler):
     """Reads what :class:`_Pickler` wrote."""
 
-    def __init__(self, file: Any, kept: list[Any]) -> None:
-        super().__init__(file)
+    def __init__(self, file: Any, kept: list[Any], buffers: list[pickle.PickleBuffer]) -> None:
+        super().__init__(file, buffers=buffers)
         self._kept = kept
 
     def persistent_load(self, pid: Any) -> Any:
         return self._kept[pid]
 
 
-def _blank(cls: type) -> Any:
+def _blank(cls: Any) -> Any:
     return cls.__new__(cls)
 
 

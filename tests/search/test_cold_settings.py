@@ -14,7 +14,16 @@ from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy import DARTS
 from pytorch_lightning import Callback, LightningDataModule
-from torch.utils.data import BatchSampler, Dataset, IterableDataset, RandomSampler, Sampler, WeightedRandomSampler
+from pytorch_lightning.callbacks import EarlyStopping
+from torch.utils.data import (
+    BatchSampler,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    WeightedRandomSampler,
+    default_collate,
+)
 
 from nni_warmstart import WarmStartDARTS
 from nni_warmstart.data import split
@@ -87,6 +96,16 @@ class Stream(IterableDataset):
             yield self.images[self.position % len(self.images)]
 
 
+class Batched(Noisy):
+    """Gives batches."""
+
+    def __len__(self) -> int:
+        return len(self.images) // 4
+
+    def __getitem__(self, index):
+        return default_collate([Noisy.__getitem__(self, 4 * index + place) for place in range(4)])
+
+
 class Endless(Stream):
     """Never ends."""
 
@@ -156,14 +175,18 @@ def both(**arguments):
 
 
 def _made(arguments, size):
-    found = {key: value(size) if callable(value) else value for key, value in arguments.items()}
+    found = {key: value(size) if callable(value) and key != 'worker_init_fn' else value for key, value in arguments.items()}
     if 'batch_sampler' in found:
         del found['batch_size']
     return found
 
 
-def of(dataset, **arguments):
-    return lambda splits: [DataLoader(dataset(half), 4, **arguments) for half in (splits.train, splits.val)]
+def of(dataset, batch_size=4, **arguments):
+    return lambda splits: [DataLoader(dataset(half), batch_size, **arguments) for half in (splits.train, splits.val)]
+
+
+def nothing(worker):
+    pass
 
 
 def seeded(_):
@@ -198,11 +221,14 @@ SETTINGS = {
     'development': ({'fast_dev_run': 2}, shuffled),
     'few images again and again': ({'overfit_batches': 2}, shuffled),
     'checkpoints and logs': ({'enable_checkpointing': True, 'logger': True, 'log_every_n_steps': 1}, shuffled),
+    'early stopping': ({'max_epochs': 4, 'callbacks': lambda: EarlyStopping('train_loss', 9.0, patience=1)}, shuffled),
     'callbacks that draw': ({'callbacks': Draws}, shuffled),
     'new loaders every epoch': ({'reload_dataloaders_every_n_epochs': 1}, Module),
     'a data module with numpy': ({'val_check_interval': 0.5}, Module),
     'in order': ({}, both()),
     'last batch left out': ({}, both(shuffle=True, drop_last=True)),
+    'batches of the dataset': ({}, of(Batched, batch_size=None)),
+    'forked workers': ({}, both(shuffle=True, num_workers=1, multiprocessing_context='fork', worker_init_fn=nothing)),
     'workers': ({}, both(shuffle=True, num_workers=2)),
     'own generator': ({}, both(shuffle=True, generator=seeded)),
     'weighted samples': ({}, both(sampler=lambda size: WeightedRandomSampler([1.0] * size, size))),

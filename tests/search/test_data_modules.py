@@ -15,7 +15,7 @@ from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import Subset, TensorDataset, random_split
 
-from nni_warmstart import WarmStartDARTS, WarmStartGumbelDARTS, WarmStartProxyless
+from nni_warmstart import Supernet, WarmStartDARTS, WarmStartGumbelDARTS, WarmStartProxyless
 from nni_warmstart.utils.random import random_state
 from nni_warmstart.warm_start import plan, transfer
 
@@ -55,7 +55,7 @@ class Splitting(LightningDataModule):
         random.random(), np.random.rand()  # noqa: NPY002
 
     def setup(self, stage):
-        self.calls.append(str(stage))
+        self.calls.append(getattr(stage, 'value', stage))
         order = self.permutation(self)
         if not self.by_stage or stage == 'fit':
             self.halves = order[:40], order[40:70]
@@ -143,7 +143,7 @@ def test_the_split_and_the_random_numbers_are_those_of_nni(tmp_path, source, fit
         data = Splitting(permutation, by_stage)
         own, *found = search(tmp_path, strategy, data)
         assert data.halves == theirs.halves
-        assert data.calls == theirs.calls == ['prepare', str(data.trainer.state.fn), 'train', 'val']
+        assert data.calls == theirs.calls == ['prepare', 'fit', 'train', 'val']
         assert own.seen['train'] == module.seen['train']
         assert found == states  # of torch, numpy and Python
         assert 'test_accuracy' in strategy.oneshot_module.final
@@ -208,3 +208,41 @@ def test_a_forward_that_setup_prepares_is_used_by_the_warm_start(tmp_path, sourc
     strategy = WarmStartDARTS(source=source)
     strategy(RawFormatModelSpace(small_space(), Lightning(Prepared(), trainer, *loaders)), SequentialExecutionEngine())
     assert strategy.report.zero_shot_accuracy > 0.5
+
+
+class AskingTrainer(LightningDataModule):
+    """Has no setup, and asks the trainer where it makes the loaders."""
+
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(*images()), 10 * self.trainer.world_size, shuffle=True)
+
+    val_dataloader = train_dataloader
+
+
+def test_a_warm_start_waits_until_the_data_module_has_its_trainer(tmp_path, source):
+    strategy = WarmStartDARTS(source=source)
+    search(tmp_path, strategy, AskingTrainer())
+    assert strategy.report.zero_shot_accuracy > 0.5
+
+
+@pytest.mark.slow
+def test_one_data_module_that_splits_serves_two_searches(tmp_path):
+    data, seen = Splitting('numpy', by_stage=True), []
+    for _ in range(2):
+        strategy = WarmStartDARTS()
+        module, *_ = search(tmp_path, strategy, data)
+        seen.append(module.seen['train'])
+        assert 'test_accuracy' in strategy.oneshot_module.final
+    assert seen[0] == seen[1]
+    assert [call for call in data.calls if call not in ('prepare', 'train', 'val')] == ['fit', 'fit']
+
+
+def test_a_supernet_is_remembered_without_a_draw(tmp_path):
+    data, strategy = Splitting('numpy'), WarmStartDARTS()
+    search(tmp_path, strategy, data)
+    before = random_state([])
+    Supernet.from_strategy(strategy, name='any', dataset=DataLoader(data.all, 8, shuffle=True))
+    after = random_state([])
+    assert torch.equal(before['torch'], after['torch'])
+    assert before['numpy'][2] == after['numpy'][2]
+    assert before['python'] == after['python']

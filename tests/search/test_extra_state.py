@@ -106,6 +106,7 @@ def test_a_cold_search_is_that_of_nni(tmp_path, kind, caplog):
     assert all(torch.equal(tensor, state[name]) for name, tensor in entry.tensors.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['tensor', 'dict', 'number'])
 def test_it_is_resumed_averaged_and_started_from(tmp_path, kind):
     whole, module = search(tmp_path / 'whole', WarmStartDARTS(average=1.0), kind, epochs=3)

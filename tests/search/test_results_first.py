@@ -82,6 +82,7 @@ FAILING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('test', FAILING)
 def test_a_test_that_fails_is_one_warning(tmp_path, caplog, test):
     strategy = WarmStartDARTS(save_to=tmp_path / 'zoo')
@@ -94,6 +95,7 @@ def test_a_test_that_fails_is_one_warning(tmp_path, caplog, test):
     assert all(torch.equal(tensor, state[name]) for name, tensor in entry.tensors.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('error', [KeyboardInterrupt(), SystemExit(3), MemoryError()])
 def test_the_supernet_is_kept_before_the_test_begins(tmp_path, error):
     with suppress(KeyboardInterrupt, SystemExit):
@@ -133,6 +135,7 @@ def test_an_eigenvalue_that_fails_is_one_warning(tmp_path, monkeypatch, caplog):
     assert caplog.text.count('derivative for this kernel is not implemented') == 1
 
 
+@pytest.mark.slow
 def test_a_run_is_written_before_its_test(folder, monkeypatch):
     def fails(self, *_):
         raise KeyboardInterrupt

@@ -102,6 +102,7 @@ def test_inputs_of_several_tensors(tmp_path, form):
     assert all(torch.equal(tensor, state[name]) for name, tensor in strategy.supernet.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('form', FORMS)
 def test_averages_of_inputs_of_several_tensors(tmp_path, form, caplog):
     strategy = WarmStartDARTS(average=1.0, refit_head=True)

@@ -14,6 +14,7 @@ from nni.nas.evaluator.pytorch import DataLoader
 from torch.utils.data import BatchSampler, Dataset, RandomSampler, SequentialSampler
 
 from nni_warmstart.search.loaders import apart
+from nni_warmstart.utils import copies
 from nni_warmstart.utils.copies import FAILURES, copied
 
 N = 12
@@ -89,9 +90,11 @@ def test_reading_copies_changes_nothing(kind, events):
     assert found + read(original, 1) == expected
 
 
-def test_data_are_shared_and_one_object_stays_one():
+def test_large_data_are_shared_and_one_object_stays_one(monkeypatch):
+    monkeypatch.setattr(copies, 'MOST_COPIED', 1024)
     original = loader('generator')
     twin = copied(original)
+    assert twin.dataset.small is not original.dataset.small
     assert type(twin) is type(original)
     assert twin.dataset is not original.dataset
     assert twin.dataset.data is original.dataset.data
