@@ -9,7 +9,7 @@ from nni.nas.evaluator.pytorch import ClassificationModule, Lightning
 
 from ..data.augmentation import Augmentation
 from ..data.splits import Splits
-from .datamodule import TaskData
+from .datamodule import TaskData, Workers
 from .optimisation import sgd_with_cosine
 from .trainer import SAFE_LOADING
 
@@ -83,9 +83,13 @@ class ClassificationOnTest(CosineClassification):
 def classification(splits: Splits, num_classes: int, trainer: Any, *, tested: bool = False, **settings: Any) -> Lightning:
     """Make an evaluator over ``splits``.
 
-    If it is ``tested``, the validation images are test images. ``settings`` are batch_size and (optional) seed of
-    :class:`TaskData`, and arguments of :class:`CosineClassification`.
+    If it is ``tested``, the validation images are test images. ``settings`` are batch_size and (optional) seed and sampler of
+    :class:`TaskData`, num_workers and prefetch of :class:`~nni_warmstart.evaluators.datamodule.Workers`, and arguments of
+    :class:`CosineClassification`.
     """
-    data = TaskData(splits, settings.pop('batch_size'), settings.pop('seed', None))
+    workers = Workers(settings.pop('num_workers', 0), settings.pop('prefetch', 2))
+    data = TaskData(
+        splits, settings.pop('batch_size'), settings.pop('seed', None), workers, settings.pop('sampler', 'shuffle')
+    )
     module = (ClassificationOnTest if tested else CosineClassification)(num_classes, **settings)
     return Lightning(module, trainer, datamodule=data, fit_kwargs=dict(SAFE_LOADING))

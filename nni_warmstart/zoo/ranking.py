@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..data.splits import stratified_part, stratified_split
+from ..data.stratified import stratified_part, stratified_split
 from ..distance.embeddings import DIMENSIONS, images_of
 from ..distance.logme import logme
 from ..distance.otdd import METHODS, dataset_distance

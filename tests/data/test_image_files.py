@@ -190,7 +190,7 @@ def test_formats_that_run_programs_are_not_read(tmp_path):
 def test_many_images_that_do_not_fit_into_memory(images, monkeypatch):
     monkeypatch.setattr(memory, 'available_bytes', lambda: 10**9)
     with pytest.raises(DataError, match=r'4 images at 9000 x 9000 pixels, does not fit into memory: it needs 2.9 GB'):
-        from_folder(images, side=9000)
+        from_folder(images, side=9000, cache_mb=5000)
 
 
 def test_an_image_is_read_in_bands_as_it_is_as_a_whole(tmp_path, monkeypatch):

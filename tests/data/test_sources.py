@@ -23,7 +23,7 @@ def folder_of_images(path: Path) -> Path:
 
 
 def test_settings_of_a_run_keep_their_order():
-    assert list(asdict(DataConfig())) == [*SOURCES, 'label', 'licence', 'flip']
+    assert list(asdict(DataConfig())) == [*SOURCES, 'label', 'licence', 'flip', 'cache_mb', 'on_error']
 
 
 def test_paths_start_at_the_folder_of_the_file(tmp_path):
