@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from .image_files import entries_of, image_files
+from .image_files import entries_of, image_files, is_folder
 from .image_reading import endings, read_image
 from .memory import check_fits
 from .source import PATH, Source
@@ -34,7 +34,7 @@ def from_folder(path: str | Path, *, side: int = IMAGE_SIZE) -> Task:
     path = Path(os.path.expanduser(path))
     if not os.path.isdir(path):
         raise DataError(f'data folder {path} {"is no folder" if os.path.lexists(path) else "does not exist"}.')
-    beside = [each.name for each in entries_of(str(path)) if each.is_dir()]
+    beside = [each.name for each in entries_of(str(path)) if is_folder(each)]
     has_split = (path / 'train').is_dir()
     if not has_split and beside and PARTS.issuperset(name.lower() for name in beside):
         raise DataError(f'{path} has {", ".join(beside)} and no train/; call the folder of the training images train.')
