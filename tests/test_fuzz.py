@@ -6,6 +6,7 @@ The examples are the same in every run. To look for new ones: ``HYPOTHESIS_PROFI
 from __future__ import annotations
 
 import io
+import json
 import os
 import zipfile
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.mutations import JSON, KEYS, YAML, changed, damaged
+from helpers.mutations import BIG, JSON, KEYS, YAML, changed, damaged
 from helpers.tiny import make_task, small_space
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -32,6 +33,8 @@ from nni_warmstart.runs.config import PretrainConfig, SearchConfig, parse_pretra
 from nni_warmstart.runs.settings import read
 from nni_warmstart.supernets.file_format import pack, unpack
 from nni_warmstart.supernets.network import Network
+from nni_warmstart.zoo.listing import summaries
+from nni_warmstart.zoo.store import Store
 
 _checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile(
@@ -132,6 +135,24 @@ def test_bytes_of_a_supernet(packed, data):
         assert card == described
         assert tensors.keys() == expected.keys()
         assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors.items())
+
+
+@given(data=st.data())
+def test_header_of_a_supernet(folder, packed, data):
+    """A header that says something else: one error, the same from a list of entries, or a summary of what is read."""
+    length = int.from_bytes(packed[:8], 'little')
+    header = json.dumps(data.draw(changed(json.loads(packed[8 : 8 + length]), JSON | BIG))).encode()
+    forged = len(header).to_bytes(8, 'little') + header + packed[8 + length :]
+    (folder / 'zoo').mkdir(exist_ok=True)
+    (folder / 'zoo' / 'net.safetensors').write_bytes(forged)
+    found = list(summaries(Store(str(folder / 'zoo'))))
+    try:
+        supernet = Supernet.from_bytes(forged)
+    except SupernetFileError as error:
+        one_line(error)
+    else:
+        (summary,) = found
+        assert (summary.num_parameters, summary.space) == (supernet.num_parameters, supernet.space)
 
 
 def use(supernet: Supernet) -> None:

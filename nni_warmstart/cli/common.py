@@ -57,7 +57,8 @@ def complain(message: str) -> None:
 
 
 def _made_visible(record: logging.LogRecord) -> bool:
-    record.msg, record.args = visible(record.getMessage()), ()
+    own = record.name.startswith('nni_warmstart')  # a message of our own is one line
+    record.msg, record.args = visible(record.getMessage(), keep='' if own else '\n\t'), ()
     return True
 
 
@@ -90,9 +91,20 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--seed', type=int, help='seed of everything random (default: the key seed of the YAML, or 0)')
 
 
-def add_resume(parser: argparse.ArgumentParser) -> None:
-    """Add the option --resume."""
-    parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint in --out')
+def add_resume(parser: argparse.ArgumentParser, overwrite: str = 'start anew where --out holds an earlier run') -> None:
+    """Add the options --resume and --overwrite, without either of which a folder with a run in it is refused."""
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument('--resume', action='store_true', help='go on from the last checkpoint in --out')
+    ways.add_argument(
+        '--overwrite', action='store_true',
+        help=f'{overwrite}, whose results are deleted when training begins; without --resume or --overwrite such a folder '
+             'is refused, and files that no run has written are never replaced',
+    )  # fmt: skip
+
+
+def changed(arguments: argparse.Namespace) -> list[str]:
+    """Return the dotted names of the settings that --set changes."""
+    return [item.partition('=')[0] for item in arguments.set]
 
 
 def document(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -113,10 +125,18 @@ def document(arguments: argparse.Namespace) -> dict[str, Any]:
     return overridden(read(arguments.config), changes)
 
 
+_OWN_FILE = 65_536  # bytes at the beginning of a file among which the name of this package is looked for
+
+
 def check_file(option: str, path: Path, suffix: str) -> None:
-    """Raise an error for a file that could not be written at the end, before hours of work."""
+    """Raise an error for a file that could not be written at the end, or that another program has written."""
     if path.suffix != suffix:
         raise ConfigError(f'{option} {path} must end in {suffix}.')
+    if path.exists():
+        with path.open('rb') as file:
+            own = b'nni-warmstart' in file.read(_OWN_FILE)
+        if not own:
+            raise ConfigError(f'{option} {path} is there, and nni-warmstart has not written it; choose another name.')
     trouble = unwritable(path.resolve().parent)
     if trouble:
         raise ConfigError(f'{option}: folder {trouble}')

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import DataError, TransferError
 from ..utils.random import quiet_randomness
 from .batches import BATCH_SIZE, Wording, as_tensor, batches_of
+from .class_names import class_names
 from .resizing import resize_images
 from .task import Task, as_labels, channels_first, checked_task, numbered_classes
 
@@ -55,11 +56,27 @@ def name_and_classes(dataset: Any) -> tuple[str, list[str]]:
     dataset
         A task, a torch dataset (torchvision's have class names), a loader, or the name alone.
     """
+    return known_name(dataset) or type(_described(dataset)).__name__, class_names(dataset)
+
+
+def known_name(dataset: Any) -> str | None:
+    """Return the name of data, or that of the class that reads them; None where there are only tensors, lists or loaders."""
+    dataset = _described(dataset)
+    if isinstance(dataset, str) or hasattr(dataset, 'name'):
+        return dataset if isinstance(dataset, str) else str(dataset.name)
+    kind = type(dataset)
+    return None if kind.__module__.partition('.')[0] in _NAMELESS else kind.__name__
+
+
+_NAMELESS = {'builtins', 'torch', 'numpy', 'pytorch_lightning', 'lightning'}
+"""Packages whose classes hold any data, so that their names say nothing about these."""
+
+
+def _described(dataset: Any) -> Any:
+    """Return the dataset behind loaders and subsets."""
     while not hasattr(dataset, 'name') and hasattr(dataset, 'dataset'):
         dataset = dataset.dataset
-    name = dataset if isinstance(dataset, str) else getattr(dataset, 'name', type(dataset).__name__)
-    classes = getattr(dataset, 'class_names', None) or getattr(dataset, 'classes', None)
-    return str(name), [str(each) for each in classes] if isinstance(classes, list | tuple) else []
+    return dataset
 
 
 def image_shape(dataset: Any) -> tuple[int, int] | None:
@@ -194,7 +211,9 @@ def first_batches(data: Any, max_samples: int) -> list[tuple[Tensor, Tensor]]:
 
 def has_classes(batches: Sequence[tuple[Any, Tensor]]) -> bool:
     """Check whether the labels are classes: whole numbers, one per image."""
-    return all(y.dim() == 1 and not y.is_floating_point() and not y.is_complex() for _, y in batches)
+    return all(
+        isinstance(y, Tensor) and y.dim() == 1 and not y.is_floating_point() and not y.is_complex() for _, y in batches
+    )
 
 
 def check_range(labels: Tensor, classes: Any) -> None:

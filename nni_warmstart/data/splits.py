@@ -34,7 +34,7 @@ class Images(Dataset):
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int | Tensor) -> tuple[Tensor, Tensor]:
         return (self.x[index].float() - self.mean) / self.std, self.y[index]
 
     def part(self, index: Tensor) -> Images:

@@ -19,7 +19,12 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from .label_distances import exact_label_distances, gaussian_label_distances, squared_distances
+from .label_distances import (
+    exact_label_distances,
+    few_directions_label_distances,
+    gaussian_label_distances,
+    squared_distances,
+)
 from .sketch import DatasetSketch, as_sketch
 from .sliced import Classed, sliced_distance, upper_bound
 from .transport import Transport, solve
@@ -28,6 +33,9 @@ _logger = logging.getLogger(__name__)
 
 LARGEST = 4000
 """Largest number of samples on either side of a linear programme; beyond it, the sliced distance is used."""
+
+MANY = 256
+"""Number of classes above which those with few directions are compared by these, which differs by rounding only."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +176,15 @@ def label_coupling(coupling: Tensor, a: DatasetSketch, b: DatasetSketch) -> Tens
 
 def label_distances(a: DatasetSketch, b: DatasetSketch) -> Tensor:
     """Return squared Bures-Wasserstein distances of classes, float64, shape ``(n_source_classes, n_target_classes)``."""
+    if are_many(a, b):
+        return few_directions_label_distances(a.means, a.spread(), b.means, b.spread())
     return gaussian_label_distances(a.means, a.full_factors(), b.means, b.full_factors())
+
+
+def are_many(a: DatasetSketch, b: DatasetSketch) -> bool:
+    """Check whether two datasets have so many classes, each with few directions, that these are the faster way."""
+    few = a.factors.shape[2] + b.factors.shape[2] <= a.dimension
+    return few and max(a.num_classes, b.num_classes) > MANY
 
 
 def _transport(a: DatasetSketch, b: DatasetSketch, method: str, reg: float) -> Transport:
@@ -186,7 +202,10 @@ def _sliced(
     a: DatasetSketch, b: DatasetSketch, *, reg: float, projections: int, seed: int, bounded: bool = False
 ) -> DatasetDistance:
     """Return the sliced distance, which ignores ``reg``; ``bounded`` sets ``error`` to a bound for the Gaussian distance."""
-    source, target = (Classed(each.samples, each.labels, each.means, each.covariances()) for each in (a, b))
+    many = are_many(a, b)
+    source, target = (
+        Classed(each.samples, each.labels, each.means, each.spread() if many else each.covariances()) for each in (a, b)
+    )
     squared, spread = sliced_distance(source, target, projections=projections, seed=seed)
     value = squared**0.5
     error = spread / (2 * value) if value else 0.0

@@ -15,6 +15,7 @@ from ..data.labelled import Labelled, name_and_classes, read_labelled
 from ..data.splits import stratified_part
 from ..errors import REFUSALS, DataError, WarmStartError
 from .embeddings import EMBEDDED, Embedding, HasFeatures, embed, resolve
+from .label_distances import Spread, leading
 
 _logger = logging.getLogger(__name__)
 
@@ -140,6 +141,10 @@ class DatasetSketch:
             return self.factors.double()
         values, vectors = torch.linalg.eigh(self.covariances())
         return vectors * values.clamp_min(0).sqrt()[:, None, :]
+
+    def spread(self) -> Spread:
+        """Return the leading directions of :meth:`covariances`, and the variances in these and in all directions."""
+        return leading(self.factors, self.remainders)
 
     def compact(self, *, kilobytes: float = 40, seed: int = 0) -> DatasetSketch:
         """Return a smaller sketch for storage: fewer samples, the leading directions of each covariance, half precision.

@@ -20,18 +20,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .label_distances import Spread
+
 
 class Classed(NamedTuple):
     """Samples with the Gaussians of their classes.
 
     Shapes are ``(n, d)`` for samples, ``(n,)`` for their classes, ``(n_classes, d)`` for the means of the classes and
-    ``(n_classes, d, d)`` for their covariances.
+    ``(n_classes, d, d)`` for their covariances, which very many classes give by their leading directions.
     """
 
     samples: Tensor
     labels: Tensor
     means: Tensor
-    covariances: Tensor
+    covariances: Tensor | Spread
 
 
 def sliced_distance(source: Classed, target: Classed, *, projections: int = 512, seed: int = 0) -> tuple[float, float]:
@@ -101,16 +103,23 @@ def _directions(d: int, projections: int, seed: int) -> Tensor:
     )[:, :, :projections]
 
 
-def _root(covariances: Tensor) -> Tensor:
-    """Return symmetric square roots, shape ``(n_classes, d, d)``, float64."""
+def _root(covariances: Tensor | Spread) -> Tensor | Spread:
+    """Return symmetric square roots, shape ``(n_classes, d, d)``, float64; leading directions are as good as these."""
+    if isinstance(covariances, Spread):
+        return covariances
     values, vectors = torch.linalg.eigh(covariances.double())
     return (vectors * values.clamp_min(0).sqrt()[:, None, :]) @ vectors.mT
 
 
-def _projected(data: Classed, roots: Tensor, directions: Tensor) -> Tensor:
+def _projected(data: Classed, roots: Tensor | Spread, directions: Tensor) -> Tensor:
     """Project samples to the lines, shape ``(n, projections)``."""
     theta, eta, phi, psi = directions
-    classes = data.means.double() @ eta + ((roots @ psi) * phi).sum(1)
+    if isinstance(roots, Spread):
+        seen = (roots.directions.mT @ phi) * (roots.directions.mT @ psi)  # (n_classes, r, projections)
+        spreads = (roots.lifts[:, :, None] * seen).sum(1) + roots.remainders.sqrt()[:, None] * (phi * psi).sum(0)
+    else:
+        spreads = ((roots @ psi) * phi).sum(1)
+    classes = data.means.double() @ eta + spreads
     return data.samples.double() @ theta + classes[data.labels]
 
 

@@ -51,6 +51,11 @@ class JointData(LightningDataModule):
         self.steps_per_epoch, self.temperature = steps_per_epoch, temperature
         self.weights = [(weights or {}).get(name, 1.0) for name in tasks]
 
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes of all datasets, in the order of their numbers: 'dataset/class'."""
+        return [f'{name}/{label}' for name, task in self.tasks.items() for label in task.class_names]
+
     def train_dataloader(self) -> Any:
         return self._random('train', self.batch_size)
 

@@ -17,6 +17,8 @@ from torch.nn.parameter import is_lazy
 
 from ..errors import REFUSALS, ConfigError, reason
 from ..search_spaces import SPACES  # pyright: ignore[reportMissingImports]  (mapped by package_dir in setup.cfg)
+from ..utils.checks import suggestion
+from ..utils.random import quiet_randomness
 from .mutation import mutate
 
 CLASS_ARGUMENTS = ('num_classes', 'num_labels')
@@ -58,6 +60,7 @@ def resolve(name: str, *, allow_import: bool = False) -> type[ModelSpace]:
     if ':' not in name:
         raise ConfigError(
             f'space.name = {name!r} is unknown; choose one of {", ".join(known)}, or give your own as package.module:Class.'
+            + suggestion(name, known)
         )
     if not allow_import:
         raise ConfigError(
@@ -113,8 +116,8 @@ def create(name: str, arguments: dict[str, Any], num_classes: int, *, allow_impo
             arguments.pop(key, None)  # used for the data only
     for key in arguments:
         if key not in known:
-            raise ConfigError(f'space.{key} is unknown to {name}; it takes {", ".join(known)}.')
-    argument = next((key for key in CLASS_ARGUMENTS if key in known), None)
+            raise ConfigError(f'space.{key} is unknown to {name}; it takes {", ".join(known)}.{suggestion(key, known)}')
+    argument = _class_argument(cls)
     if argument is not None:
         arguments[argument] = num_classes
     try:
@@ -132,6 +135,20 @@ def create(name: str, arguments: dict[str, Any], num_classes: int, *, allow_impo
             'or your own class with a num_classes argument.'
         )
     return space
+
+
+def _class_argument(cls: Callable[..., Any]) -> str | None:
+    """Return the name of the argument for the number of classes; None for a space that has none."""
+    return next((key for key in CLASS_ARGUMENTS if key in parameters_of(cls)), None)
+
+
+def with_classes(described: dict[str, Any], num_classes: int) -> dict[str, Any]:
+    """Return the description of the same space for another number of classes, if it has a name and such an argument."""
+    known = space_names().get(described.get('name', ''))
+    argument = None if known is None else _class_argument(known)
+    if argument is None:
+        return described
+    return {**described, 'arguments': {**described['arguments'], argument: num_classes}}
 
 
 def rebuilt(described: dict[str, Any]) -> ModelSpace:
@@ -157,7 +174,7 @@ def check_supernet(space: ModelSpace, channels: int, side: int) -> None:
     ConfigError
         If two images of that size do not go through, for instance because candidates of a choice have different shapes.
     """
-    with torch.random.fork_rng(devices=[]):
+    with quiet_randomness():
         try:
             model = mutate(copy.deepcopy(space), 'DARTS')
         except REFUSALS:
@@ -182,7 +199,7 @@ def check_input(space: ModelSpace, channels: int, side: int, num_classes: int) -
     """
     was_training = space.training
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), quiet_randomness():
             output = space.eval()(torch.zeros(2, channels, side, side))
     except REFUSALS as error:
         raise ConfigError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -13,7 +12,7 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigError, reason
-from ..utils.checks import Expected, Range, check, expectations
+from ..utils.checks import Expected, Range, check, expectations, suggestion
 from ..utils.files import open_regular
 
 
@@ -177,14 +176,14 @@ def known(section: Mapping[str, Any], where: str, allowed: Any) -> Mapping[str, 
     for key in section:
         if key not in allowed:
             name = ' '.join((f'{where}.{key}' if where else str(key)).split())
-            raise ConfigError(f'key {name} is unknown{near(str(key), allowed)}.')
+            raise ConfigError(f'key {name} is unknown{near(str(key), allowed)}')
     return section
 
 
 def near(word: str, allowed: Any) -> str:
-    """Return the end of an error message: the word that was probably meant, or all allowed words."""
-    close = difflib.get_close_matches(word, list(allowed), 1)
-    return f'; did you mean {close[0]}?' if close else f'; known are {", ".join(allowed)}'
+    """Return the end of an error message with its full stop: the word that was probably meant, or all allowed words."""
+    meant = suggestion(word, allowed).strip()
+    return f'; {meant[0].lower()}{meant[1:]}' if meant else f'; known are {", ".join(allowed)}.'
 
 
 def typed(cls: Any, section: Mapping[str, Any], where: str) -> Any:

@@ -6,10 +6,9 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from ..errors import SupernetFileError, reason
 from ..utils.files import open_regular
 from ..utils.limits import Budget
 from . import header as _header
-from .header import CARD, CHECKSUM, VERSION, Slot, header_length, read_header
+from .header import CARD, CHECKSUM, VERSION, Slot, header_length, memory_of, read_header
 
 _DTYPES = {
     'BOOL': torch.bool, 'U8': torch.uint8, 'I8': torch.int8, 'I16': torch.int16, 'I32': torch.int32, 'I64': torch.int64,
@@ -25,23 +24,33 @@ _DTYPES = {
 }  # fmt: skip
 
 
-def pack(tensors: dict[str, Tensor], card: dict[str, Any]) -> bytes:
+def pack(tensors: Mapping[str, Tensor], card: dict[str, Any]) -> bytes:
     """Return the bytes of a safetensors file whose metadata hold ``card``, the format's version and a checksum of both.
+
+    The library that reads and writes such files takes thrice the memory.
 
     Raises
     ------
     SupernetFileError
         If a tensor has a type that :func:`unpack` does not read.
     """
-    for name, tensor in tensors.items():
-        if tensor.dtype not in _DTYPES.values():
+    codes = {dtype: code for code, dtype in _DTYPES.items()}
+    slots: dict[str, tuple[Slot, memoryview]] = {}
+    place = 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])):  # so all are aligned
+        if tensor.dtype not in codes:
             raise SupernetFileError(f'tensor {name!r} has the type {tensor.dtype}, which no file of this package holds.')
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        slot = Slot(codes[tensor.dtype], tuple(tensor.shape), place, place + tensor.nbytes)
+        slots[name] = slot, _bytes_of(tensor)
+        place = slot.end
     text = json.dumps(card, sort_keys=True, allow_nan=False)
-    # the library's own bytes of each tensor alone, for any byte order of the machine
-    alone = ((name, tensors[name], safetensors.torch.save({'': tensors[name]})) for name in sorted(tensors))
-    checksum = _checksum(text, ((name, tensor.dtype, tensor.shape, [data]) for name, tensor, data in alone))
-    return safetensors.torch.save(tensors, metadata={CARD: text, CHECKSUM: checksum, VERSION: str(_header.FORMAT)})
+    described: dict[str, Any] = {
+        name: {'dtype': slot.dtype, 'shape': slot.shape, 'data_offsets': [slot.begin, slot.end]}
+        for name, (slot, _) in slots.items()
+    }
+    metadata = {CARD: text, CHECKSUM: _checksum(text, slots), VERSION: str(_header.FORMAT)}
+    header = _padded(json.dumps({'__metadata__': metadata, **described}, separators=(',', ':')))
+    return b''.join([*header, *(part for _, part in slots.values())])
 
 
 def read_bytes(path: str | os.PathLike[str], budget: Budget) -> bytearray:
@@ -54,7 +63,7 @@ def read_bytes(path: str | os.PathLike[str], budget: Budget) -> bytearray:
     """
     try:
         with open_regular(path) as (file, size):
-            budget.spend(size)
+            budget.spend(memory_of(size))
             data = bytearray(size)
             del data[file.readinto(data) :]  # another process may have made it shorter
             return data
@@ -81,13 +90,12 @@ def unpack(data: bytes | bytearray, origin: str, budget: Budget | None = None) -
     """
     if budget is None:
         budget = Budget(origin, SupernetFileError)
-        budget.spend(len(data))
+        budget.spend(memory_of(len(data)))
     view = memoryview(data)
     start = 8 + header_length(bytes(view[:8]), len(data), origin)
     header = read_header(bytes(view[8:start]), len(data), origin, budget)
     slots = {name: (slot, view[start + slot.begin : start + slot.end]) for name, slot in header.slots.items()}
-    described = ((name, _DTYPES[slot.dtype], slot.shape, _alone(slot, part)) for name, (slot, part) in sorted(slots.items()))
-    if _checksum(header.card_text, described) != header.checksum:
+    if _checksum(header.card_text, slots) != header.checksum:
         raise SupernetFileError(f'{origin} was altered: its checksum does not match; copy it again or rebuild it.')
     return {name: _tensor(slot, part) for name, (slot, part) in slots.items()}, header.card
 
@@ -96,27 +104,39 @@ def _tensor(slot: Slot, part: memoryview) -> Tensor:
     dtype = _DTYPES[slot.dtype]
     if not slot.numel:
         return torch.empty(slot.shape, dtype=dtype)
-    if part.readonly or sys.byteorder == 'big':
-        part = memoryview(bytearray(part))
-    tensor = torch.frombuffer(part, dtype=dtype)
-    if sys.byteorder == 'big':
-        tensor = torch.from_numpy(tensor.numpy().byteswap())
-    return tensor.reshape(slot.shape)
+    values = torch.frombuffer(bytearray(part) if part.readonly else part, dtype=torch.uint8)
+    if values.data_ptr() % dtype.itemsize:
+        values = values.clone()
+    return _little_endian(values, dtype).view(dtype).reshape(slot.shape)
 
 
-def _checksum(card: str, tensors: Iterable[tuple[str, torch.dtype, Iterable[int], Iterable[bytes | memoryview]]]) -> str:
-    """Return the checksum of a card, and of the names, types, shapes and bytes of tensors, sorted by name."""
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """Return the bytes of a tensor, little endian; without a copy where it is possible."""
+    values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return _little_endian(values, tensor.dtype).numpy().data
+
+
+def _little_endian(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the bytes of numbers in the order of files, or from it, on a machine that has the other one."""
+    if sys.byteorder == 'little':
+        return values
+    return values.reshape(-1, dtype.itemsize // (2 if dtype.is_complex else 1)).flip(1).reshape(-1)
+
+
+def _checksum(card: str, tensors: Mapping[str, tuple[Slot, memoryview]]) -> str:
+    """Return the checksum of a card and of tensors, each of which counts as a file with it alone, under the name ''."""
     digest = hashlib.sha256(card.encode())
-    for name, dtype, shape, parts in tensors:
-        digest.update(f'{name} {dtype} {tuple(shape)}'.encode())
-        for part in parts:
-            digest.update(part)
+    for name, (slot, part) in sorted(tensors.items()):
+        digest.update(f'{name} {_DTYPES[slot.dtype]} {slot.shape}'.encode())
+        shape = ','.join(map(str, slot.shape))
+        for each in _padded(f'{{"":{{"dtype":"{slot.dtype}","shape":[{shape}],"data_offsets":[0,{len(part)}]}}}}'):
+            digest.update(each)
+        digest.update(part)
     return digest.hexdigest()
 
 
-def _alone(slot: Slot, part: memoryview) -> list[bytes | memoryview]:
-    """Return the bytes of a safetensors file with this tensor alone, under the name ''."""
-    shape = ','.join(map(str, slot.shape))
-    text = f'{{"":{{"dtype":"{slot.dtype}","shape":[{shape}],"data_offsets":[0,{len(part)}]}}}}'.encode()
+def _padded(header: str) -> list[bytes]:
+    """Return the length of a header, and the header, which spaces bring to a multiple of eight bytes."""
+    text = header.encode()
     text += b' ' * (-len(text) % 8)
-    return [len(text).to_bytes(8, 'little'), text, part]
+    return [len(text).to_bytes(8, 'little'), text]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,7 +24,15 @@ SIZES = {
 
 _PARTS = {'dtype', 'shape', 'data_offsets'}
 
+_LONGEST = 100_000_000
+"""Largest header of a safetensors file, in bytes; the library has the same limit."""
+
 _MOST_AXES, _LARGEST = 64, 2**62  # of a tensor: axes, and values
+
+
+def memory_of(size: int) -> int:
+    """Return the memory in bytes that a file of ``size`` bytes takes: it is read, and what is made of it is as large."""
+    return size * 5 // 2
 
 
 class Slot(NamedTuple):
@@ -73,6 +81,22 @@ def header_length(first: bytes, size: int | None, origin: str) -> int:
     if len(first) < 8 or (size is not None and length > size - 8):
         raise SupernetFileError(f'{origin} is not a supernet file, or it is truncated ({size or len(first)} bytes).')
     return length
+
+
+def is_foreign(read: Callable[[int], bytes]) -> bool:
+    """Check whether ``read``, which returns the next bytes of a file, reads a sound safetensors file of another program.
+
+    Nothing is known of damaged files.
+    """
+    length = int.from_bytes(read(8), 'little')
+    if length > _LONGEST:
+        return False
+    try:
+        header = parse(read(length), Budget('file', SupernetFileError))
+    except ValueError:  # or too large to be looked at
+        return False
+    metadata = header.get('__metadata__') if isinstance(header, dict) else None
+    return isinstance(header, dict) and not (isinstance(metadata, dict) and CARD in metadata)
 
 
 def read_header(text: bytes, size: int | None, origin: str, budget: Budget) -> Header:

@@ -13,7 +13,9 @@ def record(
     pictures: Sequence[int] | None = None,
     datasets: Mapping[str, Mapping[str, Any]] | None = None,
     dataset: str | None = None,
+    classes: int | None = None,
     run: str | None = None,
+    entry: str | None = None,
     licence: str | None = None,
     created: str | None = None,
     **others: Any,
@@ -28,8 +30,12 @@ def record(
         Dataset -> facts about it (classes, accuracy, licence, ...), where each has a head of its own.
     dataset
         Name of the dataset, where there is one.
+    classes
+        Number of classes, where their names are not known.
     run
         Identifier of the search, which a resumed search keeps.
+    entry
+        Name under which the search itself has remembered the supernet, which copies keep.
     licence
         Licence of the data.
     created
@@ -38,7 +44,8 @@ def record(
         Any other entries, as plain data.
     """
     known = {
-        'pictures': pictures, 'datasets': datasets, 'dataset': dataset, 'run': run, 'licence': licence, 'created': created,
+        'pictures': pictures, 'datasets': datasets, 'dataset': dataset, 'classes': classes, 'run': run, 'entry': entry,
+        'licence': licence, 'created': created,
     }  # fmt: skip
     return {**{key: value for key, value in known.items() if value is not None}, **others}
 
@@ -48,10 +55,14 @@ def malformed(history: Mapping[str, Any]) -> str | None:
     pictures = history.get('pictures', [0, 0])
     known = isinstance(pictures, list) and [type(number) for number in pictures] == [int, int]
     if not known or not 0 <= min(pictures) <= max(pictures) <= _LARGEST:
-        return f'history.pictures = {str(pictures)[:60]!r}, which is not [channels, side], from 0 to {_LARGEST}'
+        return f'history.pictures = {repr(pictures)[:60]}, which is not [channels, side], from 0 to {_LARGEST}'
     if not isinstance(history.get('datasets', {}), dict):
         return 'history.datasets is not a dict'
     return None
+
+
+_NO_NAMES = ('TensorDataset', 'DataLoader', 'list', 'tuple')
+"""Names that earlier versions recorded of data without a name."""
 
 
 class Recorded:
@@ -61,9 +72,12 @@ class Recorded:
     ----------
     history
         The record.
+    class_names
+        Names of the classes; empty when unknown.
     """
 
     history: dict[str, Any]
+    class_names: list[str]
 
     @property
     def datasets(self) -> dict[str, dict[str, Any]]:
@@ -79,12 +93,23 @@ class Recorded:
     def dataset(self) -> str | None:
         """Name of the dataset of a single classifier, if it is known."""
         name = self.history.get('dataset')
-        return None if name is None else str(name)
+        return None if name is None or name in _NO_NAMES else str(name)
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes, if it is known."""
+        count = len(self.class_names) or self.history.get('classes')
+        return count if isinstance(count, int) else None
 
     @property
     def run(self) -> str | None:
         """Identifier of the search that trained the supernet, which a resumed search keeps; None if unknown."""
         return self.history.get('run')
+
+    @property
+    def entry(self) -> str | None:
+        """Name under which the search itself has remembered the supernet, which copies keep; None if unknown."""
+        return self.history.get('entry')
 
     @property
     def licence(self) -> str | None:

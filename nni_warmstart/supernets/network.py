@@ -18,6 +18,7 @@ from ..nni_adapter.freezing import freeze, has_cells, take_over
 from ..nni_adapter.model_spaces import rebuilt
 from ..utils.files import plain, write_atomic
 from ..utils.limits import Budget
+from ..utils.modules import untold_state
 from .card import check_kinds, is_description
 from .file_format import pack, read_bytes, unpack
 from .loading import space_named_by
@@ -73,7 +74,7 @@ class Network:
             space = space_named_by(self.space, 'the network', 'was found in')
         network = freeze(space, self.architecture)
         try:
-            network.load_state_dict(self.tensors)
+            network.load_state_dict({**untold_state(network), **self.tensors})
         except RuntimeError as error:
             raise TransferError(f'the network does not fit {type(space).__name__}: {reason(error)}') from error
         return network.eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ import torch
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 
-from ..data.labelled import image_shape, name_and_classes
+from ..data.labelled import image_shape, known_name, name_and_classes
 from ..distance.embeddings import EMBEDDINGS, Embedding
 from ..distance.sketch import DatasetSketch, sketches_of
 from ..errors import REFUSALS, ConfigError, DataError, SupernetFileError, TransferError, reason
@@ -24,16 +25,21 @@ from ..nni_adapter.model_spaces import describe, input_of, resolve
 from ..nni_adapter.mutation import first_names, mutate, strategy_kind
 from ..nni_adapter.oneshot import OneShotStrategy, is_supernet
 from ..tracing.structure import Structure, guess_shape, structure_of
+from ..utils.divergence import LARGEST
 from ..utils.files import plain, write_atomic
 from ..utils.limits import Budget
+from ..utils.modules import untold_state
 from . import validation
 from .card import SKETCH, STRUCTURE
 from .features import own_features
 from .file_format import pack, read_bytes, unpack
+from .header import memory_of
 from .history import Recorded, record, with_licences
 from .loading import load_into, resize_joint_head, space_named_by
 
 _logger = logging.getLogger(__name__)
+
+_MOST = {'weight': LARGEST, 'bias': LARGEST, 'running_mean': validation.OVERFLOW, 'running_var': validation.OVERFLOW}
 
 _PIECE = 2**20  # values that are looked at at once
 
@@ -64,7 +70,7 @@ class Supernet(Recorded):
         Names of the classes, in the order of the classifier's rows; empty when unknown.
     history
         Record of datasets, licences, seed, command, curves, versions. It is free-form except for entries with an attribute:
-        :attr:`pictures`, :attr:`datasets`, :attr:`dataset`, :attr:`run`, :attr:`licence`, :attr:`created`.
+        :attr:`pictures`, :attr:`datasets`, :attr:`dataset`, :attr:`run`, :attr:`entry`, :attr:`licence`, :attr:`created`.
     sketches
         Compact sketches of the training data by embedding: one for each of
         :data:`~nni_warmstart.distance.embeddings.EMBEDDINGS`, and one in the supernet's own features (under :attr:`key`).
@@ -137,11 +143,14 @@ class Supernet(Recorded):
             )
         # Collect tensors, choices and the record.
         tensors, aliases = first_names(model)
+        untold = untold_state(model)
+        if untold:
+            _logger.warning('Supernet %r is kept without %s, which is no tensor.', name, ', '.join(untold))
         found = choices(model)
         names = {id(p): n for n, p in model.named_parameters()}
         if isinstance(dataset, Iterator):
             raise DataError(f'dataset is a {type(dataset).__name__}, which gives its samples once; pass a list or a loader.')
-        title, classes = name_and_classes(dataset) if dataset is not None else (None, [])
+        title, classes = (known_name(dataset), name_and_classes(dataset)[1]) if dataset is not None else (None, [])
         space = describe(model)
         shape = image_shape(dataset) if not isinstance(dataset, str | None) else None
         facts = record(
@@ -166,13 +175,13 @@ class Supernet(Recorded):
             raise ConfigError(f'supernet {name!r} cannot be remembered: {wrong}.')
         # Add the structure and the sketches, which a supernet can do without.
         try:
-            supernet = replace(supernet, structure=structure_of(model, guess_shape(model, shape or supernet.pictures)))
+            structure = structure_of(model, guess_shape(model, shape or supernet.pictures))
+            count = record(classes=None if supernet.class_names else len(structure.channels.outputs))
+            supernet = replace(supernet, structure=structure, history={**count, **supernet.history})
         except TransferError as error:
             _logger.warning('A supernet of %s can be mapped onto its own space only: %s', type(model).__name__, error)
         if supernet.diverged:
-            _logger.warning(
-                'Supernet %r has weights that are not finite, or absurdly large; nothing can start from it.', name
-            )
+            _logger.warning('Supernet %r has %s; nothing can start from it.', name, supernet.divergence)
         if dataset is None or isinstance(dataset, str):
             return supernet
         return supernet.sketched(dataset, model)
@@ -253,8 +262,19 @@ class Supernet(Recorded):
 
     @property
     def diverged(self) -> bool:
-        """Whether some weights are not finite, or too large to calculate with."""
-        return not all(map(_is_sound, self.tensors.values()))
+        """Whether some weights are not finite, or larger than those of any network that works."""
+        return self.divergence is not None
+
+    @property
+    def divergence(self) -> str | None:
+        """What shows that the training diverged, for errors; None if nothing does. Buffers may hold any finite constants."""
+        for name, tensor in self.tensors.items():
+            if tensor.is_floating_point() or tensor.is_complex():
+                most = _MOST.get(name.rpartition('.')[2], math.inf)
+                if not all(bool((piece.abs() < most).all()) for piece in tensor.reshape(-1).split(_PIECE)):
+                    finite = bool(tensor.isfinite().all())
+                    return f'weights beyond {most:.0e}' if finite else 'weights that are not finite'
+        return None
 
     @property
     def num_parameters(self) -> int:
@@ -264,6 +284,10 @@ class Supernet(Recorded):
     def renamed(self, name: str) -> Supernet:
         """Return the same supernet under another name."""
         return replace(self, name=name)
+
+    def remembered_as(self, name: str) -> Supernet:
+        """Return the same supernet under the name by which the search that trained it will find it again."""
+        return replace(self, name=name, history={**self.history, 'entry': name})
 
     def with_licences(self, licences: Mapping[str, str | None]) -> Supernet:
         """Return the same supernet with a licence for each of its :attr:`datasets`."""
@@ -341,7 +365,7 @@ class Supernet(Recorded):
             If they are truncated, altered, of another kind or of a newer format, or take more memory than the limit.
         """
         budget = Budget(origin, SupernetFileError)
-        budget.spend(len(data))
+        budget.spend(memory_of(len(data)))
         return cls._read(data, origin, budget)
 
     @classmethod
@@ -380,10 +404,3 @@ class Supernet(Recorded):
 def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Remove the tensors under ``prefix`` from ``tensors``, and return them."""
     return {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
-
-
-def _is_sound(tensor: Tensor) -> bool:
-    """Check whether all numbers are finite and can be multiplied with each other; integers are."""
-    if not tensor.is_floating_point() and not tensor.is_complex():
-        return True
-    return all(bool((piece.abs() < validation.OVERFLOW).all()) for piece in tensor.reshape(-1).split(_PIECE))

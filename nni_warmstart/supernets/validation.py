@@ -15,7 +15,9 @@ from ..tracing.structure import Structure
 from .card import check_fields, malformed_fields
 
 OVERFLOW = 1e18
-"""Bound on weights and features: the squares of larger ones do not fit into single precision."""
+"""Bound on statistics and features: the squares of larger ones do not fit into single precision."""
+
+_WEIGHTS = ('weight', 'bias', 'running_mean', 'running_var')  # names that torch's layers give to what is never whole numbers
 
 _MOST_SAMPLES = 10**12  # of a class
 
@@ -87,9 +89,12 @@ def malformed(card: Mapping[str, Any], tensors: Mapping[str, Tensor], sketches: 
 
 
 def _check_tensors(tensors: Mapping[str, Tensor], origin: str) -> None:
-    """Raise an error for statistics of batch norm that no data have."""
+    """Raise an error for weights that are whole numbers, and statistics of batch norm that no data have."""
     for name, tensor in tensors.items():
-        if name.rpartition('.')[2] == 'running_var' and (tensor.is_complex() or bool((tensor < 0).any())):
+        kind = name.rpartition('.')[2]
+        if kind in _WEIGHTS and not tensor.is_floating_point() and not (tensor.is_complex() and kind != 'running_var'):
+            raise SupernetFileError(f'{origin} has numbers of type {tensor.dtype} in {name!r}; train the supernet again.')
+        if kind == 'running_var' and bool((tensor < 0).any()):
             raise SupernetFileError(f'{origin} has variances below zero in {name!r}; train the supernet again.')
 
 

@@ -17,6 +17,7 @@ from ..errors import SupernetFileError, TransferError
 from ..nni_adapter import choices
 from ..nni_adapter.paths import every_path
 from ..utils.limits import Budget
+from ..utils.modules import state_kept
 from ..utils.strict_json import parse_compressed
 from .axes import IN, Axes, Channels, Op
 from .tracer import trace_channels
@@ -171,7 +172,7 @@ def structure_of(model: nn.Module, shape: tuple[int, ...]) -> Structure:
             raise TransferError(f'{path} may choose a width of 0: a layer without channels cannot be mapped.')
     alphas = {id(choice.alpha) for choice in choices.choices(model).values()}
     skip = frozenset(name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in alphas)
-    with every_path(model):
+    with state_kept(model), every_path(model):
         channels = trace_channels(model, shape, skip)
     kinds = {path: kind for path, module in model.named_modules() if (kind := choices.kind_of(module))}
     sites, values = choices.sites(model)

@@ -75,7 +75,8 @@ def unwritable(folder: str | os.PathLike[str]) -> str | None:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         return f'{folder} cannot be made: {error.strerror}.'
-    return None if os.access(folder, os.W_OK) else f'{folder} cannot be written; choose another.'
+    allowed = os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+    return None if allowed else f'{folder} cannot be written; choose another.'
 
 
 def plain(value: Any) -> Any:

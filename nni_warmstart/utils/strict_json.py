@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .limits import Budget
@@ -44,7 +47,8 @@ def parse(data: bytes, budget: Budget) -> Any:
     marks = sum(size * (len(data) - len(data.translate(None, each))) for each, size in _BYTES.items())
     budget.spend((1 + 2 * width) * len(data) + marks)
     try:
-        value = _DECODER.decode(data.decode('utf-8'))
+        with _no_collection():
+            value = _DECODER.decode(data.decode('utf-8'))
     except RecursionError as error:
         raise ValueError(f'more than {DEEPEST} lists and objects are inside each other') from error
     if not _is_flat(data):
@@ -69,6 +73,18 @@ def parse_compressed(data: bytes, budget: Budget) -> Any:
     if not stream.eof:
         raise zlib.error('incomplete or truncated stream')
     return parse(text, budget)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python from looking for cycles, of which JSON has none; in a process with torch that takes most of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _is_flat(data: bytes) -> bool:

@@ -97,11 +97,12 @@ def share_in_common(
     head: str = 'random',
     untraceable: str = 'error',
     images: Tensor | None = None,
+    class_names: Sequence[str] = (),
 ) -> list[float]:
     """Return the share of the target's weights (tensors) that have a partner in each of ``sources``.
 
     The share is 0 for a source that does not support the head, that diverged, or whose space cannot be mapped. A few
-    ``images`` of the target determine the shape of its input.
+    ``images`` of the target determine the shape of its input; ``class_names`` are those of its classes, if they are known.
     """
     structure = functools.cache(lambda shape: structure_of(target, shape))
     state = target.state_dict()
@@ -112,7 +113,7 @@ def share_in_common(
         head_name = name_of_head(target, source, images)
         same = same_space(source, target, head_name)
         rows = {name: len(state[name]) for name in head_tensors(head_name) if name in state}
-        if not HEADS[head].suits(source, rows, same):
+        if not HEADS[head].suits(source, rows, same, class_names):
             return 0.0
         if same:
             return 1.0

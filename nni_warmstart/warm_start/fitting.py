@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,11 +15,34 @@ from ..errors import TransferError
 from ..nni_adapter import batchnorm
 from ..nni_adapter.classifier import features_of
 from ..supernets.supernet import Supernet
+from .classes import on_one_scale
 from .heads.base import HeadData
 from .heads.registry import HEADS
 from .settings import TransferSettings
 
 Batches = list[tuple[Any, Tensor]]
+
+
+def fit_other_classes(
+    model: nn.Module, head_name: str, source: Supernet, batches: Batches, settings: TransferSettings, classes: list[int]
+) -> None:
+    """Fit the rows of some classes by 'ridge', in place, on the scale of the logits of the others.
+
+    Parameters as in :func:`fit_head`; ``classes`` are the rows to fit.
+    """
+    module = model.get_submodule(head_name)
+    assert isinstance(module, nn.Linear)
+    before = copy.deepcopy(module)
+    fit_head(model, head_name, source, batches, replace(settings, head='ridge'))
+    features, _ = features_of(model, head_name, batches, settings.device)
+    others = [row for row in range(module.out_features) if row not in classes]
+    with torch.no_grad():
+        factor, offset = on_one_scale(before(features)[:, others], module(features)[:, others])
+        module.weight[classes] *= factor
+        module.weight[others] = before.weight[others]
+        if module.bias is not None:
+            module.bias[classes] = factor * module.bias[classes] + offset
+            module.bias[others] = before.bias[others]
 
 
 def reestimate_statistics(model: nn.Module, batches: Batches, device: torch.device | str) -> Iterator[str]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
@@ -23,8 +23,9 @@ from ..supernets.supernet import Supernet
 from ..utils.metrics import accuracy_on
 from ..utils.modules import modes_kept
 from ..utils.random import quiet_randomness
+from .classes import ClassMatch, in_order_of_target
 from .compatibility import input_shape, name_of_head
-from .fitting import Batches, fit_head, reestimate_statistics
+from .fitting import Batches, fit_head, fit_other_classes, reestimate_statistics
 from .fuse import prepare_fusion
 from .heads.base import head_tensors
 from .heads.registry import HEADS
@@ -51,6 +52,8 @@ class Plan:
         Function that returns what the target inherits; images matter only if the target is narrower or sources are fused.
     seconds
         Wall-clock time of the preparation.
+    classes
+        Match of the classes of an inherited classifier; None for other heads.
     """
 
     sources: list[tuple[Supernet, float]]
@@ -58,6 +61,7 @@ class Plan:
     head_name: str | None
     inherit: Inherit
     seconds: float
+    classes: ClassMatch | None = None
 
     @classmethod
     def prepare(
@@ -89,12 +93,15 @@ class Plan:
         sources = [(source, weight) for source, weight in sources if weight > 0]
         for source, _ in sources:
             if source.diverged:
-                raise TransferError(
-                    f'supernet {source.name!r} has weights that are not finite, or absurdly large: its training diverged.'
-                )
+                raise TransferError(f'supernet {source.name!r} has {source.divergence}: its training diverged.')
         first = sources[0][0]
         with quiet_randomness(), _placed(target, settings.device) as model:
             head_name = _head_of(model, settings, batches) if batches else name_of_head(model, first)
+            classes = None
+            if HEADS[settings.head].is_inherited and head_name is not None:
+                count, tensors = cast(nn.Linear, model.get_submodule(head_name)).out_features, head_tensors(head_name)
+                sources, classes = in_order_of_target(sources, count, tensors, settings.class_names or ())
+                first = sources[0][0]
             shape = input_shape(model, batches[0][0] if batches else None, first)
             images = _images(batches[:1], settings.device)
             fresh = Target(model, head_name, shape)
@@ -102,7 +109,7 @@ class Plan:
                 inherit = prepare_one(first, fresh, settings, images)
             else:
                 inherit = prepare_fusion(sources, fresh, settings, images)
-        return cls(sources, settings, head_name, inherit, time.perf_counter() - start)
+        return cls(sources, settings, head_name, inherit, time.perf_counter() - start, classes)
 
     def apply(self, target: nn.Module, data: Data | None = None, val_data: Data | None = None) -> TransferReport:
         """Write the inherited tensors, re-estimate statistics, fit the head, and measure the accuracy.
@@ -127,8 +134,10 @@ class Plan:
             batches = first_batches(data, settings.max_samples)
             _check_data(settings.head, batches)
             with _all_or_nothing(target), _placed(target, settings.device) as model:
+                classes = ''
                 # Mapping: write weights and alphas.
                 inherited = self.inherit(model, _images(batches, settings.device))
+                others = self._rows_without_class(model)
                 load(model, inherited.tensors)
                 origins = dict(inherited.origins)
                 clock.stop('mapping')
@@ -142,6 +151,11 @@ class Plan:
                         fit_head(model, self.head_name, self.sources[0][0], batches, settings)
                         names = [name for name in head_tensors(self.head_name) if name in origins]
                         origins |= {name: replace(origins[name], how=head.origin) for name in names}
+                    elif self.classes is not None:
+                        how = self._fill_classes(model, others, batches)
+                        names = [name for name in head_tensors(self.head_name) if name in origins]
+                        origins |= {name: replace(origins[name], by=how) for name in names}
+                        classes = how
                     clock.stop('head')
                     # Probe: accuracy before any training.
                     held_out = first_batches(val_data, settings.max_samples) if val_data is not None else batches
@@ -157,7 +171,29 @@ class Plan:
             choices={label: pair[1] for label, pair in inherited.correspondence.choices.items()},
             candidates=inherited.candidates,
             couplings=inherited.couplings,
+            classes=classes,
         )
+
+    def _rows_without_class(self, model: nn.Module) -> list[Tensor]:
+        """Return the fresh rows of the classifier for classes that the source does not have, tensor by tensor."""
+        if self.classes is None or not self.classes.missing:
+            return []
+        head = model.get_submodule(self.head_name or '')
+        return [tensor.detach()[list(self.classes.missing)].clone() for tensor in head.parameters(recurse=False)]
+
+    def _fill_classes(self, model: nn.Module, fresh: list[Tensor], batches: Batches) -> str:
+        """Fit the rows of classes that the source does not have, or leave them fresh; return what was done, in words."""
+        assert self.classes is not None and self.head_name is not None
+        missing = list(self.classes.missing)
+        if not missing:
+            return self.classes.text
+        with torch.no_grad():
+            for tensor, rows in zip(model.get_submodule(self.head_name).parameters(recurse=False), fresh, strict=True):
+                tensor[missing] = rows
+        if not batches or not has_classes(batches):
+            return f'{self.classes.text}: fresh'
+        fit_other_classes(model, self.head_name, self.sources[0][0], batches, self.settings, missing)
+        return f'{self.classes.text}: fitted'
 
     def _accuracy(self, model: nn.Module, batches: Batches) -> float | None:
         if not batches or not has_classes(batches):

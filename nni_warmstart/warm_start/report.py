@@ -85,6 +85,8 @@ class TransferReport:
     couplings
         Source tensor -> coupling of the channel space that occurs first in this tensor, shape ``(n_source, n_target)``;
         empty if the model spaces are the same. For several sources, keys are 'source: tensor'.
+    classes
+        How the classes of an inherited classifier were matched, in words; '' for other heads.
     """
 
     source: str
@@ -98,6 +100,7 @@ class TransferReport:
     choices: dict[str, dict[str, str]] = field(repr=False, default_factory=dict)
     candidates: dict[str, tuple[list[str], list[str]]] = field(repr=False, default_factory=dict)
     couplings: dict[str, Tensor] = field(repr=False, default_factory=dict)
+    classes: str = ''
 
     @property
     def share_inherited(self) -> float:
@@ -157,9 +160,10 @@ class TransferReport:
         """Return a summary in one line."""
         accuracy = '' if self.zero_shot_accuracy is None else f', accuracy before training {self.zero_shot_accuracy:.3f}'
         chosen = f', {self.chosen}' if self.chosen else ''
+        classes = f' (classes {self.classes})' if self.classes else ''
         return (
             f'warm start from {self.source!r}{chosen}: {self.share_inherited:.1%} of the parameters inherited, '
-            f'head {self.head!r}{accuracy}, {self.total_seconds:.2f} s'
+            f'head {self.head!r}{classes}{accuracy}, {self.total_seconds:.2f} s'
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -167,6 +171,7 @@ class TransferReport:
         return {
             'source': self.source,
             'head': self.head,
+            'classes': self.classes,
             'share_inherited': self.share_inherited,
             'zero_shot_accuracy': self.zero_shot_accuracy,
             'seconds': self.seconds,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +31,7 @@ class TransferSettings:
     max_samples: int = 4096
     device: torch.device | str = 'cpu'
     heads: Mapping[str, tuple[int, int]] | None = None
+    class_names: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.head not in HEADS:
@@ -41,6 +42,8 @@ class TransferSettings:
             _check_number('alpha', self.alpha, 1.0)
         elif self.alpha not in ('transfer', 'reset'):
             raise TransferError(f"alpha = {self.alpha!r} is unknown; give 'transfer', 'reset' or a number from 0 to 1.")
+        if self.class_names is not None and not _is_texts(self.class_names):
+            raise TransferError(f'class_names = {self.class_names!r}, but it must be a list of text, one for each class.')
         _check_number('keep', self.keep, 1.0)
         _check_number('noise', self.noise, math.inf)
 
@@ -48,6 +51,10 @@ class TransferSettings:
     def strength(self) -> float:
         """Share of the inherited alphas, in [0, 1]."""
         return {'transfer': 1.0, 'reset': 0.0}[self.alpha] if isinstance(self.alpha, str) else float(self.alpha)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
 
 
 def _check_number(name: str, value: object, highest: float) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ..data.labelled import Data, first_batches
+from ..data.labelled import Data, first_batches, name_and_classes
 from ..errors import TransferError
 from ..supernets.supernet import Supernet
 from ..utils.random import quiet_randomness
@@ -33,6 +33,7 @@ def transfer(
     device: torch.device | str = 'cpu',
     untraceable: str = 'error',
     heads: Mapping[str, tuple[int, int]] | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> TransferReport:
     """Transfer the weights and alphas of ``source`` to ``target``, in place; if anything fails, ``target`` is unchanged.
 
@@ -48,7 +49,9 @@ def transfer(
     head
         Method to initialise the classifier: 'ridge' (closed form on the warm features of ``data``), 'ot' (averages of the
         source's class weights along the coupling of the classes), 'prototype' (class means), 'random' (the target's own
-        classifier), 'copy' (the source's classifier, for equal classes only).
+        classifier), 'copy' (the source's classifier, class by class of the same name; classes that the source does not have
+        are fitted like 'ridge', on the scale of the others, or stay as initialised without ``data``; where names are not
+        known, classes are copied by number and must be as many).
     alpha
         'transfer', 'reset', or the strength of the inherited prior in [0, 1]: logits are
         ``alpha * inherited + (1 - alpha) * fresh``.
@@ -74,6 +77,9 @@ def transfer(
     heads
         Rows of each dataset in a classifier for several: name -> (first row, row after the last). Classes of different
         datasets then don't compete, in the fit and in the accuracy. None for a single dataset.
+    class_names
+        Names of the target's classes in the order of the classifier's rows, for head 'copy'; None for those that ``data``
+        has, if any.
 
     Returns
     -------
@@ -88,6 +94,7 @@ def transfer(
     settings = TransferSettings(
         head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable,
         seed=seed, max_samples=max_samples, device=device, heads=heads,
+        class_names=name_and_classes(data)[1] or None if class_names is None else class_names,
     )  # fmt: skip
     check_target(target)
     sources = _weighted(source)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..data.splits import stratified_split
+from ..data.splits import stratified_part, stratified_split
 from ..distance.embeddings import DIMENSIONS, images_of
 from ..distance.logme import logme
 from ..distance.otdd import METHODS, dataset_distance
@@ -31,6 +31,12 @@ _logger = logging.getLogger(__name__)
 
 EMBEDDING = 'random_conv'
 """Default embedding in which datasets are compared."""
+
+MANY = 256
+"""Number of classes above which rankings that run the candidates look at a random part of the classes and their images."""
+
+SCORED, PROBED = (64, 512), (16, 64)
+"""Classes and images of that part, for 'logme' and for 'probe'."""
 
 
 class Ranked(NamedTuple):
@@ -219,10 +225,10 @@ def _random(candidates: Sequence[Supernet], dataset: Any, *, seed: int, **_: Any
 
 def _logme(candidates: Sequence[Supernet], dataset: Any, **_: Any) -> list[Ranked]:
     """Rank by the evidence of the labels given each candidate's features."""
-    data = functools.cache(lambda channels, image_size: images_of(dataset, channels, image_size))
+    data = functools.cache(lambda channels, image_size: _shown(dataset, channels, image_size, SCORED))
 
     def score(candidate: Supernet) -> float:
-        x, y = data(*candidate.pictures)
+        x, y, _ = data(*candidate.pictures)
         return -logme(candidate.features().function(x), y)
 
     return _results(candidates, lambda each: _timed(each.name, score, each))
@@ -262,30 +268,47 @@ def _probe(
     *,
     seed: int,
     make_target: Callable[[Supernet, int], nn.Module],
-    steps: int = STEPS,
+    steps: int | None = None,
     **_: Any,
 ) -> list[Ranked]:
     """Rank by the error rate after mapping and some steps of training; the better half continues with twice as many steps.
 
-    For a candidate that dropped out, the number of rounds it missed is added to its error rate.
+    For a candidate that dropped out, the number of rounds it missed is added to its error rate. ``steps`` None stands for
+    :data:`~nni_warmstart.zoo.probe.STEPS` in the first round, or for one if there are very many classes.
     """
     data = functools.cache(lambda channels, image_size: _halves(dataset, channels, image_size, seed))
+    parts: set[bool] = set()
 
     def probe(candidate: Supernet) -> Probe:
-        train, val = data(*candidate.pictures)
+        train, val, is_part = data(*candidate.pictures)
+        parts.add(is_part)
         torch.manual_seed(seed)
         model = make_target(candidate, int(train[1].max()) + 1)
         return Probe(candidate.name, [(candidate, 1.0)], model, train, val, TransferSettings(seed=seed))
 
-    probes = successive_halving(_results(candidates, probe), steps)
+    probes = _results(candidates, probe)
+    probes = successive_halving(probes, steps or (1 if True in parts else STEPS))
     return [Ranked(probe.name, probes[0].rounds - probe.rounds + probe.error, probe.seconds) for probe in probes]
 
 
-def _halves(dataset: Any, channels: int, image_size: int, seed: int) -> tuple[Labelled, list[Labelled]]:
-    """Split a dataset into images and classes to train on, and batches of others to measure on."""
+def _shown(dataset: Any, channels: int, image_size: int, part: tuple[int, int]) -> tuple[Tensor, Tensor, bool]:
+    """Return the images and classes on which candidates are run, and whether they are a ``part`` of very many classes."""
     x, y = images_of(dataset, channels, image_size)
+    count = int(y.max()) + 1
+    if count <= MANY:
+        return x, y, False
+    classes = torch.randperm(count, generator=torch.Generator().manual_seed(0))[: part[0]].sort().values
+    among = torch.isin(y, classes).nonzero().squeeze(1)
+    numbered = torch.searchsorted(classes, y[among])
+    chosen = stratified_part(numbered, part[1], seed=0)
+    return x[among[chosen]], numbered[chosen], True
+
+
+def _halves(dataset: Any, channels: int, image_size: int, seed: int) -> tuple[Labelled, list[Labelled], bool]:
+    """Return images and classes to train on, batches to measure on, and whether these are a part of the classes."""
+    x, y, is_part = _shown(dataset, channels, image_size, PROBED)
     held_out, kept = stratified_split(y, 0.5, seed)
-    return (x[kept], y[kept]), list(zip(x[held_out].split(256), y[held_out].split(256), strict=True))
+    return (x[kept], y[kept]), list(zip(x[held_out].split(256), y[held_out].split(256), strict=True)), is_part
 
 
 def _timed(name: str, function: Callable[[Any], float], argument: Any) -> Ranked:

@@ -191,7 +191,8 @@ class SourceSelector:
         zoo = open_zoo(self.zoo)
         entries = list(zoo.entries())
         head, untraceable = self.settings.head, self.settings.untraceable
-        shares = share_in_common(entries, self.target, head, untraceable, self._some)
+        names = self.settings.class_names or ()
+        shares = share_in_common(entries, self.target, head, untraceable, self._some, names)
         least = max(0.5, 0.9 * max(shares, default=0.0))
         fitting = [entry for entry, share in zip(entries, shares, strict=True) if share >= least]
         own = {entry.name: _data_of(entry) for entry in fitting if is_same(entry, self.target, self._some)}

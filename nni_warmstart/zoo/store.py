@@ -17,7 +17,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from ..errors import SupernetFileError, WarmStartError, ZooError, reason
-from ..supernets.header import Header, header_length, read_header
+from ..supernets.header import Header, header_length, is_foreign, memory_of, read_header
 from ..utils.deadline import TIME_OUTS, in_time
 from ..utils.files import open_regular, unwritable, write_atomic
 from ..utils.limits import Budget, most_seconds
@@ -107,7 +107,7 @@ class Store:
 
         def read(_: threading.Event) -> Header:
             with self._opened(path) as (file, size):
-                budget.check(size or 0)
+                budget.check(memory_of(size or 0))
                 length = header_length(_read(file, 8), size, path)
                 budget.check(length)
                 return read_header(_read(file, length), size, path, budget)
@@ -120,13 +120,28 @@ class Store:
         def read(stop: threading.Event) -> bytearray:
             data = bytearray()
             with self._opened(self.path(name)) as (file, size):
-                budget.check(size or 0)
+                budget.check(memory_of(size or 0))
                 while not stop.is_set() and (chunk := file.read(_CHUNK)):
-                    budget.spend(len(chunk))
+                    budget.spend(memory_of(len(chunk)))
                     data += chunk
             return data
 
         return self._of_entry(name, most_seconds(), read)
+
+    def is_foreign(self, name: str) -> bool:
+        """Check whether the file of an entry is a sound safetensors file of another program.
+
+        Raises
+        ------
+        ZooError
+            If it cannot be read.
+        """
+
+        def check(_: threading.Event) -> bool:
+            with self._opened(self.path(name)) as (file, _size):
+                return is_foreign(lambda size: _read(file, size))
+
+        return self._within(_ANSWER, 'read', check)
 
     def write(self, name: str, data: bytes) -> str:
         """Write an entry; readers never see a partial file. Returns its path.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..errors import SupernetFileError, ZooError
 from ..supernets.supernet import Supernet
+from ..utils.checks import suggestion
 from ..utils.limits import Budget
 from ..utils.text import enumerated
 from . import ranking
@@ -86,8 +88,15 @@ class SupernetZoo:
         """Yield every readable entry; the others are skipped, each with a warning that names it and says why."""
         return readable(self.names(), self.__getitem__)
 
-    def add(self, supernet: Supernet) -> str:
-        """Write an entry under the supernet's name, replacing one of that name; readers never see a partial file.
+    def add(self, supernet: Supernet, *, overwrite: bool = True) -> str:
+        """Write an entry under the supernet's name; readers never see a partial file.
+
+        Parameters
+        ----------
+        supernet
+            Supernet to write.
+        overwrite
+            Whether it may replace an entry of that name.
 
         Returns
         -------
@@ -97,9 +106,34 @@ class SupernetZoo:
         Raises
         ------
         ZooError
-            If the name cannot be a file name, or the zoo cannot be written.
+            If the name cannot be a file name or is taken, or the zoo cannot be written.
         """
         self.check_can_add(supernet.name)
+        if overwrite:
+            if supernet.name in self:
+                self._check_own(supernet.name)
+            return self._write(supernet)
+        self.check_free(supernet.name)
+        with self._reserved(supernet.name) as free:
+            if not free:
+                raise ZooError(f'another process writes {supernet.name!r} into zoo {self.root}; choose another name.')
+            return self._write(supernet)
+
+    def check_free(self, name: str) -> None:
+        """Raise an error if there is an entry of this name, which would be replaced.
+
+        Raises
+        ------
+        ZooError
+            If there is one.
+        """
+        if name in self:
+            raise ZooError(
+                f'zoo {self.root} has an entry {name!r} already; choose another name, or replace it with --overwrite '
+                '(in Python: overwrite=True).'
+            )
+
+    def _write(self, supernet: Supernet) -> str:
         return self._store.write(supernet.name, supernet.to_bytes())
 
     def add_numbered(self, supernet: Supernet, stem: str) -> str:
@@ -112,20 +146,15 @@ class SupernetZoo:
         str
             Name of the entry.
         """
-        number, stem = 1, _FORBIDDEN.sub('', stem)[:150] or 'supernet'
+        number, stem = 1, numbered_stem(stem)
         while True:
             name = f'{stem}-{number}'
             self.check_can_add(name)
-            reservation = f'{self._store.folder}/.{name}.reserved'
-            if not self._store.reserve(reservation):
-                number += 1
-                continue
-            try:
-                if name not in self:
-                    self.add(supernet.renamed(name))
+            with self._reserved(name) as free:
+                if free:
+                    fresh = supernet.run is not None and supernet.entry is None  # else a copy, or not of a search
+                    self._write(supernet.remembered_as(name) if fresh else supernet.renamed(name))
                     return name
-            finally:
-                self._store.remove(reservation)
             number += 1
 
     def check_can_add(self, name: str) -> None:
@@ -148,9 +177,11 @@ class SupernetZoo:
         Raises
         ------
         ZooError
-            If there is no such entry.
+            If there is no such entry, or its file is of another program.
         """
-        self._store.remove(self._existing(name))
+        path = self._existing(name)
+        self._check_own(name)
+        self._store.remove(path)
 
     def rank(self, dataset: Any, *, by: str = 'otdd', **settings: Any) -> list[Ranked]:
         """Rank the entries as sources for a dataset, the best first.
@@ -182,11 +213,31 @@ class SupernetZoo:
     def _existing(self, name: str) -> str:
         names = self.names()
         if name not in names:
-            raise ZooError(f'zoo {self.root} has no entry {name!r}; it has {enumerated(names)}.')
+            raise ZooError(f'zoo {self.root} has no entry {name!r}; it has {enumerated(names)}.{suggestion(name, names)}')
         return self.path(name)
+
+    def _check_own(self, name: str) -> None:
+        if self._store.is_foreign(name):
+            raise ZooError(f'{self.path(name)} is a safetensors file of another program, which a zoo does not touch.')
+
+    @contextmanager
+    def _reserved(self, name: str) -> Iterator[bool]:
+        """Reserve a name for this process; yield whether it is free."""
+        reservation = f'{self._store.folder}/.{name}.reserved'
+        reserved = self._store.reserve(reservation)
+        try:
+            yield reserved and name not in self
+        finally:
+            if reserved:
+                self._store.remove(reservation)
 
     def __repr__(self) -> str:
         return f'SupernetZoo({self.root!r})'
+
+
+def numbered_stem(text: str) -> str:
+    """Return a text as the stem of numbered names, without the characters that a name cannot have."""
+    return _FORBIDDEN.sub('', text)[:150] or 'supernet'
 
 
 def open_zoo(zoo: SupernetZoo | str | os.PathLike[str] | None) -> SupernetZoo:

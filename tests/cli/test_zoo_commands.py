@@ -4,15 +4,42 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
+import torch
 import yaml
 from helpers.commands import search
-from helpers.tiny import SMALL, save_npz
+from helpers.tiny import SMALL, OwnSpace, save_npz
 from PIL import Image
 
 from nni_warmstart import Supernet, SupernetZoo
 from nni_warmstart.cli import main
+from nni_warmstart.nni_adapter.mutation import mutate
+
+
+def test_a_list_says_what_is_known_and_nothing_else(tmp_path, capsys):
+    """Tensors have no name, and a space of one's own has no names for its classes."""
+    x, y = torch.rand(12, 3, 8, 8), torch.arange(12) % 3
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=4)
+    zoo, model = SupernetZoo(tmp_path), mutate(OwnSpace(), 'DARTS')
+    for name, data in (('own', loader), ('pair', (x, y)), ('pets', Pets(x, y)), ('nothing', None)):
+        zoo.add(Supernet.from_model(model, name=name, dataset=data))
+    old = Supernet.from_model(model, name='old', history={'dataset': 'TensorDataset'})
+    zoo.add(replace(old, history={key: value for key, value in old.history.items() if key != 'classes'}))
+    assert main(['zoo', 'list', '--zoo', str(tmp_path)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    rows = {line[0]: line[-4:-2] for line in lines if len(line) > 4}
+    assert rows['own'] == rows['pair'] == rows['nothing'] == ['?', '3']
+    assert rows['pets'] == ['Pets', '3']
+    assert rows['old'] == ['?', '?']
+
+
+class Pets(torch.utils.data.TensorDataset):
+    """Data of a class of its own."""
 
 
 @pytest.mark.slow
@@ -151,6 +178,27 @@ def test_the_shipped_zoo_is_not_changed_by_an_oversight(action, capsys):
         main(['zoo', action, before[0]])
     assert 'the following arguments are required: --zoo' in capsys.readouterr().err
     assert SupernetZoo.shipped().names() == before
+
+
+@pytest.mark.slow
+def test_three_hundred_entries_are_listed_in_three_seconds(tmp_path):
+    """Of the processor, the start of the command included; torch and NNI, which take longer, are not needed."""
+    shipped = SupernetZoo.shipped()
+    for number in range(300):
+        (tmp_path / f'entry-{number}.safetensors').symlink_to(shipped.path(shipped.names()[number % len(shipped)]))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, '-m', 'nni_warmstart.cli', 'zoo', 'list', '--zoo', str(tmp_path)]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert (shown.stdout.count('entry-'), shown.stderr) == (300, '')
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
+
+
+def test_a_list_needs_no_torch(tmp_path):
+    code = (
+        "import sys; from nni_warmstart.cli import main; main(['zoo', 'list']); assert not {'torch', 'nni'} & {*sys.modules}"
+    )
+    subprocess.run([sys.executable, '-c', code], check=True, capture_output=True)
 
 
 def test_zoo_errors(tmp_path, capsys):

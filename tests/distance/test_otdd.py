@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 
 import numpy as np
 import ot
@@ -14,7 +15,13 @@ from scipy.optimize import linear_sum_assignment
 
 from nni_warmstart import DataError, DatasetDistance, DatasetSketch, dataset_distance
 from nni_warmstart.distance import otdd
-from nni_warmstart.distance.label_distances import exact_label_distances, gaussian_label_distances, squared_distances
+from nni_warmstart.distance.label_distances import (
+    exact_label_distances,
+    few_directions_label_distances,
+    gaussian_label_distances,
+    leading,
+    squared_distances,
+)
 from nni_warmstart.distance.logme import logme
 from nni_warmstart.distance.sketch import merged
 from nni_warmstart.distance.sliced import _squared_distance_1d
@@ -165,6 +172,53 @@ def test_gaussian_label_distances_of_known_gaussians():
     mean = torch.tensor([[3.0, 4.0]])
     # diagonal covariances: differences of the deviations, squared
     assert gaussian_label_distances(zero, factors, mean, other).item() == pytest.approx(25 + 1 + 4)
+
+
+@pytest.mark.parametrize(('d', 'r', 's'), [(6, 1, 1), (6, 2, 1), (9, 4, 5), (3, 1, 2)])
+def test_few_directions_give_the_same_label_distances(d, r, s):
+    """Among them equal and opposite directions, none at all, and remainders of zero."""
+    generator = torch.Generator().manual_seed(d + r)
+
+    def classes(count: int, rank: int):
+        factors = torch.randn(count, d, rank, generator=generator, dtype=torch.float64)
+        remainders = torch.rand(count, generator=generator, dtype=torch.float64)
+        factors[1], remainders[2] = 0, 0
+        means = torch.randn(count, d, generator=generator, dtype=torch.float64)
+        return means, factors, remainders
+
+    (mean_a, a, rest_a), (mean_b, b, rest_b) = classes(5, r), classes(4, s)
+    b[3, :, 0], b[0, :, 0] = -a[4, :, 0], 2 * a[3, :, 0]
+
+    def full(factors, remainders):
+        identity = torch.eye(d, dtype=torch.float64).expand(len(factors), d, d)
+        return torch.cat([factors, remainders.sqrt()[:, None, None] * identity], 2)
+
+    expected = gaussian_label_distances(mean_a, full(a, rest_a), mean_b, full(b, rest_b))
+    found = few_directions_label_distances(mean_a, leading(a, rest_a), mean_b, leading(b, rest_b))
+    assert torch.allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize('method', ['gaussian', 'sliced'])
+def test_very_many_classes_are_compared_by_few_directions(method, monkeypatch):
+    """With the same result, where both ways are possible; for fewer classes nothing changes."""
+    a, b = (DatasetSketch.from_dataset(blobs(seed, n=360, classes=40, d=64)).compact() for seed in (0, 1))
+    assert not otdd.are_many(a, b)
+    expected = dataset_distance(a, b, method=method)
+    monkeypatch.setattr(otdd, 'MANY', 39)
+    assert otdd.are_many(a, b)
+    monkeypatch.setattr(otdd, 'gaussian_label_distances', None)
+    monkeypatch.setattr(DatasetSketch, 'covariances', None)
+    found = dataset_distance(a, b, method=method)
+    assert found.value == pytest.approx(expected.value, rel=1e-6)
+    assert torch.allclose(found.label_coupling, expected.label_coupling, atol=1e-9)
+
+
+@pytest.mark.parametrize('method', ['gaussian', 'sliced'])
+def test_a_thousand_classes_take_seconds(method):
+    a, b = (DatasetSketch.from_dataset(blobs(seed, n=2000, classes=1000, d=64)).compact() for seed in (0, 1))
+    start = time.process_time()
+    assert dataset_distance(a, b, method=method).value > 0
+    assert time.process_time() - start < 20  # minutes, pair by pair
 
 
 def test_singular_covariances_and_constant_features():

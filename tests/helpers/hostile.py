@@ -192,6 +192,12 @@ def hundred_thousand_tensors(entry: Entry) -> bytes:
 
 
 @_case
+def thirty_thousand_tensors(entry: Entry) -> None:
+    for i in range(30_000):
+        entry.put(f't{i}', np.zeros(1, np.uint8))
+
+
+@_case
 def float8_weights(entry: Entry) -> None:
     name = entry.named('.weight')
     _, shape, data = entry.parts[name]
@@ -476,7 +482,7 @@ def aliases_in_a_circle(entry: Entry) -> None:
 
 @_case
 def huge_tensor(entry: Entry) -> None:
-    entry.put('more', np.zeros(120_000_000, np.float32))
+    entry.put('more', np.zeros(49_000_000, np.float32))
 
 
 def _without_structure(entry: Entry) -> None:

@@ -1,4 +1,4 @@
-"""Commands in processes of their own that begin with everything imported, with their output, time and memory."""
+"""Commands in processes of their own that begin with everything imported, with their output, processor time and memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PRELOADED = (
 
 
 class Measured(NamedTuple):
-    """Result of a command: status (None if it had to be killed), output, seconds, and megabytes above the imports."""
+    """Result of a command: status (None if it was killed), output, processor seconds, and megabytes above the imports."""
 
     status: int | None
     output: str
@@ -37,7 +37,7 @@ def _run(command: list[str], out: Path) -> None:
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     before = _peak()
-    began = time.perf_counter()
+    began = time.process_time()
     status: int | str | None = 70
     try:
         import torch
@@ -52,7 +52,7 @@ def _run(command: list[str], out: Path) -> None:
         traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
-    figures = f'{status} {time.perf_counter() - began} {(_peak() - before) / 1e3}'
+    figures = f'{status} {time.process_time() - began} {(_peak() - before) / 1e3}'
     out.with_suffix('.figures').write_text(figures)
     os._exit(0)  # threads that wait for a server do not matter
 

@@ -14,6 +14,7 @@ WORDS = st.sampled_from(
 )
 TEXT = st.text(max_size=6) | WORDS
 JSON = st.none() | st.booleans() | st.integers(-3, 8) | st.floats(-1e9, 1e9) | TEXT
+BIG = st.sampled_from([2**31, 2**62, 2**64, -(2**63), 10**300, [2**40] * 3, [0, 2**62], 'F64', 'F8_E5M2'])
 HUGE = st.sampled_from([10**400, -(2**63), datetime.date(2024, 1, 1), b'bytes'])
 HUGE |= st.just(5000).map(lambda digits: 10**digits)  # Python does not show it
 YAML = JSON | st.floats() | st.integers() | HUGE | st.builds(str.__mul__, TEXT, st.integers(0, 9999))

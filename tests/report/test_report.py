@@ -30,7 +30,8 @@ WARM = '{{name: WarmStartDARTS, source: {}, arc_learning_rate: 0.01}}'
 def search(folder, out, *settings: str, resume: bool = False) -> int:
     changes = [word for each in settings for word in ('--set', each)]
     resumed = ['--resume'] if resume else []
-    return main(['search', '--config', str(folder / 'search.yml'), '--out', str(out), *changes, *resumed])
+    again = resumed or ['--overwrite']
+    return main(['search', '--config', str(folder / 'search.yml'), '--out', str(out), *changes, *again])
 
 
 @pytest.fixture(scope='module')

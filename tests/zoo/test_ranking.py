@@ -67,6 +67,20 @@ def test_every_ranking_orders_all_entries(zoo, by):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.mark.parametrize('by', ['logme', 'probe'])
+def test_of_very_many_classes_a_part_is_shown_to_the_candidates(zoo, by):
+    """Of fewer classes, all images are."""
+    y = torch.arange(1200) % 300
+    x = torch.randint(0, 255, (1200, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    part = {'logme': ranking.SCORED, 'probe': ranking.PROBED}[by]
+    x_part, y_part, is_part = ranking._shown((x, y), 3, 8, part)
+    assert is_part and len(x_part) == min(part[1], 4 * part[0])
+    assert y_part.unique().tolist() == list(range(part[0]))
+    assert sorted(entry.name for entry in zoo.rank((x, y), by=by)) == [BLOBS, STRIPES]
+    x_all, y_all, is_part = ranking._shown((x, y % 256), 3, 8, part)
+    assert not is_part and len(x_all) == 1200 and y_all.max() == 255
+
+
 def test_static_and_random_ignore_the_target(zoo):
     for by in ('static', 'random'):
         assert [r[:2] for r in zoo.rank(make_task(), by=by)] == [r[:2] for r in zoo.rank(stripes(), by=by)]

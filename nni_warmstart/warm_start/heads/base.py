@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -56,9 +56,9 @@ class HeadData:
     name: str
 
 
-Suits = Callable[[Supernet, dict[str, int], bool], bool]
-"""Function of a source, the rows of each tensor of the target's classifier, and whether their spaces are the same; tells
-whether the source has what a head needs."""
+Suits = Callable[[Supernet, dict[str, int], bool, Sequence[str]], bool]
+"""Function of a source, the rows of each tensor of the target's classifier, whether their spaces are the same, and the names
+of the target's classes if they are known; tells whether the source has what a head needs."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Head:
     fit: Callable[[HeadData], LinearHead] | None = None
     origin: OriginKind = 'fitted'
     is_inherited: bool = False
-    suits: Suits = lambda source, rows, same: True
+    suits: Suits = lambda source, rows, same, names: True
     check_inherited: Callable[[Supernet, nn.Module, str | None, dict[str, TensorOrigin]], None] | None = None
 
     @property

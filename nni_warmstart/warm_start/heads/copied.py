@@ -1,11 +1,14 @@
-"""Head 'copy': the source's classifier, for equal classes only."""
+"""Head 'copy': the source's classifier, for classes of the same names."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import nn
 
 from ...errors import TransferError
 from ...supernets.supernet import Supernet
+from ..classes import classifier_rows, has_classes_of
 from ..report import TensorOrigin
 from .base import Head, head_tensors
 
@@ -31,10 +34,13 @@ def check_copied(source: Supernet, target: nn.Module, head_name: str | None, ori
             )
 
 
-def has_equal_rows(source: Supernet, rows: dict[str, int], same: bool) -> bool:
-    """Check whether a source's classifier has as many rows as the target's."""
+def has_classes(source: Supernet, rows: dict[str, int], same: bool, names: Sequence[str]) -> bool:
+    """Check whether a source's classifier has the target's tensors, and classes of these names or as many."""
     state = source.state_dict()
-    return all(name in state and len(state[name]) == count for name, count in rows.items())
+    if not all(name in state for name in rows):
+        return False
+    counts = {*classifier_rows(source, ()).values()} or {len(state[name]) for name in rows}
+    return not rows or has_classes_of(source, max(counts), names, max(rows.values()))
 
 
-HEAD = Head(is_inherited=True, suits=has_equal_rows, check_inherited=check_copied)
+HEAD = Head(is_inherited=True, suits=has_classes, check_inherited=check_copied)

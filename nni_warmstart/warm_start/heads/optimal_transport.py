@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -90,7 +91,7 @@ def _classifier_and_sketch(source: Supernet, name: str, width: int) -> tuple[Lin
     return LinearHead(weight, torch.zeros(len(weight)) if bias is None else bias), sketch
 
 
-def has_own_sketch(source: Supernet, rows: dict[str, int], same: bool) -> bool:
+def has_own_sketch(source: Supernet, rows: dict[str, int], same: bool, names: Sequence[str]) -> bool:
     """Check whether a source has the target's space and a sketch of its data in its own features."""
     return same and source.key in source.sketches
 
