@@ -13,7 +13,7 @@ from ..errors import DataError
 from ..utils.progress import tracked
 from .class_folder import ClassFolder, examined, leave_out
 from .encoded import EncodedImages, Paths
-from .image_files import entries_of, image_files
+from .image_files import entries_of, image_files, is_folder
 from .image_reading import UnreadableImageError, endings
 from .lazy import CACHE_MB, AnyImages, LazyImages, allocated
 from .source import PATH, Source
@@ -55,7 +55,7 @@ def from_folder(path: str | Path, *, side: int = IMAGE_SIZE, cache_mb: float = C
     path = Path(os.path.expanduser(path))
     if not os.path.isdir(path):
         raise DataError(f'data folder {path} {"is no folder" if os.path.lexists(path) else "does not exist"}.')
-    beside = [each.name for each in entries_of(str(path)) if each.is_dir()]
+    beside = [each.name for each in entries_of(str(path)) if is_folder(each)]
     has_split = (path / 'train').is_dir()
     if not has_split and beside and PARTS.issuperset(name.lower() for name in beside):
         raise DataError(f'{path} has {", ".join(beside)} and no train/; call the folder of the training images train.')

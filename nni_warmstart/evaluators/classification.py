@@ -83,9 +83,9 @@ class ClassificationOnTest(CosineClassification):
 def classification(splits: Splits, num_classes: int, trainer: Any, *, tested: bool = False, **settings: Any) -> Lightning:
     """Make an evaluator over ``splits``.
 
-    If it is ``tested``, the validation images are test images. ``settings`` are batch_size and (optional) seed and sampler of
-    :class:`TaskData`, num_workers and prefetch of :class:`~nni_warmstart.evaluators.datamodule.Workers`, and arguments of
-    :class:`CosineClassification`.
+    If it is ``tested``, the validation images are test images. ``settings`` are batch_size and (optional) seed and sampler
+    of :class:`TaskData`, num_workers and prefetch of :class:`~nni_warmstart.evaluators.datamodule.Workers`, and arguments
+    of :class:`CosineClassification`.
     """
     workers = Workers(settings.pop('num_workers', 0), settings.pop('prefetch', 2))
     data = TaskData(
