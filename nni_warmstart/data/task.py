@@ -106,8 +106,13 @@ def _in_both(train_x: Tensor, test_x: Tensor) -> int:
     """Return the number of test images that equal a training image in every pixel."""
     if not len(test_x) or train_x.shape[1:] != test_x.shape[1:]:
         return 0
-    known = {hash(image.tobytes()) for image in train_x.numpy()}
-    return sum(hash(image.tobytes()) in known for image in test_x.numpy())
+    known = set(map(_hash, train_x))
+    return sum(_hash(image) in known for image in test_x)
+
+
+def _hash(image: Tensor) -> int:
+    """Return a hash of the bytes of an image of any type, on any device."""
+    return hash(image.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
 
 
 def numbered_classes(y: Tensor, origin: Any) -> range:
