@@ -125,8 +125,13 @@ def _in_both(train_x: AnyImages, test_x: AnyImages) -> int:
         return 0  # sources of lazy images compare what they read
     if not len(test_x) or train_x.shape[1:] != test_x.shape[1:]:
         return 0
-    known = {hash(image.tobytes()) for image in train_x.numpy()}
-    return sum(hash(image.tobytes()) in known for image in test_x.numpy())
+    known = set(map(_hash, train_x))
+    return sum(_hash(image) in known for image in test_x)
+
+
+def _hash(image: Tensor) -> int:
+    """Return a hash of the bytes of an image of any type, on any device."""
+    return hash(image.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
 
 
 def numbered_classes(y: Tensor, origin: Any) -> range:
