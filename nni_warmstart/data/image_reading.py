@@ -132,7 +132,7 @@ def opened(stream: BinaryIO, size: int, name: str) -> Iterator[Image.Image]:
             with Image.open(stream, formats=_formats()) as image:
                 yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        budget.spend(budget.left + 1)
+        budget.check(budget.left + 1)
         raise
     finally:
         Image.MAX_IMAGE_PIXELS = before

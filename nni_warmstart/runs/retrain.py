@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from ..supernets.export import check_format, export
 from ..supernets.network import Network, inherited, is_blind
 from ..supernets.supernet import Supernet
 from ..utils.files import write_json
+from ..utils.json_files import read_json
 from ..utils.metrics import final_accuracy
 from ..utils.modules import tensors_of
 from .config import OF_TRAINER, SearchConfig
@@ -176,9 +176,11 @@ def read_architecture(run: str | Path) -> dict[str, Any]:
     """
     path = Path(run) / 'architecture.json'
     try:
-        return dict(json.loads(path.read_text())['sample'])
+        return dict(read_json(path, ConfigError)['sample'])
     except OSError as error:
         raise ConfigError(f'{path} cannot be read ({error.strerror}); give the folder of a finished search.') from error
+    except ConfigError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f'{path} holds no architecture of `nni-warmstart search`.') from error
 

@@ -164,7 +164,7 @@ def tiled(size: int, tile: int) -> bytes:
 def test_size_is_checked_before_pixels_are_made(tmp_path, ending, content):
     path = tmp_path / f'a.{ending}'
     path.write_bytes(content)
-    with pytest.raises(DataError, match=rf'a.{ending} takes more than 500 MB of memory; .*{VARIABLE}') as caught:
+    with pytest.raises(DataError, match=rf'a.{ending} is too large.* limit of 500 MB .*{VARIABLE}') as caught:
         read_image(str(path), 8)
     assert len(str(caught.value).splitlines()) == 1
     assert Image.MAX_IMAGE_PIXELS == 89478485  # Pillow's own, for all others
@@ -174,7 +174,7 @@ def test_the_limit_is_that_of_the_user(tmp_path, monkeypatch):
     path = tmp_path / 'a.png'
     Image.new('RGB', (400, 400), 'red').save(path)
     monkeypatch.setenv(VARIABLE, '1')
-    with pytest.raises(DataError, match='takes more than 1 MB'):
+    with pytest.raises(DataError, match='limit of 1 MB'):
         read_image(str(path), 8)
     monkeypatch.setenv(VARIABLE, '2')
     assert read_image(str(path), 8)[:, 0, 0].tolist() == [255, 0, 0]

@@ -73,7 +73,7 @@ def test_what_is_much_larger_than_its_file_counts_against_the_limit(tmp_path, mo
     assert len(from_npz(tmp_path / 'zeros.npz').train_x) == 700
     monkeypatch.setenv(VARIABLE, '1')
     assert len(from_npz(tmp_path / 'noise.npz').train_x) == 700
-    with pytest.raises(DataError, match=rf'zeros.npz takes more than 1 MB of memory.*{VARIABLE}'):
+    with pytest.raises(DataError, match=rf'zeros.npz is too large.* limit of 1 MB .*{VARIABLE}'):
         from_npz(tmp_path / 'zeros.npz')
 
 
