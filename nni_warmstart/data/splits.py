@@ -57,7 +57,7 @@ class Images(Dataset):
 
     def normalised(self, x: Tensor) -> Tensor:
         """Return images, or a batch of them, as float32 with mean 0 and standard deviation 1, on their device."""
-        return (x.float() - self.mean.to(x.device)) / self.std.to(x.device)
+        return (x.float() - self.mean.to(x.device)).div_(self.std.to(x.device))
 
     def part(self, index: Tensor) -> Images:
         """Return the samples at some positions; lazy ones stay lazy."""

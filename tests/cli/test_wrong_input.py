@@ -21,7 +21,10 @@ from nni_warmstart.runs.config import parse_search
     [
         ('data.nmae=digits', 'key data.nmae is unknown; did you mean name?'),
         ('data={name: letters}', "data.name = 'letters' is unknown; the embedded task is 'digits'"),
-        ('data={}', 'data must have exactly one of name, npz, folder, torchvision; it has none'),
+        (
+            'data={}',
+            'data must have exactly one of name, npz, folder, torchvision, huggingface, webdataset, python; it has none',
+        ),
         ('data={name: digits, npz: {path: a}}', 'it has name, npz'),
         ('data.npz.path=nowhere.npz', 'nowhere.npz does not exist'),
         ('data.weight=2', 'key data.weight is unknown'),

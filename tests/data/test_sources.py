@@ -50,7 +50,10 @@ def test_a_word_means_an_embedded_task_a_folder_or_a_file(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ('data', 'message'),
     [
-        ({'name': 'letters'}, "is unknown; the embedded task is 'digits', others come from npz:, folder: or torchvision:"),
+        (
+            {'name': 'letters'},
+            "is unknown; the embedded task is 'digits', others come from npz:, folder:, torchvision:, huggingface:, webdataset: or python:",
+        ),
         ({'npz': {}}, 'data.npz.path = None, but it must be a path'),
         ({'folder': {'path': 'a', 'size': 3}}, 'key data.folder.size is unknown; known are path'),
         ({'torchvision': {'name': 'MNIST', 'download': 'yes'}}, "data.torchvision.download = 'yes', but it must be true"),
