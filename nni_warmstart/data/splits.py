@@ -57,7 +57,8 @@ class Images(Dataset):
 
     def normalised(self, x: Tensor) -> Tensor:
         """Return images, or a batch of them, as float32 with mean 0 and standard deviation 1, on their device."""
-        return (x.float() - self.mean.to(x.device)).div_(self.std.to(x.device))
+        copy = x.to(torch.float32, copy=True)  # the only large tensor that is made
+        return copy.sub_(self.mean.to(x.device)).div_(self.std.to(x.device))
 
     def part(self, index: Tensor) -> Images:
         """Return the samples at some positions; lazy ones stay lazy."""

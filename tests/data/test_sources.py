@@ -52,7 +52,7 @@ def test_a_word_means_an_embedded_task_a_folder_or_a_file(tmp_path, monkeypatch)
     [
         (
             {'name': 'letters'},
-            "is unknown; the embedded task is 'digits', others come from npz:, folder:, torchvision:, huggingface:, webdataset: or python:",
+            "is unknown; the embedded task is 'digits', others come from npz:, folder:, .* or python:",
         ),
         ({'npz': {}}, 'data.npz.path = None, but it must be a path'),
         ({'folder': {'path': 'a', 'size': 3}}, 'key data.folder.size is unknown; known are path'),
