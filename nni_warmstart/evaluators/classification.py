@@ -75,8 +75,8 @@ class ClassificationOnTest(CosineClassification):
         if nni.get_current_parameter() is not None and not self.trainer.sanity_checking:
             nni.report_intermediate_result(self.trainer.callback_metrics['test_acc'].item())
 
-    def on_fit_end(self) -> None:
-        if nni.get_current_parameter() is not None:
+    def on_fit_end(self) -> None:  # also of a run that is resumed after its last epoch, and measures nothing
+        if nni.get_current_parameter() is not None and self.trainer.callback_metrics:
             nni.report_final_result(self.trainer.callback_metrics['test_acc'].item())
 
 
