@@ -123,7 +123,7 @@ def create(name: str, arguments: dict[str, Any], num_classes: int, *, allow_impo
     try:
         space = cast(ModelSpace, cls(**arguments))
     except REFUSALS as error:
-        raise ConfigError(f'space {name} cannot be built with {arguments}: {reason(error)}') from error
+        raise ConfigError(f'space {name} cannot be built with {arguments}: {reason(error).rstrip(".")}.') from error
     if not space.simplify():
         raise ConfigError(f'space {name} with {arguments} has nothing to choose; give it at least one cell or choice.')
     if any(not is_lazy(weight) and not weight.numel() for weight in space.parameters()):

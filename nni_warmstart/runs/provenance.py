@@ -71,7 +71,7 @@ class Provenance:
         ConfigError
             If settings other than :data:`MAY_CHANGE`, or data differ; the message names the first difference.
         """
-        now, before = flat(_completed(self.settings)), flat(_completed(earlier.settings))
+        now, before = flat(completed(self.settings)), flat(completed(earlier.settings))
         for key in sorted(before.keys() | now.keys()):
             if before.get(key) != now.get(key) and key not in MAY_CHANGE:
                 raise ConfigError(
@@ -88,7 +88,7 @@ class Provenance:
                 )
 
 
-def _completed(settings: dict[str, Any]) -> dict[str, Any]:
+def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Add the defaults of settings that an older version did not have."""
     data, evaluator = settings.get('data'), settings.get('evaluator')
     found = dict(settings)

@@ -33,7 +33,7 @@ from nni_warmstart.runs.config import parse_search
         ('evaluator.epochs=3', 'key evaluator.epochs is unknown; did you mean max_epochs?'),
         ('space.name=nasbench20', 'or give your own as package.module:Class. Did you mean nasbench201?'),
         ('space.name=MobilNetV3Space', 'Did you mean MobileNetV3Space?'),
-        ('data.npz.path=search.yml', 'search.yml cannot be read as npz: it is no file that `numpy.savez` has written.'),
+        ('data.npz.path=search.yml', 'search.yml cannot be read as npz: File is not a zip file; write it with numpy.savez.'),
         ('evaluator.max_epochs=many', "evaluator.max_epochs = 'many', but it must be a whole number"),
         ('evaluator.max_epochs=2.5', 'evaluator.max_epochs = 2.5, but it must be a whole number'),
         ('evaluator.max_epochs=0', 'evaluator.max_epochs = 0, but it must be 1 or more'),
