@@ -103,6 +103,25 @@ def test_hostile_entries(folder, entry, name):
     shutil.rmtree(zoo)
 
 
+@pytest.mark.parametrize('name', [name for name in CASES if name.startswith(('space-', 'images-'))])
+def test_spaces_that_have_to_be_made(folder, entry, name):
+    """For a target of another width, or to be run on images, and without a structure in the file."""
+    zoo = zoo_of(folder, name)
+    (zoo / f'{name}.safetensors').write_bytes(CASES[name](entry.copy()))
+    (folder / 'wide.yml').write_text(yaml.safe_dump({**SMALL, 'space': {**SMALL['space'], 'width': 8}}))
+    strategy = json.dumps({'name': 'WarmStartDARTS', 'source': 'nearest', 'zoo': str(zoo)})
+    search = ['search', '--config', str(folder / 'wide.yml'), '--set', 'evaluator.max_epochs=1', '--out', str(zoo / 'out')]
+    rank = ['zoo', 'rank', '--zoo', str(zoo), '--data', str(folder / 'shapes.npz'), '--by']
+    for command, statuses in (
+        ([*search, '--set', f'strategy={strategy}'], [0]),
+        (['zoo', 'show', name, '--zoo', str(zoo), '--onto', str(folder / 'wide.yml')], [0, 2]),
+        ([*rank, 'logme'], [0]),
+        ([*rank, 'probe'], [0]),
+    ):
+        check(measured(command, folder / 'output.txt'), *statuses)
+    shutil.rmtree(zoo)
+
+
 def test_what_is_no_file(folder):
     zoo = zoo_of(folder, 'special')
     for path in list(special_files(zoo)):
