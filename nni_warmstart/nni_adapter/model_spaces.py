@@ -163,7 +163,8 @@ def rebuilt(described: dict[str, Any]) -> ModelSpace:
     try:
         return cast(ModelSpace, cls(**described['arguments']))
     except REFUSALS as error:
-        raise ConfigError(f'{described["name"]} cannot be built with {described["arguments"]}: {reason(error)}') from error
+        arguments = str(described['arguments'])[:300]
+        raise ConfigError(f'{described["name"]} cannot be built with {arguments}: {reason(error)}') from error
 
 
 def check_supernet(space: ModelSpace, channels: int, side: int) -> None:

@@ -71,7 +71,7 @@ class Network:
             If the space is unknown or does not fit.
         """
         if space is None:
-            space = space_named_by(self.space, 'the network', 'was found in')
+            space = space_named_by(self.space, self.tensors, 'the network', 'was found in')
         network = freeze(space, self.architecture)
         try:
             network.load_state_dict({**untold_state(network), **self.tensors})
