@@ -22,7 +22,7 @@ unnoticed, but not another order, number or size of them.
 """
 
 
-MOST_IMAGES = 64
+MOST_IMAGES = 16
 """Number of images that are read of a dataset that is not in memory."""
 
 

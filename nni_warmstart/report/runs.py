@@ -22,6 +22,7 @@ from ..search.record import recorded_curve
 from ..utils.files import plain
 from ..utils.json_files import read_json
 from ..utils.limits import Budget
+from ..utils.text import visible
 from .forms import RECORD, RESULT, SETTINGS, misfit
 
 _DAMAGED = (
@@ -150,7 +151,9 @@ def _check(path: Path, content: dict[str, Any], form: Any) -> None:
     """Raise an error for content that no search has written."""
     wrong = misfit(content, form)
     if wrong is not None:
-        raise ConfigError(f'{path} is damaged: {wrong} is not what a search writes; repair or delete the file.')
+        raise ConfigError(
+            f'{path} is damaged: {visible(wrong, keep="")} is not what a search writes; repair or delete the file.'
+        )
     epochs = max((len(content.get(key, ())) for key in ('curve', 'alphas', 'samples')), default=0)
     if epochs > _MOST_EPOCHS:
         raise ConfigError(f'{path} has {epochs} epochs, and at most {_MOST_EPOCHS} are drawn.')
