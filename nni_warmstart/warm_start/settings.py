@@ -14,7 +14,12 @@ from .heads.registry import HEADS
 
 @dataclass(frozen=True, kw_only=True)
 class TransferSettings:
-    """Settings of a warm start: arguments of :func:`~nni_warmstart.transfer`, by the same names.
+    """Settings of a warm start: arguments of :func:`~nni_warmstart.transfer`, by the same names, and one more.
+
+    Attributes
+    ----------
+    fast
+        Whether the network runs by plans where it looks at images; see :mod:`nni_warmstart.fast_forward`.
 
     Raises
     ------
@@ -32,6 +37,7 @@ class TransferSettings:
     device: torch.device | str = 'cpu'
     heads: Mapping[str, tuple[int, int]] | None = None
     class_names: Sequence[str] | None = None
+    fast: bool = False
 
     def __post_init__(self) -> None:
         if self.head not in HEADS:

@@ -96,11 +96,22 @@ def transfer(
         seed=seed, max_samples=max_samples, device=device, heads=heads,
         class_names=name_and_classes(data)[1] or None if class_names is None else class_names,
     )  # fmt: skip
+    return transfer_by(settings, source, target, data, val_data)
+
+
+def transfer_by(
+    settings: TransferSettings,
+    source: Supernet | Sequence[Supernet | tuple[Supernet, float]],
+    target: nn.Module,
+    data: Data | None = None,
+    val_data: Data | None = None,
+) -> TransferReport:
+    """Do what :func:`transfer` does, by settings that were checked before."""
     check_target(target)
     sources = _weighted(source)
     with quiet_randomness():
         start = time.perf_counter()
-        batches = first_batches(data, max_samples)
+        batches = first_batches(data, settings.max_samples)
         plan = Plan.prepare(sources, target, settings, batches)
         prepared = time.perf_counter() - start
         report = plan.apply(target, batches or None, val_data)
