@@ -68,12 +68,12 @@ class WarmStartDARTS(DARTS):
     Parameters
     ----------
     source
-        Supernet to start from: None (a cold start), a :class:`~nni_warmstart.Supernet`, the path of a file, the name of a
-        zoo entry, or a rule. 'nearest' takes the entry whose data are nearest to the training data by optimal transport,
-        among those that fit the model space best; 'fused' takes the two nearest; 'joint' takes the entry trained on most
-        datasets; 'auto' takes the joint entry, unless the nearest, or both fused, have a clearly lower error on some
-        images. The members of a list are fused: aligned by optimal transport and averaged, with larger weights for nearer
-        data.
+        Supernet to start from: None (a cold start), a :class:`~nni_warmstart.Supernet`, any pretrained network
+        (``nn.Module``), the path of a file, the name of a zoo entry, or a rule. 'nearest' takes the entry whose data are
+        nearest to the training data by optimal transport, among those that fit the model space best; 'fused' takes the two
+        nearest; 'joint' takes the entry trained on most datasets; 'auto' takes the joint entry, unless the nearest, or both
+        fused, have a clearly lower error on some images. The members of a list are fused: aligned by optimal transport and
+        averaged, with larger weights for nearer data.
     zoo
         Zoo in which names are looked up: a :class:`~nni_warmstart.SupernetZoo`, a folder, or None for the shipped zoo.
     head

@@ -13,6 +13,9 @@ from .history import Recorded, malformed
 SKETCH, STRUCTURE = 'sketch/', 'structure/zlib'
 """Beginning of the names of the tensors of sketches, and name of the one of the structure."""
 
+NETWORK = 'network'
+"""What the card of a network without choices has in the place of the strategy."""
+
 _KINDS: dict[str, type] = {
     'name': str, 'space': dict, 'strategy': str, 'class_names': list,
     'aliases': dict, 'alphas': dict, 'candidates': dict, 'history': dict,

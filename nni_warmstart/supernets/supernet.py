@@ -6,7 +6,7 @@ import hashlib
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -30,12 +30,13 @@ from ..utils.files import plain, write_atomic
 from ..utils.limits import Budget
 from ..utils.modules import untold_state
 from . import validation
-from .card import SKETCH, STRUCTURE
+from .card import NETWORK, SKETCH, STRUCTURE
 from .features import own_features
 from .file_format import pack, read_bytes, unpack
 from .header import memory_of
 from .history import Recorded, record, with_licences
 from .loading import load_into, resize_joint_head, space_named_by
+from .plain_network import fields_of
 
 _logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ _PIECE = 2**20  # values that are looked at at once
 class Supernet(Recorded):
     """A trained supernet as data.
 
-    Create one with :meth:`from_strategy`, :meth:`from_model` or :meth:`load`.
+    Create one with :meth:`from_strategy`, :meth:`from_model`, :meth:`from_network` or :meth:`load`.
 
     Attributes
     ----------
@@ -67,7 +68,7 @@ class Supernet(Recorded):
     space
         ``{'name', 'arguments'}`` of a registered or hub space, else ``{'class'}``, for information only.
     strategy
-        NNI strategy that mutated the space: 'DARTS', 'GumbelDARTS' or 'Proxyless'.
+        NNI strategy that mutated the space: 'DARTS', 'GumbelDARTS' or 'Proxyless'; 'network' for a network without choices.
     class_names
         Names of the classes, in the order of the classifier's rows; empty when unknown.
     history
@@ -187,6 +188,52 @@ class Supernet(Recorded):
         if dataset is None or isinstance(dataset, str):
             return supernet
         return supernet.sketched(dataset, model)
+
+    @classmethod
+    def from_network(
+        cls,
+        model: nn.Module,
+        *,
+        name: str,
+        input_shape: Sequence[int],
+        class_names: Sequence[str] | None = None,
+        history: dict[str, Any] | None = None,
+    ) -> Supernet:
+        """Create a source without choices from any network, a pretrained one, say.
+
+        A warm start maps its layers onto the candidates of a model space that can compute the same.
+
+        Parameters
+        ----------
+        model
+            Network of convolutions, batch norms and linear layers with a linear classifier; it is not changed.
+        name
+            Name of the entry.
+        input_shape
+            Shape of an image, ``(channels, height, width)``, square, as the network was trained on.
+        class_names
+            Names of the classes, in the order of the classifier's rows; None where they are not known.
+        history
+            Additional entries of the record, as plain data: ``{'licence': 'Apache-2.0'}``.
+
+        Raises
+        ------
+        TransferError
+            If the network does not take such images, cannot be traced, or has no linear classifier; the message names the
+            module.
+        ConfigError
+            If ``history`` holds values that cannot be written to a file.
+        """
+        supernet = cls(**fields_of(model, name, input_shape, class_names, history))
+        wrong = validation.malformed(supernet.card, supernet.tensors, {})
+        if wrong:
+            raise ConfigError(f'network {name!r} cannot be remembered: {wrong}.')
+        return supernet
+
+    @property
+    def is_network(self) -> bool:
+        """Whether this is a network without choices, made by :meth:`from_network`."""
+        return self.strategy == NETWORK
 
     @property
     def key(self) -> str:
@@ -312,8 +359,14 @@ class Supernet(Recorded):
         Raises
         ------
         TransferError
-            If the card names no registered or hub space and none is passed, or the space has other tensors.
+            If the card names no registered or hub space and none is passed, the space has other tensors, or this is a
+            network without choices.
         """
+        if self.is_network:
+            raise TransferError(
+                f'{self.name!r} is a network without choices ({self.space.get("class")}), which no file can build: load '
+                'state_dict() into that network, or use transfer() to start a model space from it.'
+            )
         if space is None:
             space = space_named_by(self.space, self.tensors, f'supernet {self.name!r}', 'was trained on')
         elif isinstance(space, type):

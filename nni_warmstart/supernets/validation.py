@@ -12,7 +12,7 @@ from ..distance.sketch import DatasetSketch
 from ..errors import SupernetFileError
 from ..nni_adapter.mutation import STRATEGIES
 from ..tracing.structure import Structure
-from .card import check_fields, malformed_fields
+from .card import NETWORK, check_fields, malformed_fields
 
 OVERFLOW = 1e18
 """Bound on statistics and features: the squares of larger ones do not fit into single precision."""
@@ -54,8 +54,10 @@ def _check_card(
     card: Mapping[str, Any], tensors: Mapping[str, Tensor], sketches: Mapping[str, DatasetSketch], origin: str
 ) -> None:
     check_fields(card, origin)
-    if card['strategy'] not in STRATEGIES:
+    if card['strategy'] not in (*STRATEGIES, NETWORK):
         raise SupernetFileError(f'{origin} names the strategy {card["strategy"]!r}; known are {", ".join(STRATEGIES)}.')
+    if card['strategy'] == NETWORK and (card['alphas'] or card['candidates']):
+        raise SupernetFileError(f'{origin} has a malformed card: a network without choices has no alphas.')
     wrong = malformed(card, tensors, sketches)
     if wrong:
         raise SupernetFileError(f'{origin} has a malformed card: {wrong}.')

@@ -27,7 +27,7 @@ from .zoo import SupernetZoo, open_zoo, resolve_source
 
 _logger = logging.getLogger(__name__)
 
-Source = Supernet | str | os.PathLike[str]
+Source = Supernet | nn.Module | str | os.PathLike[str]
 
 Weighted = list[tuple[Supernet, float]]
 
@@ -94,6 +94,9 @@ class SourceSelector:
                 return self.by_rule[source](self)
             except ZooError as error:
                 raise ZooError(f'source {source!r}: {error}') from error
+        if isinstance(source, nn.Module):
+            shape = [int(size) for size in self._some.shape[1:]]
+            return Choice([(Supernet.from_network(source, name=type(source).__name__, input_shape=shape), 1.0)])
         if not isinstance(source, list | tuple):
             return Choice([(resolve_source(cast(Any, source), self.zoo), 1.0)])
         if not source:

@@ -1,0 +1,95 @@
+"""Facts about the layers of a network that only a run with its code shows: sizes, places of the taps, epsilons of norms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..utils.modules import modes_kept
+
+aten = torch.ops.aten
+
+
+class Layer(NamedTuple):
+    """Facts about a layer.
+
+    Attributes
+    ----------
+    size
+        Image size (pixels) of its output; 1 for vectors.
+    start
+        Place of the first tap of a convolution's kernel, relative to the pixel of its output times the stride, for each
+        dimension: -1 for a centred kernel of 3 pixels, 0 where only the right and lower sides are padded. Empty for others.
+    eps
+        Constant that a batch norm adds to its variances; 0 for other layers.
+    """
+
+    size: int = 1
+    start: tuple[int, ...] = ()
+    eps: float = 0.0
+
+
+def layers_of(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Layer]:
+    """Run a network once on zeros in evaluation mode, and return the facts about its layers by path, in the order of runs.
+
+    Parameters
+    ----------
+    model
+        Any network; random choices have to be fixed by the caller. It is not changed.
+    shape
+        Shape of its input, batch first.
+    """
+    like = next(model.parameters())
+    seen = _Watch()
+    with modes_kept(model), torch.no_grad(), _hooked(model, seen), seen:
+        model.eval()(torch.zeros(shape, dtype=like.dtype, device=like.device))
+    return seen.layers
+
+
+class _Watch(TorchDispatchMode):
+    """Remembers which tensors are padded, and where the kernels of convolutions begin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers: dict[str, Layer] = {}
+        self.stack: list[str] = []
+        self.start: dict[str, tuple[int, ...]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func.overloadpacket is aten.constant_pad_nd:
+            output._padded = tuple(reversed(args[1][::2]))  # what is before the first pixel
+        elif func.overloadpacket is aten.convolution and self.stack:
+            dims = len(args[4])
+            before = getattr(args[0], '_padded', ())[-dims:]
+            before = (0,) * (dims - len(before)) + before
+            self.start.setdefault(self.stack[-1], tuple(-a - b for a, b in zip(before, args[4], strict=True)))
+        return output
+
+
+@contextmanager
+def _hooked(model: nn.Module, seen: _Watch) -> Iterator[None]:
+    def before(path: str) -> Any:
+        return lambda module, inputs: seen.stack.append(path)
+
+    def after(path: str) -> Any:
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            seen.stack.pop()
+            if path not in seen.layers and isinstance(output, Tensor):
+                eps = float(module.eps) if isinstance(module, _BatchNorm) else 0.0
+                seen.layers[path] = Layer(output.shape[-1] if output.dim() > 2 else 1, seen.start.get(path, ()), eps)
+
+        return keep
+
+    with ExitStack() as hooks:
+        for path, module in model.named_modules():
+            if next(module.parameters(recurse=False), None) is not None:
+                hooks.callback(module.register_forward_pre_hook(before(path)).remove)
+                hooks.callback(module.register_forward_hook(after(path)).remove)
+        yield
