@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
@@ -69,7 +69,7 @@ def fields_of(
             'that it was trained on.'
         ) from error
     structure = structure_of(model, batch)
-    count = model.get_submodule(head).out_features
+    count = cast(nn.Linear, model.get_submodule(head)).out_features
     if class_names is not None and len(class_names) != count:
         raise TransferError(f'network {name!r} has {count} classes, and class_names has {len(class_names)} names.')
     tensors, aliases = first_names(model)

@@ -24,6 +24,7 @@ from ..nni_adapter.choices import choices
 from ..nni_adapter.model_spaces import describe, input_of, resolve
 from ..nni_adapter.mutation import first_names, mutate, strategy_kind
 from ..nni_adapter.oneshot import OneShotStrategy, is_supernet
+from ..tracing.layers import Layer
 from ..tracing.structure import Structure, guess_shape, structure_of
 from ..utils.divergence import LARGEST
 from ..utils.files import plain, write_atomic
@@ -234,6 +235,21 @@ class Supernet(Recorded):
     def is_network(self) -> bool:
         """Whether this is a network without choices, made by :meth:`from_network`."""
         return self.strategy == NETWORK
+
+    @property
+    def layers(self) -> dict[str, Layer]:
+        """Facts about the layers of a network without choices by path; empty for supernets.
+
+        Raises
+        ------
+        TransferError
+            If the record is malformed.
+        """
+        try:
+            known = self.history.get('layers', {}).items() if self.is_network else ()
+            return {path: Layer(int(size), tuple(map(int, start)), float(eps)) for path, (size, start, eps) in known}
+        except (TypeError, ValueError, AttributeError) as error:
+            raise TransferError(f'history.layers of network {self.name!r} is malformed ({reason(error)}).') from error
 
     @property
     def key(self) -> str:

@@ -10,11 +10,13 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import WarmStartError
 from ..mapping.correspondence import Correspondence
 from ..mapping.mapper import Mapping, map_tensors
 from ..mapping.narrowing import narrow, regressing, selecting, weight_covariances
+from ..mapping.network_mapper import map_network
 from ..nni_adapter.paths import best_path, every_path
 from ..supernets.supernet import Supernet
 from ..tracing.axes import Axes
@@ -87,6 +89,9 @@ def prepare_one(source: Supernet, target: Target, settings: TransferSettings, im
         done = _copied(source, target, settings)
         return lambda model, images: done
     match = match_source(source, target, settings)
+    if match.alignment is not None:
+        done = _network(match)
+        return lambda model, images: done
     if match.is_narrower:
         return partial(_narrowed, match, None if images is None else rebuilt(source, images))
     done = mapped(match)
@@ -113,6 +118,18 @@ def mapped(match: Match, couple: Couple | None = None) -> Inheritance:
         match,
         map_tensors(match.source.state_dict(), *structures, couple=couple, skip=skip, correspondence=match.correspondence),
     )
+
+
+def _network(match: Match) -> Inheritance:
+    """Map a network without choices, candidate by candidate."""
+    source, target = match.source, match.target
+    assert match.alignment is not None
+    eps = {path: float(module.eps) for path, module in target.model.named_modules() if isinstance(module, _BatchNorm)}
+    mapping = map_network(
+        source.state_dict(), match.source_structure, target.structure, match.alignment, source.layers, eps,
+        match.left_out | match.zeroed,
+    )  # fmt: skip
+    return _inherited(match, mapping)
 
 
 def _narrowed(match: Match, network: nn.Module | None, model: nn.Module, images: Tensor | None) -> Inheritance:

@@ -13,8 +13,10 @@ from ..errors import TransferError
 from ..mapping import alphas
 from ..mapping.correspondence import Correspondence, handed_on, match_modules
 from ..mapping.identity_blocks import start_as_identity
+from ..mapping.layer_alignment import Alignment, align
 from ..mapping.mapper import misfit, pair_tensors
 from ..mapping.narrowing import is_narrower
+from ..mapping.network_mapper import extents_of
 from ..nni_adapter.choices import NOT_CHOSEN
 from ..nni_adapter.paths import every_path
 from ..supernets.supernet import Supernet
@@ -26,6 +28,9 @@ from .settings import TransferSettings
 
 LEAST = 0.1
 """Smallest share of a target's weights that must have a partner in the source."""
+
+MARGIN = 3.0
+"""Logit of candidates and depths that the network has; that of all others is 0."""
 
 Candidates = dict[str, tuple[list[str], list[str]]]
 """Label of a choice -> candidates of the target and of the source."""
@@ -79,6 +84,8 @@ class Match:
         Tensors of added blocks, which are set to zero and not mapped either.
     started
         New state with the alphas and with everything that starts as the identity, without mapped weights yet.
+    alignment
+        Alignment of a network without choices; None for supernets.
     """
 
     source: Supernet
@@ -89,6 +96,7 @@ class Match:
     left_out: frozenset[str]
     zeroed: frozenset[str]
     started: NewState
+    alignment: Alignment | None = None
 
     @property
     def is_narrower(self) -> bool:
@@ -110,7 +118,8 @@ def match_source(source: Supernet, target: Target, settings: TransferSettings) -
     if settings.untraceable == 'error':
         _check_opaque(of_source, f'supernet {source.name!r}')
         _check_opaque(of_target, 'the target')
-    found = match_modules(of_target, of_source)
+    alignment = align(of_target, of_source, extents_of(source.layers, of_source)) if source.is_network else None
+    found = match_modules(of_target, of_source) if alignment is None else alignment.correspondence
     state, new, left_out = source.state_dict(), NewState(target.model, settings), target.left_out(settings)
     body = [name for name in new.weights if name in new.parameters and name not in left_out]
     partners = [name for name in body if found.tensors.get(name) in state]
@@ -125,9 +134,11 @@ def match_source(source: Supernet, target: Target, settings: TransferSettings) -
     # Write all that needs no images: alphas, and blocks and kernels that start as the identity.
     found = _without_unlearnt(found, of_target, of_source)
     candidates = inherit_alphas(source, found, new)
+    if alignment is not None and settings.strength:
+        prefer_path(alignment, of_target, new)
     zeroed = _start_added_blocks(target, found, new)
     _start_handing_on(found, of_target, of_source, new)
-    return Match(source, target, of_source, found, candidates, left_out - zeroed, zeroed, new)
+    return Match(source, target, of_source, found, candidates, left_out - zeroed, zeroed, new, alignment)
 
 
 def _check_opaque(structure: Structure, owner: str) -> None:
@@ -166,6 +177,17 @@ def inherit_alphas(source: Supernet, found: Correspondence, new: NewState) -> Ca
             if new.settings.strength:
                 _inherit_alpha(source, label, other, partners if label in found.choices else None, new)
     return candidates
+
+
+def prefer_path(alignment: Alignment, target: Structure, new: NewState) -> None:
+    """Give the candidates and depths of the path that is the network a larger logit than the others."""
+    preferred = dict(alignment.path)
+    for path, depth in alignment.depths.items():
+        preferred |= {label: str(depth) for label in target.values.get(path, ())}
+    for label, name in preferred.items():
+        if name in new.choices.get(label, ()):
+            logits = torch.tensor([MARGIN * (each == name) for each in new.choices[label]])
+            new.write_alpha(label, logits, 'op-mapped', name, 'the path that is the network')
 
 
 def _inherit_alpha(source: Supernet, label: str, other: str, partners: dict[str, str] | None, new: NewState) -> None:

