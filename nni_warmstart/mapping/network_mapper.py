@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping as Facts
 from dataclasses import replace
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ..tracing.axes import Axes
+from ..tracing.axes import IN, Axes
 from ..tracing.channel_spaces import ChannelSpace, Couple
 from ..tracing.layers import Layer
 from ..tracing.structure import Structure
 from .layer_alignment import Alignment
-from .mapper import Mapping, map_tensors
-from .narrowing import regressing, selecting, weight_covariances
+from .mapper import Mapping, evenly, map_tensors
+from .narrowing import regressing, weight_covariances
 
 
 def extents_of(layers: Facts[str, Layer], source: Structure) -> dict[str, int]:
@@ -60,7 +62,7 @@ def map_network(
         Target tensors that are left out.
     """
     covariances = weight_covariances(state, source)
-    couple, share = _remembered(selecting(state, source, covariances)), regressing(covariances)
+    couple, share = strongest(state, source), regressing(covariances)
     found = alignment.correspondence
     whole: Mapping | None = None
     for pairs in alignment.rounds:
@@ -81,17 +83,32 @@ def map_network(
     return replace(whole, correspondence=found)
 
 
-def _remembered(couple: Couple) -> Couple:
-    """Make the choice of channels once for each space and number of channels: candidates ask for the same."""
-    known: dict[tuple[bytes, int], Tensor] = {}
+def strongest(state: dict[str, Tensor], source: Structure) -> Couple:
+    """Make couplings that keep the strongest channels; spaces that do not shrink are coupled evenly.
 
-    def of(source: ChannelSpace, target: ChannelSpace) -> Tensor:
-        key = (source.channels.tobytes(), len(target))
-        if key not in known:
-            known[key] = couple(source, target)
-        return known[key]
+    The strength of a channel is the product of the squares of the weights that read it, and of the scale and shift that
+    norms give it. Selection by covariances (:func:`~nni_warmstart.mapping.narrowing.select_channels`) takes minutes for the
+    thousand channels that the blocks of pretrained networks have.
+    """
+    even = evenly(source)
 
-    return of
+    def couple(source_space: ChannelSpace, target_space: ChannelSpace) -> Tensor:
+        if len(target_space) >= len(source_space) or np.isin(source_space.channels, source.channels.inputs).any():
+            return even(source_space, target_space)
+        strength = torch.ones(len(source_space), dtype=torch.float64)
+        for name, axis, _ in sorted(source_space.places):
+            axes, path = source.channels.tensors[name], name.rpartition('.')[0]
+            held = axes.channels[axis]
+            if held is None or held.ndim != 1 or not np.array_equal(held, source_space.channels):
+                continue
+            if axes.roles[axis] == IN:
+                strength *= state[name].double().movedim(axis, 0).flatten(1).square().sum(1)
+            elif f'{path}.running_mean' in state and name.endswith('.weight'):
+                strength *= state[name].double().square() + state[f'{path}.bias'].double().square()
+        kept = strength.topk(len(target_space)).indices.sort().values
+        return F.one_hot(kept, len(source_space)).T.double()
+
+    return couple
 
 
 def _fitted_to(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import WarmStartError
+from ..mapping.candidate_fit import fit_candidates
 from ..mapping.correspondence import Correspondence
+from ..mapping.layer_alignment import places_of
 from ..mapping.mapper import Mapping, map_tensors
 from ..mapping.narrowing import narrow, regressing, selecting, weight_covariances
 from ..mapping.network_mapper import map_network
@@ -24,7 +26,7 @@ from ..tracing.channel_spaces import Couple
 from ..utils.modules import modes_kept
 from .compatibility import same_space
 from .heads.registry import HEADS
-from .match import Candidates, Match, Target, inherit_alphas, match_source
+from .match import Candidates, Match, Target, inherit_alphas, match_source, only_path
 from .new_state import NewState, load
 from .report import TensorOrigin
 from .settings import TransferSettings
@@ -32,6 +34,8 @@ from .settings import TransferSettings
 _logger = logging.getLogger(__name__)
 
 _FITTED = 512  # images on which a narrower network is fitted
+
+_FITTED_ON = 128  # images on which the candidates of a supernet are fitted to the path that is a network
 
 _FITTED_BYTES = 2**29  # memory for the activations of the source on them
 
@@ -90,8 +94,7 @@ def prepare_one(source: Supernet, target: Target, settings: TransferSettings, im
         return lambda model, images: done
     match = match_source(source, target, settings)
     if match.alignment is not None:
-        done = _network(match)
-        return lambda model, images: done
+        return partial(_from_network, match, _network(match))
     if match.is_narrower:
         return partial(_narrowed, match, None if images is None else rebuilt(source, images))
     done = mapped(match)
@@ -120,16 +123,27 @@ def mapped(match: Match, couple: Couple | None = None) -> Inheritance:
     )
 
 
-def _network(match: Match) -> Inheritance:
+def _from_network(match: Match, mapping: Mapping, model: nn.Module, images: Tensor | None) -> Inheritance:
+    """Fit candidates that cannot compute the same, if there are images."""
+    alignment = match.alignment
+    if images is None or alignment is None:
+        return _inherited(match, mapping)
+    draft = load(copy.deepcopy(model), {**match.started.inherited, **mapping.tensors, **only_path(alignment, match)})
+    with every_path(draft):
+        fitted = fit_candidates(draft, places_of(match.target.structure), alignment.path, images[:_FITTED_ON])
+    kept = {name: fitted[name].cpu() for name in fitted if name in mapping.tensors}
+    return _inherited(match, replace(mapping, tensors={**mapping.tensors, **kept}))
+
+
+def _network(match: Match) -> Mapping:
     """Map a network without choices, candidate by candidate."""
     source, target = match.source, match.target
     assert match.alignment is not None
     eps = {path: float(module.eps) for path, module in target.model.named_modules() if isinstance(module, _BatchNorm)}
-    mapping = map_network(
+    return map_network(
         source.state_dict(), match.source_structure, target.structure, match.alignment, source.layers, eps,
         match.left_out | match.zeroed,
     )  # fmt: skip
-    return _inherited(match, mapping)
 
 
 def _narrowed(match: Match, network: nn.Module | None, model: nn.Module, images: Tensor | None) -> Inheritance:

@@ -181,13 +181,25 @@ def inherit_alphas(source: Supernet, found: Correspondence, new: NewState) -> Ca
 
 def prefer_path(alignment: Alignment, target: Structure, new: NewState) -> None:
     """Give the candidates and depths of the path that is the network a larger logit than the others."""
+    for label, logits in _path_logits(alignment, target, new, MARGIN).items():
+        new.write_alpha(label, logits, 'op-mapped', alignment.path.get(label, label), 'the path that is the network')
+
+
+def only_path(alignment: Alignment, match: Match) -> dict[str, Tensor]:
+    """Return alphas that select the path that is the network alone, by name."""
+    new = match.started
+    found = _path_logits(alignment, match.target.structure, new, 100.0)
+    return {new.alpha_names[label]: logits.to(new.tensors[new.alpha_names[label]]) for label, logits in found.items()}
+
+
+def _path_logits(alignment: Alignment, target: Structure, new: NewState, margin: float) -> dict[str, Tensor]:
     preferred = dict(alignment.path)
     for path, depth in alignment.depths.items():
         preferred |= {label: str(depth) for label in target.values.get(path, ())}
-    for label, name in preferred.items():
-        if name in new.choices.get(label, ()):
-            logits = torch.tensor([MARGIN * (each == name) for each in new.choices[label]])
-            new.write_alpha(label, logits, 'op-mapped', name, 'the path that is the network')
+    return {
+        label: torch.tensor([margin * (each == name) for each in new.choices[label]])
+        for label, name in preferred.items() if name in new.choices.get(label, ())
+    }  # fmt: skip
 
 
 def _inherit_alpha(source: Supernet, label: str, other: str, partners: dict[str, str] | None, new: NewState) -> None:

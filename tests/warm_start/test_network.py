@@ -67,3 +67,19 @@ def test_a_network_with_nothing_in_common_is_refused():
     with pytest.raises(TransferError, match='in common') as refused:
         started(network)
     assert '\n' not in str(refused.value)
+
+
+def test_other_candidates_are_fitted_to_the_path():
+    network = mobile_like()
+    x, y = torch.randn(64, 3, 64, 64), torch.arange(64) % 5
+    errors = []
+    for data in (None, (x, y)):
+        target, _ = started(network, data=data, val_data=data)
+        site, seen = target.get_submodule('blocks.1.blocks.0'), []
+        site.register_forward_pre_hook(lambda module, inputs, seen=seen: seen.append(inputs[0]))
+        with torch.no_grad():
+            selected_again = target.eval()(x)
+            path, other = site['k3e6'](seen[0]), site['k3e3'](seen[0])
+        assert selected_again.isfinite().all()
+        errors.append(float((path - other).norm() / path.norm()))
+    assert errors[1] < 0.8 * errors[0] and errors[1] < 0.7

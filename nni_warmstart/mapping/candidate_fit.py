@@ -1,0 +1,125 @@
+"""Fit of candidates that cannot compute exactly what the path does: narrower ones, and those with smaller kernels."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..utils.modules import modes_kept
+from .layer_alignment import Layer, Place
+from .regression import PENALTY, ridge_solution
+
+_ROWS = 4096  # outputs of each layer that take part
+
+_SAME = 1e-4  # relative difference of outputs below which a candidate needs no fit
+
+
+class _Seen(NamedTuple):
+    x: Tensor
+    z: Tensor
+
+
+@torch.no_grad()
+def fit_candidates(model: nn.Module, places: list[Place], path: dict[str, str], images: Tensor) -> dict[str, Tensor]:
+    r"""Fit the last layer of every other candidate to the outputs of the path, on the path's own inputs.
+
+    A 1 x 1 convolution at the end of a candidate reads features :math:`x`; its weights become the ridge regression of the
+    outputs :math:`z` of the path's last convolution, and the norm after it maps them as the path's norm does. No labels are
+    needed, and no network but the supernet itself.
+
+    Parameters
+    ----------
+    model
+        Supernet with the mapped weights in which the path alone is selected; random choices have to be fixed by the caller.
+        It is not changed.
+    places
+        Places of its model space.
+    path
+        Label of a choice -> candidate that is the network.
+    images
+        A few hundred images in the shape that the supernet takes, batch first.
+
+    Returns
+    -------
+    dict
+        Fitted tensors by name.
+    """
+    modules: dict[str, Any] = dict(model.named_modules())
+    chosen = [place for place in places if place.label in path]
+    last = {layers[-1].path for place in chosen for layers in place.candidates.values()}
+    seen: dict[str, _Seen] = {}
+    fitted: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Any:
+        def record(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            seen[name] = _Seen(_rows(inputs[0]), _rows(output))
+
+        return record
+
+    def fit(place: Place) -> Any:
+        def after(module: nn.Module, inputs: Any, output: Any) -> None:
+            teacher = place.candidates[path[place.label]][-1]
+            for name, layers in place.candidates.items():
+                if name != path[place.label] and _is_pointwise(modules[layers[-1].path]) and layers[-1].norm:
+                    fitted.update(_fitted(modules, layers[-1], teacher, seen[layers[-1].path], seen[teacher.path].z))
+            for layers in place.candidates.values():
+                del seen[layers[-1].path]
+
+        return after
+
+    with modes_kept(model), ExitStack() as hooks:
+        for name in last:
+            hooks.callback(modules[name].register_forward_hook(keep(name)).remove)
+        for place in chosen:
+            site = next(iter(place.candidates.values()))[-1].path
+            while not _is_parent(site, place):
+                site = site.rpartition('.')[0]
+            hooks.callback(modules[site].register_forward_hook(fit(place)).remove)
+        model.eval()(images)
+    return fitted
+
+
+def _is_parent(path: str, place: Place) -> bool:
+    """Check whether a module contains all candidates of a place."""
+    return all(layer.path.startswith(f'{path}.') for layers in place.candidates.values() for layer in layers)
+
+
+def _is_pointwise(module: Any) -> bool:
+    return isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1 and module.stride == (1, 1)
+
+
+def _fitted(modules: dict[str, Any], own: Layer, teacher: Layer, seen: _Seen, goal: Tensor) -> dict[str, Tensor]:
+    """Return the weights of a candidate's last convolution and norm; none where it computes the same already."""
+    norm, other = modules[own.norm], modules[teacher.norm] if teacher.norm else None
+    if len(seen.z) != len(goal) or not isinstance(norm, _BatchNorm) or not isinstance(other, _BatchNorm):
+        return {}
+    if norm.running_mean is None or norm.weight is None or other.running_mean is None or other.weight is None:
+        return {}
+    if float((seen.z - goal).norm()) < _SAME * float(goal.norm()):
+        return {}
+    weight = modules[own.path].weight.flatten(1)
+    mean, x, z = seen.x.mean(0), seen.x - seen.x.mean(0), goal - goal.mean(0)
+    change = ridge_solution(x.T @ x, x.T @ (z - x @ weight.T), PENALTY).T.to(weight)
+    weight = weight + change
+    # What is not explained lacks in the variance, which the scale of the norm has to make up for.
+    share = ((x @ weight.T).std(0) / z.std(0).clamp_min(1e-12)).clamp(1e-3, 1.0)
+    assert other.running_var is not None
+    variance = (other.running_var + other.eps) * share.square() - norm.eps
+    found = {
+        f'{own.path}.weight': weight.view_as(modules[own.path].weight),
+        f'{own.norm}.weight': other.weight * share, f'{own.norm}.bias': other.bias,
+        f'{own.norm}.running_mean': other.running_mean + weight @ mean - goal.mean(0),
+        f'{own.norm}.running_var': variance.clamp_min(0.0),
+    }  # fmt: skip
+    return {name: tensor.detach().clone() for name, tensor in found.items()}
+
+
+def _rows(y: Tensor) -> Tensor:
+    """Return activations at some places, the same for all layers of one size, shape ``(rows, channels)``."""
+    rows = y.movedim(1, -1).flatten(0, -2)
+    step = max(len(rows) // _ROWS, 1) | 1  # an odd step visits all columns
+    return rows[::step]
