@@ -21,7 +21,7 @@ from ..supernets.history import record
 from ..supernets.supernet import Supernet
 from ..utils.files import write_json
 from ..warm_start.report import TransferReport
-from ..warm_start.transfer import transfer_by
+from ..warm_start.transfer import transfer
 from ..zoo.selection import SourceSelector
 from ..zoo.zoo import SupernetZoo
 from .config import SearchConfig
@@ -169,4 +169,4 @@ def preview(config: SearchConfig, source: Supernet) -> TransferReport:
     strategy = make_strategy(config.strategy, config.base)
     settings = replace(strategy.transfer_settings, max_samples=_SHOWN)
     train, val = (DataLoader(part, batch_size=_SHOWN) for part in (problem.splits.train, problem.splits.val))
-    return transfer_by(settings, source, strategy.mutate_model(problem.space), train, val)
+    return transfer(source, strategy.mutate_model(problem.space), data=train, val_data=val, **vars(settings))
