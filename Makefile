@@ -9,12 +9,12 @@ PYTHONS := 3.10 3.11 3.12 3.13
 find = $(firstword $(wildcard $(HOME)/.pyenv/versions/$(1).*/bin/python) \
        $(shell python$(1) -c 'import sys; print(sys.executable)' 2>/dev/null))
 
-.PHONY: demo test test-all test-oldest lint clean
+.PHONY: demo test test-all test-oldest lint docs site clean
 
 demo: .venv/.installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/digits/demo.py $(if $(filter 0,$(WAIT)),--no-wait,)
 
-test: .venv/.installed-test lint
+test: .venv/.installed-test lint site
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 test-all: $(PYTHONS:%=test-%)
@@ -38,13 +38,21 @@ lint: .venv/.installed-test
 	$(BIN)/python -W ignore -c 'import nni.nas.nn.pytorch'  # NNI writes its layers' module when first imported; pyright reads it
 	$(BIN)/pyright
 
+# the documentation site, in build/site; a warning is an error
+export NO_MKDOCS_2_WARNING := 1
+site: .venv/.installed-test
+	$(BIN)/mkdocs build --strict --quiet
+
+docs: .venv/.installed-docs
+	$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8000
+
 .venv/.installed: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	touch $@
 
-.venv/.installed-test: .venv/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+.venv/.installed-%: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
 	touch $@
 
 clean:
