@@ -59,7 +59,7 @@ def test_the_function_is_kept_or_the_report_says_otherwise(blocks, widths, untra
         error, report = widened(blocks, *widths, untraceable=untraceable)
     except TransferError as refused:
         assert 'untraceable' in str(refused) or "use head='ridge'" in str(refused)
-        assert not set(blocks) <= set(FOLLOWED)
+        assert len(blocks) > 1 or blocks[0] in OTHERS  # the pieces of several need not be those of the source
         return
     fresh = any(origin.how == 'fresh' and origin.parameter for origin in report.origins)
     assert error < EXACT or fresh or report.notes
