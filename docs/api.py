@@ -28,7 +28,15 @@ GROUPS = {
     'Distances between datasets': ('DatasetSketch', 'dataset_distance', 'DatasetDistance'),
     'Mapping supernets': ('transfer', 'TransferReport'),
     'Several datasets': ('JointClassification',),
-    'Errors': ('WarmStartError', 'ConfigError', 'DataError', 'SupernetFileError', 'TransferError', 'ZooError'),
+    'Errors': (
+        'WarmStartError',
+        'ConfigError',
+        'DataError',
+        'DivergenceError',
+        'SupernetFileError',
+        'TransferError',
+        'ZooError',
+    ),
 }
 """Every public name, in the order of the page."""
 

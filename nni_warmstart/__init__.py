@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .distance.otdd import DatasetDistance, dataset_distance
     from .distance.sketch import DatasetSketch
-    from .errors import ConfigError, DataError, SupernetFileError, TransferError, WarmStartError, ZooError
+    from .errors import ConfigError, DataError, DivergenceError, SupernetFileError, TransferError, WarmStartError, ZooError
     from .evaluators.joint import JointClassification
     from .search.strategies import WarmStartDARTS, WarmStartGumbelDARTS, WarmStartProxyless
     from .supernets.supernet import Supernet
@@ -23,6 +23,7 @@ _MODULES = {
     'DataError': 'errors',
     'DatasetDistance': 'distance.otdd',
     'DatasetSketch': 'distance.sketch',
+    'DivergenceError': 'errors',
     'JointClassification': 'evaluators.joint',
     'Ranked': 'zoo.ranking',
     'Supernet': 'supernets.supernet',
@@ -45,6 +46,7 @@ __all__ = [
     'DataError',
     'DatasetDistance',
     'DatasetSketch',
+    'DivergenceError',
     'JointClassification',
     'Ranked',
     'Supernet',

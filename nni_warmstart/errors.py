@@ -15,11 +15,31 @@ UNREADABLE = (
 
 
 class WarmStartError(ValueError):
-    """Base class of all errors of this package, whose message the command line prints as one line without a traceback."""
+    """Base class of all errors of this package, whose message the command line prints as one line without a traceback.
+
+    Of a message of more than 1000 characters, which quotes some long value, the middle is left out.
+
+    Attributes
+    ----------
+    exit_status
+        Status with which the command line then ends.
+    """
+
+    exit_status = 2
+
+    def __str__(self) -> str:
+        text = Exception.__str__(self)  # that of KeyError, in classes of `as_well`, would add quotes
+        return text if len(text) <= 1000 else f'{text[:700]} [...] {text[-290:]}'
 
 
 class ConfigError(WarmStartError):
     """Exception for a wrong key or value in ``search.yml``, or in the same settings in Python."""
+
+
+class DivergenceError(WarmStartError):
+    """Exception for a training whose loss or weights are not finite, or absurdly large."""
+
+    exit_status = 1
 
 
 class DataError(WarmStartError):
@@ -58,5 +78,4 @@ def as_well(cls: type[WarmStartError], error: BaseException) -> type[WarmStartEr
     other = type(error)
     if issubclass(cls, other):
         return cls
-    # KeyError would print its message in quotes
-    return type(cls.__name__, (cls, other), {'__module__': cls.__module__, '__str__': Exception.__str__})
+    return type(cls.__name__, (cls, other), {'__module__': cls.__module__})

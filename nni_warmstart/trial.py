@@ -7,8 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from .cli.main import quiet
-from .errors import WarmStartError
+from .cli.common import quiet
+from .cli.main import status_of
 from .nni_adapter.trial import next_parameter
 from .runs.config import parse_search
 from .runs.folder import RunFolder
@@ -23,19 +23,21 @@ def main(argv: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog='python -m nni_warmstart.trial', description=main.__doc__)
     parser.add_argument('--config', required=True, type=Path, help='search.yml')
+    parser.add_argument('--overwrite', action='store_true', help='outside of NNI: replace the search in this folder')
     arguments = parser.parse_args(argv)
     quiet()
-    try:
-        document = overridden(read(arguments.config), next_parameter())
-        config = parse_search(document, arguments.config.resolve().parent)
-        given = os.environ.get('NNI_OUTPUT_DIR')
-        out = Path(given or '.')
-        resume = given is not None and RunFolder(out).has_checkpoint()
-        run_search(config, seed=config.seed, out=out, resume=resume, progress=False)
-    except (WarmStartError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)  # the page's "View trial error" shows this stream
-        return 1
-    return 0
+    return status_of(lambda: _search(arguments))  # the page's "View trial error" shows its line on stderr
+
+
+def _search(arguments: argparse.Namespace) -> None:
+    document = overridden(read(arguments.config), next_parameter())
+    config = parse_search(document, arguments.config.resolve().parent)
+    given = os.environ.get('NNI_OUTPUT_DIR')
+    out = Path(given or '.')
+    resume = given is not None and RunFolder(out).has_checkpoint()
+    run_search(
+        config, seed=config.seed, out=out, resume=resume, overwrite=arguments.overwrite and not resume, progress=False
+    )
 
 
 if __name__ == '__main__':

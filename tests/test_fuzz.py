@@ -5,12 +5,11 @@ The examples are the same in every run. To look for new ones: ``HYPOTHESIS_PROFI
 
 from __future__ import annotations
 
-import copy
-import datetime
 import io
+import json
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.mutations import BIG, JSON, KEYS, YAML, changed, damaged
 from helpers.tiny import make_task, small_space
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -33,6 +33,8 @@ from nni_warmstart.runs.config import PretrainConfig, SearchConfig, parse_pretra
 from nni_warmstart.runs.settings import read
 from nni_warmstart.supernets.file_format import pack, unpack
 from nni_warmstart.supernets.network import Network
+from nni_warmstart.zoo.listing import summaries
+from nni_warmstart.zoo.store import Store
 
 _checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile(
@@ -59,65 +61,10 @@ strategy: {name: DARTS, arc_learning_rate: 0.001, gradient_clip_val: 5.0}
 """
 PARSERS: dict[str, Callable[[Any, Path], Any]] = {SEARCH: parse_search, PRETRAIN: parse_pretrain}
 
-WORDS = st.sampled_from(
-    ['name', 'path', 'digits', 'DARTS', 'NasBench101', 'nasbench201', 'x' * 300, 'a\0b', '~no/x', 'k\nl']
-)
-TEXT = st.text(max_size=6) | WORDS
-JSON = st.none() | st.booleans() | st.integers(-3, 8) | st.floats(-1e9, 1e9) | TEXT
-YAML = JSON | st.floats() | st.integers() | st.sampled_from([10**400, -(2**63), datetime.date(2024, 1, 1), b'bytes'])
-
-
-def nested(leaves: st.SearchStrategy) -> st.SearchStrategy:
-    return st.recursive(
-        leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=5
-    )
-
-
-def _places(document: Any) -> Iterator[tuple[Any, Any]]:
-    """Every container in ``document`` with every key in it."""
-    for key, value in list(document.items() if isinstance(document, dict) else enumerate(document)):
-        yield document, key
-        if isinstance(value, dict | list):
-            yield from _places(value)
-
-
-@st.composite
-def changed(draw: Any, document: Any, leaves: st.SearchStrategy) -> Any:
-    """``document`` with values replaced, removed and added, at any depth."""
-    root = {'document': copy.deepcopy(document)}
-    for _ in range(draw(st.integers(1, 3))):
-        places = list(_places(root))
-        container, key = places[draw(st.integers(0, len(places) - 1))]
-        action = draw(st.sampled_from(['replace', 'replace', 'remove', 'add']))
-        if action == 'remove' and container is not root:
-            del container[key]
-        elif action == 'add' and isinstance(container[key], dict):
-            container[key][draw(TEXT)] = draw(nested(leaves))
-        else:
-            container[key] = draw(nested(leaves))
-    return root['document']
-
-
-@st.composite
-def damaged(draw: Any, data: bytes, head: int = 0) -> bytes:
-    """``data`` with bytes changed, deleted, inserted or cut off; half of the time within the first ``head``."""
-    changed = bytearray(data)
-    for _ in range(draw(st.integers(1, 3))):
-        place = draw(st.integers(0, max(0, len(changed) - 1)) | st.integers(0, min(head, max(0, len(changed) - 1))))
-        action = draw(st.sampled_from(['flip', 'flip', 'delete', 'insert', 'cut']))
-        if action == 'flip' and changed:
-            changed[place] ^= 1 << draw(st.integers(0, 7))
-        elif action == 'delete':
-            del changed[place : place + draw(st.integers(1, 40))]
-        elif action == 'insert':
-            changed[place:place] = draw(st.binary(min_size=1, max_size=8))
-        else:
-            del changed[place:]
-    return bytes(changed)
-
 
 def one_line(error: WarmStartError) -> None:
     assert len(str(error).splitlines()) == 1
+    assert len(str(error)) <= 1000
 
 
 @pytest.fixture(scope='module')
@@ -153,7 +100,7 @@ def network(folder: Path) -> bytes:
 @given(data=st.data())
 def test_settings(folder, text, data):
     (folder / 'whole.yml').write_text(text)
-    document = data.draw(changed(read(folder / 'whole.yml'), YAML))
+    document = data.draw(changed(read(folder / 'whole.yml'), YAML, KEYS))
     if isinstance(document, dict):  # as `read` makes sure
         try:
             assert isinstance(PARSERS[text](document, folder), SearchConfig | PretrainConfig)
@@ -188,6 +135,24 @@ def test_bytes_of_a_supernet(packed, data):
         assert card == described
         assert tensors.keys() == expected.keys()
         assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors.items())
+
+
+@given(data=st.data())
+def test_header_of_a_supernet(folder, packed, data):
+    """A header that says something else: one error, the same from a list of entries, or a summary of what is read."""
+    length = int.from_bytes(packed[:8], 'little')
+    header = json.dumps(data.draw(changed(json.loads(packed[8 : 8 + length]), JSON | BIG))).encode()
+    forged = len(header).to_bytes(8, 'little') + header + packed[8 + length :]
+    (folder / 'zoo').mkdir(exist_ok=True)
+    (folder / 'zoo' / 'net.safetensors').write_bytes(forged)
+    found = list(summaries(Store(str(folder / 'zoo'))))
+    try:
+        supernet = Supernet.from_bytes(forged)
+    except SupernetFileError as error:
+        one_line(error)
+    else:
+        (summary,) = found
+        assert (summary.num_parameters, summary.space) == (supernet.num_parameters, supernet.space)
 
 
 def use(supernet: Supernet) -> None:

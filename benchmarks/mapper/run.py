@@ -10,12 +10,9 @@ the largest logit, with keep=1 and noise=0. Time and memory are of one transfer 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import multiprocessing
-import resource
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +26,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository, for `benchmarks`
 
+from benchmarks.common.memory import Peak, resident
 from benchmarks.common.rows import read
 from nni_warmstart import Supernet, transfer
 from nni_warmstart.cli import quiet
@@ -160,37 +158,6 @@ def cost() -> dict[str, Any]:
         'peak_mb': peak.value - empty,
         'inherited': report.share_inherited,
     }
-
-
-def resident() -> float:
-    """Resident memory in MiB."""
-    gc.collect()
-    return rss()
-
-
-def rss() -> float:
-    pages = int(Path('/proc/self/statm').read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
-
-
-class Peak(threading.Thread):
-    """Largest resident memory while it runs, looked at a hundred times a second."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.value, self.over = 0.0, threading.Event()
-
-    def run(self) -> None:
-        while not self.over.wait(0.01):
-            self.value = max(self.value, rss())
-
-    def __enter__(self) -> Peak:
-        self.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.over.set()
-        self.join()
 
 
 def small() -> Supernet:

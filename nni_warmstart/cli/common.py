@@ -7,14 +7,18 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.segment import Segment
+from rich.text import Text
 
 from ..errors import ConfigError
 from ..utils import distributed
 from ..utils.files import unwritable
+from ..utils.text import visible
 
 _NOISE = (
     'does not have many workers',
@@ -29,11 +33,40 @@ _NOISE = (
 
 _HAS_WIDTH = sys.stdout.isatty() or 'COLUMNS' in os.environ
 
-console = Console(quiet=not distributed.is_first(), width=None if _HAS_WIDTH else 120, markup=False, emoji=False)
+
+class _Door(Console):
+    """Console through which text of any origin goes out: control characters in it are written out.
+
+    Only the escape sequences of rich itself, whose segments have a ``control`` or a style, reach the terminal.
+    """
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        return super().render_str(visible(text), **settings)
+
+    def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+
+console = _Door(quiet=not distributed.is_first(), width=None if _HAS_WIDTH else 120, markup=False, emoji=False)
+
+
+def complain(message: str) -> None:
+    """Print one line on stderr, whatever the message holds."""
+    print(visible(message, keep=''), file=sys.stderr)
+
+
+def _made_visible(record: logging.LogRecord) -> bool:
+    own = record.name.startswith('nni_warmstart')  # a message of our own is one line
+    record.msg, record.args = visible(record.getMessage(), keep='' if own else '\n\t'), ()
+    return True
 
 
 def quiet() -> None:
-    """Silence messages and warnings of libraries that do not concern users."""
+    """Silence messages and warnings of libraries that do not concern users, and make those that remain safe to show."""
+    for handler in (*logging.getLogger().handlers, logging.lastResort):
+        if handler is not None:
+            handler.addFilter(_made_visible)
     logging.getLogger('pytorch_lightning').setLevel(logging.WARNING)
     logging.getLogger('pytorch_lightning.utilities.rank_zero').setLevel(logging.WARNING)
     for pattern in _NOISE:
@@ -58,9 +91,20 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--seed', type=int, help='seed of everything random (default: the key seed of the YAML, or 0)')
 
 
-def add_resume(parser: argparse.ArgumentParser) -> None:
-    """Add the option --resume."""
-    parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint in --out')
+def add_resume(parser: argparse.ArgumentParser, overwrite: str = 'start anew where --out holds an earlier run') -> None:
+    """Add the options --resume and --overwrite, without either of which a folder with a run in it is refused."""
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument('--resume', action='store_true', help='go on from the last checkpoint in --out')
+    ways.add_argument(
+        '--overwrite', action='store_true',
+        help=f'{overwrite}, whose results are deleted when training begins; without --resume or --overwrite such a folder '
+             'is refused, and files that no run has written are never replaced',
+    )  # fmt: skip
+
+
+def changed(arguments: argparse.Namespace) -> list[str]:
+    """Return the dotted names of the settings that --set changes."""
+    return [item.partition('=')[0] for item in arguments.set]
 
 
 def document(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -81,10 +125,18 @@ def document(arguments: argparse.Namespace) -> dict[str, Any]:
     return overridden(read(arguments.config), changes)
 
 
+_OWN_FILE = 65_536  # bytes at the beginning of a file among which the name of this package is looked for
+
+
 def check_file(option: str, path: Path, suffix: str) -> None:
-    """Raise an error for a file that could not be written at the end, before hours of work."""
+    """Raise an error for a file that could not be written at the end, or that another program has written."""
     if path.suffix != suffix:
         raise ConfigError(f'{option} {path} must end in {suffix}.')
+    if path.exists():
+        with path.open('rb') as file:
+            own = b'nni-warmstart' in file.read(_OWN_FILE)
+        if not own:
+            raise ConfigError(f'{option} {path} is there, and nni-warmstart has not written it; choose another name.')
     trouble = unwritable(path.resolve().parent)
     if trouble:
         raise ConfigError(f'{option}: folder {trouble}')

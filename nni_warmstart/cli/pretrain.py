@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--name', required=True, help='name of the entry')
     parser.add_argument('--zoo', required=True, help='folder or URL in which the supernet is kept')
     parser.add_argument('--out', type=a_path, help='folder for log and checkpoints (default: pretrain-NAME)')
-    add_resume(parser)
+    add_resume(parser, 'start anew where --out holds an earlier run, or the zoo an entry of this name')
     add_seed(parser)
     add_set(parser)
 
@@ -30,21 +30,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Train a joint supernet, add it to a zoo, and print its accuracies as a table."""
     from ..runs.config import parse_pretrain
-    from ..runs.pretrain import pretrain
+    from ..runs.pretrain import is_own, pretrain
     from ..zoo.zoo import SupernetZoo
 
     config = parse_pretrain(document(arguments), arguments.config.resolve().parent)
-    zoo = SupernetZoo(arguments.zoo)
+    zoo, out = SupernetZoo(arguments.zoo), arguments.out or Path(f'pretrain-{arguments.name}')
     zoo.check_can_add(arguments.name)
+    own = arguments.resume and is_own(zoo, arguments.name, out)
+    if not (own or arguments.overwrite):
+        zoo.check_free(arguments.name)
     command = ['nni-warmstart', 'pretrain', '--config', arguments.config.name, '--name', arguments.name]
     command += [word for item in arguments.set for word in ('--set', item)] + ['--seed', str(config.seed)]
-    out = arguments.out or Path(f'pretrain-{arguments.name}')
     supernet = pretrain(
-        config, name=arguments.name, seed=config.seed, out=out, command=shlex.join(command), resume=arguments.resume
-    )
+        config, name=arguments.name, seed=config.seed, out=out, command=shlex.join(command), resume=arguments.resume,
+        overwrite=arguments.overwrite,
+    )  # fmt: skip
     if not distributed.is_first():
         return
-    path = zoo.add(supernet)
+    if not (own or arguments.overwrite) and arguments.name in zoo:  # taken meanwhile
+        path = zoo.path(zoo.add_numbered(supernet, arguments.name))
+    else:
+        path = zoo.add(supernet, overwrite=own or arguments.overwrite)
     table = Table(title=f'{supernet.name}: accuracy on held-out images')
     table.add_column('dataset')
     table.add_column('accuracy', justify='right')

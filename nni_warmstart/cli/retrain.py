@@ -6,10 +6,13 @@ import argparse
 
 from rich.table import Table
 
-from .common import a_path, add_resume, add_seed, add_set, console, document
+from .common import a_path, add_resume, add_seed, add_set, changed, console, document
 
 HELP = 'train the network that a search found'
-DESCRIPTION = 'Train the found network on all training images, and measure it on the test images.'
+DESCRIPTION = (
+    'Train the found network on all training images, and measure it on the test images. Data and space must be those of the '
+    'search; --set changes them on purpose (--set space.width=32).'
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     config = parse_search(document(arguments), arguments.config.resolve().parent)
     result = retrain(
         config, arguments.run_folder, out=arguments.out, weights=arguments.weights, exports=arguments.export,
-        seed=config.seed, resume=arguments.resume,
+        seed=config.seed, resume=arguments.resume, overwrite=arguments.overwrite, changed=changed(arguments),
     )  # fmt: skip
     table = Table(title=f'{result["data"]}: {result["parameters"]:,} parameters, weights {result["weights"]}')
     table.add_column('choice')

@@ -7,6 +7,7 @@ import argparse
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from ..errors import ZooError
 from . import zoo_rank, zoo_show
 from .common import a_path, console
 
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if name == 'add':
             action.add_argument('file', type=a_path, help='supernet.safetensors')
             action.add_argument('--name', help='name of the entry (default: the one in the file)')
+            action.add_argument('--overwrite', action='store_true', help='replace an entry of this name')
         action.set_defaults(run=run)
 
 
@@ -46,14 +48,16 @@ def run(arguments: argparse.Namespace) -> int | None:
 
 def list_entries(arguments: argparse.Namespace) -> None:
     """Print a line per entry."""
-    from ..zoo.zoo import open_zoo
+    from ..zoo.listing import summaries
+    from ..zoo.store import Store, shipped
 
-    zoo = open_zoo(arguments.zoo)
-    table = Table(title=str(zoo.root), box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    store = Store(shipped() if arguments.zoo is None else arguments.zoo)
+    store.check_exists()
+    table = Table(title=store.root, box=SIMPLE_HEAD, padding=0, pad_edge=False)
     for column in ('name', 'space', 'trained on', 'classes', 'numbers', 'created'):
         justify = 'right' if column in ('classes', 'numbers') else 'left'
         table.add_column(column, justify=justify, overflow='fold', no_wrap=column == 'name')
-    for entry in zoo.entries():
+    for entry in summaries(store):
         space = entry.space.get('name') or entry.space.get('class', '?')
         datasets = list(entry.datasets) or [entry.dataset or '?']
         seen = datasets[0] if len(datasets) == 1 else f'{len(datasets)} datasets'
@@ -68,8 +72,11 @@ def add(arguments: argparse.Namespace) -> None:
     from ..zoo.zoo import open_zoo
 
     supernet = Supernet.load(arguments.file)
-    path = open_zoo(arguments.zoo).add(supernet if arguments.name is None else supernet.renamed(arguments.name))
-    console.print(f'Added {path}')
+    if supernet.diverged:
+        raise ZooError(f'{arguments.file} has {supernet.divergence}: its training diverged; nothing can start from it.')
+    if arguments.name is not None:
+        supernet = supernet.renamed(arguments.name)
+    console.print(f'Added {open_zoo(arguments.zoo).add(supernet, overwrite=arguments.overwrite)}')
 
 
 def remove(arguments: argparse.Namespace) -> None:

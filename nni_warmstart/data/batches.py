@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -113,7 +113,18 @@ def _tensors(batch: Any, name: str, wording: Wording) -> tuple[Tensor, Tensor]:
     if not isinstance(batch, list | tuple) or len(batch) != 2 or batch[1] is None:
         raise wording.refused('pair', name=name)
     with wording.readable(name):
+        if _has_several_tensors(*batch):
+            raise TypeError(f'its inputs are a {type(batch[0]).__name__} of several tensors, not one tensor')
         return as_tensor(batch[0]), as_tensor(batch[1])
+
+
+def _has_several_tensors(inputs: Any, labels: Any) -> bool:
+    """Check whether a model would take the inputs as several tensors; a list may also hold one tensor for each sample."""
+    if isinstance(inputs, Mapping):
+        return True
+    if not isinstance(inputs, list | tuple) or not any(isinstance(each, Tensor | Mapping) for each in inputs):
+        return False
+    return not (isinstance(labels, Sized) and len(labels) == len(inputs))
 
 
 def _are_batches(pair: tuple[Any, Any]) -> bool:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-import torchvision.datasets
-from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms import functional as transforms
 
-from ..errors import UNREADABLE, DataError, reason
+from ..errors import DataError
+from .image_files import entries_of, image_files
+from .image_reading import endings, read_image
+from .memory import check_fits
 from .source import PATH, Source
 from .task import Task, checked_task
 
@@ -35,8 +33,8 @@ def from_folder(path: str | Path, *, side: int = IMAGE_SIZE) -> Task:
     """
     path = Path(os.path.expanduser(path))
     if not os.path.isdir(path):
-        raise DataError(f'data folder {path} does not exist.')
-    beside = sorted(each.name for each in path.iterdir() if each.is_dir() and not each.name.startswith('.'))
+        raise DataError(f'data folder {path} {"is no folder" if os.path.lexists(path) else "does not exist"}.')
+    beside = [each.name for each in entries_of(str(path)) if each.is_dir()]
     has_split = (path / 'train').is_dir()
     if not has_split and beside and PARTS.issuperset(name.lower() for name in beside):
         raise DataError(f'{path} has {", ".join(beside)} and no train/; call the folder of the training images train.')
@@ -73,61 +71,16 @@ def read_folder(path: Path, image_size: int) -> tuple[Tensor, Tensor, list[str]]
     Raises
     ------
     DataError
-        If there are no images, or one cannot be read.
+        If there are no images, one cannot be read, or they do not fit into memory.
     """
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    ignored: list[str] = []
-
-    class Visible(torchvision.datasets.ImageFolder):
-        """Folder of images that ignores hidden folders, such as those of notebooks or of version control."""
-
-        def find_classes(self, directory: Any) -> tuple[list[str], dict[str, int]]:
-            names = [name for name in super().find_classes(directory)[0] if not name.startswith('.')]
-            return names, {name: index for index, name in enumerate(names)}
-
-    def is_image(file: str) -> bool:
-        if any(part.startswith('.') for part in Path(file).relative_to(path).parts):
-            return False
-        known = Path(file).suffix.lower() in endings
-        if not known:
-            ignored.append(file)
-        return known
-
-    def read_image(file: str) -> Tensor:
-        try:
-            with Image.open(file) as image:
-                colour = _in_colour(image)
-        except (*UNREADABLE, Image.DecompressionBombError) as error:
-            raise DataError(f'image {file} cannot be read ({reason(error)}); repair or remove it.') from error
-        square = transforms.center_crop(transforms.pil_to_tensor(colour), [min(colour.size)] * 2)
-        return transforms.resize(square, [image_size, image_size], antialias=True)
-
-    # List the images of all classes, then read them one by one.
-    try:
-        folder = Visible(str(path), is_valid_file=is_image)
-    except FileNotFoundError as error:
-        raise DataError(f'data folder {path} has no images in class folders: {error}') from error
-    if ignored:
-        _logger.warning('%s: %d files are no images by their ending, such as %s.', path, len(ignored), ignored[0])
-    x = torch.stack([read_image(file) for file, _ in folder.samples])
-    return x, torch.tensor([label for _, label in folder.samples]), list(folder.classes)
-
-
-def _in_colour(image: Any) -> Any:
-    """Return an image upright, with 8 bits a colour, and white where it is transparent."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode == 'F':
-        raise ValueError('its pixels are floating-point numbers of unknown range: save it with 8 or 16 bits')
-    if image.mode.startswith('I'):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f'its pixels go from {values.min()} to {values.max()}: save it with 8 or 16 bits')
-        few = image.mode == 'I' and values.max() < 256  # 8-bit values stored in 32 bits
-        image = Image.fromarray((values if few else values // 257).astype(np.uint8))
-    if image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
-        image = image.convert('RGBA')
-        image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
-    return image.convert('RGB')
+    files, names = image_files(path, endings())
+    number = len(files)
+    what = f'data folder {path}, {number} images at {image_size} x {image_size} pixels,'
+    check_fits(what, 3 * image_size**2 * (number + 8))  # resizing takes as much as 8 images
+    x = torch.empty(number, 3, image_size, image_size, dtype=torch.uint8)
+    for index, (file, _) in enumerate(files):
+        x[index] = read_image(file, image_size)
+    return x, torch.tensor([label for _, label in files]), names
 
 
 SOURCE = Source(

@@ -211,7 +211,9 @@ def first_batches(data: Any, max_samples: int) -> list[tuple[Tensor, Tensor]]:
 
 def has_classes(batches: Sequence[tuple[Any, Tensor]]) -> bool:
     """Check whether the labels are classes: whole numbers, one per image."""
-    return all(y.dim() == 1 and not y.is_floating_point() and not y.is_complex() for _, y in batches)
+    return all(
+        isinstance(y, Tensor) and y.dim() == 1 and not y.is_floating_point() and not y.is_complex() for _, y in batches
+    )
 
 
 def check_range(labels: Tensor, classes: Any) -> None:

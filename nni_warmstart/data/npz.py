@@ -1,54 +1,151 @@
-"""Tasks from npz files."""
+"""Tasks from npz files: the headers of the arrays are checked before any of them is read."""
 
 from __future__ import annotations
 
+import io
+import math
 import os
+import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import UNREADABLE, DataError, reason
+from ..utils.files import open_regular
+from ..utils.limits import Budget
+from .memory import check_fits
 from .source import PATH, Source
-from .task import Task, as_labels, channels_first, checked_task, numbered_classes
+from .task import Task, as_labels, channels_first, check_images, check_labels, checked_task, numbered_classes
+
+ARRAYS = ('train_x', 'train_y', 'test_x', 'test_y', 'class_names')
+"""Arrays that a file may hold; others are not read."""
+
+_LONGEST_HEADER = 2**14
+"""Bytes at the beginning of an array in which its header must end."""
+
+_BEST_COMPRESSION = 20
+"""Times by which images may have been compressed without the limit of a file applying; photographs reach 2, digits 8."""
+
+
+class Header(NamedTuple):
+    """Header of an array in an npz file, and the bytes that the array takes in it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    stored: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the array in memory."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def from_npz(path: str | Path) -> Task:
     """Read a task from one npz file.
 
     The file holds ``train_x`` ``(n, height, width, channels)``, ``train_y`` ``(n,)``, and optionally ``test_x``, ``test_y``
-    and ``class_names``; it is read without pickle.
+    and ``class_names``; it is read without pickle. Other arrays are not read.
 
     Raises
     ------
     DataError
-        If the file or an array is missing, or the arrays are not an image-classification task.
+        If the file or an array is missing, the arrays are not an image-classification task, or they would take more memory
+        than is available or than the limit of a file allows.
     """
     path = Path(os.path.expanduser(path))
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: np.asarray(file[key]) for key in file.files}  # a member that is no array comes as bytes
+        with open_regular(path) as (file, _), zipfile.ZipFile(file) as archive:
+            arrays = _arrays(archive, path)
     except FileNotFoundError as error:
         raise DataError(f'data file {path} does not exist.') from error
+    except OSError as error:
+        raise DataError(f'data file {path} cannot be read: {error.strerror or reason(error)}.') from error
+    except DataError:
+        raise
     except UNREADABLE as error:
-        raise DataError(f'data file {path} cannot be read as npz: {reason(error)}') from error
-    missing = {'train_x', 'train_y'} - arrays.keys()
-    if missing:
-        raise DataError(f'{path} has no array {", ".join(sorted(missing))}; it has {", ".join(arrays) or "none"}.')
-    train_x, train_y = channels_first(arrays['train_x'], path), as_labels(arrays['train_y'], path)
-    if ('test_x' in arrays) != ('test_y' in arrays):
-        raise DataError(f'{path} has one of test_x and test_y; give both or none.')
+        raise DataError(f'data file {path} cannot be read as npz: {reason(error)}; write it with numpy.savez.') from error
+    train_x, train_y = channels_first(arrays.pop('train_x'), path), as_labels(arrays.pop('train_y'), path)
+    test_x, test_y = train_x[:0], train_y[:0]
     if 'test_x' in arrays:
-        test_x, test_y = channels_first(arrays['test_x'], path), as_labels(arrays['test_y'], path)
-    else:
-        test_x, test_y = train_x[:0], train_y[:0]
-    names = arrays['class_names'] if 'class_names' in arrays else numbered_classes(train_y, path)
-    if np.ndim(names) != 1:
-        raise DataError(f'{path}: class_names have shape {np.shape(names)}; needed is one name per class.')
+        test_x, test_y = channels_first(arrays.pop('test_x'), path), as_labels(arrays.pop('test_y'), path)
+    names = arrays['class_names'].tolist() if 'class_names' in arrays else numbered_classes(train_y, path)
     try:
         names = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
     except UnicodeDecodeError as error:
         raise DataError(f'{path}: class_names are bytes that are not UTF-8; save them as text.') from error
     return checked_task(path.stem, train_x, train_y, test_x, test_y, names)
+
+
+def _arrays(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]:
+    """Read the arrays of a task, after their headers."""
+    there = {member.filename.removesuffix('.npy'): member for member in archive.infolist()}
+    missing = {'train_x', 'train_y'} - there.keys()
+    if missing:
+        named = ', '.join(list(there)[:10]) or 'none'
+        raise DataError(f'{path} has no array {", ".join(sorted(missing))}; it has {named[:300]}.')
+    if ('test_x' in there) != ('test_y' in there):
+        raise DataError(f'{path} has one of test_x and test_y; give both or none.')
+    headers: dict[str, Header] = {}
+    arrays: dict[str, np.ndarray] = {}
+    name = ''
+    try:
+        for name in ARRAYS:
+            if name in there:
+                headers[name] = _header(archive, there[name])
+        _check(headers, path)
+        for name in headers:
+            with archive.open(there[name]) as member:
+                arrays[name] = np.lib.format.read_array(member, allow_pickle=False, max_header_size=_LONGEST_HEADER)
+    except DataError:
+        raise
+    except UNREADABLE as error:
+        raise DataError(f'data file {path} cannot be read as npz: array {name}: {reason(error)[:200]}') from error
+    return arrays
+
+
+def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Header:
+    """Read the header of an array.
+
+    Raises
+    ------
+    ValueError
+        If there is none, the array needs pickle, or the file does not hold as many bytes as the header says.
+    """
+    with archive.open(member) as file:
+        start = io.BytesIO(file.read(_LONGEST_HEADER))
+    version = np.lib.format.read_magic(start)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(start, max_header_size=_LONGEST_HEADER)
+    if dtype.hasobject:
+        raise ValueError('it holds Python objects, which are not read; save numbers, and names as text')
+    header = Header(shape, dtype, member.compress_size)
+    if header.size != member.file_size - start.tell():
+        raise ValueError(f'its header says {header.size} bytes, and {member.file_size - start.tell()} are there')
+    return header
+
+
+def _check(headers: dict[str, Header], path: Path) -> None:
+    """Raise an error for headers that are not those of a task, or of arrays that take too much memory."""
+    needed = 0
+    for images, labels in (('train_x', 'train_y'), ('test_x', 'test_y')):
+        if images not in headers:
+            continue
+        x, y = headers[images], headers[labels]
+        check_images(x.shape, x.dtype, path)
+        check_labels(y.shape, y.dtype, path)
+        needed += math.prod(x.shape) * (2 if x.dtype == np.uint8 else x.dtype.itemsize + 4)  # two copies, or float32
+        needed += y.size + 8 * y.shape[0]
+    if 'class_names' in headers:
+        names = headers['class_names']
+        if len(names.shape) != 1:
+            raise DataError(f'{path}: class_names have shape {names.shape}; needed is one name per class.')
+        if names.dtype.itemsize == 0:
+            raise DataError(f'{path}: class_names are {names.shape[0]} empty texts; needed is one name per class.')
+        needed += 2 * names.size + 200 * names.shape[0]  # as an array, and as a list of texts
+    check_fits(f'data file {path}', needed)
+    if needed > _BEST_COMPRESSION * sum(header.stored for header in headers.values()):
+        Budget(f'data file {path}', DataError).spend(needed)
 
 
 SOURCE = Source(

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_PART = 2**25
+"""Pixels that are resized at once, as float32: as a whole, a large set would take four times its memory."""
+
 
 def resize_images(x: Tensor, channels: int, image_size: int) -> Tensor:
     """Convert images to a number of channels and a size.
@@ -30,19 +33,20 @@ def resize_images(x: Tensor, channels: int, image_size: int) -> Tensor:
     ValueError
         If the number of channels is neither 1 nor ``channels``, and ``channels`` is not 1.
     """
-    if x.shape[1] != channels:
-        if channels == 1:
-            x = x.float().mean(1, keepdim=True)
-        elif x.shape[1] == 1:
-            x = x.expand(-1, channels, -1, -1)
-        else:
-            raise ValueError(f'{x.shape[1]} channels cannot become {channels}.')
-    if tuple(x.shape[-2:]) == (image_size, image_size) or not len(x):
+    if x.shape[1] not in (1, channels) and channels != 1:
+        raise ValueError(f'{x.shape[1]} channels cannot become {channels}.')
+    same_size = tuple(x.shape[-2:]) == (image_size, image_size)
+    if not len(x) or (same_size and x.shape[1] == channels):
         return x
-    parts = [  # in chunks, so that large sets do not become float32 as a whole
-        F.interpolate(part.float(), (image_size, image_size), mode='bilinear', antialias=True, align_corners=False)
-        for part in x.split(1024)
-    ]
-    if x.dtype == torch.uint8:
-        parts = [part.round().clamp(0, 255).to(torch.uint8) for part in parts]
-    return torch.cat(parts)
+    if same_size and channels != 1:
+        return x.expand(-1, channels, -1, -1)
+    averaged = x.shape[1] != channels == 1
+    dtype = torch.uint8 if x.dtype == torch.uint8 and not averaged else torch.float32
+    resized = x.new_empty(len(x), channels, image_size, image_size, dtype=dtype)
+    size = max(1, _PART // (channels * max(x.shape[-2] * x.shape[-1], image_size**2)))
+    for part, place in zip(x.split(size), resized.split(size), strict=True):
+        part = part.float().mean(1, keepdim=True) if averaged else part.expand(-1, channels, -1, -1).float()
+        if not same_size:
+            part = F.interpolate(part, (image_size, image_size), mode='bilinear', antialias=True, align_corners=False)
+        place.copy_(part.round().clamp(0, 255) if dtype == torch.uint8 else part)
+    return resized

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +11,10 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
+from .memory import check_fits
 from .resizing import resize_images
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,11 @@ class Task:
         Raises
         ------
         DataError
-            If the number of channels is neither 1 nor ``channels``, and ``channels`` is not 1.
+            If the number of channels is neither 1 nor ``channels``, and ``channels`` is not 1, or the images do not fit into
+            memory.
         """
         resized = []
+        self._check_fits(channels, side)
         for x in (self.train_x, self.test_x):
             try:
                 resized.append(resize_images(x, channels, side).contiguous())
@@ -62,6 +68,12 @@ class Task:
                     f'{self.name} does not fit into memory at {side} x {side} pixels: {len(x)} images.'
                 ) from error
         return replace(self, train_x=resized[0], test_x=resized[1])
+
+    def _check_fits(self, channels: int, side: int) -> None:
+        """Raise an error if images of another shape do not fit into memory."""
+        changed = [x for x in (self.train_x, self.test_x) if tuple(x.shape[1:]) != (channels, side, side)]
+        size = sum(len(x) * (1 if x.dtype == torch.uint8 and x.shape[1] <= channels else 4) for x in changed)
+        check_fits(f'{self.name} at {side} x {side} pixels', size * channels * side**2)
 
 
 def checked_task(name: str, train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, names: Any) -> Task:
@@ -81,7 +93,21 @@ def checked_task(name: str, train_x: Tensor, train_y: Tensor, test_x: Tensor, te
             )
     if len(train_y.unique()) < 2:
         raise DataError(f'{name} has one class; a classification needs at least two.')
+    shared = _in_both(train_x, test_x)
+    if shared:
+        _logger.warning(
+            '%s: %d of %d test images are training images, too, so the test accuracy will be too high; remove them from '
+            'one of the two.', name, shared, len(test_x),
+        )  # fmt: skip
     return Task(name, train_x, train_y, test_x, test_y, tuple(names))
+
+
+def _in_both(train_x: Tensor, test_x: Tensor) -> int:
+    """Return the number of test images that equal a training image in every pixel."""
+    if not len(test_x) or train_x.shape[1:] != test_x.shape[1:]:
+        return 0
+    known = {hash(image.tobytes()) for image in train_x.numpy()}
+    return sum(hash(image.tobytes()) in known for image in test_x.numpy())
 
 
 def numbered_classes(y: Tensor, origin: Any) -> range:
@@ -96,24 +122,29 @@ def numbered_classes(y: Tensor, origin: Any) -> range:
 
 def as_labels(y: np.ndarray, origin: Any) -> Tensor:
     """Return labels ``(n,)`` as int64; raise an error, which names ``origin``, unless they are one whole number each."""
-    if y.ndim != 1 or y.dtype.kind not in 'iu':
-        raise DataError(
-            f'{origin}: labels have shape {y.shape} and type {y.dtype}; they must be whole numbers, one per image.'
-        )
+    check_labels(y.shape, y.dtype, origin)
     return torch.from_numpy(np.ascontiguousarray(y, dtype=np.int64))
+
+
+def check_labels(shape: tuple[int, ...], dtype: np.dtype, origin: Any) -> None:
+    """Raise an error, which names ``origin``, for labels that are not one whole number per image."""
+    if len(shape) != 1 or dtype.kind not in 'iu':
+        raise DataError(f'{origin}: labels have shape {shape} and type {dtype}; they must be whole numbers, one per image.')
 
 
 def channels_first(x: np.ndarray, origin: Any) -> Tensor:
     """Return images ``(n, height, width, channels)`` as ``(n, channels, height, width)``, uint8 or float32."""
-    if x.ndim != 4 or x.shape[-1] not in (1, 3):
+    check_images(x.shape, x.dtype, origin)
+    with np.errstate(over='ignore'):  # values that become infinite are refused later, in one line
+        x = np.ascontiguousarray(x.transpose(0, 3, 1, 2), np.uint8 if x.dtype == np.uint8 else np.float32)
+    return torch.from_numpy(x)
+
+
+def check_images(shape: tuple[int, ...], dtype: np.dtype, origin: Any) -> None:
+    """Raise an error, which names ``origin``, for images that are not ``(n, height, width, channels)`` in numbers."""
+    if len(shape) != 4 or shape[-1] not in (1, 3):
         raise DataError(
-            f'{origin}: images have shape {x.shape}; needed is (n, height, width, channels) with 1 or 3 channels last.'
+            f'{origin}: images have shape {shape}; needed is (n, height, width, channels) with 1 or 3 channels last.'
         )
-    if x.dtype.kind not in 'buif' or 0 in x.shape[1:]:
-        raise DataError(
-            f'{origin}: images have shape {x.shape} and type {x.dtype}; needed are numbers, and a pixel at least.'
-        )
-    if x.dtype != np.uint8:
-        with np.errstate(over='ignore'):  # values that become infinite are refused later, in one line
-            x = x.astype(np.float32)
-    return torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+    if dtype.kind not in 'buif' or 0 in shape[1:]:
+        raise DataError(f'{origin}: images have shape {shape} and type {dtype}; needed are numbers, and a pixel at least.')

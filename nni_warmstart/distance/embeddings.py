@@ -23,6 +23,9 @@ EMBEDDINGS = ('pixels', 'random_conv')
 NAMES = ('pixels', 'random_conv', 'resnet18')
 """Names of embeddings; a :class:`~nni_warmstart.Supernet` or a function can serve as an embedding as well."""
 
+DIMENSIONS = {'pixels': 64, 'random_conv': 64, 'resnet18': 512}
+"""Number of features of the embeddings that have a name."""
+
 
 class Embedding(NamedTuple):
     """Function from images to vectors, and the form of images that it takes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import pickle
 import struct
@@ -49,13 +50,43 @@ def every_epoch(path: Path) -> ModelCheckpoint:
     )
 
 
-def check_checkpoint(path: Path, model: nn.Module, prefix: str, max_epochs: int) -> None:
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of Lightning as data only.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, and why, or is damaged.
+    """
+    try:
+        with path.open('rb'), warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # torch warns about the format of damaged files
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        missing = _PARTS - checkpoint.keys()
+        if missing:
+            raise KeyError(*missing)
+        if not isinstance(checkpoint.setdefault('callbacks', {}), dict):
+            raise TypeError(type(checkpoint['callbacks']).__name__)
+        return checkpoint
+    except _DAMAGED as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # torch seeks to impossible places
+            raise ConfigError(f'checkpoint {path} cannot be read: {error.strerror}.') from error
+        if isinstance(error, MemoryError) or 'allocate memory' in str(error):
+            raise ConfigError(f'checkpoint {path} does not fit into the memory of this machine, or is damaged.') from error
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> ConfigError:
+    return ConfigError(f'checkpoint {path} is damaged or of another kind; delete it to start anew.')
+
+
+def check_checkpoint(path: Path, checkpoint: dict[str, Any], model: nn.Module, prefix: str, max_epochs: int) -> None:
     """Raise an error for a checkpoint from which a run cannot be resumed.
 
     Parameters
     ----------
-    path
-        Path of the file.
+    path, checkpoint
+        Path of the file, and its content.
     model
         Model that is trained.
     prefix
@@ -69,16 +100,10 @@ def check_checkpoint(path: Path, model: nn.Module, prefix: str, max_epochs: int)
         If the checkpoint is damaged, of another run, or already past the last epoch.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # torch warns about the format of damaged files
-            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-        missing = _PARTS - checkpoint.keys()
-        if missing:
-            raise KeyError(*missing)
         shapes = _shapes({name: tensor for name, tensor in checkpoint['state_dict'].items() if name.startswith(prefix)})
         epoch = int(checkpoint['epoch'])
     except _DAMAGED as error:
-        raise ConfigError(f'checkpoint {path} is damaged or of another kind; delete it to start anew.') from error
+        raise _damaged(path) from error
     if shapes != _shapes({prefix + name: tensor for name, tensor in model.state_dict().items()}):
         raise ConfigError(f'checkpoint {path} belongs to another run: its tensors differ; choose another --out.')
     if epoch + 1 > max_epochs:
@@ -86,4 +111,4 @@ def check_checkpoint(path: Path, model: nn.Module, prefix: str, max_epochs: int)
 
 
 def _shapes(state: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+    return {name: tuple(value.shape) for name, value in state.items() if isinstance(value, torch.Tensor)}

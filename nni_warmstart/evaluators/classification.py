@@ -29,7 +29,14 @@ class CosineClassification(ClassificationModule):
         :class:`~nni_warmstart.data.augmentation.Augmentation`.
     flip
         Whether these images are mirrored at random.
+
+    Attributes
+    ----------
+    stage
+        Prefix of the figures that are measured after every epoch.
     """
+
+    stage = 'val'
 
     def __init__(
         self,
@@ -55,11 +62,30 @@ class CosineClassification(ClassificationModule):
         checkpoint.pop('hyper_parameters', None)  # NNI stores classes in them, which cannot be loaded as data only
 
 
-def classification(splits: Splits, num_classes: int, trainer: Any, **settings: Any) -> Lightning:
+@nni.trace
+class ClassificationOnTest(CosineClassification):
+    """Classification whose figures after every epoch are those of test images, and have their names: test_acc, test_loss."""
+
+    stage = 'test'
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Any:
+        return self.test_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:  # NNI's report is of val_acc
+        if nni.get_current_parameter() is not None and not self.trainer.sanity_checking:
+            nni.report_intermediate_result(self.trainer.callback_metrics['test_acc'].item())
+
+    def on_fit_end(self) -> None:
+        if nni.get_current_parameter() is not None:
+            nni.report_final_result(self.trainer.callback_metrics['test_acc'].item())
+
+
+def classification(splits: Splits, num_classes: int, trainer: Any, *, tested: bool = False, **settings: Any) -> Lightning:
     """Make an evaluator over ``splits``.
 
-    ``settings`` are batch_size and (optional) seed of :class:`TaskData`, and arguments of :class:`CosineClassification`.
+    If it is ``tested``, the validation images are test images. ``settings`` are batch_size and (optional) seed of
+    :class:`TaskData`, and arguments of :class:`CosineClassification`.
     """
     data = TaskData(splits, settings.pop('batch_size'), settings.pop('seed', None))
-    module = CosineClassification(num_classes, **settings)
+    module = (ClassificationOnTest if tested else CosineClassification)(num_classes, **settings)
     return Lightning(module, trainer, datamodule=data, fit_kwargs=dict(SAFE_LOADING))

@@ -20,6 +20,7 @@ from ..nni_adapter.paths import best_path, draw_path
 from ..supernets.supernet import Supernet
 from ..utils.modules import modes_kept
 from ..utils.random import quiet_randomness
+from ..utils.text import visible
 from .drop_path import drop_paths
 from .joint_supernet import joint_supernet
 from .norm_bank import NormBank
@@ -177,7 +178,7 @@ class JointModule(LightningModule):
         bar = getattr(self.trainer, 'progress_bar_callback', None)
         if bar is not None and bar.is_enabled and not self.trainer.sanity_checking:
             each = '  '.join(f'{name} {value:.3f}' for name, value in self.accuracy.items())
-            bar.print(f'epoch {self.trainer.current_epoch + 1}: mean {mean:.3f}  {each}')
+            bar.print(visible(f'epoch {self.trainer.current_epoch + 1}: mean {mean:.3f}  {each}', keep=''))
 
     def on_fit_end(self) -> None:  # also for a run that is resumed after its last epoch
         for hook in self._hooks:

@@ -9,10 +9,10 @@ from typing import Any
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from nni.nas.evaluator.pytorch import Trainer
 from pytorch_lightning.callbacks import Timer
-from pytorch_lightning.loggers import CSVLogger
 
 from ..errors import ConfigError, reason
 from .checkpoints import AtomicCheckpoints
+from .log import KeepRows, RowLogger
 
 SAFE_LOADING = {'weights_only': True}
 """Arguments of ``Trainer.fit`` by which a resumed checkpoint is loaded as data only, never unpickled."""
@@ -28,7 +28,7 @@ def make_trainer(
     devices: int = 1,
     **settings: Any,
 ) -> Any:
-    """Make a Lightning trainer that writes its CSV log under ``out``.
+    """Make a Lightning trainer that writes its CSV log under ``out``, which a resumed run continues.
 
     It stops after ``max_epochs``, or after the epoch in which ``max_seconds`` have passed (0 for no limit; time before a
     resumption counts). On several devices it starts this script again for each, and gradients are averaged.
@@ -38,14 +38,15 @@ def make_trainer(
     ConfigError
         If the machine has fewer devices.
     """
+    logger = RowLogger(str(out), name='logs', version='')
     clock = [Timer(timedelta(seconds=max_seconds), interval='epoch')] if max_seconds else []
     try:
         return Trainer(
             max_epochs=max_epochs,
             devices=devices,
             strategy='auto' if devices == 1 else 'ddp_find_unused_parameters_true',  # Proxyless trains one path per step
-            logger=CSVLogger(str(out), name='logs', version=''),
-            callbacks=[*(callbacks or []), *clock],
+            logger=logger,
+            callbacks=[*(callbacks or []), *clock, KeepRows(logger)],
             plugins=[AtomicCheckpoints()],
             enable_progress_bar=progress,
             enable_model_summary=False,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..tracing.axes import IN, OUT
 from ..tracing.channel_spaces import ChannelSpace, Couple, Couplings
 from ..tracing.structure import Structure
+from ..utils.modules import tensors_of
 from .correspondence import Correspondence, match_modules
 from .mapper import Mapping, Share, evenly, map_tensors
 from .projection import averaging, sharing
@@ -216,7 +217,7 @@ def narrow(
     """
     # Observe the source on the images.
     found = match_modules(target, source) if correspondence is None else correspondence
-    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    state = {name: tensor.detach().cpu() for name, tensor in tensors_of(model).items()}
     seen = observe(model, images, rows=rows)
     share = regressing(seen.covariances)
     generator = torch.Generator().manual_seed(0)  # draws the exchanges
@@ -248,7 +249,7 @@ def _fitted(
     """Fit the network in place; return its state and the divergence of its outputs from the source's."""
     model.load_state_dict(mapping.tensors, strict=False)
     outputs = regress_layers(model, mapping, target, source, seen, images, rows=rows)
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = {name: tensor.clone() for name, tensor in tensors_of(model).items()}
     if outputs.shape != seen.outputs.shape:
         return state, float('inf')
     logs, expected = (each.double().log_softmax(1) for each in (outputs, seen.outputs))

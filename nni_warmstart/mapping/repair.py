@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..tracing.axes import OUT
 from ..tracing.structure import Structure
-from ..utils.modules import modes_kept
+from ..utils.modules import modes_kept, tensors_of
 from .alignment import fuse
 from .mapper import Mapping
 from .patches import Activations, at, count, is_plain, patches, places
@@ -138,7 +138,7 @@ def repair(
     for path in goals:
         model.get_submodule(path).register_forward_pre_hook(partial(correct, path))
     model(inputs)
-    return {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    return {name: tensor.detach() for name, tensor in tensors_of(model).items()}
 
 
 def _layers(model: nn.Module) -> dict[str, nn.Module]:

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from nni.nas.oneshot.pytorch.supermodule.operation import MixedBatchNorm2d
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..utils.inputs import size_of
 from ..utils.modules import modes_kept
 
 
@@ -43,7 +44,7 @@ def reestimate(model: nn.Module, inputs: Iterable[Any]) -> int:
     seen = 0
     with torch.no_grad(), _estimating(model, norms):
         for x in inputs:
-            size = len(x) if isinstance(x, Tensor) else len(x[0])
+            size = size_of(x)
             if size < 2:  # batch norm cannot train on a single image
                 continue
             seen += size
@@ -51,18 +52,6 @@ def reestimate(model: nn.Module, inputs: Iterable[Any]) -> int:
                 _set_momentum(norm, size / seen)
             model(x)
     return seen
-
-
-@contextmanager
-def kept(model: nn.Module) -> Iterator[None]:
-    """Restore running statistics at the end, to the bit."""
-    saved = [(buffer, buffer.clone()) for norm in batch_norms(model) for buffer in norm.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in saved:
-                buffer.copy_(value)
 
 
 @contextmanager

@@ -18,6 +18,8 @@ from nni.nas.oneshot.pytorch.supermodule.differentiable import (
 from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation
 from torch import nn
 
+from ..utils.modules import tensors_of
+
 _WIDTHS = ('in_channels', 'out_channels', 'in_features', 'out_features', 'num_features')
 
 NOT_CHOSEN = '(not chosen)'
@@ -152,7 +154,7 @@ def places(model: nn.Module) -> dict[str, tuple[str, str]]:
                 cell = path
             place[path] = cell, op or candidate.get(path, '')
     result: dict[str, tuple[str, str]] = {}
-    for name in model.state_dict():
+    for name in tensors_of(model):
         cell, op = place[name.rpartition('.')[0]]
         result[name] = cell or name.partition('.')[0], op
     return result

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import TransferError
+from ..utils.inputs import to_device
 from .choices import choices
 from .model_spaces import CLASS_ARGUMENTS, parameters_of
 
@@ -105,7 +106,7 @@ def features_of(
     try:
         with torch.no_grad():
             for x, y in batches:
-                model(x.to(device))
+                model(to_device(x, device))
                 labels.append(y)
     finally:
         hook.remove()

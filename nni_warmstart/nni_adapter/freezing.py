@@ -13,6 +13,7 @@ from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingCell
 from torch import Tensor, nn
 
 from ..errors import REFUSALS, TransferError, reason
+from ..utils.modules import tensors_of, untold_state
 
 
 def freeze(space: ModelSpace, architecture: dict[str, Any]) -> nn.Module:
@@ -46,7 +47,7 @@ def take_over(network: nn.Module, supernet: nn.Module, architecture: dict[str, A
         If the network has a tensor that the supernet lacks, or has in another shape, for instance because widths are
         searched or a cell outputs its loose ends only.
     """
-    source, target = _frozen_state(supernet, architecture), network.state_dict()
+    source, target = _frozen_state(supernet, architecture), tensors_of(network)
     for name, tensor in target.items():
         if name not in source or source[name].shape != tensor.shape:
             has = f'has it as {tuple(source[name].shape)}' if name in source else 'has none'
@@ -54,7 +55,7 @@ def take_over(network: nn.Module, supernet: nn.Module, architecture: dict[str, A
                 f'{type(network).__name__} cannot inherit weights: of {name}, {tuple(tensor.shape)}, its supernet {has}; '
                 'train it from scratch.'
             )
-    network.load_state_dict({name: source[name] for name in target})
+    network.load_state_dict({**untold_state(network), **{name: source[name] for name in target}})
 
 
 def _frozen_state(supernet: nn.Module, architecture: dict[str, Any]) -> dict[str, Tensor]:
@@ -67,7 +68,7 @@ def _frozen_state(supernet: nn.Module, architecture: dict[str, Any]) -> dict[str
             name = prefix.removesuffix('blocks.') + name.removeprefix(prefix)
         return name
 
-    state = {renamed(name): tensor for name, tensor in supernet.state_dict().items()}
+    state = {renamed(name): tensor for name, tensor in tensors_of(supernet).items()}
     for path, cell in modules.items():
         if isinstance(cell, PathSamplingCell):
             for node, edges in enumerate(cell.ops):

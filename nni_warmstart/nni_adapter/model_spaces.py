@@ -17,6 +17,8 @@ from torch.nn.parameter import is_lazy
 
 from ..errors import REFUSALS, ConfigError, reason
 from ..search_spaces import SPACES  # pyright: ignore[reportMissingImports]  (mapped by package_dir in setup.cfg)
+from ..utils.checks import suggestion
+from ..utils.random import quiet_randomness
 from .mutation import mutate
 
 CLASS_ARGUMENTS = ('num_classes', 'num_labels')
@@ -58,6 +60,7 @@ def resolve(name: str, *, allow_import: bool = False) -> type[ModelSpace]:
     if ':' not in name:
         raise ConfigError(
             f'space.name = {name!r} is unknown; choose one of {", ".join(known)}, or give your own as package.module:Class.'
+            + suggestion(name, known)
         )
     if not allow_import:
         raise ConfigError(
@@ -113,7 +116,7 @@ def create(name: str, arguments: dict[str, Any], num_classes: int, *, allow_impo
             arguments.pop(key, None)  # used for the data only
     for key in arguments:
         if key not in known:
-            raise ConfigError(f'space.{key} is unknown to {name}; it takes {", ".join(known)}.')
+            raise ConfigError(f'space.{key} is unknown to {name}; it takes {", ".join(known)}.{suggestion(key, known)}')
     argument = _class_argument(cls)
     if argument is not None:
         arguments[argument] = num_classes
@@ -148,13 +151,6 @@ def with_classes(described: dict[str, Any], num_classes: int) -> dict[str, Any]:
     return {**described, 'arguments': {**described['arguments'], argument: num_classes}}
 
 
-def is_description(value: dict[str, Any]) -> bool:
-    """Check whether ``value`` has the form that :func:`describe` returns: a name with arguments, or the name of a class."""
-    if 'name' in value:
-        return isinstance(value['name'], str) and isinstance(value.get('arguments'), dict)
-    return isinstance(value.get('class'), str)
-
-
 def rebuilt(described: dict[str, Any]) -> ModelSpace:
     """Rebuild the space that :func:`describe` described by name and arguments.
 
@@ -178,7 +174,7 @@ def check_supernet(space: ModelSpace, channels: int, side: int) -> None:
     ConfigError
         If two images of that size do not go through, for instance because candidates of a choice have different shapes.
     """
-    with torch.random.fork_rng(devices=[]):
+    with quiet_randomness():
         try:
             model = mutate(copy.deepcopy(space), 'DARTS')
         except REFUSALS:
@@ -203,7 +199,7 @@ def check_input(space: ModelSpace, channels: int, side: int, num_classes: int) -
     """
     was_training = space.training
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), quiet_randomness():
             output = space.eval()(torch.zeros(2, channels, side, side))
     except REFUSALS as error:
         raise ConfigError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.supermodule.differentiable import (
     GumbelSoftmax,
@@ -12,6 +11,9 @@ from nni.nas.oneshot.pytorch.supermodule.differentiable import (
 from nni.nas.oneshot.pytorch.supermodule.proxyless import ProxylessMixedInput, ProxylessMixedLayer, ProxylessMixedRepeat
 from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
 from torch import Tensor, nn
+
+from ..utils.modules import tensors_of
+from ..utils.random import quiet_randomness
 
 STRATEGIES: dict[str, type[DARTS]] = {'DARTS': DARTS, 'GumbelDARTS': GumbelDARTS, 'Proxyless': Proxyless}
 """NNI's strategies whose supernets can be saved, by their name in a card."""
@@ -29,7 +31,7 @@ def strategy_kind(model: nn.Module) -> str:
 
 def mutate(space: ModelSpace, kind: str) -> ModelSpace:
     """Mutate ``space`` to a supernet in place, without changing the global random generator."""
-    with torch.random.fork_rng(devices=[]):
+    with quiet_randomness():
         return STRATEGIES[kind]().mutate_model(space)
 
 
@@ -46,7 +48,7 @@ def first_names(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     tensors: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     seen: dict[tuple[Any, ...], str] = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
+    for name, tensor in tensors_of(model, keep_vars=True).items():
         key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride()) if tensor.numel() else (name,)
         if key in seen:
             aliases[name] = seen[key]

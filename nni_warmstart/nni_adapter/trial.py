@@ -7,7 +7,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -84,6 +85,23 @@ def forward_metrics(engine: ExecutionEngine, epoch: Callable[[], int]) -> None:
 
     engine.register_model_event_callback(ModelEventType.IntermediateMetric, intermediate)
     engine.register_model_event_callback(ModelEventType.FinalMetric, final)
+
+
+@contextmanager
+def reports_if_measured(module: Any) -> Iterator[None]:
+    """Keep NNI's final report from failing in a run that is resumed after its last epoch, and measures nothing.
+
+    Parameters
+    ----------
+    module
+        Supervised learning of NNI that a trainer is about to fit.
+    """
+    report = module._final_report
+    module._final_report = lambda: report() if module.trainer.callback_metrics else None
+    try:
+        yield
+    finally:
+        del module._final_report
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections import defaultdict
@@ -14,10 +15,14 @@ from typing import Any
 import jinja2
 
 from ..data.sources import title_of
+from ..errors import ConfigError
 from ..runs.settings import flat
 from ..utils.files import plain, write_atomic
+from ..utils.text import visible
 from . import figures
 from .runs import Search, find, natural, read_search
+
+_logger = logging.getLogger(__name__)
 
 CURVES = {
     'default': 'validation accuracy',
@@ -28,8 +33,21 @@ CURVES = {
 """Figures of an epoch that are drawn, by key, and their titles."""
 
 
+_MOST_ROWS, _LONGEST_TEXT = 1000, 500
+"""Rows of a table, and letters of a cell, that are shown."""
+
+_MOST_CHOICES, _MOST_CANDIDATES = 100, 50
+"""Choices whose probabilities are drawn, and candidates of each."""
+
+_MOST_CELLS, _MOST_EDGES = 20, 100
+"""Cells that are drawn, and ops of each."""
+
+_MOST_BARS = 300
+"""Sources that are drawn."""
+
+
 def write_report(where: Sequence[str], out: str | os.PathLike[str]) -> int:
-    """Write the page about all searches in ``where``.
+    """Write the page about all searches in ``where``; those that cannot be read are left out with a warning.
 
     Parameters
     ----------
@@ -46,22 +64,40 @@ def write_report(where: Sequence[str], out: str | os.PathLike[str]) -> int:
     Raises
     ------
     ConfigError
-        If there is nothing to report, or a file is damaged.
+        If there is nothing to report, or no search can be read.
     """
     folders = list(dict.fromkeys(folder for each in where for folder in find(each)))
     above = Path(os.path.commonpath(folders)) if len(folders) > 1 else folders[0].parent
     names = [folder.name if folder == above else folder.relative_to(above).as_posix() for folder in folders]
-    searches = [read_search(folder, name) for folder, name in zip(folders, names, strict=True)]
-    write_atomic(out, page(searches).encode('utf-8', 'replace'))
+    searches, errors = [], []
+    for folder, name in zip(folders, names, strict=True):
+        try:
+            searches.append(read_search(folder, name))
+        except ConfigError as error:
+            errors.append(error)
+    if not searches:
+        raise errors[0]
+    for error in errors:
+        _logger.warning('A search is left out: %s', error)
+    write_atomic(out, visible(page(searches, [str(error) for error in errors])).encode('utf-8', 'replace'))
     return len(searches)
 
 
-def page(searches: Sequence[Search]) -> str:
-    """Return the page as HTML, with all figures embedded and all text escaped."""
+def page(searches: Sequence[Search], left_out: Sequence[str] = ()) -> str:
+    """Return the page as HTML, with all figures embedded and all text escaped.
+
+    Parameters
+    ----------
+    searches
+        Searches, one at least.
+    left_out
+        Reasons why other searches are not on the page.
+    """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(resources.files('nni_warmstart.report').joinpath('page.html').read_text('utf-8'))
     return template.render(
         title=f'Search {searches[0].name}' if len(searches) == 1 else f'{len(searches)} searches',
+        left_out=left_out,
         overview=_overview(searches),
         differing=_differing(searches),
         curves=list(_curves(searches)),
@@ -156,7 +192,8 @@ def _choices(search: Search) -> dict[str, Any] | None:
 
 
 def _cells(architecture: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    for name, edges in found_cells(architecture).items():
+    drawn = [(name, edges) for name, edges in found_cells(architecture).items() if len(edges) <= _MOST_EDGES]
+    for name, edges in drawn[:_MOST_CELLS]:
         ends = {edge.source for edge in edges} | {edge.target for edge in edges}
         inputs = min(edge.target for edge in edges)
         nodes = {node: str(node) for node in range(max(ends) + 1)}
@@ -209,8 +246,13 @@ def found_cells(architecture: Mapping[str, Any]) -> dict[str, list[figures.Edge]
 
 def _heat_maps(alphas: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, str]]:
     groups: dict[str, list[str]] = defaultdict(list)
-    for label in sorted({label for each in alphas for label in each}, key=natural):
+    candidates: dict[str, set[str]] = defaultdict(set)
+    for label, choice in (item for each in alphas for item in each.items()):
+        candidates[label].update(choice)
+    drawn = [label for label in sorted(candidates, key=natural) if len(candidates[label]) <= _MOST_CANDIDATES]
+    for label in drawn[:_MOST_CHOICES]:
         groups[label.rpartition('/')[0]].append(label)
+    more = len(candidates) - len(drawn[:_MOST_CHOICES])
     if min(map(len, groups.values()), default=0) < 3:
         groups = {'': [label for labels in groups.values() for label in labels]}
     values = [p for each in alphas for choice in each.values() for p in choice.values() if p is not None]
@@ -222,6 +264,8 @@ def _heat_maps(alphas: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, str]]:
             sums = [sum(p or 0 for p in each[label].values()) for each in alphas for label in labels if label in each]
             if min(sums) < 0.98:
                 caption += ' The rest up to 1 is that of leaving the edge out.'
+            if more:
+                caption += f' Further choices, {more} of them, are not drawn.'
             text = f'probabilities of {", ".join(labels)} over epochs'
             yield _figure(uri, text, f'{name}. {caption}' if name else caption)
 
@@ -236,7 +280,7 @@ def _transfer(warm: Mapping[str, Any]) -> dict[str, Any]:
     ]
     tables = []
     if 'cells' in warm:
-        share = warm['share_by_cell']
+        share = warm.get('share_by_cell', {})
         rows = [(cell, _share(share.get(cell, 0)), kind, count, f'{size:,}') for cell, kind, count, size in warm['cells']]
         tables.append(_table(('cell', 'inherited', 'how', 'tensors', 'numbers'), rows))
     if warm.get('share_by_op'):
@@ -253,7 +297,7 @@ def _transfer(warm: Mapping[str, Any]) -> dict[str, Any]:
 
 def _ranking(warm: Mapping[str, Any]) -> dict[str, str]:
     label = 'error rate when tried' if 'tried' in warm.get('chosen', '') else 'distance of the data'
-    values = [(str(name), _finite(value)) for name, value in warm['ranking']]
+    values = [(str(name), _finite(value)) for name, value in warm['ranking'][:_MOST_BARS]]
     text = '; '.join(f'{name}: {_number(value)}' for name, value in values)
     return _figure(
         figures.bars(values, label, warm['source']), text, f'Candidates for the source, by {label}; less is better.'
@@ -261,11 +305,17 @@ def _ranking(warm: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
-    """Return a table with the indices of its numeric columns."""
-    texts = [[str(cell) for cell in row] for row in rows]
+    """Return a table with the indices of its numeric columns; of many rows and long texts the beginning."""
+    texts = [[_short(str(cell)) for cell in row] for row in rows[:_MOST_ROWS]]
     numeric = [all(re.fullmatch(r'-|\d[\d,]*(\.\d+)?( %)?', text) for text in column) for column in zip(*texts, strict=True)]
     named = [{'name': name, 'numeric': flag} for name, flag in zip(columns, numeric or [False] * len(columns), strict=True)]
+    if len(rows) > _MOST_ROWS:
+        texts.append([f'and {len(rows) - _MOST_ROWS} more', *[''] * (len(columns) - 1)])
     return {'columns': named, 'rows': texts}
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else f'{text[:_LONGEST_TEXT]}…'
 
 
 def _figure(uri: str, text: str, caption: str) -> dict[str, str]:
@@ -273,8 +323,8 @@ def _figure(uri: str, text: str, caption: str) -> dict[str, str]:
 
 
 def _finite(value: Any) -> float | None:
-    """Return a number that can be drawn, else None."""
-    return plain(float(value)) if isinstance(value, int | float) else None
+    """Return a number that can be drawn, else None; a loss may be anything before it overflows."""
+    return plain(float(value)) if isinstance(value, int | float) and abs(value) < 1e30 else None
 
 
 def _number(value: Any, form: str = '.4f') -> str:

@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import re
+import struct
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..errors import ConfigError
+from ..errors import ConfigError, reason
 from ..nni_adapter.trial import experiment_folder
 from ..runs.folder import RunFolder
-from ..runs.settings import flat
+from ..runs.settings import check_values, flat
 from ..search.record import recorded_curve
-from ..utils.files import plain
+from ..utils.files import open_regular, plain
+from ..utils.json_files import read_json
+from ..utils.limits import Budget
+from .forms import RECORD, RESULT, SETTINGS, misfit
+
+_DAMAGED = (
+    pickle.UnpicklingError, zipfile.BadZipFile, struct.error, EOFError, RuntimeError, LookupError, TypeError, ValueError,
+    AttributeError, AssertionError, MemoryError, OverflowError,
+)  # fmt: skip
+"""Exceptions of torch for a damaged checkpoint."""
+
+_PER_BYTE = 60
+"""Bytes in memory that a byte of pickled text becomes at most."""
+
+_MOST_EPOCHS = 10_000
+"""Largest number of epochs that are drawn."""
 
 SECTIONS = ('data', 'space', 'evaluator', 'strategy')
 """Sections of the settings of a search."""
+
+
+_FURTHER = ('checkpoints/last.ckpt', 'supernet.safetensors', 'architecture.json')
+"""Files of a search by which one with damaged results and settings is known."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +108,10 @@ def _is_search(folder: Path) -> bool:
     """Check whether ``folder`` is that of a search; pretraining has a list of data, retraining has weights."""
     try:
         settings, result = (_json(folder / name) for name in ('settings.json', 'result.json'))
-    except ConfigError:
-        if any((folder / name).exists() for name in ('checkpoints/last.ckpt', 'supernet.safetensors', 'architecture.json')):
-            raise
-        return False  # another program's file of that name
+    except ConfigError:  # another program's file of that name, unless there are other files of a search
+        return any(
+            (folder / name).exists() for name in ('checkpoints/last.ckpt', 'supernet.safetensors', 'architecture.json')
+        )
     if 'evaluator' in settings:
         return all(isinstance(settings.get(section), dict) for section in SECTIONS) and 'weights' not in settings
     return {'strategy', 'curve', 'architecture'} <= result.keys()
@@ -103,11 +123,16 @@ def read_search(folder: Path, name: str) -> Search:
     Raises
     ------
     ConfigError
-        If a file is damaged.
+        If a file is damaged, of another form, or takes more memory than the limit of a file allows.
     """
     settings, result = (_json(folder / name) for name in ('settings.json', 'result.json'))
+    _check(folder / 'settings.json', settings, SETTINGS)
+    try:
+        check_values(settings)
+    except ConfigError as error:
+        raise ConfigError(f'{folder / "settings.json"} is damaged: {error}') from error
     if result:
-        _check(folder / 'result.json', result)
+        _check(folder / 'result.json', result, RESULT)
     kept = _kept(RunFolder(folder).checkpoint)
     if result and (not kept or kept['curve'] == result['curve']):
         return Search(folder, name, settings, result, result['curve'], result.get('alphas', []), result['architecture'], '')
@@ -120,13 +145,14 @@ def read_search(folder: Path, name: str) -> Search:
     return Search(folder, name, settings, result, curve, kept.get('alphas', []), samples[-1] if samples else {}, note)
 
 
-def _check(path: Path, result: dict[str, Any]) -> None:
-    """Raise an error for a result that no search has written."""
-    lists = [result.get('curve'), result.get('alphas', [])]
-    if not isinstance(result.get('architecture'), dict) or not all(
-        isinstance(each, list) and all(isinstance(item, dict) for item in each) for each in lists
-    ):
-        raise ConfigError(f'{path} is damaged: no curve, alphas and architecture of a search; delete it to report the rest.')
+def _check(path: Path, content: dict[str, Any], form: Any) -> None:
+    """Raise an error for content that no search has written."""
+    wrong = misfit(content, form)
+    if wrong is not None:
+        raise ConfigError(f'{path} is damaged: {wrong} is not what a search writes; repair or delete the file.')
+    epochs = max((len(content.get(key, ())) for key in ('curve', 'alphas', 'samples')), default=0)
+    if epochs > _MOST_EPOCHS:
+        raise ConfigError(f'{path} has {epochs} epochs, and at most {_MOST_EPOCHS} are drawn.')
 
 
 def _kept(path: Path) -> dict[str, Any]:
@@ -134,21 +160,44 @@ def _kept(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
+        _check_stored(path)
         kept = recorded_curve(torch.load(str(path), map_location='cpu', weights_only=True, mmap=True))
-        return {**kept, 'curve': plain(kept['curve'])}
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f'checkpoint {path} is damaged or of another kind; delete it to report the rest.') from error
+        kept = {**kept, 'curve': plain(kept['curve'])}
+    except OSError as error:
+        raise ConfigError(f'checkpoint {path} cannot be read: {error.strerror or reason(error)}.') from error
+    except _DAMAGED as error:
+        raise ConfigError(f'checkpoint {path} is damaged or of another kind; repair or delete it.') from error
+    _check(path, kept, RECORD)
+    return kept
+
+
+def _check_stored(path: Path) -> None:
+    """Raise an error for a checkpoint that is compressed, as torch writes none, or whose texts take too much memory."""
+    with open_regular(path) as (file, _), zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f'{member.filename} is compressed')
+            if member.filename.endswith('.pkl'):
+                Budget(f'checkpoint {path}', ConfigError).spend(_PER_BYTE * member.file_size)
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """Read a JSON file; empty if it is missing or not a mapping."""
-    if not path.is_file():
-        return {}
+    """Read a JSON file; empty if it is missing.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, is no JSON with keys, or takes more memory than the limit of a file allows.
+    """
     try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f'{path} is damaged; delete it to report the rest.') from error
-    return content if isinstance(content, dict) else {}
+        content = read_json(path, ConfigError)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigError(f'{path} cannot be read: {error.strerror}.') from error
+    if not isinstance(content, dict):
+        raise ConfigError(f'{path} is damaged: it holds no keys; repair or delete the file.')
+    return content
 
 
 def natural(text: str) -> list[Any]:

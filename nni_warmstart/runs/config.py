@@ -52,12 +52,27 @@ class DataConfig(_Sources):
         DataError
             If the data cannot be read.
         """
-        kind = next(kind for kind in SOURCES if getattr(self, kind) is not None)
-        source, value = SOURCES[kind], getattr(self, kind)
-        if source.settings is not None:
-            value = _source_settings(value, f'data.{kind}', source.settings, base)
+        kind = self.kind()
+        source, value, where = SOURCES[kind], getattr(self, kind), f'data.{kind}'
+        if source.settings is None:
+            value = checked(value, where, str)
+        else:
+            value = _source_settings(mapping(value, where), where, source.settings, base)
         task = source.read(value, image_size)
         return task if self.label is None else replace(task, name=self.label)
+
+    def kind(self, where: str = 'data') -> str:
+        """Return the key of the source; ``where`` is the section's name in errors.
+
+        Raises
+        ------
+        ConfigError
+            If there is none, or more than one.
+        """
+        given = [kind for kind in SOURCES if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ConfigError(f'{where} must have exactly one of {", ".join(SOURCES)}; it has {", ".join(given) or "none"}.')
+        return given[0]
 
 
 @dataclass(frozen=True)
@@ -192,9 +207,7 @@ def _seed(document: Mapping[str, Any]) -> int:
 
 def _data(section: Any, where: str, cls: Any = DataConfig) -> Any:
     data = typed(cls, mapping(section, where), where)
-    given = [kind for kind in SOURCES if getattr(data, kind) is not None]
-    if len(given) != 1:
-        raise ConfigError(f'{where} must have exactly one of {", ".join(SOURCES)}; it has {", ".join(given) or "none"}.')
+    data.kind(where)
     return data
 
 

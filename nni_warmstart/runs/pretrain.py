@@ -8,14 +8,18 @@ from typing import Any, cast
 
 from pytorch_lightning import seed_everything
 
+from ..data.fingerprint import fingerprint
 from ..data.task import Task
 from ..errors import DataError
 from ..evaluators.checkpoints import every_epoch
+from ..evaluators.divergence import StopOnDivergence
 from ..evaluators.joint import JointClassification
 from ..evaluators.trainer import make_trainer
 from ..supernets.supernet import Supernet
+from ..zoo.zoo import SupernetZoo
 from .config import PretrainConfig
 from .folder import RunFolder
+from .provenance import Marked, Provenance
 from .setup import input_shape, make_space, start, strategy_for
 
 
@@ -27,6 +31,7 @@ def pretrain(
     out: str | Path,
     command: str = '',
     resume: bool = False,
+    overwrite: bool = False,
     progress: bool = True,
 ) -> Supernet:
     """Train one supernet jointly on the datasets of ``pretrain.yml``.
@@ -40,11 +45,13 @@ def pretrain(
     seed
         Seed of all random generators.
     out
-        Folder for the log and the checkpoint of the last epoch.
+        Folder for the log and the checkpoint of the last epoch, which no other process may use meanwhile.
     command
         Command that repeats the pretraining, for the card.
     resume
         Whether to resume from ``out/checkpoints/last.ckpt`` if it exists.
+    overwrite
+        Whether to replace an earlier pretraining in ``out``.
     progress
         Whether to show progress bars.
 
@@ -56,15 +63,26 @@ def pretrain(
     Raises
     ------
     WarmStartError
-        If data, space or settings do not work.
+        If data, space or settings do not work, ``out`` holds another run or is in use, or training diverges.
     """
+    folder = RunFolder(Path(out), 'pretraining')
+    with folder.claimed(resume=resume, overwrite=overwrite):
+        return _pretrain(config, name, seed, folder, command, resume=resume, progress=progress)
+
+
+def _pretrain(
+    config: PretrainConfig, name: str, seed: int, folder: RunFolder, command: str, *, resume: bool, progress: bool
+) -> Supernet:
     # Set up the data, the evaluator, the model space and the strategy.
-    folder = RunFolder(Path(out))
-    folder.make()
     channels, image_size = input_shape(config.space)
     tasks = _tasks(config, image_size)
+    data = {f'{part} of {title}': mark for title, task in tasks.items() for part, mark in fingerprint(task).items()}
+    provenance, checkpoint = Provenance.of({**asdict(config), 'seed': seed}, data), None
+    if resume:
+        provenance, checkpoint = folder.resumed(provenance)
     seed_everything(seed, workers=True, verbose=False)
-    callbacks, limits = [every_epoch(folder.checkpoint)], config.evaluator.trainer_arguments()
+    callbacks = [every_epoch(folder.checkpoint), StopOnDivergence(), Marked(provenance)]
+    limits = config.evaluator.trainer_arguments()
     evaluator = JointClassification(
         tasks,
         make_trainer(out=folder.path, progress=progress, callbacks=callbacks, use_distributed_sampler=False, **limits),
@@ -78,7 +96,8 @@ def pretrain(
     space = make_space(config.space, evaluator.num_classes)
     strategy = strategy_for(config, space, (channels, image_size))
     # Train, and collect the supernet.
-    start(strategy, space, evaluator, folder, config, seed, resume=resume)
+    epochs = config.evaluator.max_epochs
+    start(strategy, space, evaluator, folder, provenance, checkpoint, max_epochs=epochs, resume=resume)
     strategy.run()
     supernet = cast(Any, strategy.oneshot_module).training_module.remembered(
         strategy.supernet,
@@ -88,9 +107,16 @@ def pretrain(
             'strategy': {'name': config.strategy.name, **config.strategy.arguments},
             'seed': seed,
             'command': command,
+            'run': provenance.run,
         },
     )
     return supernet.with_licences(dict(zip(tasks, (item.licence for item in config.data), strict=True)))
+
+
+def is_own(zoo: SupernetZoo, name: str, out: str | Path) -> bool:
+    """Check whether an entry of a zoo is what the pretraining in ``out`` has left there at an earlier end."""
+    earlier = RunFolder(Path(out), 'pretraining').earlier()
+    return earlier is not None and name in zoo and zoo[name].run == earlier.run
 
 
 def _tasks(config: PretrainConfig, image_size: int) -> dict[str, Task]:

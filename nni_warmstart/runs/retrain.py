@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,22 +17,27 @@ from torch import nn
 from ..data.splits import Images, Splits, split
 from ..data.task import Task
 from ..errors import ConfigError
-from ..evaluators.checkpoints import every_epoch
+from ..evaluators.checkpoints import check_checkpoint, every_epoch
 from ..evaluators.classification import classification
 from ..evaluators.datamodule import seed_of
+from ..evaluators.divergence import StopOnDivergence
 from ..evaluators.recalibration import Recalibration
 from ..evaluators.trainer import make_trainer
 from ..nni_adapter.freezing import freeze
 from ..nni_adapter.model_spaces import describe
+from ..nni_adapter.trial import reports_if_measured
 from ..supernets.export import check_format, export
 from ..supernets.network import Network, inherited, is_blind
 from ..supernets.supernet import Supernet
 from ..utils.files import write_json
 from ..utils.metrics import final_accuracy
+from ..utils.modules import tensors_of
 from ..warm_start.classes import classifier_rows, in_order_of, match_classes
 from .config import SearchConfig
-from .folder import RunFolder
-from .setup import load_task, set_up, versions
+from .folder import EXPORTS, RunFolder
+from .found import check_search, read_architecture
+from .provenance import Marked, Provenance
+from .setup import load_known_task, set_up, versions
 
 _logger = logging.getLogger(__name__)
 
@@ -49,6 +53,8 @@ def retrain(
     exports: Sequence[str] = (),
     seed: int = 0,
     resume: bool = False,
+    overwrite: bool = False,
+    changed: Iterable[str] = (),
     progress: bool = True,
 ) -> dict[str, Any]:
     """Train the network that the search in ``run`` found, and write ``network.safetensors`` and ``result.json`` to ``out``.
@@ -63,7 +69,7 @@ def retrain(
     run
         Folder of a finished search.
     out
-        Folder for the results.
+        Folder for the results, which no other process may use meanwhile.
     weights
         Initial weights: 'scratch', or 'inherited' for those of the supernet, whose batch-norm statistics are re-estimated
         for the network before every validation.
@@ -73,6 +79,10 @@ def retrain(
         Seed of all random generators.
     resume
         Whether to resume from ``out/checkpoints/last.ckpt`` if it exists.
+    overwrite
+        Whether to replace an earlier retraining in ``out``.
+    changed
+        Dotted names of settings of data and space that differ from those of the search on purpose: 'space.width'.
     progress
         Whether to show progress bars.
 
@@ -84,42 +94,66 @@ def retrain(
     Raises
     ------
     WarmStartError
-        If the search, the data or the settings do not work.
+        If the search, the data or the settings do not work, data or space are not those of the search, ``out`` holds
+        another run or is in use, or training diverges.
     """
     # Check the arguments.
     if weights not in WEIGHTS:
         raise ConfigError(f'weights = {weights!r} is unknown; choose one of {", ".join(WEIGHTS)}.')
     for kind in exports:
         check_format(kind)
-    folder, began = RunFolder(Path(out)), time.perf_counter()
-    folder.make()
+    folder = RunFolder(Path(out), 'retraining', tuple(f'network.{kind}' for kind in exports))
     if folder.path.resolve() == Path(run).resolve():
         raise ConfigError(f'{out} is the folder of the search, whose results must stay; choose another --out.')
     if config.evaluator.devices > 1:
         _logger.warning('evaluator.devices = %d is for searches; a network is trained on one.', config.evaluator.devices)
+    with folder.claimed(resume=resume, overwrite=overwrite):
+        return _retrain(config, Path(run), folder, weights, exports, seed, changed, resume=resume, progress=progress)
+
+
+def _retrain(
+    config: SearchConfig,
+    run: Path,
+    folder: RunFolder,
+    weights: str,
+    exports: Sequence[str],
+    seed: int,
+    changed: Iterable[str],
+    *,
+    resume: bool,
+    progress: bool,
+) -> dict[str, Any]:
     # Make the network.
-    architecture = read_architecture(run)
-    problem = set_up(config, load_task(config), seed, learning)
+    began, architecture = time.perf_counter(), read_architecture(run)
+    task, data = load_known_task(config)
+    check_search(config, data, run, changed)
+    settings = {**asdict(config), 'seed': seed, 'weights': weights, 'architecture': architecture}
+    provenance, checkpoint = Provenance.of(settings, data), None
+    if resume:
+        provenance, checkpoint = folder.resumed(provenance)
+    problem = set_up(config, task, seed, learning)
     described = describe(problem.space)
-    searched = Path(run) if weights == 'inherited' else None
+    searched = run if weights == 'inherited' else None
     network = make_network(problem.space, architecture, searched, problem.task.class_names)
     if is_blind(network, problem.image_shape):
         raise ConfigError(
             f'the network that {run} found gives all images the same scores: no path of its operations leads from the '
             'input to the output, a collapse of DARTS; search for longer, or with strategy.parameter_free_cap.'
         )
+    if checkpoint is not None:
+        check_checkpoint(folder.checkpoint, checkpoint, network, '_model.', config.evaluator.max_epochs)
     # Train it.
-    settings = {**asdict(config), 'seed': seed, 'weights': weights, 'architecture': architecture}
-    if resume:
-        folder.check_settings(settings)
-    folder.begin(settings, resume=resume)
+    folder.begin(provenance, resume=resume)
     training = {
         **config.evaluator.module_arguments(),
         'flip': config.data.flip,
         **config.evaluator.trainer_arguments(),
         'devices': 1,
     }
-    callbacks = [Recalibration(problem.splits.train, training['batch_size'])] if weights == 'inherited' else []
+    measured_on = 'test' if len(problem.task.test_x) else 'validation'
+    callbacks: list[Callback] = [StopOnDivergence(), Marked(provenance)]
+    if weights == 'inherited':
+        callbacks.append(Recalibration(problem.splits.train, training['batch_size']))
     curve = train(
         network,
         problem.splits,
@@ -127,7 +161,8 @@ def retrain(
         training,
         folder.path,
         seed=seed,
-        resume=resume,
+        checkpoint=None if checkpoint is None else folder.checkpoint,
+        measured_on=measured_on,
         callbacks=callbacks,
         progress=progress,
     )
@@ -140,23 +175,25 @@ def retrain(
         'parameters': sum(parameter.numel() for parameter in network.parameters()),
         'curve': curve,
         'final': final_accuracy(curve),
-        'measured_on': 'test' if len(problem.task.test_x) else 'validation',
+        'measured_on': measured_on,
         **normalisation,
         'files': ['network.safetensors'],
         'seed': seed,
         'seconds': time.perf_counter() - began,
         'versions': versions(),
+        'run': provenance.to_dict(),
     }
     Network(
         space=described,
         architecture=architecture,
-        tensors=network.state_dict(),
+        tensors=tensors_of(network),
         pictures=problem.image_shape,
         **normalisation,
         class_names=list(problem.task.class_names),
         history={key: result[key] for key in ('data', 'weights', 'seed', 'final', 'measured_on', 'versions')},
     ).save(folder.path / 'network.safetensors')
     write_json(folder.path / 'result.json', result)
+    folder.forget(EXPORTS)  # of an earlier end of this run
     for kind in exports:  # at the end: a network that cannot be exported is saved all the same
         channels, image_size = problem.image_shape
         export(network, folder.path / f'network.{kind}', torch.zeros(2, channels, image_size, image_size))
@@ -175,23 +212,6 @@ def learning(task: Task, val_share: float) -> Splits:
         return splits
     whole = Images(task.train_x, task.train_y, splits.train.mean, splits.train.std, task.name)
     return Splits(whole, splits.test, None)
-
-
-def read_architecture(run: str | Path) -> dict[str, Any]:
-    """Read the architecture that a search left.
-
-    Raises
-    ------
-    ConfigError
-        If the folder has no architecture.
-    """
-    path = Path(run) / 'architecture.json'
-    try:
-        return dict(json.loads(path.read_text())['sample'])
-    except OSError as error:
-        raise ConfigError(f'{path} cannot be read ({error.strerror}); give the folder of a finished search.') from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f'{path} holds no architecture of `nni-warmstart search`.') from error
 
 
 def make_network(
@@ -224,7 +244,8 @@ def train(
     out: str | Path,
     *,
     seed: int = 0,
-    resume: bool = False,
+    checkpoint: Path | None = None,
+    measured_on: str = 'validation',
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> list[float]:
@@ -243,8 +264,12 @@ def train(
         :func:`~nni_warmstart.evaluators.classification.classification`.
     out
         Folder for the log and the checkpoint.
-    seed, resume, progress
+    seed, progress
         Same as in :func:`retrain`.
+    checkpoint
+        File to resume from.
+    measured_on
+        Kind of the images in ``splits.val``, 'validation' or 'test', by which figures are named in the log.
     callbacks
         Further callbacks of Lightning.
     """
@@ -254,10 +279,10 @@ def train(
         out=folder.path, progress=progress, callbacks=[epochs, every_epoch(folder.checkpoint), *callbacks], **limits
     )
     others = {key: value for key, value in settings.items() if key not in limits}
-    evaluator = classification(splits, num_classes, trainer, **others, seed=seed)
+    evaluator = classification(splits, num_classes, trainer, **others, seed=seed, tested=measured_on == 'test')
     evaluator.module.set_model(network)
-    path = folder.checkpoint_for(network, '_model.', settings['max_epochs']) if resume else None
-    trainer.fit(evaluator.module, datamodule=evaluator.datamodule, ckpt_path=path, weights_only=True)
+    with reports_if_measured(evaluator.module):
+        trainer.fit(evaluator.module, datamodule=evaluator.datamodule, ckpt_path=checkpoint, weights_only=True)
     network.eval()
     return epochs.curve
 
@@ -275,7 +300,7 @@ class Epochs(Callback):
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if not trainer.sanity_checking:
-            self.curve.append(float(trainer.callback_metrics['val_acc']))
+            self.curve.append(float(trainer.callback_metrics[f'{pl_module.stage}_acc']))
 
     def state_dict(self) -> dict[str, Any]:
         return {'curve': self.curve}

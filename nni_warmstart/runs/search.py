@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from ..data.task import Task
 from ..evaluators.checkpoints import every_epoch
 from ..evaluators.classification import classification
+from ..evaluators.divergence import StopOnDivergence
 from ..evaluators.trainer import make_trainer
 from ..search.oneshot_module import DartsSearchModule
 from ..search.strategies import WarmStartDARTS
@@ -24,14 +25,21 @@ from ..zoo.selection import SourceSelector
 from ..zoo.zoo import SupernetZoo
 from .config import SearchConfig
 from .folder import RunFolder
-from .setup import Problem, load_task, set_up, start, strategy_for, versions
+from .provenance import Marked, Provenance
+from .setup import Problem, load_known_task, load_task, set_up, start, strategy_for, versions
 from .strategies import make_strategy
 
 _SHOWN = 512  # images of each half on which a preview is fitted and measured
 
 
 def run_search(
-    config: SearchConfig, *, seed: int, out: str | Path, resume: bool = False, progress: bool = True
+    config: SearchConfig,
+    *,
+    seed: int,
+    out: str | Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
 ) -> dict[str, Any]:
     """Run a search, and write ``supernet.safetensors``, ``architecture.json``, ``result.json`` and checkpoints to ``out``.
 
@@ -42,9 +50,11 @@ def run_search(
     seed
         Seed of all random generators.
     out
-        Folder for the results.
+        Folder for the results, which no other process may use meanwhile.
     resume
         Whether to resume from ``out/checkpoints/last.ckpt`` if it exists.
+    overwrite
+        Whether to replace an earlier search in ``out``.
     progress
         Whether to show progress bars.
 
@@ -56,30 +66,50 @@ def run_search(
     Raises
     ------
     WarmStartError
-        If data, space, source or settings do not work.
+        If data, space, source or settings do not work, ``out`` holds another run or is in use, or training diverges.
     """
+    folder, began = RunFolder(Path(out), 'search'), time.perf_counter()
+    with folder.claimed(resume=resume, overwrite=overwrite):
+        return _search(config, seed, folder, began, resume=resume, progress=progress)
+
+
+def _search(
+    config: SearchConfig, seed: int, folder: RunFolder, began: float, *, resume: bool, progress: bool
+) -> dict[str, Any]:
     # Set up the images, the model space, the strategy and the evaluator.
-    folder, began = RunFolder(Path(out)), time.perf_counter()
-    folder.make()
-    problem = set_up(config, load_task(config), seed)
+    task, data = load_known_task(config)
+    provenance, checkpoint = Provenance.of({**asdict(config), 'seed': seed}, data), None
+    if resume:
+        provenance, checkpoint = folder.resumed(provenance)
+    problem = set_up(config, task, seed)
     strategy = strategy_for(config, problem.space, problem.image_shape)
     trainer = make_trainer(
         out=folder.path,
         progress=progress,
-        callbacks=[every_epoch(folder.checkpoint)],
+        callbacks=[every_epoch(folder.checkpoint), StopOnDivergence(), Marked(provenance)],
         **config.evaluator.trainer_arguments(),
     )
     evaluator = classification(
         problem.splits, problem.task.num_classes, trainer, **config.evaluator.module_arguments(), flip=config.data.flip
     )
     # Initialise, with the warm start or from a checkpoint, and train.
-    start(strategy, problem.space, evaluator, folder, config, seed, resume=resume)
+    epochs = config.evaluator.max_epochs
+    start(strategy, problem.space, evaluator, folder, provenance, checkpoint, max_epochs=epochs, resume=resume)
     module = cast(DartsSearchModule, strategy.oneshot_module)
     module.identity.count_from(began)
+    found: dict[str, Any] = {}
+
+    def keep() -> None:
+        """Write the results, before anything is measured that may fail."""
+        found['architecture'] = {'sample': module.export(), 'probabilities': module.probabilities()}
+        if module.trainer.is_global_zero:  # only the first of several devices writes
+            _found(config, problem, strategy, seed).save(folder.path / 'supernet.safetensors')
+            write_json(folder.path / 'architecture.json', found['architecture'])
+
+    module.ending.keep.append(keep)
     strategy.run()
-    # Write the results.
+    # Write the figures.
     warm_start = module.identity.warm_start
-    architecture = {'sample': module.export(), 'probabilities': module.probabilities()}
     result = {
         'strategy': config.strategy.name,
         'source': warm_start and warm_start['source'],
@@ -89,21 +119,23 @@ def run_search(
         'curve': strategy.curve,
         'alphas': module.alphas,
         'warm_start': warm_start,
-        'architecture': architecture['sample'],
+        'architecture': found['architecture']['sample'],
         'seconds': module.identity.seconds,
         'versions': versions(),
+        'run': {**provenance.to_dict(), 'sources': module.identity.sources},
     }
-    if module.trainer.is_global_zero:  # only the first of several devices writes
-        _found(config, problem, strategy, result).save(folder.path / 'supernet.safetensors')
-        write_json(folder.path / 'architecture.json', architecture)
+    if module.trainer.is_global_zero:
         write_json(folder.path / 'result.json', result)
     return result
 
 
-def _found(config: SearchConfig, problem: Problem, strategy: WarmStartDARTS, result: dict[str, Any]) -> Supernet:
+def _found(config: SearchConfig, problem: Problem, strategy: WarmStartDARTS, seed: int) -> Supernet:
     """Return the trained supernet, with facts about the search in its record."""
-    facts = {key: result[key] for key in ('seed', 'curve', 'source')}
-    history = record(**facts, pictures=problem.image_shape, licence=config.data.licence)
+    warm_start = cast(DartsSearchModule, strategy.oneshot_module).identity.warm_start
+    source = warm_start and warm_start['source']
+    history = record(
+        seed=seed, curve=strategy.curve, source=source, pictures=problem.image_shape, licence=config.data.licence
+    )
     name = f'{config.space.name}-{problem.task.name}'.replace(':', '-')
     return Supernet.from_strategy(strategy, name=name, dataset=problem.task, history=history)
 

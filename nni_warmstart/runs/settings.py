@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -13,7 +12,8 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigError, reason
-from ..utils.checks import Expected, Range, check, expectations
+from ..utils.checks import Expected, Range, check, expectations, suggestion
+from ..utils.files import open_regular
 
 
 def flat(settings: Any, prefix: str = '') -> dict[str, Any]:
@@ -28,31 +28,45 @@ def flat(settings: Any, prefix: str = '') -> dict[str, Any]:
 _MOST_VALUES, _MOST_LEVELS, _LARGEST = 10_000, 20, 2**31 - 1
 """Limits of a file of settings: values, nesting of sections, and the largest number without a range of its own."""
 
+_LARGEST_FILE = 2**17
+"""Largest size of a file of settings, in bytes."""
+
 _EXPONENT = re.compile(r'[+-]?\d+(\.\d*)?[eE][+-]?\d+')
 """Pattern of numbers that YAML 1.1 takes for text, such as 3e-4."""
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """Read a YAML file as a dict."""
-    path = Path(path)
+    """Read a YAML file as a dict.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, is too large, or is not YAML with keys.
+    """
     try:
-        document = parse_yaml(path.read_text())
-    except OSError as error:
-        raise ConfigError(f'configuration file {path} cannot be read: {error.strerror}.') from error
-    except (ConfigError, UnicodeDecodeError) as error:
+        with open_regular(path) as (file, _):
+            text = file.read(_LARGEST_FILE + 1)
+    except (OSError, ValueError) as error:  # a ValueError for a NUL in the path
+        why = getattr(error, 'strerror', None) or reason(error)
+        raise ConfigError(f'configuration file {path} cannot be read: {why}.') from error
+    if len(text) > _LARGEST_FILE:
+        raise ConfigError(f'configuration file {path} has more than {_LARGEST_FILE // 1024} kB; settings take one or two.')
+    try:
+        document = parse_yaml(text)
+    except ConfigError as error:
         raise ConfigError(f'configuration file {path} is not YAML: {error}') from error
     if not isinstance(document, dict):
         raise ConfigError(f'configuration file {path} holds no keys; it needs data:, space:, evaluator: and strategy:.')
     return document
 
 
-def parse_yaml(text: str) -> Any:
-    """Parse a YAML text.
+def parse_yaml(text: str | bytes) -> Any:
+    """Parse a YAML text; bytes are UTF-8, or UTF-16 with its mark.
 
     Raises
     ------
     ConfigError
-        If the text is not YAML, or has a key twice.
+        If the text is not YAML, has a key twice, or holds too many values.
     """
     try:
         return _Loader(text).get_single_data()
@@ -62,7 +76,26 @@ def parse_yaml(text: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML loader that refuses duplicate keys, of which PyYAML takes the last one."""
+    """YAML loader that refuses duplicate keys, of which PyYAML takes the last one, and more values than settings have."""
+
+    def __init__(self, stream: str | bytes) -> None:
+        super().__init__(stream)
+        self.count = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        node: Any = super().compose_node(parent, index)
+        self._counted(1, node)
+        return node
+
+    def flatten_mapping(self, node: Any) -> None:
+        super().flatten_mapping(node)  # copies what merge keys (<<) refer to, and what merge keys therein refer to
+        self._counted(len(node.value), node)
+
+    def _counted(self, number: int, node: Any) -> None:
+        self.count += number
+        if self.count > 3 * _MOST_VALUES:  # keys are counted like values, and both again as a pair
+            problem = f'more than {_MOST_VALUES} values'
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
     def compose_mapping_node(self, anchor: Any) -> Any:
         node: Any = super().compose_mapping_node(anchor)
@@ -104,6 +137,8 @@ def check_values(document: Mapping[str, Any]) -> None:
         if isinstance(value, int) and abs(value) >= 2**63:
             raise ConfigError(f'{where} is a whole number of more than 64 bits; make it smaller.')
         items: Any = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+        if isinstance(value, Mapping) and any(isinstance(key, int) and abs(key) >= 2**63 for key in value):
+            raise ConfigError(f'{where or "the file"} has a key that is a whole number of more than 64 bits.')
         left += [(' '.join(f'{where}.{key}'.lstrip('.').split()), item, level + 1) for key, item in items]
 
 
@@ -141,14 +176,14 @@ def known(section: Mapping[str, Any], where: str, allowed: Any) -> Mapping[str, 
     for key in section:
         if key not in allowed:
             name = ' '.join((f'{where}.{key}' if where else str(key)).split())
-            raise ConfigError(f'key {name} is unknown{near(str(key), allowed)}.')
+            raise ConfigError(f'key {name} is unknown{near(str(key), allowed)}')
     return section
 
 
 def near(word: str, allowed: Any) -> str:
-    """Return the end of an error message: the word that was probably meant, or all allowed words."""
-    close = difflib.get_close_matches(word, list(allowed), 1)
-    return f'; did you mean {close[0]}?' if close else f'; known are {", ".join(allowed)}'
+    """Return the end of an error message with its full stop: the word that was probably meant, or all allowed words."""
+    meant = suggestion(word, allowed).strip()
+    return f'; {meant[0].lower()}{meant[1:]}' if meant else f'; known are {", ".join(allowed)}.'
 
 
 def typed(cls: Any, section: Mapping[str, Any], where: str) -> Any:

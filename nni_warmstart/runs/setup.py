@@ -6,9 +6,9 @@ Random numbers are drawn after :func:`~pytorch_lightning.seed_everything` in one
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.nn.pytorch import ModelSpace
@@ -16,12 +16,19 @@ from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy import Proxyless
 from pytorch_lightning import seed_everything
 
+from ..data.fingerprint import fingerprint
 from ..data.splits import Splits, split
 from ..data.task import Task
+from ..errors import ConfigError
+from ..evaluators.checkpoints import check_checkpoint
 from ..nni_adapter.model_spaces import check_input, check_supernet, create, input_of, resolve
+from ..search.oneshot_module import DartsSearchModule
+from ..search.record import sources_of
 from ..search.strategies import WarmStartDARTS
+from ..zoo.recognition import changed_sources
 from .config import PretrainConfig, SearchConfig
 from .folder import RunFolder
+from .provenance import Provenance
 from .settings import NamedConfig
 from .strategies import make_strategy
 
@@ -61,8 +68,14 @@ def input_shape(space: NamedConfig) -> tuple[int, int]:
 
 def load_task(config: SearchConfig) -> Task:
     """Read the data of a search, in the shape that its space takes."""
+    return load_known_task(config)[0]
+
+
+def load_known_task(config: SearchConfig) -> tuple[Task, dict[str, str]]:
+    """Read the data of a search, and return their fingerprint as well: that of the images before they are resized."""
     channels, image_size = input_shape(config.space)
-    return config.data.load(config.base, image_size).adapted(channels, image_size)
+    task = config.data.load(config.base, image_size)
+    return task.adapted(channels, image_size), fingerprint(task)
 
 
 def set_up(config: SearchConfig, task: Task, seed: int | None, cut: Callable[..., Splits] = split) -> Problem:
@@ -117,27 +130,44 @@ def start(
     space: ModelSpace,
     evaluator: Any,
     folder: RunFolder,
-    config: SearchConfig | PretrainConfig,
-    seed: int,
+    provenance: Provenance,
+    checkpoint: dict[str, Any] | None,
     *,
+    max_epochs: int,
     resume: bool,
 ) -> None:
-    """Initialise a strategy, from the checkpoint in the folder if the run is resumed, and write down the settings.
+    """Initialise a strategy, from a checkpoint if there is one, and write down the run.
+
+    Parameters
+    ----------
+    strategy, space, evaluator
+        Parts of the search.
+    folder
+        Folder of the run.
+    provenance, checkpoint
+        Identity of the run, and its content so far; see :meth:`RunFolder.resumed`.
+    max_epochs
+        Number of epochs of the run.
+    resume
+        Whether results of the run that are in the folder stay until there are new ones.
 
     Raises
     ------
     WarmStartError
         If the run cannot start or resume; the folder is then unchanged.
     """
-    settings = {**asdict(config), 'seed': seed}
-    if resume:
-        folder.check_settings(settings)
-        if folder.has_checkpoint():
-            strategy.resume_from(folder.checkpoint)
+    if checkpoint is not None:
+        for source in changed_sources(strategy.source, strategy.zoo, sources_of(checkpoint)):
+            raise ConfigError(
+                f'the run in {folder.path} began with other weights of its source {source!r}; put them back, or choose '
+                'another --out.'
+            )
+        strategy.resume_from(folder.checkpoint)
     strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
-    if resume:  # checked here: the strategy reads the file later, and only the supernet tells its tensors
-        folder.checkpoint_for(strategy.supernet, SUPERNET, config.evaluator.max_epochs)
-    folder.begin(settings, resume=resume)
+    if checkpoint is not None:  # checked only now: the supernet tells its tensors
+        check_checkpoint(folder.checkpoint, checkpoint, strategy.supernet, SUPERNET, max_epochs)
+    cast(DartsSearchModule, strategy.oneshot_module).identity.run = provenance.run
+    folder.begin(provenance, resume=resume)
 
 
 def versions() -> dict[str, str]:

@@ -67,7 +67,7 @@ def parse_strategy(section: Mapping[str, Any]) -> NamedConfig:
     strategy = named(section, 'strategy')
     name, arguments = strategy.name, strategy.arguments
     if name not in STRATEGIES:
-        raise ConfigError(f'strategy.name = {name!r} is unknown{near(name, STRATEGIES)}.')
+        raise ConfigError(f'strategy.name = {name!r} is unknown{near(name, STRATEGIES)}')
     expected = strategy_arguments(STRATEGIES[name])
     known(arguments, 'strategy', expected)
     for key, value in arguments.items():

@@ -62,12 +62,20 @@ class WeightAverage:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Replace the weights by their averages within the context."""
-        kept = [weight.detach().clone() for weight in self.weights]
+        kept = self.trained()
         self.apply()
         try:
             yield
         finally:
             self._write(kept)
+
+    def trained(self) -> list[Tensor]:
+        """Return a copy of the weights themselves."""
+        return [weight.detach().clone() for weight in self.weights]
+
+    def exchanged(self, trained: Sequence[Tensor]) -> bool:
+        """Check whether somebody has put others in the place of the weights that :meth:`trained` returned."""
+        return not all(map(torch.equal, self.weights, trained))
 
     def apply(self) -> None:
         """Replace the weights by their averages for good."""

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from ..nni_adapter.choices import arch_parameters
 from ..nni_adapter.paths import every_path
-from ..utils.random import random_state, set_random_state
+from ..utils.derivatives import twice_differentiable
+from ..utils.modules import state_kept
+from ..utils.random import quiet_randomness
 from . import collapse
 from .evaluation import Evaluation, on_device
 from .loaders import Loaders
-from .random_state import generators_of
 from .record import Curve
 
 _logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class EigenvalueStop(Callback):
     @property
     def collapsing(self) -> bool:
         """Whether the eigenvalues have grown enough to stop the search."""
-        return collapse.collapsing([figures[FIGURE] for figures in self.curve.figures])
+        return collapse.collapsing([figures[FIGURE] for figures in self.curve.figures if FIGURE in figures])
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if self.collapsing:  # resumed after the stop
@@ -58,23 +59,25 @@ class EigenvalueStop(Callback):
 
     def measure(self, pl_module: Any) -> dict[str, float]:
         """Return a figure of the epoch: the dominant eigenvalue of the Hessian of the loss on one validation batch."""
-        generators = generators_of(pl_module.trainer)
-        state = random_state(generators)
-        batch = on_device(pl_module, next(iter(self.loaders.make('val'))))
+        with quiet_randomness():
+            batch = on_device(pl_module, next(iter(self.loaders.read('val'))))
         training_module, alphas = pl_module.training_module, arch_parameters(pl_module.model)
         learning = [alpha.requires_grad for alpha in alphas]  # NNI freezes the alphas in its warm-up epochs
-        with (
-            self.evaluation.evaluating(pl_module, every_path, calibrate=True),
-            _silent(training_module),
-            torch.enable_grad(),
-        ):
-            for alpha in alphas:
-                alpha.requires_grad_(True)
-            value = collapse.dominant_eigenvalue(lambda: _loss(training_module, batch), alphas)
-        for alpha, learns in zip(alphas, learning, strict=True):
-            alpha.requires_grad_(learns)
-        set_random_state(state, generators)
-        return {FIGURE: value}
+        try:
+            with (
+                quiet_randomness(),
+                self.evaluation.evaluating(pl_module, every_path, calibrate=True),
+                _silent(training_module),
+                state_kept(training_module),
+                twice_differentiable(training_module),
+                torch.enable_grad(),
+            ):
+                for alpha in alphas:
+                    alpha.requires_grad_(True)
+                return {FIGURE: collapse.dominant_eigenvalue(lambda: _loss(training_module, batch), alphas)}
+        finally:
+            for alpha, learns in zip(alphas, learning, strict=True):
+                alpha.requires_grad_(learns)
 
 
 def _loss(training_module: Any, batch: Any) -> Tensor:

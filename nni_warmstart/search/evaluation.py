@@ -5,27 +5,27 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningDataModule
-from pytorch_lightning.utilities.model_helpers import is_overridden
+from pytorch_lightning import Callback
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy
 
+from ..errors import REFUSALS, DataError, TransferError, reason
 from ..nni_adapter import batchnorm
 from ..nni_adapter.oneshot import has_nnis
 from ..nni_adapter.paths import best_path
+from ..utils.inputs import size_of
 from ..utils.metrics import accuracy_on
-from ..utils.modules import modes_kept
-from ..utils.random import quiet_randomness, random_state, set_random_state
+from ..utils.modules import modes_kept, state_kept
+from ..utils.random import quiet_randomness
 from ..warm_start.heads.ridge import blend_ridge_head
 from .averaging import WeightAverage, why_not_averaged
-from .loaders import Loaders
+from .held_out import HeldOutImages
+from .loaders import Loaders, pairs
 from .model_inputs import reader_of
-from .random_state import generators_of
 from .run_length import progress
 from .settings import SearchSettings
 
@@ -40,6 +40,10 @@ class Evaluation(Callback):
 
     With few steps per epoch the running statistics of batch norm lag behind the weights, so they are re-estimated on
     training data before each validation; averaged weights need statistics of their own in any case.
+
+    Callbacks and the evaluator may exchange weights, too (Lightning's ``EMAWeightAveraging``): those that they put in place
+    are validated, with statistics of their own, and replace our averages from then on. This callback comes first of all, so
+    that what is opened after the exchange by others is closed before they exchange again.
 
     Parameters
     ----------
@@ -57,26 +61,37 @@ class Evaluation(Callback):
         self.settings, self.loaders = settings, loaders
         self.averaged: WeightAverage | None = None
         self._earlier: Sequence[Tensor] | None = None  # averages in the checkpoint to resume from
+        self._calibrates = True
+        self._trained: Sequence[Tensor] = ()  # weights before callbacks may exchange them
         self._open = ExitStack()
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         self.close()
         self.averaged = self._earlier = None
+        self._calibrates = True
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         self.close()
-        pl_module.withdraw_callbacks()  # there is no teardown after an exception
 
     # -- averaged weights --------------------------------------------------------------------------------------------
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+    def begin(self, pl_module: Any) -> None:
+        """Begin with the average of the weights, after the last hook before training."""
         if not self.settings.average:
             return
-        why_not = why_not_averaged(trainer, pl_module.training_module, pl_module.model)
+        trainer = pl_module.trainer
+        why_not = why_not_averaged(trainer, pl_module.training_module, pl_module.model) or self._why_not_read()
         if why_not:
             _logger.warning('The weights are not averaged: %s.', why_not)
         else:
             self._start_averaging(pl_module)
+
+    def _why_not_read(self) -> str:
+        try:
+            self.loaders.read('train')
+        except TransferError as error:
+            return str(error)
+        return ''
 
     def _start_averaging(self, pl_module: Any) -> None:
         steps = self.settings.average * pl_module.trainer.num_training_batches
@@ -97,8 +112,18 @@ class Evaluation(Callback):
 
     # -- validation --------------------------------------------------------------------------------------------------
 
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        self._trained = [] if self.averaged is None else self.averaged.trained()
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.close()
+
     def open(self, pl_module: Any) -> None:
-        """Exchange weights, statistics and classifier for a validation, until :meth:`close`."""
+        """Exchange weights, statistics and classifier for a validation, until its end; called after all other hooks."""
+        if self.averaged is not None and self.averaged.exchanged(self._trained):
+            _logger.warning('The weights are not averaged: a callback or the evaluator validates weights of its own.')
+            self.averaged = None
+        self._trained = ()
         share = self._head_share(pl_module.trainer, pl_module.current_epoch + 1)
         calibrate = not pl_module.trainer.sanity_checking
         self._open.enter_context(self.evaluating(pl_module, calibrate=calibrate, head=share))
@@ -124,10 +149,14 @@ class Evaluation(Callback):
         head
             Share of the fitted classifier.
         """
-        average = nullcontext() if self.averaged is None else self.averaged.applied()
-        with average, paths(pl_module.model), batchnorm.kept(pl_module.model):
-            if calibrate:
-                self._calibrate(pl_module, head if self.averaged is not None else 0.0)
+        with ExitStack() as exchanged:
+            if self.averaged is not None:
+                exchanged.enter_context(self.averaged.applied())
+            exchanged.enter_context(paths(pl_module.model))
+            exchanged.enter_context(state_kept(pl_module.model))
+            if calibrate and not self._calibrate(pl_module, head if self.averaged is not None else 0.0):
+                exchanged.close()
+                exchanged.enter_context(paths(pl_module.model))
             yield
 
     def _head_share(self, trainer: Any, epochs: int) -> float:
@@ -139,21 +168,36 @@ class Evaluation(Callback):
         over = 0.0 if self.settings.one_path else progress(trainer, epochs)
         return (1 - over) / 2 if self.settings.refit_head else 0.0
 
-    def _calibrate(self, pl_module: Any, head: float) -> None:
-        if not has_nnis(pl_module.training_module, 'validation_step'):
-            return  # only the evaluator knows how to call the model
-        model = pl_module.model
-        if batchnorm.batch_norms(model):
-            batchnorm.reestimate(model, (inputs for inputs, _ in self._samples(pl_module)))
-        if head:
-            blend_ridge_head(model, self._samples(pl_module), pl_module.device, head)
+    def _calibrate(self, pl_module: Any, head: float) -> bool:
+        """Re-estimate batch norm and fit the classifier; return False if that fails, in which case weights are not averaged.
 
-    def _samples(self, pl_module: Any) -> Iterator[tuple[Any, Tensor]]:
+        Where only the evaluator knows how to call the model, nothing is changed.
+        """
+        if not self._calibrates or not has_nnis(pl_module.training_module, 'validation_step'):
+            return True
+        model = pl_module.model
+        try:
+            with pl_module.fast.applied():
+                inputs = (inputs for inputs, _ in self._samples(pl_module))
+                if batchnorm.batch_norms(model) and not batchnorm.reestimate(model, inputs) and self.averaged is not None:
+                    raise DataError('they have no batch of two samples or more.')
+                if head:
+                    blend_ridge_head(model, self._samples(pl_module), pl_module.device, head)
+        except REFUSALS as error:
+            _logger.warning(
+                'Batch norm cannot be estimated on the training data, so the weights are evaluated as they are, and not '
+                'averaged: %s', reason(error),
+            )  # fmt: skip
+            self._calibrates, self.averaged = False, None
+            return False
+        return True
+
+    def _samples(self, pl_module: Any) -> Iterator[tuple[Any, Any]]:
         seen, read = 0, reader_of(pl_module.training_module)
-        for inputs, targets in self.loaders.make('train'):
+        for inputs, targets in pairs(self.loaders.read('train')):
             inputs = on_device(pl_module, inputs)
             yield inputs if read is None else read(inputs), targets
-            seen += len(targets)
+            seen += max(1, size_of(inputs))
             if seen >= MOST_SAMPLES:
                 return
 
@@ -174,26 +218,22 @@ class Evaluation(Callback):
             torch.manual_seed(0)  # a run resumed after its last epoch gives the same result
             self._calibrate(pl_module, self._head_share(pl_module.trainer, pl_module.current_epoch))
 
-    def test_accuracy(self, pl_module: Any) -> float | None:
-        """Return the accuracy on the test images of the data module, which are used for nothing else; None without any."""
-        trainer = pl_module.trainer
-        data = getattr(trainer, 'datamodule', None)
-        if data is None or not is_overridden('test_dataloader', data, LightningDataModule):
-            return None
+    def test_accuracy(self, pl_module: Any, held_out: HeldOutImages) -> float | None:
+        """Return the accuracy on the test images, which are used for nothing else; None without any.
+
+        Raises
+        ------
+        Exception
+            Whatever the data module, its dataset or the evaluator raise.
+        """
         training_module = pl_module.training_module
         if not has_nnis(training_module, 'validation_step') or 'acc' not in getattr(training_module, 'metrics', {}):
             return None  # only the evaluator knows how to call the model, and what its outputs mean
-        data.setup('test')
-        loader = data.test_dataloader()
-        if not isinstance(loader, DataLoader):
+        loader, share = held_out.loader(), self._head_share(pl_module.trainer, pl_module.current_epoch)
+        if loader is None:
             return None
-        generators = generators_of(trainer)
-        state, share = random_state(generators), self._head_share(trainer, pl_module.current_epoch)
-        with self.evaluating(pl_module, calibrate=True, head=share):
-            batches = ((on_device(pl_module, x), y) for x, y in loader)
-            accuracy = _accuracy(training_module, batches, pl_module.device)
-        set_random_state(state, generators)
-        return accuracy
+        with quiet_randomness(), self.evaluating(pl_module, calibrate=True, head=share):
+            return _accuracy(training_module, ((on_device(pl_module, x), y) for x, y in pairs(loader)), pl_module.device)
 
 
 def _accuracy(training_module: Any, batches: Iterable[Any], device: torch.device) -> float:

@@ -1,19 +1,27 @@
-"""Loaders of a search: those of the evaluator, before NNI combines them."""
+"""Loaders of a search: training gets those of the evaluator, and everything else reads copies of them."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
-from nni.nas.evaluator.pytorch import Lightning
-from torch.utils.data import DataLoader
+from lightning_fabric.utilities.data import sized_len
+from pytorch_lightning import LightningDataModule
+from pytorch_lightning.utilities import CombinedLoader
+from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch.utils.data import DataLoader, IterableDataset
 
 from ..data.labelled import name_and_classes
-from ..errors import TransferError
-from ..utils.random import quiet_randomness
+from ..errors import DataError, TransferError, reason
+from ..utils.copies import FAILURES, copied
+from ..utils.inputs import size_of
+from ..utils.random import quiet_randomness, random_state, set_random_state
+
+MOST_OF_A_STREAM = 16384
+"""Number of samples that are read of data without a length."""
 
 
 @runtime_checkable
@@ -21,6 +29,8 @@ class AlphaLoader(Protocol):
     """Data module with a loader for the alphas that differs from that of validation."""
 
     def arc_dataloader(self) -> Any: ...
+
+    def val_dataloader(self) -> Any: ...
 
 
 @runtime_checkable
@@ -30,81 +40,173 @@ class SampleLoader(Protocol):
     def sample_loader(self, part: str) -> Any: ...
 
 
-@dataclass(frozen=True)
 class Loaders:
-    """Factories of loaders.
+    """Loaders of a search.
+
+    Samplers, generators and datasets may have a state of their own: what reads them anew changes the images of training. So
+    each loader is made once, as NNI's strategies make it, iterated by training alone, and copied for all other uses.
+
+    Parameters
+    ----------
+    data
+        Data module of the evaluator, whose loaders no strategy has changed yet; None for an evaluator with loaders.
 
     Attributes
     ----------
-    samples
-        'train' and 'val' -> factory of a loader of the samples of a half.
-    alphas
-        Factory of the loader that trains the alphas; None for that of validation.
-    datamodule
-        Data module that has to be set up before a loader is made; None for loaders without one.
-    owner
-        Data module or other object that may have the names of the classes; None for loaders without one.
+    need_trainer
+        Whether the trainer has to set up the data module, or to be known to it, before a loader can be made.
     """
 
-    samples: dict[str, Callable[[], Any]] = field(default_factory=dict)
-    alphas: Callable[[], Any] | None = None
-    datamodule: Any = None
-    owner: Any = None
+    def __init__(self, data: Any = None) -> None:
+        self.data = data
+        set_up = any(is_overridden(hook, data, LightningDataModule) for hook in ('prepare_data', 'setup'))
+        self.need_trainer = data is not None and (set_up or not isinstance(data, AlphaLoader))
+        self._val: Callable[[], Any] | None = data.val_dataloader if isinstance(data, AlphaLoader) else None
+        self._in_use: dict[str, Any] | None = None
+        self._state_after: dict[str, Any] | None = None  # random state once the loaders were made ahead of the trainer
 
-    @classmethod
-    def of(cls, evaluator: Lightning) -> Loaders:
-        """Return the loaders of an evaluator that no strategy has changed yet."""
-        data = evaluator.datamodule
-        if data is None:
-            loaders = {'train': evaluator.train_dataloaders, 'val': evaluator.val_dataloaders}
-            samples = {part: partial(_itself, loader) for part, loader in loaders.items() if loader is not None}
-            return cls(samples, partial(_itself, evaluator.val_dataloaders))
-        alphas = data.arc_dataloader if isinstance(data, AlphaLoader) else data.val_dataloader
-        if isinstance(data, SampleLoader):
-            return cls({part: partial(data.sample_loader, part) for part in ('train', 'val')}, alphas, owner=data)
-        return cls({'train': data.train_dataloader, 'val': data.val_dataloader}, alphas, data, data)
+    def for_training(self, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return the loaders that the trainer asks for, 'train' and 'val', which trains the alphas.
+
+        Those that were made ahead are handed out as if they were made now.
+        """
+        if self._in_use is None or self._state_after is None:
+            self._in_use = make()
+        else:
+            set_random_state(self._state_after, [])
+            self._state_after = None
+        return self._in_use
 
     @property
     def class_names(self) -> list[str]:
         """Names of the classes that the data module has; empty where it has none."""
-        return name_and_classes(self.owner)[1]
+        return name_and_classes(self.data)[1]
 
-    def prepare(self) -> None:
-        """Set up the data module, so that loaders can be made before the trainer sets it up."""
-        if self.datamodule is not None:
-            with quiet_randomness():
-                self.datamodule.prepare_data()
-                self.datamodule.setup('fit')
+    def __deepcopy__(self, memo: Any) -> Loaders:
+        return self  # callbacks that average weights copy the module of a search, which has the data of these loaders
 
-    def make(self, part: str) -> Any:
-        """Make the loader of a half, 'train' or 'val'.
+    def for_validation(self, trainer: Any) -> Any:
+        """Return the loader that validates: a copy of that of the alphas, unless the data module has two.
 
         Raises
         ------
         TransferError
-            If the evaluator has no such loader.
+            If it cannot be read without changing the training.
         """
-        if part not in self.samples:
-            raise TransferError(f'the evaluator has no {part} data loader.')
-        return _apart(self.samples[part]())
+        loader = self._of('val')
+        if isinstance(loader, list | tuple | dict | CombinedLoader):
+            return loader  # the trainer takes several
+        is_sized = isinstance(loader, DataLoader) and sized_len(loader) is not None
+        return loader if is_sized else ValidationBatches(loader, trainer)
+
+    def read(self, part: str) -> Any:
+        """Return a loader of the samples of a half, 'train' or 'val', which can be read at any time.
+
+        Raises
+        ------
+        TransferError
+            If it cannot be read without changing the training.
+        """
+        if isinstance(self.data, SampleLoader):
+            return self.data.sample_loader(part)
+        loader = self._of(part)
+        if isinstance(loader, CombinedLoader) or sized_len(loader) is None:
+            return FirstSamples(loader)
+        persistent = isinstance(loader, DataLoader) and loader.persistent_workers
+        return changed(loader, persistent_workers=False) if persistent else loader
+
+    def _of(self, part: str) -> Any:
+        if part == 'val' and self._val is not None:
+            with quiet_randomness():
+                return self._val()
+        loaders = self._in_use
+        if loaders is None:
+            with quiet_randomness():
+                loaders = self._in_use = self.data.train_dataloader()  # NNI has put the strategy's in its place
+                self._state_after = random_state([])
+        try:
+            return apart(loaders[part])
+        except FAILURES as error:
+            raise TransferError(f'the {part} data cannot be read without changing the training ({reason(error)})') from error
 
 
-def _apart(loader: Any) -> Any:
-    """Return a loader that can be iterated while another iteration of the same one goes on.
+def apart(loader: Any) -> Any:
+    """Return a copy of a loader, with the state of its sampler, its generators and its dataset.
 
-    With persistent workers, torch gives all iterations of a loader one iterator, which a new one starts afresh.
+    A dataset that is read by index and cannot be copied, such as one with an open file, is shared.
+
+    Raises
+    ------
+    Exception
+        One of :data:`~nni_warmstart.utils.copies.FAILURES` if there is no copy of what is read in sequence.
     """
-    if not isinstance(loader, DataLoader) or not loader.persistent_workers:
-        return loader
-    return changed(loader, persistent_workers=False)
+    try:
+        return copied(loader)
+    except FAILURES:
+        if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+            raise
+        return copied(loader, shared=[loader.dataset])
+
+
+def pairs(batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield batches that are pairs of inputs and labels.
+
+    Raises
+    ------
+    DataError
+        If one is something else.
+    """
+    for batch in batches:
+        if not isinstance(batch, list | tuple) or len(batch) != 2:
+            size = f' of {len(batch)}' if isinstance(batch, list | tuple | dict) else ''
+            raise DataError(f'batches are no pairs of inputs and labels, but each a {type(batch).__name__}{size}.')
+        yield batch[0], batch[1]
 
 
 def changed(loader: DataLoader, **attributes: Any) -> DataLoader:
-    """Return a copy of a loader with an iterator of its own and other attributes, which torch lets nobody assign."""
+    """Return a shallow copy of a loader with an iterator of its own and other attributes, which torch lets nobody assign."""
     twin = copy.copy(loader)
     vars(twin).update(attributes, _iterator=None)
     return twin
 
 
-def _itself(loader: Any) -> Any:
-    return loader
+class FirstSamples:
+    """First batches of a loader without a length, which may be endless: those with :data:`MOST_OF_A_STREAM` samples."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader, self.dataset = loader, getattr(loader, 'dataset', type(loader).__name__)
+
+    def __iter__(self) -> Iterator[Any]:
+        seen = 0
+        for batch in self.loader:
+            yield batch
+            seen += max(1, size_of(batch))
+            if seen >= MOST_OF_A_STREAM:
+                return
+
+
+class ValidationBatches:
+    """Batches of a loader that is not one of torch, or that has no length and may be endless.
+
+    Nothing is read before the first batch is asked for, since the trainer makes an iterator only to see whether it can. Of a
+    loader without a length at most as many batches are read as are trained on, unless ``limit_val_batches`` is a number.
+
+    Parameters
+    ----------
+    loader
+        Any iterable of batches.
+    trainer
+        Lightning's trainer.
+    """
+
+    def __init__(self, loader: Any, trainer: Any) -> None:
+        self.loader, self.trainer = loader, trainer
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        most = math.inf
+        if sized_len(self.loader) is None and isinstance(self.trainer.limit_val_batches, float):
+            most = min(self.trainer.num_training_batches, self.trainer.val_check_batch or math.inf)
+        yield from itertools.islice(self.loader, None if math.isinf(most) else int(most))

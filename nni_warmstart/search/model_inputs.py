@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader
 
 from ..nni_adapter.oneshot import has_nnis
 from ..utils.modules import modes_kept
-from .loaders import changed
+from .loaders import changed, pairs
 
 
 class _Reached(Exception):
@@ -18,6 +20,15 @@ class _Reached(Exception):
 
     def __init__(self, inputs: tuple[Any, ...]) -> None:
         self.inputs = inputs
+
+
+def reads_after_set_up(training_module: Any) -> bool:
+    """Check whether an evaluator makes the input of its model by a ``forward`` that its own ``setup`` may prepare."""
+    return _has_own_forward(training_module) and is_overridden('setup', training_module, LightningModule)
+
+
+def _has_own_forward(training_module: Any) -> bool:
+    return has_nnis(training_module, 'validation_step') and not has_nnis(training_module, 'forward')
 
 
 def reader_of(training_module: Any) -> Callable[[Any], Any] | None:
@@ -28,7 +39,7 @@ def reader_of(training_module: Any) -> Callable[[Any], Any] | None:
     training_module
         Module of the evaluator, whose model is set. Its ``forward`` is run in evaluation mode, up to the model.
     """
-    if has_nnis(training_module, 'forward') or not has_nnis(training_module, 'validation_step'):
+    if not _has_own_forward(training_module):
         return None
 
     def stop(module: Any, inputs: tuple[Any, ...]) -> None:
@@ -48,19 +59,31 @@ def reader_of(training_module: Any) -> Callable[[Any], Any] | None:
     return read
 
 
+class _Read:
+    """Iterable over the batches of another one, with their inputs as the model reads them."""
+
+    def __init__(self, batches: Iterable[Any], read: Callable[[Any], Any]) -> None:
+        self.batches, self.read = batches, read
+
+    def __iter__(self) -> Iterator[Any]:
+        return ((self.read(inputs), labels) for inputs, labels in pairs(self.batches))
+
+
 def as_model_reads(loader: Any, training_module: Any) -> Any:
     """Return a loader of the same samples, as the model of an evaluator reads them.
 
     Parameters
     ----------
     loader
-        Gives batches ``(inputs, labels)``; what is no loader of torch stays as it is.
+        Gives batches ``(inputs, labels)``.
     training_module
         As in :func:`reader_of`.
     """
     read = reader_of(training_module)
-    if read is None or not isinstance(loader, DataLoader):
+    if read is None:
         return loader
+    if not isinstance(loader, DataLoader):
+        return _Read(loader, read)
     collate = loader.collate_fn
 
     def collate_and_read(samples: Any) -> Any:

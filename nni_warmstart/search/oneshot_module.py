@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback
 from torch import nn
 
+from ..errors import REFUSALS, reason
 from ..nni_adapter.architectures import best_sample
 from ..nni_adapter.choices import arch_parameters
-from ..nni_adapter.oneshot import DartsLightningModule, GumbelDartsLightningModule, has_nnis, without_onnx_export
+from ..nni_adapter.oneshot import (
+    DartsLightningModule,
+    GumbelDartsLightningModule,
+    has_nnis,
+    reporting_training,
+    without_onnx_export,
+)
 from ..nni_adapter.paths import best_path
 from ..nni_adapter.penalty import DifferentiablePenalty
 from . import collapse
 from .alpha_rate import AlphaRate
+from .continuity import Continuity
 from .eigenvalue_stop import EigenvalueStop
 from .ending import Ending
 from .evaluation import Evaluation
+from .fast import Fast
+from .held_out import HeldOutImages
+from .hooks import EvaluatorsLast, Withdrawal
 from .loaders import Loaders
+from .phases import Phases
 from .random_state import RandomState
 from .record import STATE, Curve, Identity
 from .settings import SearchSettings
+from .undo import Undo
+
+_logger = logging.getLogger(__name__)
 
 
 class DartsSearchModule(DartsLightningModule):
@@ -50,8 +67,10 @@ class DartsSearchModule(DartsLightningModule):
 
     Attributes
     ----------
-    identity, record, evaluation, ending
-        Parts that others query: run and warm start, figures by epoch, averaged weights, final figures.
+    identity, record, evaluation, held_out, ending
+        Parts that others query: run and warm start, figures by epoch, averaged weights, test images, final figures.
+    once_set_up
+        Function that is called once, when the trainer has set up the data module and the module of the evaluator.
     """
 
     def __init__(
@@ -65,17 +84,34 @@ class DartsSearchModule(DartsLightningModule):
         self.evaluation = Evaluation(settings, loaders)
         self.randomness = RandomState()
         self.record = Curve()
-        self.ending = Ending(self.evaluation, self.randomness, self.record)
+        self.phases = Phases()
+        self.fast = Fast(settings.fast, settings.fast_asked)
+        self.held_out = HeldOutImages(loaders.data)
+        self.ending = Ending(self.evaluation, self.randomness, self.record, self.held_out)
+        self.once_set_up: Callable[[], None] | None = None
+        self.undo = Undo()
         self.guard: EigenvalueStop | None = None
         if settings.stop_on_eigenvalue:
             self.guard = EigenvalueStop(self.evaluation, loaders, self.record)
+        self.continuity = Continuity(settings)
         self._added: list[Callback] = []
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """Return the callbacks of the search, in the order in which each hook runs."""
-        found = [self.identity, self.evaluation, AlphaRate() if self.settings.paced else None, self.randomness]
-        self._added = [each for each in (*found, self.record, self.guard) if each is not None]
+        """Return the callbacks of the search, in the order in which each hook runs after those of the user."""
+        pace, step = AlphaRate() if self.settings.paced else None, [self.phases, self.fast]
+        found = [self.undo, self.evaluation, self.identity, self.continuity, pace, EvaluatorsLast(), self.record, *step]
+        self._added = [each for each in (*found, self.guard, self.randomness) if each is not None]
         return self._added
+
+    def setup(self, stage: str) -> None:  # type: ignore[override]
+        super().setup(stage)
+        first, last = [self.undo, self.evaluation], Withdrawal()
+        others = [each for each in self.trainer.callbacks if each not in first]
+        self.trainer.callbacks = [*first, *others, last]  # before those of the user, and after those that save checkpoints
+        self._added.append(last)
+        if self.once_set_up is not None:
+            self.once_set_up()
+            self.once_set_up = None
 
     def teardown(self, stage: str) -> None:  # type: ignore[override]
         super().teardown(stage)
@@ -120,8 +156,15 @@ class DartsSearchModule(DartsLightningModule):
         return {label: {c: float(p) for c, p in each.items()} for label, each in found.items()}  # NNI has tensors for depths
 
     def further_figures(self) -> dict[str, float]:
-        """Return figures of an epoch that take long to measure."""
-        return {} if self.guard is None else self.guard.measure(self)
+        """Return figures of an epoch that take long to measure; none after one that fails."""
+        if self.guard is None:
+            return {}
+        try:
+            return self.guard.measure(self)
+        except REFUSALS as error:
+            _logger.warning('The search is not stopped by the curvature of the alphas any more: %s', reason(error))
+            self.guard = None
+            return {}
 
     def export(self) -> dict[str, Any]:
         """Return the found architecture: label of a choice -> chosen candidate or value."""
@@ -138,43 +181,115 @@ class DartsSearchModule(DartsLightningModule):
         penalty = self.penalty
         return penalty.kept(sample, self.probabilities()) if isinstance(penalty, DifferentiablePenalty) else sample
 
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        """Train alphas on one batch, then weights on another: the steps of NNI, each with its own gradients only."""
+        with self.fast.applied():
+            if self.trainer.current_epoch >= self.warmup_epochs:
+                with self.phases.gradients('alphas'):
+                    self._alpha_step(batch['val'], 2 * batch_idx)
+            with self.phases.gradients('weights'):
+                outputs = self._weight_step(batch['train'], batch_idx)
+        self.advance_lr_schedulers(batch_idx)
+        if batch_idx % self.log_prob_every_n_step == 0:
+            self.log_probs(self.export_probs())
+        return outputs
+
+    def _alpha_step(self, batch: Any, step: int) -> None:
+        optimizer: Any = self.architecture_optimizers()
+        self.resample()  # a path of Proxyless
+        optimizer.zero_grad()
+        outputs: Any = self.training_module.training_step(batch, step)
+        loss = outputs['loss'] if isinstance(outputs, dict) else outputs
+        if self.penalty is not None:
+            loss, details = self.penalty(loss, self.export_probs())
+            self.log_dict({f'penalty/{name}': value for name, value in details.items()})
+        self.phases.look(self, loss)
+        self.manual_backward(self.phases.with_gradient(loss))
+        optimizer.step()
+
+    def _weight_step(self, batch: Any, batch_idx: int) -> Any:
+        self.resample()
+        outputs: Any = self.training_module.training_step(batch, 2 * batch_idx + 1)
+        loss = outputs['loss'] if isinstance(outputs, dict) else outputs
+        self.phases.look(self, loss)
+        self.advance_optimization(self.phases.with_gradient(loss), batch_idx, self.gradient_clip_val)
+        self.record.add_loss(loss)
+        return outputs
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        self.randomness.begin_fit()
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self.evaluation.begin(self)
+        self.randomness.resume(self)
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        self.randomness.begin_epoch()
+
+    def end_batch(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Run the last hook of a batch, which may change weights, and average them."""
+        super().on_train_batch_end(outputs, batch, batch_idx)
+        self.evaluation.update()
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: :meth:`end_batch` is called earlier."""
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        self.randomness.end_epoch()
+
     # -- hooks that NNI's module does not forward --------------------------------------------------------------------
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> None:
-        super().on_train_batch_end(outputs, batch, batch_idx, *args, **kwargs)
-        # after the last hook of the batch, which may change weights, since validation may start now
-        self.evaluation.update()
-        self.randomness.capture()
-
     def validation_step(self, *args: Any, **kwargs: Any) -> Any:
-        with without_onnx_export(self.training_module):
-            return self.training_module.validation_step(*args, **kwargs)
-
-    def on_validation_start(self) -> None:
-        super().on_validation_start()
-        self.evaluation.open(self)
+        if not self.record.validated:
+            return None
+        try:
+            with without_onnx_export(self.training_module), self.fast.applied():
+                return self.training_module.validation_step(*args, **kwargs)
+        except REFUSALS as error:  # in NNI it never runs, and may not suit the batches
+            _logger.warning('The search goes on without validation, since validation_step fails: %s', reason(error)[:200])
+            self.record.validated = False
 
     def on_validation_epoch_start(self) -> None:
-        self.training_module.on_validation_epoch_start()
+        if self.record.validated:
+            self.training_module.on_validation_epoch_start()
+        self.record.look(self)
+        self.evaluation.open(self)
 
     def on_validation_batch_start(self, *args: Any, **kwargs: Any) -> None:
-        self.training_module.on_validation_batch_start(*args, **kwargs)
+        if self.record.validated:
+            self.training_module.on_validation_batch_start(*args, **kwargs)
 
     def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        self.training_module.on_validation_batch_end(*args, **kwargs)
+        if self.record.validated:
+            self.training_module.on_validation_batch_end(*args, **kwargs)
 
     def on_validation_epoch_end(self) -> None:
-        if not has_nnis(self.training_module, 'on_validation_epoch_end'):  # NNI's only reports, as the curve does
+        nnis = has_nnis(self.training_module, 'on_validation_epoch_end')  # it only reports, as the curve does
+        if self.record.validated and not nnis:
             self.training_module.on_validation_epoch_end()
-        self.evaluation.close()
-        if not self.trainer.sanity_checking:
-            self.randomness.restore()
+
+    def end_validation(self) -> None:
+        """Run the last hook of a validation."""
+        super().on_validation_end()
+
+    def on_validation_end(self) -> None:
+        """Do nothing: :meth:`end_validation` is called earlier."""
 
     def on_fit_end(self) -> None:
         self.ending.begin(self)
-        if not (self.curve and has_nnis(self.training_module, 'on_fit_end')):  # NNI's would report twice
-            super().on_fit_end()
-        self.ending.finish(self)
+        validated = bool(self.curve) and 'default' in self.curve[-1]
+        try:
+            with nullcontext() if validated else reporting_training(self.training_module):
+                if not (validated and has_nnis(self.training_module, 'on_fit_end')):  # NNI's would report twice
+                    super().on_fit_end()
+        finally:
+            self.ending.finish(self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.training_module.on_save_checkpoint(checkpoint)
@@ -184,6 +299,7 @@ class DartsSearchModule(DartsLightningModule):
         if STATE in checkpoint:  # earlier versions stored the states of all callbacks together
             for callback in (self.identity, self.evaluation, self.randomness, self.record):
                 callback.load_state_dict(checkpoint[STATE])
+        self.randomness.put_loops(checkpoint)
 
 
 class GumbelDartsSearchModule(DartsSearchModule, GumbelDartsLightningModule):

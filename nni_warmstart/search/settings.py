@@ -23,6 +23,10 @@ class SearchSettings:
         Largest number of operations without parameters in a cell of an exported architecture; None for no cap.
     stop_on_eigenvalue
         Whether the search stops when the curvature of the alphas' loss grows.
+    fast
+        Whether cells and choices run by plans.
+    fast_asked
+        Whether the user has asked for it.
     """
 
     average: float = 0.0
@@ -31,3 +35,5 @@ class SearchSettings:
     paced: bool = False
     parameter_free_cap: int | None = None
     stop_on_eigenvalue: bool = False
+    fast: bool = False
+    fast_asked: bool = False

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol, cast, runtime_checkable
 
@@ -14,27 +15,30 @@ import torch
 from nni.nas.evaluator.pytorch import Lightning
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
+from pytorch_lightning import LightningDataModule
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
 
 from ..data.labelled import name_and_classes
-from ..errors import REFUSALS, ConfigError, as_well, reason
+from ..errors import REFUSALS, ConfigError, TransferError, as_well, reason
 from ..nni_adapter import trial
 from ..nni_adapter.oneshot import DartsLightningModule, GumbelDartsLightningModule, undo_patches
 from ..supernets.history import record
 from ..supernets.supernet import Supernet
-from ..utils.checks import Range, checks_arguments
+from ..utils.checks import Expected, Range, check, checks_arguments
+from ..utils.divergence import divergence
 from ..utils.random import quiet_randomness
 from ..warm_start.heads.registry import HEADS
 from ..warm_start.report import TransferReport
 from ..warm_start.settings import TransferSettings
 from ..warm_start.transfer import transfer
+from ..zoo.recognition import own_entry
 from ..zoo.selection import Source, SourceSelector
 from ..zoo.zoo import SupernetZoo, open_zoo
 from . import collapse
 from .alpha_rate import NNIS
-from .loaders import Loaders
-from .model_inputs import as_model_reads
+from .loaders import AlphaLoader, Loaders
+from .model_inputs import as_model_reads, reads_after_set_up
 from .oneshot_module import DartsSearchModule, GumbelDartsSearchModule
 from .settings import SearchSettings
 
@@ -100,7 +104,8 @@ class WarmStartDARTS(DARTS):
         Learning rate of Adam for the alphas. None for NNI's 3e-4 after a cold start, and after a warm start for a rate at
         which they can move as far as in DARTS's own search, at most 0.03; see :mod:`nni_warmstart.search.alpha_rate`.
     save_to
-        Zoo or folder in which the trained supernet is saved after the search; a resumed search replaces its earlier entry.
+        Zoo or folder in which the trained supernet is saved after the search, under the first free name; a resumed search
+        replaces its own entry, never a copy. A supernet that has diverged is not saved, and a warning says so.
     parameter_free_cap
         Largest number of operations without parameters (skip, pooling) in a cell of an exported architecture; zero
         operations are then replaced by the next best ones. See :mod:`nni_warmstart.search.collapse`. None for two after a
@@ -108,6 +113,11 @@ class WarmStartDARTS(DARTS):
     stop_on_eigenvalue
         Whether to stop when the curvature of the alphas' loss grows, and to export the architecture from before. It takes
         some seconds per epoch. See :mod:`nni_warmstart.search.collapse`.
+    fast
+        Whether the cells and choices of the supernet run in less time than by NNI's forward, with the same mathematics but
+        other rounding; see :mod:`nni_warmstart.fast_forward`. The log says which modules have no plan and run NNI's forward.
+        None for True after a warm start, and False after a cold start, which stays equal to NNI's to the bit. A resumed
+        search goes on as it began.
     **kwargs
         Arguments of NNI's strategy of the same name. Unlike in NNI 3.0, ``penalty`` has an effect, and if it punishes costs
         above its baseline, the exported architecture respects this; see :mod:`nni_warmstart.nni_adapter.penalty`.
@@ -139,6 +149,7 @@ class WarmStartDARTS(DARTS):
         save_to: SupernetZoo | str | os.PathLike[str] | None = None,
         parameter_free_cap: Annotated[int, Range(0)] | None = None,
         stop_on_eigenvalue: bool = False,
+        fast: bool | None = None,
         class_names: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -146,6 +157,7 @@ class WarmStartDARTS(DARTS):
             head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable, class_names=class_names
         )
         warm = source is not None
+        check(fast, 'fast', Expected(bool, optional=True), ConfigError)
         settings = SearchSettings(
             average=float(warm) if average is None else average,
             refit_head=warm and HEADS[head].is_fitted if refit_head is None else refit_head,
@@ -153,12 +165,15 @@ class WarmStartDARTS(DARTS):
             paced=warm and arc_learning_rate is None,
             parameter_free_cap=collapse.CAP if warm and parameter_free_cap is None else parameter_free_cap,
             stop_on_eigenvalue=stop_on_eigenvalue,
+            fast=warm if fast is None else fast,
+            fast_asked=bool(fast),
         )
         super().__init__(arc_learning_rate=NNIS if arc_learning_rate is None else arc_learning_rate, **kwargs)
         self.source, self.zoo = source, zoo
         self.transfer_settings, self.settings, self.save_to = transfer_settings, settings, save_to
         self.report: TransferReport | None = None
         self._validates = False
+        self._trainer: Any = None
         self._loaders = Loaders()
         self._resumed_from: Path | None = None
 
@@ -202,18 +217,37 @@ class WarmStartDARTS(DARTS):
         return self.search_module(training_module, settings=self.settings, loaders=self._loaders, **arguments)
 
     def mutate_evaluator(self, evaluator: Any) -> Any:
+        data = None
         if isinstance(evaluator, Lightning):
-            undo_patches(evaluator.datamodule)
-            self._loaders = Loaders.of(evaluator)
+            data, self._trainer = evaluator.datamodule, evaluator.trainer
+            undo_patches(data)
+            self._loaders = Loaders(data)
             self._validates = is_overridden('validation_step', evaluator.module)
-        return super().mutate_evaluator(evaluator)
+        mutated = super().mutate_evaluator(evaluator)
+        if data is not None and is_overridden('setup', data, LightningDataModule):
+            data.setup = partial(self._set_up_data, data.setup)
+        return mutated
+
+    def _set_up_data(self, set_up: Callable[[Any], None], stage: str | None = None) -> None:
+        if stage == 'fit':
+            cast(DartsSearchModule, self.oneshot_module).held_out.before_set_up()
+        set_up(stage)
 
     def train_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
-        return super().train_dataloader(train_dataloader_fn, self._loaders.alphas or val_dataloader_fn)
+        data = self._loaders.data
+        alphas = data.arc_dataloader if isinstance(data, AlphaLoader) else val_dataloader_fn
+        made = super().train_dataloader
+        return self._loaders.for_training(lambda: made(train_dataloader_fn, alphas))
 
     def val_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
         # NNI's DARTS returns None in any case, so that validation never runs (microsoft/nni #5160)
-        return val_dataloader_fn() if self._validates else None
+        if not self._validates:
+            return None
+        try:
+            return self._loaders.for_validation(self._trainer)
+        except TransferError as error:
+            _logger.warning('The search goes on without validation: %s.', error)
+            return None
 
     def _initialize(self, model_space: Any, engine: Any) -> Any:
         if self.save_to is not None:
@@ -224,33 +258,42 @@ class WarmStartDARTS(DARTS):
         if self._resumed_from is not None:
             self.load_state_dict({'ckpt_path': str(self._resumed_from)})
         elif self.source is not None:
-            self.report = self._warm_start(mutated.model_space, mutated.evaluator)
-            module.identity.warm_start = self.report.to_dict()
-            _logger.info('%s', self.report.summary())
+            start_warm = partial(self._start_warm, mutated.model_space, mutated.evaluator)
+            if self._loaders.need_trainer or reads_after_set_up(module.training_module):
+                module.once_set_up = start_warm  # a data module that was set up twice might split its images twice
+            else:
+                start_warm()
+        if self.save_to is not None:
+            module.ending.keep.append(self._remember)
         if trial.in_trial():
             trial.forward_metrics(engine, lambda: len(self.curve) - 1)
         return mutated
 
+    def _start_warm(self, target: nn.Module, evaluator: Any) -> None:
+        with quiet_randomness():
+            self.report = self._warm_start(target, evaluator)
+        evaluator.module.identity.warm_start = self.report.to_dict()
+        _logger.info('%s', self.report.summary())
+
     def _warm_start(self, target: nn.Module, evaluator: Any) -> TransferReport:
-        loaders = self._loaders
-        loaders.prepare()
         copies = HEADS[self.transfer_settings.head].is_inherited
         settings = replace(
             self.transfer_settings,
             heads=getattr(evaluator.module.training_module, 'heads', None),
             seed=torch.initial_seed() % 2**32,
             device=evaluator.trainer.strategy.root_device,
-            class_names=self._class_names(loaders.make('train') if copies else None),
+            class_names=self._class_names(self._readable('train', self._loaders.read) if copies else None),
         )
 
         def make(part: str) -> Any:
-            return as_model_reads(loaders.make(part), evaluator.module.training_module)
+            return as_model_reads(self._loaders.read(part), evaluator.module.training_module)
 
         start = time.perf_counter()
-        with quiet_randomness():
+        with quiet_randomness():  # whatever was chosen, its images come in the same order
             choice = SourceSelector(self.zoo, target, make, settings).choose(cast(Source, self.source))
         choosing = time.perf_counter() - start
-        train, val = make('train'), make('val')
+        train, val = (self._readable(part, make) for part in ('train', 'val'))
+        evaluator.module.identity.sources = {each.name: each.key for each, _ in choice.sources}
         if choice.plan is not None:
             report = choice.plan.apply(target, train, val)
         else:
@@ -262,6 +305,17 @@ class WarmStartDARTS(DARTS):
             rule=self.source if isinstance(self.source, str) and choice.ranking else '',
         )
 
+    def _readable(self, part: str, make: Callable[[str], Any]) -> Any:
+        """Return the loader of a half; None for one that cannot be read and that a warm start can do without."""
+        head = self.transfer_settings.head
+        try:
+            return make(part)
+        except TransferError as error:
+            if part == 'train' and HEADS[head].is_fitted:
+                raise TransferError(f"{error}, and head {head!r} is fitted on them; pass head='random'.") from error
+            _logger.warning('The warm start does without some images: %s.', error)
+            return None
+
     def _class_names(self, data: Any) -> list[str] | None:
         """Return the names of the classes, as given, as the data module has them or as ``data`` have them."""
         named = self.transfer_settings.class_names or self._loaders.class_names or name_and_classes(data)[1]
@@ -271,27 +325,42 @@ class WarmStartDARTS(DARTS):
         super()._run()
         module: Any = self.oneshot_module
         self.report = module.trainer.strategy.broadcast(self.report)  # the first device's warm start counts
+
+    def _remember(self) -> None:
+        module: Any = self.oneshot_module
         if self.save_to is not None and module.trainer.is_global_zero:
-            zoo = open_zoo(self.save_to)
-            name = self._remember(zoo, module)
+            zoo, found = open_zoo(self.save_to), divergence(self.supernet.named_parameters())
+            if found is not None:
+                _logger.warning('The supernet is not remembered in %s: its training diverged, %s.', zoo.root, found)
+                return
+            with quiet_randomness():
+                name = self._remembered(zoo, module)
             _logger.info('Remembered the supernet as %r in %s.', name, zoo)
 
-    def _remember(self, zoo: SupernetZoo, module: DartsSearchModule) -> str:
+    def _remembered(self, zoo: SupernetZoo, module: DartsSearchModule) -> str:
         """Add the supernet to a zoo, replacing the entry that the same search left before it was resumed."""
         history = record(curve=self.curve, run=module.identity.run)
         if isinstance(module.training_module, Remembering):
             supernet = module.training_module.remembered(self.supernet, name='new', history=history)
         else:
-            data = as_model_reads(self._loaders.make('train'), module.training_module)
+            data = self._readable_data(module)
             supernet = Supernet.from_strategy(
                 self, name='new', dataset=data, class_names=self._class_names(data), history=history
             )
-        if module.identity.resumed:
-            for entry in zoo.entries():
-                if entry.run == module.identity.run:
-                    zoo.add(supernet.renamed(entry.name))
-                    return entry.name
-        return zoo.add_numbered(supernet, type(self.supernet).__name__.lower())
+        stem = type(self.supernet).__name__.lower()
+        own = own_entry(zoo, module.identity.run, stem) if module.identity.resumed else None
+        if own is None:
+            return zoo.add_numbered(supernet, stem)
+        zoo.add(supernet.remembered_as(own))
+        return own
+
+    def _readable_data(self, module: DartsSearchModule) -> Any:
+        """Return the training data, to be sketched; None if they cannot be read."""
+        try:
+            return as_model_reads(self._loaders.read('train'), module.training_module)
+        except TransferError as error:
+            _logger.warning('The supernet is remembered without sketches of its data: %s.', error)
+            return None
 
 
 class WarmStartGumbelDARTS(WarmStartDARTS, GumbelDARTS):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+_LARGEST = 4096  # number of channels, and image size in pixels
+
 
 def record(
     *,
@@ -13,6 +15,7 @@ def record(
     dataset: str | None = None,
     classes: int | None = None,
     run: str | None = None,
+    entry: str | None = None,
     licence: str | None = None,
     created: str | None = None,
     **others: Any,
@@ -31,6 +34,8 @@ def record(
         Number of classes, where their names are not known.
     run
         Identifier of the search, which a resumed search keeps.
+    entry
+        Name under which the search itself has remembered the supernet, which copies keep.
     licence
         Licence of the data.
     created
@@ -39,7 +44,7 @@ def record(
         Any other entries, as plain data.
     """
     known = {
-        'pictures': pictures, 'datasets': datasets, 'dataset': dataset, 'classes': classes, 'run': run,
+        'pictures': pictures, 'datasets': datasets, 'dataset': dataset, 'classes': classes, 'run': run, 'entry': entry,
         'licence': licence, 'created': created,
     }  # fmt: skip
     return {**{key: value for key, value in known.items() if value is not None}, **others}
@@ -48,8 +53,9 @@ def record(
 def malformed(history: Mapping[str, Any]) -> str | None:
     """Return the fault of a record that was read from a file or given by a user; None if it has none."""
     pictures = history.get('pictures', [0, 0])
-    if not (isinstance(pictures, list) and [type(number) for number in pictures] == [int, int] and min(pictures) >= 0):
-        return f'history.pictures = {pictures!r}, which is not [channels, side]'
+    known = isinstance(pictures, list) and [type(number) for number in pictures] == [int, int]
+    if not known or not 0 <= min(pictures) <= max(pictures) <= _LARGEST:
+        return f'history.pictures = {repr(pictures)[:60]}, which is not [channels, side], from 0 to {_LARGEST}'
     if not isinstance(history.get('datasets', {}), dict):
         return 'history.datasets is not a dict'
     return None
@@ -99,6 +105,11 @@ class Recorded:
     def run(self) -> str | None:
         """Identifier of the search that trained the supernet, which a resumed search keeps; None if unknown."""
         return self.history.get('run')
+
+    @property
+    def entry(self) -> str | None:
+        """Name under which the search itself has remembered the supernet, which copies keep; None if unknown."""
+        return self.history.get('entry')
 
     @property
     def licence(self) -> str | None:

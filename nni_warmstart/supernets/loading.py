@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError, TransferError, reason
 from ..nni_adapter.classifier import resize_head
 from ..nni_adapter.model_spaces import rebuilt
+from ..utils.modules import tensors_of, untold_state
 
 
 def space_named_by(description: Mapping[str, Any], owner: str, relation: str) -> ModelSpace:
@@ -56,7 +57,7 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     TransferError
         If the space has other tensors, or cannot hold the values.
     """
-    own = model.state_dict()
+    own = tensors_of(model)
     for tensor in state.keys() | own.keys():
         in_file, in_space = (tuple(each[tensor].shape) if tensor in each else None for each in (state, own))
         if in_file != in_space:
@@ -65,7 +66,7 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
                 f'{in_space} in the space; use transfer() to map one space onto another.'
             )
     try:
-        model.load_state_dict(dict(state))
+        model.load_state_dict({**untold_state(model), **state})
     except RuntimeError as error:  # values that a parameter cannot hold
         raise TransferError(f'supernet {name!r} does not fit this space: {reason(error)}') from error
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,9 +15,12 @@ from ..errors import SupernetFileError, TransferError, reason
 from ..nni_adapter import batchnorm
 from ..nni_adapter.architectures import best_sample
 from ..nni_adapter.freezing import freeze, has_cells, take_over
-from ..nni_adapter.model_spaces import is_description, rebuilt
+from ..nni_adapter.model_spaces import rebuilt
 from ..utils.files import plain, write_atomic
-from .file_format import check_kinds, pack, unpack
+from ..utils.limits import Budget
+from ..utils.modules import untold_state
+from .card import check_kinds, is_description
+from .file_format import pack, read_bytes, unpack
 from .loading import space_named_by
 from .supernet import Supernet
 
@@ -72,7 +74,7 @@ class Network:
             space = space_named_by(self.space, 'the network', 'was found in')
         network = freeze(space, self.architecture)
         try:
-            network.load_state_dict(self.tensors)
+            network.load_state_dict({**untold_state(network), **self.tensors})
         except RuntimeError as error:
             raise TransferError(f'the network does not fit {type(space).__name__}: {reason(error)}') from error
         return network.eval()
@@ -91,11 +93,8 @@ class Network:
         SupernetFileError
             If the file cannot be read, is damaged or of another kind.
         """
-        try:
-            data = Path(path).read_bytes()
-        except OSError as error:
-            raise SupernetFileError(f'{path} cannot be read: {error.strerror}.') from error
-        tensors, card = unpack(data, str(path))
+        budget = Budget(str(path), SupernetFileError)
+        tensors, card = unpack(read_bytes(path, budget), str(path), budget)
         if _KEY not in card:
             raise SupernetFileError(f'{path} holds a supernet, not a network; `nni-warmstart retrain` makes networks.')
         check_kinds(card, {_KEY: dict}, str(path))

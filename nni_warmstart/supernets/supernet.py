@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -25,18 +25,23 @@ from ..nni_adapter.model_spaces import describe, input_of, resolve
 from ..nni_adapter.mutation import first_names, mutate, strategy_kind
 from ..nni_adapter.oneshot import OneShotStrategy, is_supernet
 from ..tracing.structure import Structure, guess_shape, structure_of
+from ..utils.divergence import LARGEST
 from ..utils.files import plain, write_atomic
+from ..utils.limits import Budget
+from ..utils.modules import untold_state
 from . import validation
+from .card import SKETCH, STRUCTURE
 from .features import own_features
-from .file_format import pack, unpack
+from .file_format import pack, read_bytes, unpack
+from .header import memory_of
 from .history import Recorded, record, with_licences
 from .loading import load_into, resize_joint_head, space_named_by
 
 _logger = logging.getLogger(__name__)
 
-_SKETCH = 'sketch/'
+_MOST = {'weight': LARGEST, 'bias': LARGEST, 'running_mean': validation.OVERFLOW, 'running_var': validation.OVERFLOW}
 
-_STRUCTURE = 'structure/zlib'
+_PIECE = 2**20  # values that are looked at at once
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Supernet(Recorded):
         Names of the classes, in the order of the classifier's rows; empty when unknown.
     history
         Record of datasets, licences, seed, command, curves, versions. It is free-form except for entries with an attribute:
-        :attr:`pictures`, :attr:`datasets`, :attr:`dataset`, :attr:`run`, :attr:`licence`, :attr:`created`.
+        :attr:`pictures`, :attr:`datasets`, :attr:`dataset`, :attr:`run`, :attr:`entry`, :attr:`licence`, :attr:`created`.
     sketches
         Compact sketches of the training data by embedding: one for each of
         :data:`~nni_warmstart.distance.embeddings.EMBEDDINGS`, and one in the supernet's own features (under :attr:`key`).
@@ -138,6 +143,9 @@ class Supernet(Recorded):
             )
         # Collect tensors, choices and the record.
         tensors, aliases = first_names(model)
+        untold = untold_state(model)
+        if untold:
+            _logger.warning('Supernet %r is kept without %s, which is no tensor.', name, ', '.join(untold))
         found = choices(model)
         names = {id(p): n for n, p in model.named_parameters()}
         if isinstance(dataset, Iterator):
@@ -173,7 +181,7 @@ class Supernet(Recorded):
         except TransferError as error:
             _logger.warning('A supernet of %s can be mapped onto its own space only: %s', type(model).__name__, error)
         if supernet.diverged:
-            _logger.warning('Supernet %r has weights that are not finite; nothing can start from it.', name)
+            _logger.warning('Supernet %r has %s; nothing can start from it.', name, supernet.divergence)
         if dataset is None or isinstance(dataset, str):
             return supernet
         return supernet.sketched(dataset, model)
@@ -184,7 +192,8 @@ class Supernet(Recorded):
         digest = hashlib.sha256()
         for name in sorted(self.tensors):
             digest.update(name.encode())
-            digest.update(self.tensors[name].double().numpy().tobytes())
+            for piece in self.tensors[name].reshape(-1).split(_PIECE):
+                digest.update(piece.double().numpy().data)
         return f'supernet:{digest.hexdigest()[:12]}'
 
     @property
@@ -253,8 +262,19 @@ class Supernet(Recorded):
 
     @property
     def diverged(self) -> bool:
-        """Whether some weights are not finite."""
-        return not all(bool(torch.isfinite(tensor).all()) for tensor in self.tensors.values())
+        """Whether some weights are not finite, or larger than those of any network that works."""
+        return self.divergence is not None
+
+    @property
+    def divergence(self) -> str | None:
+        """What shows that the training diverged, for errors; None if nothing does. Buffers may hold any finite constants."""
+        for name, tensor in self.tensors.items():
+            if tensor.is_floating_point() or tensor.is_complex():
+                most = _MOST.get(name.rpartition('.')[2], math.inf)
+                if not all(bool((piece.abs() < most).all()) for piece in tensor.reshape(-1).split(_PIECE)):
+                    finite = bool(tensor.isfinite().all())
+                    return f'weights beyond {most:.0e}' if finite else 'weights that are not finite'
+        return None
 
     @property
     def num_parameters(self) -> int:
@@ -264,6 +284,10 @@ class Supernet(Recorded):
     def renamed(self, name: str) -> Supernet:
         """Return the same supernet under another name."""
         return replace(self, name=name)
+
+    def remembered_as(self, name: str) -> Supernet:
+        """Return the same supernet under the name by which the search that trained it will find it again."""
+        return replace(self, name=name, history={**self.history, 'entry': name})
 
     def with_licences(self, licences: Mapping[str, str | None]) -> Supernet:
         """Return the same supernet with a licence for each of its :attr:`datasets`."""
@@ -318,13 +342,13 @@ class Supernet(Recorded):
     def to_bytes(self) -> bytes:
         """Return the content of the file that :meth:`save` writes."""
         sketched = {
-            f'{_SKETCH}{index}/{part}': tensor
+            f'{SKETCH}{index}/{part}': tensor
             for index, sketch in enumerate(self.sketches.values())
             for part, tensor in sketch.to_tensors().items()
         }
         structure = {}
         if self.structure is not None:
-            structure[_STRUCTURE] = torch.frombuffer(bytearray(self.structure.to_bytes()), dtype=torch.uint8)
+            structure[STRUCTURE] = torch.frombuffer(bytearray(self.structure.to_bytes()), dtype=torch.uint8)
         return pack({**self.tensors, **sketched, **structure}, plain(self.card))
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -332,16 +356,28 @@ class Supernet(Recorded):
         write_atomic(path, self.to_bytes())
 
     @classmethod
-    def from_bytes(cls, data: bytes, origin: str = 'supernet') -> Supernet:
-        """Read a supernet from the bytes that :meth:`to_bytes` returned; ``origin`` is named in errors."""
-        tensors, card = unpack(data, origin)
+    def from_bytes(cls, data: bytes | bytearray, origin: str = 'supernet') -> Supernet:
+        """Read a supernet from the bytes that :meth:`to_bytes` returned; ``origin`` is named in errors.
+
+        Raises
+        ------
+        SupernetFileError
+            If they are truncated, altered, of another kind or of a newer format, or take more memory than the limit.
+        """
+        budget = Budget(origin, SupernetFileError)
+        budget.spend(memory_of(len(data)))
+        return cls._read(data, origin, budget)
+
+    @classmethod
+    def _read(cls, data: bytes | bytearray, origin: str, budget: Budget) -> Supernet:
+        tensors, card = unpack(data, origin, budget)
         try:
             sketches = {
-                each['embedding']: DatasetSketch.from_tensors(_taken(tensors, f'{_SKETCH}{index}/'), **each)
+                each['embedding']: DatasetSketch.from_tensors(_taken(tensors, f'{SKETCH}{index}/'), **each)
                 for index, each in enumerate(card.pop('sketches', []))
             }
-            packed = tensors.pop(_STRUCTURE, None)
-            structure = None if packed is None else Structure.from_bytes(packed.numpy().tobytes(), origin)
+            packed = tensors.pop(STRUCTURE, None)
+            structure = None if packed is None else Structure.from_bytes(packed.numpy().tobytes(), origin, budget)
             validation.check_supernet_data(card, tensors, sketches, structure, origin)
             return cls(tensors=tensors, sketches=sketches, structure=structure, **card)
         except SupernetFileError:
@@ -358,13 +394,11 @@ class Supernet(Recorded):
         Raises
         ------
         SupernetFileError
-            If the file is missing, truncated, altered, of another kind or of a newer format.
+            If the file is missing, truncated, altered, of another kind or of a newer format, or takes more memory than the
+            limit.
         """
-        try:
-            data = Path(path).read_bytes()
-        except OSError as error:
-            raise SupernetFileError(f'supernet file {path} cannot be read: {error.strerror}.') from error
-        return cls.from_bytes(data, str(path))
+        budget = Budget(str(path), SupernetFileError)
+        return cls._read(read_bytes(path, budget), str(path), budget)
 
 
 def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

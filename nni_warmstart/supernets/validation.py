@@ -10,16 +10,16 @@ from torch import Tensor
 
 from ..distance.sketch import DatasetSketch
 from ..errors import SupernetFileError
-from ..nni_adapter.model_spaces import is_description
 from ..nni_adapter.mutation import STRATEGIES
 from ..tracing.structure import Structure
-from . import history
-from .file_format import check_kinds
+from .card import check_fields, malformed_fields
 
-_KINDS: dict[str, type] = {
-    'name': str, 'space': dict, 'strategy': str, 'class_names': list,
-    'aliases': dict, 'alphas': dict, 'candidates': dict, 'history': dict,
-}  # fmt: skip
+OVERFLOW = 1e18
+"""Bound on statistics and features: the squares of larger ones do not fit into single precision."""
+
+_WEIGHTS = ('weight', 'bias', 'running_mean', 'running_var')  # names that torch's layers give to what is never whole numbers
+
+_MOST_SAMPLES = 10**12  # of a class
 
 
 def check_supernet_data(
@@ -46,15 +46,14 @@ def check_supernet_data(
         If a part is malformed; the message names it.
     """
     _check_card(card, tensors, sketches, origin)
+    _check_tensors(tensors, origin)
     _check_structure(tensors, structure, origin)
 
 
 def _check_card(
     card: Mapping[str, Any], tensors: Mapping[str, Tensor], sketches: Mapping[str, DatasetSketch], origin: str
 ) -> None:
-    check_kinds(card, _KINDS, origin)
-    if not is_description(card['space']):
-        raise SupernetFileError(f'{origin} has a malformed card: space names neither a class nor a name with arguments.')
+    check_fields(card, origin)
     if card['strategy'] not in STRATEGIES:
         raise SupernetFileError(f'{origin} names the strategy {card["strategy"]!r}; known are {", ".join(STRATEGIES)}.')
     wrong = malformed(card, tensors, sketches)
@@ -64,9 +63,7 @@ def _check_card(
 
 def malformed(card: Mapping[str, Any], tensors: Mapping[str, Tensor], sketches: Mapping[str, DatasetSketch]) -> str | None:
     """Return the fault of a card whose parts are of the right kinds; None if it has none."""
-    if not all(isinstance(name, str) for name in card['class_names']):
-        return 'class_names must be text'
-    wrong = history.malformed(card['history'])
+    wrong = malformed_fields(card)
     if wrong:
         return wrong
     named = [*card['aliases'].values(), *card['alphas'].values()]
@@ -91,6 +88,16 @@ def malformed(card: Mapping[str, Any], tensors: Mapping[str, Tensor], sketches: 
     return None
 
 
+def _check_tensors(tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Raise an error for weights that are whole numbers, and statistics of batch norm that no data have."""
+    for name, tensor in tensors.items():
+        kind = name.rpartition('.')[2]
+        if kind in _WEIGHTS and not tensor.is_floating_point() and not (tensor.is_complex() and kind != 'running_var'):
+            raise SupernetFileError(f'{origin} has numbers of type {tensor.dtype} in {name!r}; train the supernet again.')
+        if kind == 'running_var' and bool((tensor < 0).any()):
+            raise SupernetFileError(f'{origin} has variances below zero in {name!r}; train the supernet again.')
+
+
 def _check_structure(tensors: Mapping[str, Tensor], structure: Structure | None, origin: str) -> None:
     if structure is None:
         return
@@ -110,8 +117,11 @@ def _is_sound(sketch: DatasetSketch) -> bool:
     others = (sketch.means, sketch.factors, sketch.remainders, sketch.samples)
     return (
         all(tensor.dtype == torch.int64 and bool((tensor >= 0).all()) for tensor in whole)
-        and all(tensor.is_floating_point() and bool(tensor.isfinite().all()) for tensor in others)
+        and all(tensor.is_floating_point() and bool((tensor.abs() < OVERFLOW).all()) for tensor in others)
         and sketch.num_classes > 0
+        and len(sketch.samples) > 0
+        and bool(((sketch.counts > 0) & (sketch.counts < _MOST_SAMPLES)).all())
+        and bool((sketch.remainders >= 0).all())
     )
 
 

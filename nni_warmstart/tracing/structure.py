@@ -16,6 +16,9 @@ from torch import nn
 from ..errors import SupernetFileError, TransferError
 from ..nni_adapter import choices
 from ..nni_adapter.paths import every_path
+from ..utils.limits import Budget
+from ..utils.modules import state_kept
+from ..utils.strict_json import parse_compressed
 from .axes import IN, Axes, Channels, Op
 from .tracer import trace_channels
 
@@ -110,10 +113,27 @@ class Structure:
         return zlib.compress(json.dumps(plain, separators=(',', ':')).encode(), 9)
 
     @classmethod
-    def from_bytes(cls, data: bytes, origin: str = 'structure') -> Structure:
-        """Read what :meth:`to_bytes` returned; ``origin`` is named in errors."""
+    def from_bytes(cls, data: bytes, origin: str = 'structure', budget: Budget | None = None) -> Structure:
+        """Read what :meth:`to_bytes` returned.
+
+        Parameters
+        ----------
+        data
+            The structure as compressed JSON.
+        origin
+            Name of the file in errors.
+        budget
+            Memory that it may take; None for the whole limit.
+
+        Raises
+        ------
+        SupernetFileError
+            If it is damaged, or takes more memory than the budget allows.
+        """
+        budget = budget or Budget(origin, SupernetFileError)
         try:
-            plain = json.loads(zlib.decompress(data))
+            plain = parse_compressed(data, budget)
+            budget.spend(8 * _numbers(plain))
             relations = plain.get('relations', {})
             labels = {kind: relations.get(kind, {}) for kind in LABELS}
             tensors = {
@@ -135,6 +155,8 @@ class Structure:
                     raise ValueError('channels that do not fit their tensors')
             sites = {path: (label, dict(names)) for path, (label, names) in plain['sites'].items()}
             return cls(channels, plain['kinds'], sites, plain['values'])
+        except SupernetFileError:
+            raise
         except (zlib.error, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
             raise SupernetFileError(f'{origin} has a structure that this version does not understand ({error}).') from error
 
@@ -163,7 +185,7 @@ def structure_of(model: nn.Module, shape: tuple[int, ...]) -> Structure:
             raise TransferError(f'{path} may choose a width of 0: a layer without channels cannot be mapped.')
     alphas = {id(choice.alpha) for choice in choices.choices(model).values()}
     skip = frozenset(name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in alphas)
-    with every_path(model):
+    with state_kept(model), every_path(model):
         channels = trace_channels(model, shape, skip)
     kinds = {path: kind for path, module in model.named_modules() if (kind := choices.kind_of(module))}
     sites, values = choices.sites(model)
@@ -209,6 +231,16 @@ def _runs(channels: np.ndarray | None) -> Any:
     if len(channels) and np.array_equal(channels, np.arange(channels[0], channels[0] + len(channels))):
         return {'start': int(channels[0]), 'length': len(channels)}
     return {'channels': channels.tolist()}
+
+
+def _numbers(plain: Any) -> int:
+    """Return how many numbers of channels the arrays of a structure hold that are given by start and length."""
+    found, level = 0, [plain]
+    while level:
+        found += sum(each['length'] for each in level if isinstance(each, dict) and type(each.get('length')) is int)
+        level = [item for each in level for item in (each.values() if isinstance(each, dict) else each)]
+        level = [item for item in level if isinstance(item, dict | list)]
+    return found
 
 
 def _array(plain: Any) -> np.ndarray:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -67,6 +68,12 @@ def check(value: Any, name: str, expected: Expected, error: type[WarmStartError]
         raise error(f'{name} = {value!r}, but it must be {_WORDS[expected.kind]}{bounds and ", " + bounds}{none}.')
     if expected.kind in (int, float) and not _inside(value, low, high):
         raise error(f'{name} = {value!r}, but it must be {bounds or "finite"}{none}.')
+
+
+def suggestion(word: str, allowed: Iterable[str]) -> str:
+    """Return ' Did you mean ...?' for the end of an error message, empty if no allowed word is like ``word``."""
+    close = difflib.get_close_matches(word, list(allowed), 1)
+    return f' Did you mean {close[0]}?' if close else ''
 
 
 def _is(value: Any, kind: type) -> bool:

@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
-import tempfile
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from . import parts
+
+
+@contextmanager
+def open_regular(path: str | os.PathLike[str]) -> Iterator[tuple[BufferedReader, int]]:
+    """Open a regular file to read it, and give it with its size in bytes.
+
+    Whatever else may lie in a folder is not opened: a pipe, a socket or a device may never end, or never begin.
+
+    Raises
+    ------
+    OSError
+        If it is no regular file, or cannot be read.
+    """
+    _check_regular(os.stat(path), path)
+    with open(path, 'rb', opener=lambda name, flags: os.open(name, flags | getattr(os, 'O_NONBLOCK', 0))) as file:
+        status = os.fstat(file.fileno())
+        _check_regular(status, path)  # another one may have taken its place since
+        yield file, status.st_size
+
+
+def _check_regular(status: os.stat_result, path: str | os.PathLike[str]) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, 'it is a pipe, a socket or a device, and no file', str(path))
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     """Write ``data`` to a temporary name beside ``path`` and rename it, so that no reader sees half a file.
+
+    Temporary files in the folder whose writers were killed are removed.
 
     Raises
     ------
@@ -23,15 +54,13 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.part')
+    parts.sweep(path.parent)
+    handle, temporary = parts.create(path)
     try:
         with os.fdopen(handle, 'wb') as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files
         os.replace(temporary, path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
@@ -46,7 +75,8 @@ def unwritable(folder: str | os.PathLike[str]) -> str | None:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         return f'{folder} cannot be made: {error.strerror}.'
-    return None if os.access(folder, os.W_OK) else f'{folder} cannot be written; choose another.'
+    allowed = os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+    return None if allowed else f'{folder} cannot be written; choose another.'
 
 
 def plain(value: Any) -> Any:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .inputs import to_device
+
 
 def accuracy_on(
     model: nn.Module,
@@ -21,7 +23,7 @@ def accuracy_on(
     right = total = 0
     with torch.no_grad():
         for x, y in batches:
-            logits = model(x.to(device)).cpu()
+            logits = model(to_device(x, device)).cpu()
             if heads is not None:
                 logits = among_own(logits, y, heads)
             right += int((logits.argmax(1) == y).sum())

@@ -103,5 +103,5 @@ def _save(figure: Any, path: str | os.PathLike[str]) -> None:
     for text in figure.findobj(Text):  # names from files may hold dollar signs
         text.set_parse_math(False)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format='png', dpi=130)
+    figure.savefig(buffer, format='png', dpi=130, metadata={'Software': 'nni-warmstart'})  # see cli.common.check_file
     write_atomic(path, buffer.getvalue())

@@ -13,9 +13,15 @@ import torch
 
 @contextmanager
 def quiet_randomness() -> Iterator[None]:
-    """Restore torch's global generator at the end: iterating a loader draws a worker seed from it."""
-    with torch.random.fork_rng(devices=[]):
+    """Restore the global generators of torch, numpy and Python at the end, as :func:`random_state` knows them.
+
+    Iterating a loader draws a worker seed from torch's generator, and data of users draw from any of them.
+    """
+    state = random_state([])
+    try:
         yield
+    finally:
+        set_random_state(state, [])
 
 
 def random_state(generators: list[torch.Generator]) -> dict[str, Any]:
@@ -24,7 +30,7 @@ def random_state(generators: list[torch.Generator]) -> dict[str, Any]:
     return {
         'torch': torch.get_rng_state(),
         'loaders': [generator.get_state() for generator in generators],
-        'cuda': [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
+        'cuda': [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [],
         'python': random.getstate(),
         'numpy': (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss),
     }

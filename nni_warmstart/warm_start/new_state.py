@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..nni_adapter.choices import choices, input_choices, places, width_labels
 from ..nni_adapter.mutation import first_names
+from ..utils.modules import write_tensor
 from .report import OriginKind, TensorOrigin
 from .settings import TransferSettings
 
@@ -110,5 +111,5 @@ def load(model: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
     own = first_names(model)[0]
     with torch.no_grad():
         for name, value in tensors.items():
-            own[name].copy_(value)
+            write_tensor(model, name, own[name], value)
     return model

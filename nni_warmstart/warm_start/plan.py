@@ -93,7 +93,7 @@ class Plan:
         sources = [(source, weight) for source, weight in sources if weight > 0]
         for source, _ in sources:
             if source.diverged:
-                raise TransferError(f'supernet {source.name!r} has weights that are not finite: its training diverged.')
+                raise TransferError(f'supernet {source.name!r} has {source.divergence}: its training diverged.')
         first = sources[0][0]
         with quiet_randomness(), _placed(target, settings.device) as model:
             head_name = _head_of(model, settings, batches) if batches else name_of_head(model, first)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.splits import stratified_part, stratified_split
-from ..distance.embeddings import images_of
+from ..distance.embeddings import DIMENSIONS, images_of
 from ..distance.logme import logme
 from ..distance.otdd import METHODS, dataset_distance
 from ..distance.sketch import DatasetSketch
@@ -21,7 +21,9 @@ from ..errors import REFUSALS, DataError, WarmStartError, ZooError
 from ..nni_adapter.model_spaces import create
 from ..nni_adapter.mutation import mutate
 from ..supernets.supernet import Supernet
+from ..utils.limits import Budget
 from ..utils.random import quiet_randomness
+from ..utils.text import enumerated
 from ..warm_start.settings import TransferSettings
 from .probe import STEPS, Labelled, Probe, successive_halving
 
@@ -126,6 +128,8 @@ def own_space(candidate: Supernet, num_classes: int) -> nn.Module:
 def sketched(candidates: Iterable[Supernet], embedding: str) -> list[Supernet]:
     """Return the candidates with a sketch in this embedding; the others are left out with a warning.
 
+    So are those whose sketches cannot be compared with any other.
+
     Raises
     ------
     ZooError
@@ -136,22 +140,38 @@ def sketched(candidates: Iterable[Supernet], embedding: str) -> list[Supernet]:
     missing = [each.name for each in candidates if embedding not in each.sketches]
     if not found:
         raise ZooError(
-            f'no entry has a sketch in the embedding {embedding!r} ({", ".join(missing)}); pretrain again, or rank by logme '
-            'or probe.'
+            f'no entry has a sketch in the embedding {embedding!r} ({enumerated(missing)}); pretrain again, or rank by '
+            'logme or probe.'
         )
     if missing:
-        _logger.warning('Entries without a sketch in the embedding %r are not ranked: %s', embedding, ', '.join(missing))
-    return found
+        _logger.warning('Entries without a sketch in the embedding %r are not ranked: %s', embedding, enumerated(missing))
+    return _results(found, lambda each: _comparable(each, embedding), _INCOMPARABLE)
+
+
+def _comparable(candidate: Supernet, embedding: str) -> Supernet:
+    """Return the candidate; raise an error if its sketch has other features, or more classes than the limit allows."""
+    sketch = candidate.sketches[embedding]
+    needed = DIMENSIONS.get(embedding, sketch.dimension)
+    if sketch.dimension != needed:
+        raise ZooError(f'its sketch in the embedding {embedding!r} has {sketch.dimension} features instead of {needed}.')
+    of_covariances = 8 * sketch.num_classes * sketch.dimension**2
+    Budget(f'its sketch of {sketch.num_classes} classes', ZooError).check(2 * of_covariances)  # and of their roots
+    return candidate
+
+
+_INCOMPARABLE = 'no entry can be compared with these data; the warnings above say why.'
 
 
 def _by_distance(method: str) -> Callable[..., list[Ranked]]:
     def ranking(candidates: Sequence[Supernet], dataset: Any, *, embedding: str, **_: Any) -> list[Ranked]:
         target = sketch_like(dataset, embedding)
-        found = {each.name: each.sketches[target.embedding] for each in sketched(candidates, target.embedding)}
-        return [
-            _timed(name, lambda s: dataset_distance(s, target, method=method).value, sketch)
-            for name, sketch in found.items()
-        ]
+
+        def distance(candidate: Supernet) -> float:
+            return dataset_distance(candidate.sketches[target.embedding], target, method=method).value
+
+        return _results(
+            sketched(candidates, target.embedding), lambda each: _timed(each.name, distance, each), _INCOMPARABLE
+        )
 
     return ranking
 
@@ -214,13 +234,17 @@ def _logme(candidates: Sequence[Supernet], dataset: Any, **_: Any) -> list[Ranke
     return _results(candidates, lambda each: _timed(each.name, score, each))
 
 
-def _results(candidates: Sequence[Supernet], function: Callable[[Supernet], Any]) -> list[Any]:
-    """Return the results of ``function``; a candidate that cannot be run on these images is left out with a warning.
+def _results(
+    candidates: Sequence[Supernet],
+    function: Callable[[Supernet], Any],
+    none: str = 'no entry can be run on these images; the warnings above say why. Rank by otdd instead.',
+) -> list[Any]:
+    """Return the results of ``function``; a candidate for which there is none is left out with a warning.
 
     Raises
     ------
     ZooError
-        If no candidate can be run.
+        If there is none for any candidate, with the message ``none``.
     """
     results = []
     for candidate in candidates:
@@ -234,7 +258,7 @@ def _results(candidates: Sequence[Supernet], function: Callable[[Supernet], Any]
             continue
         results.append(result)
     if not results:
-        raise ZooError('no entry can be run on these images; the warnings above say why. Rank by otdd instead.')
+        raise ZooError(none)
     return results
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..data.labelled import first_batches
 from ..errors import DataError, TransferError, WarmStartError, ZooError
 from ..supernets.supernet import Supernet
+from ..utils.text import enumerated
 from ..warm_start.compatibility import is_same, share_in_common
 from ..warm_start.plan import Plan
 from ..warm_start.settings import TransferSettings
@@ -200,7 +201,7 @@ class SourceSelector:
         if not found:
             raise ZooError(
                 f'zoo {zoo.root} has no entry that fits this model space with head {head!r}; it has '
-                f'{", ".join(zoo.names()) or "none"}. Pretrain one on a similar space.'
+                f'{enumerated(zoo.names())}. Pretrain one on a similar space.'
             )
         return found
 

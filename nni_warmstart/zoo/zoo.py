@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
-from ..errors import SupernetFileError, ZooError, reason
+from ..errors import SupernetFileError, ZooError
 from ..supernets.supernet import Supernet
-from ..utils.files import unwritable
+from ..utils.checks import suggestion
+from ..utils.limits import Budget
+from ..utils.text import enumerated
 from . import ranking
+from .listing import readable
 from .ranking import Ranked
-
-_logger = logging.getLogger(__name__)
-
-SUFFIX = '.safetensors'
+from .store import Store, shipped
 
 RULES = ('nearest', 'fused', 'joint', 'auto', 'none')
 """Values of ``source=`` that name a rule of choice, or a cold start ('none')."""
@@ -49,27 +42,27 @@ class SupernetZoo:
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = os.path.expanduser(os.fspath(root))
-        with self._trouble('opened'):
-            self._files, self._folder = fsspec.url_to_fs(self.root)
-        self._folder = self._folder.rstrip('/')
+        self._store = Store(root)
+
+    @property
+    def root(self) -> str:
+        """Folder or URL."""
+        return self._store.root
 
     @classmethod
     def shipped(cls) -> SupernetZoo:
         """Return the zoo that is shipped with the package."""
-        return cls(Path(str(files('nni_warmstart') / 'zoo_data')))
+        return cls(shipped())
 
     def names(self) -> list[str]:
-        """Return the names of all entries, sorted."""
-        self._files.invalidate_cache()  # another process may have added some
-        with self._trouble('read'):
-            try:
-                found = [path.rpartition('/')[2] for path in self._files.ls(self._folder, detail=False)]
-            except (FileNotFoundError, NotADirectoryError):
-                return []
-            if found == [self._folder.rpartition('/')[2]] and self._files.isfile(self._folder):
-                raise NotADirectoryError('it is a file; a zoo is a folder')
-        return sorted(name[: -len(SUFFIX)] for name in found if name.endswith(SUFFIX) and not name.startswith('.'))
+        """Return the names of all entries, sorted; none if there is no such folder yet.
+
+        Raises
+        ------
+        ZooError
+            If the folder cannot be read.
+        """
+        return self._store.names()
 
     def __contains__(self, name: object) -> bool:
         return name in self.names()
@@ -85,25 +78,25 @@ class SupernetZoo:
         ZooError
             If there is no such entry.
         SupernetFileError
-            If its file is damaged.
+            If its file is damaged, or takes more memory than the limit.
         """
         path = self._existing(name)
-        try:
-            data = self._files.cat_file(path)
-        except Exception as error:  # every file system of fsspec has exceptions of its own
-            raise SupernetFileError(f'entry {name} of zoo {self.root} cannot be read: {error}') from error
-        return Supernet.from_bytes(data, path).renamed(name)
+        budget = Budget(path, SupernetFileError)
+        return Supernet.from_bytes(self._store.read(name, budget), path).renamed(name)
 
     def entries(self) -> Iterator[Supernet]:
-        """Yield every readable entry; damaged ones are skipped with a warning that names them."""
-        for name in self.names():
-            try:
-                yield self[name]
-            except (SupernetFileError, ZooError) as error:  # ZooError: another process has removed it
-                _logger.warning('Skipping zoo entry %s: %s', name, error)
+        """Yield every readable entry; the others are skipped, each with a warning that names it and says why."""
+        return readable(self.names(), self.__getitem__)
 
-    def add(self, supernet: Supernet) -> str:
-        """Write an entry under the supernet's name, replacing one of that name; readers never see a partial file.
+    def add(self, supernet: Supernet, *, overwrite: bool = True) -> str:
+        """Write an entry under the supernet's name; readers never see a partial file.
+
+        Parameters
+        ----------
+        supernet
+            Supernet to write.
+        overwrite
+            Whether it may replace an entry of that name.
 
         Returns
         -------
@@ -113,18 +106,35 @@ class SupernetZoo:
         Raises
         ------
         ZooError
-            If the name cannot be a file name, or the zoo cannot be written.
+            If the name cannot be a file name or is taken, or the zoo cannot be written.
         """
         self.check_can_add(supernet.name)
-        path = self.path(supernet.name)
-        with self._trouble('written'):
-            if isinstance(self._files, LocalFileSystem):
-                supernet.save(path)
-            else:
-                part = f'{self._folder}/.{supernet.name}.{uuid.uuid4().hex}.part'
-                self._files.pipe_file(part, supernet.to_bytes())
-                self._files.mv(part, path)
-        return path
+        if overwrite:
+            if supernet.name in self:
+                self._check_own(supernet.name)
+            return self._write(supernet)
+        self.check_free(supernet.name)
+        with self._reserved(supernet.name) as free:
+            if not free:
+                raise ZooError(f'another process writes {supernet.name!r} into zoo {self.root}; choose another name.')
+            return self._write(supernet)
+
+    def check_free(self, name: str) -> None:
+        """Raise an error if there is an entry of this name, which would be replaced.
+
+        Raises
+        ------
+        ZooError
+            If there is one.
+        """
+        if name in self:
+            raise ZooError(
+                f'zoo {self.root} has an entry {name!r} already; choose another name, or replace it with --overwrite '
+                '(in Python: overwrite=True).'
+            )
+
+    def _write(self, supernet: Supernet) -> str:
+        return self._store.write(supernet.name, supernet.to_bytes())
 
     def add_numbered(self, supernet: Supernet, stem: str) -> str:
         """Add an entry under the first free name of ``stem-1``, ``stem-2``, ...; never replace one.
@@ -136,22 +146,15 @@ class SupernetZoo:
         str
             Name of the entry.
         """
-        number, stem = 1, _FORBIDDEN.sub('', stem)[:150] or 'supernet'
+        number, stem = 1, numbered_stem(stem)
         while True:
             name = f'{stem}-{number}'
             self.check_can_add(name)
-            reservation = f'{self._folder}/.{name}.reserved'
-            with self._trouble('written'):
-                reserved = self._reserve(reservation)
-            if not reserved:
-                number += 1
-                continue
-            try:
-                if name not in self:
-                    self.add(supernet.renamed(name))
+            with self._reserved(name) as free:
+                if free:
+                    fresh = supernet.run is not None and supernet.entry is None  # else a copy, or not of a search
+                    self._write(supernet.remembered_as(name) if fresh else supernet.renamed(name))
                     return name
-            finally:
-                self._files.rm_file(reservation)
             number += 1
 
     def check_can_add(self, name: str) -> None:
@@ -166,16 +169,7 @@ class SupernetZoo:
             raise ZooError(f'zoo entry name {name!r} may hold letters, digits, ".", "_" and "-" only, 200 at most.')
         if name in RULES:
             raise ZooError(f'zoo entry name {name!r} means a rule as a source ({", ".join(RULES)}); choose another.')
-        if isinstance(self._files, LocalFileSystem):
-            trouble = unwritable(self._folder)
-            if trouble:
-                raise ZooError(f'zoo folder {trouble}')
-        else:
-            with self._trouble('written'):
-                self._files.makedirs(self._folder, exist_ok=True)
-                trial = f'{self._folder}/.{uuid.uuid4().hex}.part'
-                self._files.pipe_file(trial, b'')
-                self._files.rm_file(trial)
+        self._store.check_writable()
 
     def remove(self, name: str) -> None:
         """Delete an entry.
@@ -183,11 +177,11 @@ class SupernetZoo:
         Raises
         ------
         ZooError
-            If there is no such entry.
+            If there is no such entry, or its file is of another program.
         """
         path = self._existing(name)
-        with self._trouble('written'):
-            self._files.rm_file(path)
+        self._check_own(name)
+        self._store.remove(path)
 
     def rank(self, dataset: Any, *, by: str = 'otdd', **settings: Any) -> list[Ranked]:
         """Rank the entries as sources for a dataset, the best first.
@@ -214,40 +208,36 @@ class SupernetZoo:
 
     def path(self, name: str) -> str:
         """Return the path of an entry within the zoo's file system."""
-        return f'{self._folder}/{name}{SUFFIX}'
+        return self._store.path(name)
 
     def _existing(self, name: str) -> str:
-        if name not in self:
-            raise ZooError(f'zoo {self.root} has no entry {name!r}; it has {", ".join(self.names()) or "none"}.')
+        names = self.names()
+        if name not in names:
+            raise ZooError(f'zoo {self.root} has no entry {name!r}; it has {enumerated(names)}.{suggestion(name, names)}')
         return self.path(name)
 
-    def _reserve(self, path: str) -> bool:
-        """Create an empty file unless it exists; if several processes try at once, only one succeeds."""
-        sftp = 'sftp' in self._files.protocol
-        try:
-            # fsspec's own `create` looks before it writes, so that two processes could both find nothing
-            if isinstance(self._files, LocalFileSystem):
-                self._files.open(path, 'xb').close()
-            elif sftp:
-                self._files.open(path, 'wxb').close()
-            else:
-                self._files.pipe_file(path, b'', mode='create')
-        except OSError as error:
-            if isinstance(error, FileExistsError) or (sftp and error.errno is None):  # SFTP has no error number for it
-                return False
-            raise
-        return True
+    def _check_own(self, name: str) -> None:
+        if self._store.is_foreign(name):
+            raise ZooError(f'{self.path(name)} is a safetensors file of another program, which a zoo does not touch.')
 
     @contextmanager
-    def _trouble(self, what: str) -> Iterator[None]:
-        """Turn errors of the file system, of whatever class, into one line."""
+    def _reserved(self, name: str) -> Iterator[bool]:
+        """Reserve a name for this process; yield whether it is free."""
+        reservation = f'{self._store.folder}/.{name}.reserved'
+        reserved = self._store.reserve(reservation)
         try:
-            yield
-        except Exception as error:
-            raise ZooError(f'zoo {self.root} cannot be {what}: {reason(error)}') from error
+            yield reserved and name not in self
+        finally:
+            if reserved:
+                self._store.remove(reservation)
 
     def __repr__(self) -> str:
         return f'SupernetZoo({self.root!r})'
+
+
+def numbered_stem(text: str) -> str:
+    """Return a text as the stem of numbered names, without the characters that a name cannot have."""
+    return _FORBIDDEN.sub('', text)[:150] or 'supernet'
 
 
 def open_zoo(zoo: SupernetZoo | str | os.PathLike[str] | None) -> SupernetZoo:
@@ -279,5 +269,5 @@ def resolve_source(source: Supernet | str | os.PathLike[str], zoo: SupernetZoo |
         return Supernet.load(path)
     raise ZooError(
         f'source = {str(source)!r} is neither a file nor an entry of {entries.root}; entries are '
-        f'{", ".join(entries.names()) or "none"}.'
+        f'{enumerated(entries.names())}.'
     )

@@ -28,6 +28,9 @@ from nni_warmstart.runs.config import parse_search
         ('data.npz.path=3', 'data.npz.path = 3, but it must be a path'),
         ('data={torchvision: {root: x}}', 'data.torchvision.name is missing'),
         ('evaluator.epochs=3', 'key evaluator.epochs is unknown; did you mean max_epochs?'),
+        ('space.name=nasbench20', 'or give your own as package.module:Class. Did you mean nasbench201?'),
+        ('space.name=MobilNetV3Space', 'Did you mean MobileNetV3Space?'),
+        ('data.npz.path=search.yml', 'search.yml cannot be read as npz: it is no file that `numpy.savez` has written.'),
         ('evaluator.max_epochs=many', "evaluator.max_epochs = 'many', but it must be a whole number"),
         ('evaluator.max_epochs=2.5', 'evaluator.max_epochs = 2.5, but it must be a whole number'),
         ('evaluator.max_epochs=0', 'evaluator.max_epochs = 0, but it must be 1 or more'),
@@ -39,6 +42,7 @@ from nni_warmstart.runs.config import parse_search
         ('space.name=no_module:Space', "space.name = 'no_module:Space' cannot be imported"),
         ('space.name=json:JSONDecoder', 'is not a subclass of nni.nas.nn.pytorch.ModelSpace'),
         ('space.widht=4', 'space.widht is unknown to nasbench201; it takes width'),
+        ('space.widht=4', 'Did you mean width?'),
         ('space.width=wide', 'space nasbench201 cannot be built'),
         ('space={name: DARTS, width: 4, num_cells: 3}', 'always has 10 classes, and the data have 3; use the space "darts"'),
         ('space.image_size=1', 'images of 3 channels and 1 x 1 pixels do not go through NasBench201Space'),
@@ -84,6 +88,7 @@ def test_wrong_settings_give_one_line(folder, capsys, change, message):
     error = capsys.readouterr().err.strip().splitlines()
     assert error[-1].startswith('error: ')
     assert message in error[-1]
+    assert error[-1].endswith(('.', '?')) and not error[-1].endswith('?.')
 
 
 @pytest.mark.slow

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -175,6 +178,27 @@ def test_the_shipped_zoo_is_not_changed_by_an_oversight(action, capsys):
         main(['zoo', action, before[0]])
     assert 'the following arguments are required: --zoo' in capsys.readouterr().err
     assert SupernetZoo.shipped().names() == before
+
+
+@pytest.mark.slow
+def test_three_hundred_entries_are_listed_in_three_seconds(tmp_path):
+    """Of the processor, the start of the command included; torch and NNI, which take longer, are not needed."""
+    shipped = SupernetZoo.shipped()
+    for number in range(300):
+        (tmp_path / f'entry-{number}.safetensors').symlink_to(shipped.path(shipped.names()[number % len(shipped)]))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, '-m', 'nni_warmstart.cli', 'zoo', 'list', '--zoo', str(tmp_path)]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert (shown.stdout.count('entry-'), shown.stderr) == (300, '')
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
+
+
+def test_a_list_needs_no_torch(tmp_path):
+    code = (
+        "import sys; from nni_warmstart.cli import main; main(['zoo', 'list']); assert not {'torch', 'nni'} & {*sys.modules}"
+    )
+    subprocess.run([sys.executable, '-c', code], check=True, capture_output=True)
 
 
 def test_zoo_errors(tmp_path, capsys):

@@ -20,6 +20,7 @@ from nni_warmstart.data import (
     from_torchvision,
     image_shape,
     labelled,
+    memory,
     name_and_classes,
     shuffled_if_sorted,
     split,
@@ -163,6 +164,18 @@ def test_torchvision_is_read_where_it_lies(tmp_path, monkeypatch):
     assert len(task.test_x) == 4
 
 
+def test_damaged_files_of_torchvision(tmp_path, monkeypatch):
+    (tmp_path / 'MNIST' / 'raw').mkdir(parents=True)
+    for part in ('train', 't10k'):
+        (tmp_path / 'MNIST' / 'raw' / f'{part}-images-idx3-ubyte').write_bytes(b'\0\0\x08\x03' + b'\x7f' * 12)
+        (tmp_path / 'MNIST' / 'raw' / f'{part}-labels-idx1-ubyte').write_bytes(b'\0\0\x08\x01\0\0\0\0')
+    with pytest.raises(DataError, match='torchvision dataset MNIST is not under'):
+        from_torchvision('MNIST', tmp_path)
+    monkeypatch.setattr(memory, 'available_bytes', lambda: 10)
+    with pytest.raises(DataError, match=r'torchvision dataset MNIST in .* does not fit into memory'):
+        from_torchvision('MNIST', tmp_path)
+
+
 def test_torchvision_errors(tmp_path):
     with pytest.raises(DataError, match="torchvision has no dataset 'Fashion'"):
         from_torchvision('Fashion', tmp_path)
@@ -226,6 +239,19 @@ def test_pictures_are_normalised_by_the_training_part():
         ({'train_x': np.zeros((24, 3, 8, 8), np.uint8)}, r'images have shape \(24, 3, 8, 8\); needed is'),
         ({'train_x': np.zeros((24, 64), np.uint8)}, r'images have shape \(24, 64\)'),
         ({'train_x': None}, 'has no array train_x; it has train_y'),
+        ({'train_y': np.arange(24) % 3 - 1, 'class_names': None}, 'training labels from -1 to 1'),
+        ({'train_y': np.full(24, 2**40), 'class_names': None}, 'labels up to 1099511627776 and 24 images'),
+        ({'train_y': np.full(24, 2**64 - 1, np.uint64)}, 'training labels from -1 to -1'),
+        ({'train_y': np.zeros((24, 1), int)}, r'labels have shape \(24, 1\)'),
+        ({'test_y': np.array([0, 1, 2, 3, 0, 1])}, 'has test labels from 0 to 3, but 3 class names'),
+        ({'test_x': np.full((6, 8, 8, 3), np.inf)}, 'NaN or infinite pixels in 6 test images'),
+        ({'test_x': np.zeros((6, 8, 8, 4), np.uint8)}, 'images have shape .6, 8, 8, 4.'),
+        ({'test_y': np.zeros(5, int)}, 'has 6 test images and 5 labels'),
+        ({'test_x': None}, 'has one of test_x and test_y'),
+        ({'train_x': np.full((24, 8, 8, 3), 1e300)}, 'NaN or infinite pixels in 24 training images'),
+        ({'train_x': np.zeros((24, 8, 0, 3))}, 'needed are numbers, and a pixel at least'),
+        ({'train_x': np.zeros((24, 8, 8, 3), np.complex64)}, 'needed are numbers'),
+        ({'class_names': np.array([], dtype='U1')}, 'training labels from 0 to 2, but 0 class names'),
     ],
 )
 def test_bad_arrays(tmp_path, changes, message):

@@ -81,7 +81,18 @@ def test_every_device_has_the_same_supernet_architecture_and_source(folder, name
     if arguments.get('source'):
         for number in range(2):
             assert (
-                main(['search', '--config', str(folder / 'search.yml'), '--out', str(folder / 'out'), '--seed', f'{number}'])
+                main(
+                    [
+                        'search',
+                        '--config',
+                        str(folder / 'search.yml'),
+                        '--out',
+                        str(folder / 'out'),
+                        '--seed',
+                        f'{number}',
+                        '--overwrite',
+                    ]
+                )
                 == 0
             )
             source = str(folder / 'out' / 'supernet.safetensors')

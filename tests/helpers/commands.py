@@ -12,7 +12,9 @@ from nni_warmstart.cli import main
 
 
 def search(folder, *arguments: str) -> int:
-    return main(['search', '--config', str(folder / 'search.yml'), '--out', str(folder / 'out'), *arguments])
+    """Search in ``out``; without ``--resume`` in place of an earlier search."""
+    again = [] if '--resume' in arguments else ['--overwrite']
+    return main(['search', '--config', str(folder / 'search.yml'), '--out', str(folder / 'out'), *again, *arguments])
 
 
 def run_killed_and_resumed(folder, command, last: str) -> None:

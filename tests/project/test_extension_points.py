@@ -74,7 +74,7 @@ from nni_warmstart.cli import main
 command = ['--config', 'search.yml', '--set', 'data={noise: {seed: 3}}']
 assert main(['search', *command, '--out', 'out']) == 0
 assert main(['zoo', 'rank', '--by', 'seven', *command]) == 0
-assert main(['search', '--config', 'search.yml', '--set', 'data={noise: {sed: 3}}', '--out', 'out']) == 2
+assert main(['search', '--config', 'search.yml', '--set', 'data={noise: {sed: 3}}', '--out', 'other']) == 2
 assert main(['report', 'out']) == 0
 """
 

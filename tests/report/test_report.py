@@ -30,7 +30,8 @@ WARM = '{{name: WarmStartDARTS, source: {}, arc_learning_rate: 0.01}}'
 def search(folder, out, *settings: str, resume: bool = False) -> int:
     changes = [word for each in settings for word in ('--set', each)]
     resumed = ['--resume'] if resume else []
-    return main(['search', '--config', str(folder / 'search.yml'), '--out', str(out), *changes, *resumed])
+    again = resumed or ['--overwrite']
+    return main(['search', '--config', str(folder / 'search.yml'), '--out', str(out), *changes, *again])
 
 
 @pytest.fixture(scope='module')
@@ -412,9 +413,9 @@ def test_nothing_to_report_is_one_line(searches, runs, tmp_path, capsys, monkeyp
         ('nowhere', 'page.html', 'nowhere is neither a folder nor an experiment that NNI knows'),
         (tmp_path / 'empty', 'page.html', 'empty holds no search: neither result.json nor settings.json'),
         (tmp_path / 'other', 'page.html', 'other holds no search'),
-        (runs / 'warm', 'page.html', 'result.json is damaged; delete it to report the rest'),
-        (runs / 'cold', 'page.html', 'last.ckpt is damaged or of another kind; delete it to report the rest'),
-        (tmp_path / 'numbers', 'page.html', 'result.json is damaged: no curve, alphas and architecture of a search'),
+        (runs / 'warm', 'page.html', 'result.json is damaged: Expecting property name'),
+        (runs / 'cold', 'page.html', 'last.ckpt is damaged or of another kind; repair or delete it'),
+        (tmp_path / 'numbers', 'page.html', 'result.json is damaged: curve is not what a search writes'),
         (tmp_path / 'foreign', 'page.html', 'foreign holds no search'),
         ('~nosuchuser/run', 'page.html', 'is neither a folder nor an experiment'),
         (runs / 'chosen', 'page.pdf', 'page.pdf must end in .html'),

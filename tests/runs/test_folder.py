@@ -12,11 +12,20 @@ from nni.nas.space import RawFormatModelSpace
 
 from nni_warmstart import ConfigError, WarmStartDARTS
 from nni_warmstart.data import split
+from nni_warmstart.evaluators.checkpoints import check_checkpoint
 from nni_warmstart.evaluators.classification import classification
 from nni_warmstart.evaluators.trainer import make_trainer
-from nni_warmstart.runs.folder import RESULTS, RunFolder
+from nni_warmstart.runs.folder import RunFolder
+from nni_warmstart.runs.provenance import Provenance
 
-SETTINGS = {'seed': 1, 'evaluator': {'max_epochs': 2, 'learning_rate': 0.1}, 'base': 'left out'}
+SETTINGS = {
+    'data': {}, 'space': {}, 'strategy': {}, 'seed': 1, 'base': 'left out',
+    'evaluator': {'max_epochs': 2, 'learning_rate': 0.1},
+}  # fmt: skip
+
+
+def provenance(data=None, **evaluator) -> Provenance:
+    return Provenance.of({**SETTINGS, 'evaluator': {**SETTINGS['evaluator'], **evaluator}}, data or {})
 
 
 @pytest.fixture
@@ -24,43 +33,50 @@ def folder(tmp_path) -> RunFolder:
     found = RunFolder(tmp_path / 'run')
     found.make()
     found.checkpoint.parent.mkdir()
-    for path in (found.checkpoint, *(found.path / name for name in RESULTS)):
+    found.settings.write_text(json.dumps(provenance().settings))
+    for path in (found.checkpoint, *(found.path / name for name in found.results)):
         path.write_text('of an older run')
     return found
 
 
 def test_a_new_run_forgets_an_older_one(folder):
-    folder.begin(SETTINGS, resume=True)
+    folder.begin(provenance(), resume=True)
     assert folder.has_checkpoint()
-    folder.begin(SETTINGS, resume=False)
+    (folder.path / 'network.onnx').write_text('of somebody else')
+    folder.begin(provenance(), resume=False)
     assert not folder.has_checkpoint()
-    assert [path.name for path in folder.path.iterdir() if path.is_file()] == ['settings.json']
-    assert json.loads(folder.settings.read_text()) == {'seed': 1, 'evaluator': SETTINGS['evaluator']}
+    files = {path.name for path in folder.path.iterdir() if path.is_file()}
+    assert files == {'run.json', 'settings.json', 'network.onnx'}
+    assert json.loads(folder.settings.read_text()) == {key: value for key, value in SETTINGS.items() if key != 'base'}
 
 
 def test_a_run_goes_on_with_its_settings(folder):
-    folder.check_settings(SETTINGS)  # an older version wrote none down
-    folder.begin(SETTINGS, resume=True)
-    folder.check_settings({**SETTINGS, 'evaluator': {'max_epochs': 3, 'learning_rate': 0.1}})
+    folder.checkpoint.unlink()
+    folder.resumed(provenance())
+    folder.settings.unlink()  # an older version wrote none down
+    folder.resumed(provenance())
+    folder.begin(provenance(), resume=True)
+    folder.resumed(provenance(max_epochs=3))
     with pytest.raises(ConfigError, match=r'has evaluator.learning_rate = 0.1 and should go on with 0.2; put it back'):
-        folder.check_settings({**SETTINGS, 'evaluator': {'max_epochs': 2, 'learning_rate': 0.2}})
+        folder.resumed(provenance(learning_rate=0.2))
     folder.settings.write_text('{')
     with pytest.raises(ConfigError, match='is damaged; delete it to go on with these settings'):
-        folder.check_settings(SETTINGS)
+        folder.resumed(provenance())
 
 
 def test_a_checkpoint_must_fit(folder, caplog):
     model = torch.nn.Linear(2, 3)
-    parts = dict.fromkeys(('global_step', 'loops', 'optimizer_states', 'lr_schedulers', 'pytorch-lightning_version'), 0)
     state = {f'net.{name}': tensor for name, tensor in model.state_dict().items()}
-    torch.save({**parts, 'epoch': 1, 'state_dict': state}, folder.checkpoint)
-    assert folder.checkpoint_for(model, 'net.', 2) == folder.checkpoint
+    checkpoint = {'epoch': 1, 'state_dict': state}
+    check_checkpoint(folder.checkpoint, checkpoint, model, 'net.', 2)
     with pytest.raises(ConfigError, match=r'has 2 epochs and evaluator.max_epochs = 1; raise it'):
-        folder.checkpoint_for(model, 'net.', 1)
+        check_checkpoint(folder.checkpoint, checkpoint, model, 'net.', 1)
     with pytest.raises(ConfigError, match='belongs to another run: its tensors differ'):
-        folder.checkpoint_for(torch.nn.Linear(2, 4), 'net.', 2)
+        check_checkpoint(folder.checkpoint, checkpoint, torch.nn.Linear(2, 4), 'net.', 2)
+    with pytest.raises(ConfigError, match='damaged or of another kind'):
+        check_checkpoint(folder.checkpoint, {**checkpoint, 'epoch': 'x'}, model, 'net.', 2)
     folder.checkpoint.unlink()
-    assert folder.checkpoint_for(model, 'net.', 2) is None
+    assert folder.resumed(provenance())[1] is None
     assert 'Nothing to resume' in caplog.text
 
 

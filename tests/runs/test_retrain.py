@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from helpers.commands import run_killed_and_resumed, search
-from helpers.tiny import OwnSpace, make_task
+from helpers.tiny import SMALL, OwnSpace, make_task, save_npz
 
 from nni_warmstart import ConfigError, Supernet, SupernetFileError, TransferError
 from nni_warmstart.cli import main
@@ -22,7 +25,8 @@ from nni_warmstart.supernets.network import Network, inherited
 
 def retrain(folder, *arguments: str) -> int:
     places = ['--config', str(folder / 'search.yml'), '--run', str(folder / 'out'), '--out', str(folder / 'net')]
-    return main(['retrain', *places, *arguments])
+    again = [] if '--resume' in arguments else ['--overwrite']
+    return main(['retrain', *places, *again, *arguments])
 
 
 @pytest.fixture
@@ -209,3 +213,87 @@ def test_what_cannot_be_exported_says_so(tmp_path):
     with pytest.raises(ConfigError, match='Stubborn cannot be exported as pt2'):
         export(Stubborn(), tmp_path / 'a.pt2', torch.zeros(2, 3))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_configuration_of_another_search_is_refused(searched, capsys):
+    """It would make another network of the same architecture, or teach it other data."""
+    save_npz(searched / 'others.npz', n=40)
+    for change, key, before, now in (
+        ({'space': {**SMALL['space'], 'width': 6}}, 'space.width', 4, 6),
+        ({'space': {**SMALL['space'], 'depth': 2}}, 'space.depth', 1, 2),
+        ({'space': {key: SMALL['space'][key] for key in ('name', 'image_size')}}, 'space.depth', 1, None),
+        ({'space': {'name': 'darts', 'width': 4, 'num_cells': 3, 'image_size': 8}}, 'space.depth', 1, None),
+        ({'data': {'npz': {'path': 'others.npz'}}}, 'data.npz.path', 'shapes.npz', 'others.npz'),
+        ({'data': {'name': 'digits'}}, 'data.name', None, 'digits'),
+    ):
+        (searched / 'search.yml').write_text(yaml.safe_dump({**SMALL, **change}))
+        assert retrain(searched) == 2
+        message = (
+            f'the search in {searched / "out"} had {key} = {before!r}, and this configuration has {now!r}; give that of'
+        )
+        assert message in capsys.readouterr().err
+    assert not (searched / 'net' / 'settings.json').exists()
+
+
+def test_what_differs_on_purpose_is_said(searched, caplog):
+    """A wider network of the same architecture, as in DARTS; and the same data at another path."""
+    (searched / 'moved').mkdir()
+    shutil.copy(searched / 'shapes.npz', searched / 'moved' / 'same.npz')
+    (searched / 'search.yml').write_text(
+        yaml.safe_dump({**SMALL, 'data': {'npz': {'path': 'moved/same.npz'}, 'flip': True}})
+    )
+    once = ['--set', 'evaluator.max_epochs=1', '--set', 'evaluator.learning_rate=0.01']
+    assert retrain(searched, *once) == 0
+    assert 'Retraining with' not in caplog.text and 'have changed' not in caplog.text
+    assert retrain(searched, *once, '--set', 'space.width=6') == 0
+    assert 'Retraining with space.width = 6, where the search had 4.' in caplog.text
+    save_npz(searched / 'moved' / 'same.npz', n=40)
+    assert retrain(searched, *once, '--set', 'data.npz.path=moved/same.npz') == 0
+    assert "Retraining with data.npz.path = 'moved/same.npz', where the search had 'shapes.npz'." in caplog.text
+    shutil.copy(searched / 'moved' / 'same.npz', searched / 'shapes.npz')
+    (searched / 'search.yml').write_text(yaml.safe_dump(SMALL))
+    assert retrain(searched, *once) == 0
+    assert 'The data have changed since the search' in caplog.text and 'training images' in caplog.text
+    (searched / 'out' / 'settings.json').unlink()  # an older search
+    assert retrain(searched, *once, '--set', 'space.width=8') == 0
+    (searched / 'out' / 'settings.json').write_text('[')
+    assert retrain(searched, *once) == 2
+
+
+@pytest.mark.parametrize('tested', [True, False])
+def test_figures_are_named_after_the_images_that_they_are_measured_on(searched, tested):
+    if not tested:
+        save_npz(searched / 'shapes.npz', n=36, test_x=None, test_y=None)
+        assert search(searched) == 0
+    assert retrain(searched, '--set', 'evaluator.max_epochs=2') == 0
+    with (searched / 'net' / 'logs' / 'metrics.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    stage, other = ('test', 'val') if tested else ('val', 'test')
+    result = json.loads((searched / 'net' / 'result.json').read_text())
+    assert [float(row[f'{stage}_acc']) for row in rows if row[f'{stage}_acc']] == pytest.approx(result['curve'])
+    assert f'{stage}_loss' in rows[0] and not any(key.startswith(f'{other}_') for key in rows[0])
+    assert result['measured_on'] == {'test': 'test', 'val': 'validation'}[stage]
+
+
+def test_a_retraining_in_a_trial_reports_the_accuracy_on_test_images(searched, monkeypatch):
+    reported = []
+    monkeypatch.setattr('nni.get_current_parameter', dict)
+    monkeypatch.setattr('nni.report_intermediate_result', reported.append)
+    monkeypatch.setattr('nni.report_final_result', reported.append)
+    assert retrain(searched, '--set', 'evaluator.max_epochs=2') == 0
+    curve = json.loads((searched / 'net' / 'result.json').read_text())['curve']
+    assert reported == pytest.approx([*curve, curve[-1]])
+
+
+def test_exports_of_an_earlier_end_do_not_outlive_it(searched, monkeypatch):
+    def written(network, path, example):
+        path.write_text('exported')
+
+    monkeypatch.setattr('nni_warmstart.runs.retrain.export', written)
+    net = searched / 'net'
+    assert retrain(searched, '--export', 'onnx', '--set', 'evaluator.max_epochs=1') == 0
+    assert (net / 'network.onnx').exists()
+    (net / 'network.pt2').write_text('of somebody')
+    assert retrain(searched, '--resume', '--set', 'evaluator.max_epochs=2') == 0
+    assert not (net / 'network.onnx').exists()
+    assert (net / 'network.pt2').read_text() == 'of somebody'

@@ -8,6 +8,7 @@ import torch
 from helpers.tiny import make_task, run, small_space
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, Repeat
 from torch import nn
+from torch.nn import functional as F
 
 from nni_warmstart import ConfigError, Supernet, WarmStartDARTS, WarmStartGumbelDARTS, WarmStartProxyless
 from nni_warmstart.nni_adapter.architectures import best_sample, operations, skip_share
@@ -194,6 +195,27 @@ def test_the_curvature_of_every_strategy(tmp_path, strategy, settings):
     done = run(strategy(stop_on_eigenvalue=True, **settings), tmp_path, epochs=2)
     assert all(abs(figures['alpha_eigenvalue']) > 0 for figures in done.curve)
     assert all(alpha.requires_grad for alpha in arch_parameters(done.supernet))
+
+
+class Attends(ModelSpace):
+    """Chooses whether pixels attend to each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8))
+        attention = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.body = LayerChoice({'attention': attention, 'skip': nn.Identity()}, label='body')
+        self.attention, self.head = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.body(self.stem(x).flatten(2).transpose(1, 2))
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        return self.head(F.scaled_dot_product_attention(x[:, None], x[:, None], x[:, None]).mean((1, 2)))
+
+
+def test_the_curvature_of_attention(tmp_path):
+    done = run(WarmStartDARTS(stop_on_eigenvalue=True), tmp_path, space=Attends(), epochs=1)
+    assert all(abs(figures['alpha_eigenvalue']) > 0 for figures in done.curve)
 
 
 def test_a_warm_proxyless_search_exports_the_most_probable_path(tmp_path):

@@ -68,4 +68,4 @@ def test_the_arguments_are_those_of_nnis_module(tmp_path, strategy, kind):
 def test_states_are_those_of_the_callbacks(tmp_path):
     module = run(WarmStartDARTS(average=1.0), tmp_path).oneshot_module
     keys = {callback.state_key for callback in module.configure_callbacks() if callback.state_dict()}
-    assert keys == {f'nni_warmstart.{name}' for name in ('identity', 'averaged', 'random', 'curve')}
+    assert keys == {f'nni_warmstart.{name}' for name in ('identity', 'averaged', 'random', 'curve', 'fast', 'continuity')}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from nni_warmstart.data import split
 from nni_warmstart.nni_adapter.choices import choices
 from nni_warmstart.nni_adapter.model_spaces import hub_spaces
 from nni_warmstart.nni_adapter.mutation import mutate, strategy_kind
-from nni_warmstart.supernets.file_format import pack
+from nni_warmstart.supernets.file_format import pack, unpack
 from nni_warmstart.utils.files import write_atomic
 
 # Every model space of the hub, small, and whether NNI's DARTS strategy can mutate it.
@@ -166,7 +167,7 @@ def test_foreign_files_are_refused(tmp_path):
 
 def test_newer_files_are_refused(monkeypatch, packed):
     supernet = Supernet.from_bytes(packed)
-    monkeypatch.setattr('nni_warmstart.supernets.file_format.FORMAT', 4)
+    monkeypatch.setattr('nni_warmstart.supernets.header.FORMAT', 4)
     newer = supernet.to_bytes()
     monkeypatch.undo()
     with pytest.raises(SupernetFileError, match='file format 4, and this version reads up to 3; upgrade'):
@@ -242,3 +243,68 @@ def test_the_card_is_json_in_the_metadata(packed):
     assert card['space'] == {
         'name': 'NasBench201', 'arguments': {'stem_out_channels': 4, 'num_modules_per_stack': 1, 'num_labels': 3},
     }  # fmt: skip
+
+
+KINDS = [
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16, torch.float32,
+    torch.float64, torch.complex64,
+]  # fmt: skip
+
+
+def test_files_are_those_of_the_library():
+    """Of every type and shape; views, and tensors that share memory, are written as what they show."""
+    whole = torch.randn(6, 5)
+    tensors = {f'{kind}{shape}': torch.ones(shape).to(kind) for kind in KINDS for shape in ((), (0, 3), (3,), (2, 1, 4))}
+    tensors |= {'ü': whole, 'rows': whole[2:4], 'columns': whole[:, 1:3], 'turned': whole.T, 'again': whole}
+    data = pack(tensors, {'name': 'ü', 'a': 1})
+    read = safetensors.torch.load(data)
+    assert read.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert read[name].dtype == tensor.dtype and torch.equal(read[name], tensor)
+        alone = hashlib.sha256(b'{}' + f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
+        alone.update(safetensors.torch.save({'': tensor.contiguous().clone()}))
+        length = int.from_bytes((packed := pack({name: tensor}, {}))[:8], 'little')
+        metadata = json.loads(packed[8 : 8 + length])['__metadata__']
+        assert metadata['nni_warmstart.sha256'] == alone.hexdigest()  # what earlier versions wrote, and expected
+    header = data[8 : 8 + int.from_bytes(data[:8], 'little')]
+    assert len(header) % 8 == 0
+    own = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+    library = safetensors.torch.save(own, json.loads(header)['__metadata__'])
+    moved = (len(header) + 1).to_bytes(8, 'little') + header + b' ' + data[8 + len(header) :]
+    for readable in (data, library, bytearray(data), bytearray(moved)):  # the last one has its numbers at odd places
+        again, card = unpack(readable, 'file')
+        assert card == {'name': 'ü', 'a': 1}
+        assert all(
+            torch.equal(again[name], tensor) and again[name].dtype == tensor.dtype for name, tensor in tensors.items()
+        )
+    with pytest.raises(SupernetFileError, match=r"tensor 'x' has the type torch\.float8_e5m2, which no file"):
+        pack({'x': torch.zeros(2).to(torch.float8_e5m2)}, {})
+
+
+@pytest.mark.parametrize(
+    ('end', 'value', 'divergence'),
+    [
+        ('.weight', 1e30, 'weights beyond 1e+06'),
+        ('.weight', float('nan'), 'weights that are not finite'),
+        ('.running_var', 1e12, None),
+        ('.running_var', 1e30, 'weights beyond 1e+18'),
+        ('.mask', torch.finfo(torch.float32).min, None),
+        ('.mask', float('-inf'), 'weights that are not finite'),
+    ],
+)
+def test_weights_of_no_network_that_works(packed, end, value, divergence):
+    """Buffers, such as masks of attention, may hold any finite constants."""
+    supernet = Supernet.from_bytes(packed)
+    name = next((name for name in supernet.tensors if name.endswith(end)), f'body{end}')
+    tensors = {**supernet.tensors, name: torch.full((2, 3), value)}
+    altered = replace(supernet, tensors=tensors)
+    assert altered.divergence == divergence
+    assert altered.diverged == (divergence is not None)
+
+
+def test_variances_below_zero_are_refused(packed):
+    supernet = Supernet.from_bytes(packed)
+    name = next(name for name in supernet.tensors if name.endswith('running_var'))
+    supernet.tensors[name].fill_(-1)
+    with pytest.raises(SupernetFileError, match=r'entry has variances below zero in .*running_var'):
+        Supernet.from_bytes(supernet.to_bytes(), 'entry')

@@ -27,6 +27,7 @@ from nni_warmstart.nni_adapter import batchnorm
 from nni_warmstart.nni_adapter.choices import choices
 from nni_warmstart.nni_adapter.mutation import first_names, mutate
 from nni_warmstart.utils.metrics import accuracy_on
+from nni_warmstart.utils.modules import state_kept
 
 
 def test_body_is_copied_and_head_fitted(source):
@@ -116,7 +117,7 @@ def test_nnis_mixed_batch_norm_is_reestimated():
 def test_kept_statistics_come_back_to_the_bit():
     model = target()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with batchnorm.kept(model):
+    with state_kept(model):
         batchnorm.reestimate(model, [torch.randn(8, 3, 8, 8)])
         assert not torch.equal(model.state_dict()['stem.1.running_mean'], before['stem.1.running_mean'])
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

@@ -68,10 +68,10 @@ def test_troubles_of_a_far_file_system_are_one_line(supernet, monkeypatch):
         raise RuntimeError('no credentials')  # as cloud libraries have their own kinds of errors
 
     with monkeypatch.context() as patch:  # fsspec gives every zoo the same instance
-        patch.setattr(zoo._files, 'pipe_file', fail)
+        patch.setattr(zoo._store.files, 'pipe_file', fail)
         with pytest.raises(ZooError, match='zoo memory://trouble/zoo cannot be written: no credentials'):
             zoo.add(supernet)
-        patch.setattr(zoo._files, 'ls', fail)
+        patch.setattr(zoo._store.files, 'ls', fail)
         with pytest.raises(ZooError, match='cannot be read: no credentials'):
             zoo.names()
 

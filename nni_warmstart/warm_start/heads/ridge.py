@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...data.labelled import has_classes
 from ...nni_adapter.classifier import features_of, find_head
+from ...utils.inputs import to_device
 from .base import BOLDNESS, Head, HeadData, LinearHead, sharpness
 
 
@@ -91,10 +92,10 @@ def blend_ridge_head(
         If the model has no classifier.
     """
     others = iter(batches)
-    first = next(others)
-    if not has_classes([first]):
+    first = next(others, None)
+    if first is None or not has_classes([first]):
         return
-    name = find_head(model, first[0].to(device))
+    name = find_head(model, to_device(first[0], device))
     head = cast(nn.Linear, model.get_submodule(name))
     features, labels = features_of(model, name, itertools.chain([first], others), device)
     if not torch.isfinite(features).all():

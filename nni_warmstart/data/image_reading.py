@@ -1,0 +1,126 @@
+"""Reading of image files: size and kind are checked before pixels are decoded."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms import functional as transforms
+
+from ..errors import UNREADABLE, DataError, reason
+from ..utils.files import open_regular
+from ..utils.limits import Budget
+
+FORMATS = ('AVIF', 'BMP', 'DIB', 'GIF', 'ICO', 'JPEG', 'JPEG2000', 'PCX', 'PNG', 'PPM', 'SGI', 'TGA', 'TIFF', 'WEBP')
+"""Formats of Pillow that are read. Others start programs (EPS), decompress without a bound (FITS), take a second for every
+million pixels (QOI), or hold no images."""
+
+_PER_PIXEL = {'WEBP': 24, 'JPEG2000': 24, 'AVIF': 24}
+"""Bytes that a pixel takes at most while it is read, as measured; see :func:`_size` for other formats."""
+
+_BAND = 256  # rows that are made opaque at once
+
+
+def endings() -> set[str]:
+    """Return the endings of the names of image files, with the dot."""
+    return {ending for ending, kind in Image.registered_extensions().items() if kind in _formats()}
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Return those of :data:`FORMATS` that the installed Pillow reads."""
+    Image.init()
+    return tuple(kind for kind in FORMATS if kind in Image.OPEN)
+
+
+def read_image(file: str, image_size: int) -> Tensor:
+    """Read an image upright and in colour, cropped to a centred square and resized.
+
+    Parameters
+    ----------
+    file
+        Path of the file.
+    image_size
+        Size of the result in pixels.
+
+    Returns
+    -------
+    Tensor
+        uint8, shape ``(3, image_size, image_size)``.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, is no image, or takes more memory than the limit of a file allows.
+    """
+    budget = Budget(f'image {file}', DataError)
+    before = Image.MAX_IMAGE_PIXELS
+    try:
+        with warnings.catch_warnings(), open_regular(file) as (stream, size):
+            warnings.simplefilter('error', Image.DecompressionBombWarning)
+            budget.spend(size)
+            Image.MAX_IMAGE_PIXELS = budget.left // 11  # for images inside of images, as in icons
+            with Image.open(stream, formats=_formats()) as image:
+                budget.spend(_size(image))
+                channels = _channels(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        budget.check(budget.left + 1)
+        raise
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DataError(f'image {file} cannot be read (it is no image of a known format); repair or remove it.') from error
+    except UNREADABLE as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
+        raise DataError(f'image {file} cannot be read ({why}); repair or remove it.') from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+    return torch.cat([transforms.resize(each, [image_size, image_size], antialias=True) for each in channels])
+
+
+def _size(image: Image.Image) -> int:
+    """Return the bytes that reading an image takes at most, or a tile of it, which may be larger."""
+    pixels = image.width * image.height
+    tags: Any = getattr(image, 'tag_v2', {})
+    if 322 in tags and 323 in tags:  # width and height of the tiles of a TIFF
+        pixels = max(pixels, int(tags[322]) * int(tags[323]))
+    is_plain = image.mode == 'RGB' and 'transparency' not in image.info
+    return pixels * _PER_PIXEL.get(image.format or '', 11 if is_plain else 15)
+
+
+def _channels(image: Image.Image) -> list[Tensor]:
+    """Return the three colours of an image one by one, which takes less memory, cropped to a centred square."""
+    colour = _in_colour(image)
+    side = min(colour.size)
+    channels = (torch.from_numpy(np.array(colour.getchannel(index))) for index in range(3))
+    return [transforms.center_crop(each[None], [side, side]) for each in channels]
+
+
+def _in_colour(image: Image.Image) -> Image.Image:
+    """Return an image upright, with 8 bits a colour, and white where it is transparent."""
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode == 'F':
+        raise ValueError('its pixels are floating-point numbers of unknown range: save it with 8 or 16 bits')
+    if image.mode.startswith('I'):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f'its pixels go from {values.min()} to {values.max()}: save it with 8 or 16 bits')
+        few = image.mode == 'I' and values.max() < 256  # 8-bit values stored in 32 bits
+        image = Image.fromarray((values if few else values // 257).astype(np.uint8))
+    if image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
+        return _on_white(image)
+    image.load()
+    return image if image.mode == 'RGB' else image.convert('RGB')
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    colour = Image.new('RGB', image.size)
+    for top in range(0, image.height, _BAND):
+        band = image.crop((0, top, image.width, min(top + _BAND, image.height))).convert('RGBA')
+        colour.paste(Image.alpha_composite(Image.new('RGBA', band.size, 'white'), band).convert('RGB'), (0, top))
+    return colour

@@ -1,0 +1,103 @@
+"""Provenance of a run: its identity, settings and data, which tie its files together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytorch_lightning import Callback
+
+from ..errors import ConfigError
+from .settings import flat
+
+MAY_CHANGE = ('evaluator.max_epochs', 'evaluator.max_seconds')
+"""Settings that may change when a run is resumed."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Provenance of a run, written into ``run.json``, its checkpoints and its results.
+
+    Attributes
+    ----------
+    settings
+        All settings, as plain data.
+    data
+        Part of the data -> its :mod:`fingerprint <nni_warmstart.data.fingerprint>`.
+    run
+        Unique name of the run, which a resumed run keeps.
+    """
+
+    settings: dict[str, Any]
+    data: dict[str, str]
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], data: Mapping[str, str]) -> Provenance:
+        """Return the provenance of a new run; ``base``, the folder of the YAML file, is left out."""
+        kept = {key: value for key, value in settings.items() if key != 'base'}
+        return cls(json.loads(json.dumps(kept, default=str)), dict(data))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return identity, data and a hash of the settings, for the results."""
+        text = json.dumps(self.settings, sort_keys=True).encode()
+        return {'id': self.run, 'data': self.data, 'settings': hashlib.blake2b(text, digest_size=6).hexdigest()}
+
+    def state(self) -> dict[str, str]:
+        """Return everything as text, for checkpoints."""
+        return {'run': self.run, 'settings': json.dumps(self.settings), 'data': json.dumps(self.data)}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, str]) -> Provenance:
+        """Return what :meth:`state` held.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If it holds something else.
+        """
+        return cls(dict(json.loads(state['settings'])), dict(json.loads(state['data'])), str(state['run']))
+
+    def check_goes_on(self, earlier: Provenance, where: str) -> None:
+        """Raise an error unless a run with ``earlier`` provenance can go on with this one.
+
+        Raises
+        ------
+        ConfigError
+            If settings other than :data:`MAY_CHANGE`, or data differ; the message names the first difference.
+        """
+        now, before = flat(self.settings), flat(earlier.settings)
+        for key in sorted(before.keys() | now.keys()):
+            if before.get(key) != now.get(key) and key not in MAY_CHANGE:
+                raise ConfigError(
+                    f'the run in {where} has {key} = {before.get(key)!r} and should go on with {now.get(key)!r}; put it '
+                    'back, or choose another --out.'
+                )
+        if not (self.data and earlier.data):  # of an older version
+            return
+        for part in sorted(earlier.data.keys() | self.data.keys()):
+            if earlier.data.get(part) != self.data.get(part):
+                raise ConfigError(
+                    f'the run in {where} began with other data: {part} were {earlier.data.get(part, "not there")} and are '
+                    f'{self.data.get(part, "not there")} (type, shape, hash); put them back, or choose another --out.'
+                )
+
+
+class Marked(Callback):
+    """Writes the provenance of a run into its checkpoints."""
+
+    KEY = 'nni_warmstart.run'
+
+    @property
+    def state_key(self) -> str:
+        return self.KEY
+
+    def __init__(self, provenance: Provenance) -> None:
+        self.provenance = provenance
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.provenance.state())

@@ -1,0 +1,113 @@
+"""Lightning's loops when a search is resumed: between two epochs, or behind a batch whose hooks are all over.
+
+Lightning saves checkpoints in the middle of its hooks, and its loops then go on in their own way: the validation behind a
+last batch is left out, the end of an epoch comes twice under ``max_steps``, and a validation that was interrupted counts the
+rest of its batches only. So each checkpoint of a search holds the place where it was, and the loops are put there.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+
+def place_of(trainer: Any, *, between_epochs: bool, validated: bool = False) -> dict[str, Any]:
+    """Return the place of a search as plain data, when the hooks of a batch, of a validation or of an epoch are over.
+
+    Parameters
+    ----------
+    trainer
+        Lightning's trainer.
+    between_epochs
+        Whether the epoch is over.
+    validated
+        Whether the validation that may follow a batch is over.
+    """
+    loop = trainer.fit_loop
+    loaded = loop._last_train_dl_reload_epoch
+    return {
+        'between_epochs': between_epochs,
+        'validated': validated,
+        'epochs': loop.epoch_progress.state_dict(),
+        'batches': loop.epoch_loop.batch_progress.state_dict(),
+        'loaders_of_epoch': int(loaded) if loaded >= 0 else None,
+    }
+
+
+def batches_over(place: Mapping[str, Any]) -> int:
+    """Return the number of batches of the unfinished epoch that are over."""
+    return 0 if place['between_epochs'] else place['batches']['current']['ready']
+
+
+def in_first_epoch(place: Mapping[str, Any]) -> bool:
+    """Check whether no epoch is over."""
+    return batches_over(place) == place['batches']['total']['ready']
+
+
+def unfinished(trainer: Any, place: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Check whether a training step has begun since a place, and whether it is over and hooks of its batch are left."""
+    now, then = trainer.fit_loop.epoch_loop.batch_progress.total, place['batches']['total']
+    begun, over = now.started > then['started'], now.processed > then['processed']
+    return begun and not over, begun and over
+
+
+def put(loops: dict[str, Any], place: Mapping[str, Any]) -> None:
+    """Put the loops of a checkpoint to a place.
+
+    Parameters
+    ----------
+    loops
+        State of Lightning's ``fit_loop`` in a checkpoint, changed in place.
+    place
+        Where the search was, see :func:`place_of`.
+    """
+    epochs, batches = copy.deepcopy(place['epochs']), copy.deepcopy(place['batches'])
+    for counted in epochs['total'], epochs['current']:
+        over = counted['started'] if place['between_epochs'] else counted['started'] - 1
+        counted.update(processed=over, completed=over)
+    for counted in batches['total'], batches['current']:
+        counted.update(dict.fromkeys(counted, counted['ready']))
+    # Lightning goes back to a validation with one unfinished batch, and takes one with none for over
+    begun = int(not place['validated'])
+    counted = {'ready': begun, 'started': begun, 'processed': 0, 'completed': 0}
+    validation = {'total': counted, 'current': dict(counted), 'is_last_batch': False}
+    loops |= {
+        'epoch_progress': epochs,
+        'epoch_loop.batch_progress': batches,
+        'epoch_loop.val_loop.batch_progress': validation,
+    }
+
+
+def enter(trainer: Any, place: Mapping[str, Any], *, no_step_left: bool) -> None:
+    """Enter the loops at the place of a checkpoint.
+
+    Parameters
+    ----------
+    trainer
+        Lightning's trainer, at the end of ``on_train_start``, where the loops are restored and the loaders are those of the
+        unfinished epoch.
+    place
+        Where the search was, see :func:`place_of`.
+    no_step_left
+        Whether nothing but the end of the epoch is left of the run.
+    """
+    loop = trainer.fit_loop
+    inner, fetcher = loop.epoch_loop, loop._data_fetcher
+    if place['loaders_of_epoch'] is not None:
+        loop._last_train_dl_reload_epoch = place['loaders_of_epoch']
+    inner._batches_that_stepped = inner.batch_progress.total.ready
+    if place['between_epochs']:
+        begin_epoch(trainer)
+        return
+    if inner._should_check_val_fx(fetcher):
+        inner._batches_that_stepped -= 1  # until validation is over, or left out
+    if no_step_left:
+        fetcher.batches, fetcher.done = [], True
+
+
+def begin_epoch(trainer: Any) -> None:
+    """Go on with a new epoch, as if the last one had ended in this process."""
+    loop = trainer.fit_loop
+    for each in loop, loop.epoch_loop, loop.epoch_loop.val_loop:
+        each.on_iteration_done()

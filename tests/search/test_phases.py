@@ -1,0 +1,180 @@
+"""Each phase of a step computes its own gradients only, and nothing else of a search changes by a bit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers.tiny import OwnSpace, make_task, small_space
+from nni.nas.evaluator.pytorch import ClassificationModule, DataLoader, Lightning, Trainer
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.space import RawFormatModelSpace
+from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from nni_warmstart import WarmStartDARTS, WarmStartGumbelDARTS, WarmStartProxyless
+from nni_warmstart.data import split
+from nni_warmstart.nni_adapter.choices import arch_parameters
+from nni_warmstart.search.phases import frozen
+
+PAIRS = {
+    'DARTS': (DARTS, WarmStartDARTS),
+    'Gumbel': (GumbelDARTS, WarmStartGumbelDARTS),
+    'Proxyless': (Proxyless, WarmStartProxyless),
+}
+
+
+class Noting(ClassificationModule):
+    """Notes which gradients there are after each backward: of alphas, of weights."""
+
+    def __init__(self, **settings) -> None:
+        super().__init__(num_classes=3, learning_rate=0.05, optimizer=torch.optim.SGD, **settings)
+        self.seen: list[tuple[bool, bool]] = []
+
+    def on_after_backward(self) -> None:
+        alphas = {id(alpha) for alpha in arch_parameters(self.model)}
+        with_gradient = [id(p) in alphas for p in self.parameters() if p.grad is not None]
+        self.seen.append((any(with_gradient), not all(with_gradient)))
+
+
+class Accumulating(Noting):
+    def optimizer_zero_grad(self, epoch, batch_idx, optimizer) -> None:
+        if batch_idx % 2 == 0:
+            optimizer.zero_grad()
+
+
+class Clipping(Noting):
+    def configure_gradient_clipping(self, optimizer, *settings) -> None:
+        nn.utils.clip_grad_norm_(self.parameters(), 0.5)
+
+
+class Decaying(Noting):
+    def training_step(self, batch, batch_idx):
+        return super().training_step(batch, batch_idx) + 0.01 * sum(p.square().sum() for p in self.parameters())
+
+
+class Partial(Noting):
+    """Trains the classifier only."""
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(list(self.parameters())[-2:], 0.1, momentum=0.9)
+
+
+class Frozen(Noting):
+    """Some weights and one of the alphas do not learn."""
+
+    def on_fit_start(self) -> None:
+        for parameter in (*list(self.model.parameters())[:2], arch_parameters(self.model)[-1]):
+            parameter.requires_grad_(False)
+
+
+class NoAlphas(Noting):
+    def on_fit_start(self) -> None:
+        for alpha in arch_parameters(self.model):
+            alpha.requires_grad_(False)
+
+
+class NoWeights(Noting):
+    def on_fit_start(self) -> None:
+        alphas = {id(alpha) for alpha in arch_parameters(self.model)}
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(id(parameter) in alphas)
+
+
+class Checkpointed(OwnSpace):
+    reentrant = False
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        for layer in (self.first, self.second):
+            x = checkpoint(layer, x, use_reentrant=self.reentrant)
+        return self.head(torch.relu(self.norm(x)).mean((2, 3)))
+
+
+class Reentrant(Checkpointed):
+    reentrant = True
+
+
+def search(strategy, tmp_path, module=Noting, space=small_space):
+    torch.manual_seed(3)
+    splits, module = split(make_task(n=32)), module()
+    trainer = Trainer(
+        max_epochs=2, default_root_dir=tmp_path, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0,
+    )  # fmt: skip
+    loaders = DataLoader(splits.train, 4, shuffle=True), DataLoader(splits.val, 4)
+    strategy(RawFormatModelSpace(space(), Lightning(module, trainer, *loaders)), SequentialExecutionEngine())
+    return strategy, module
+
+
+def final(strategy) -> list:
+    """All numbers that a search leaves: weights, statistics, alphas, states of both optimizers by parameter."""
+    model, names = strategy.supernet, {}
+    for name, parameter in model.named_parameters():
+        names[id(parameter)] = name
+    found = list(model.state_dict().items())
+    for optimizer in strategy.oneshot_module.trainer.optimizers:
+        for parameter, state in optimizer.state.items():
+            found += [
+                (f'{names[id(parameter)]} {key}', torch.as_tensor(value))
+                for key, value in state.items()
+                if value is not None
+            ]
+    return sorted(found, key=lambda item: item[0])
+
+
+CASES = {
+    'plain': {},
+    'clipped': {'gradient_clip_val': 0.5},
+    'warm-up': {'warmup_epochs': 1},
+    'accumulating': {'module': Accumulating},
+    'own clipping': {'module': Clipping},
+    'decaying': {'module': Decaying},
+    'partial': {'module': Partial},
+    'frozen': {'module': Frozen},
+    'no alphas': {'module': NoAlphas},
+    'no weights': {'module': NoWeights},
+    'checkpoints': {'space': Checkpointed},
+    'reentrant checkpoints': {'space': Reentrant},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('pair', PAIRS)
+def test_a_search_is_that_of_nni_to_the_bit(tmp_path, pair, case):
+    settings = dict(CASES[case])
+    parts = {key: settings.pop(key) for key in ('module', 'space') if key in settings}
+    expected, found = (final(search(cls(arc_learning_rate=0.01, **settings), tmp_path, **parts)[0]) for cls in PAIRS[pair])
+    assert [name for name, _ in found] == [name for name, _ in expected]
+    assert [name for (name, a), (_, b) in zip(expected, found, strict=True) if not torch.equal(a, b)] == []
+
+
+@pytest.mark.parametrize(
+    ('module', 'phases'),
+    [
+        (Noting, [(True, False), (False, True)]),
+        (Accumulating, [(True, True), (False, True)]),
+        (Clipping, [(True, False), (True, True)]),
+    ],
+)
+def test_hooks_see_the_gradients_of_their_phase(tmp_path, module, phases):
+    _, module = search(WarmStartDARTS(), tmp_path, module)
+    assert module.seen[2:] == phases * (len(module.seen) // 2 - 1)  # the first step looks at all
+
+
+def test_the_log_names_what_needs_all_gradients(tmp_path, caplog):
+    caplog.set_level('INFO', 'nni_warmstart')
+    search(WarmStartDARTS(), tmp_path, Clipping)
+    assert 'weights computes all gradients, as in NNI: Clipping.configure_gradient_clipping may read them' in caplog.text
+
+
+def test_an_exception_puts_everything_back():
+    learns, fixed = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1), requires_grad=False)
+    learns.grad = gradient = torch.ones(1)
+    with pytest.raises(ArithmeticError), frozen([learns, fixed]) as count:
+        assert (count, learns.requires_grad, learns.grad) == (1, False, None)
+        raise ArithmeticError
+    assert learns.requires_grad
+    assert learns.grad is gradient
+    assert not fixed.requires_grad
