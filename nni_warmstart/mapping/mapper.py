@@ -148,6 +148,8 @@ def misfit(target: Axes, source: Axes) -> str | None:
     """Return the reason why a tensor cannot be mapped by any couplings; None if it can."""
     if target.roles != source.roles:
         return f"its dimensions mean {target.roles}, the source's {source.roles}"
+    if len(target.dilation) != len(source.dilation):
+        return f"its kernel has {len(target.dilation)} dimensions, the source's {len(source.dilation)}"
     for axes in zip(target.channels, source.channels, strict=True):
         grouped = {each.ndim == 2 for each in axes if each is not None}
         if len(grouped) == 2:

@@ -8,6 +8,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, cast
 
 import nni.nas.hub.pytorch as hub
@@ -20,6 +21,7 @@ from ..search_spaces import SPACES  # pyright: ignore[reportMissingImports]  (ma
 from ..utils.checks import suggestion
 from ..utils.random import quiet_randomness
 from .mutation import mutate
+from .sizes import Most, at_most, check_plain_sizes
 
 CLASS_ARGUMENTS = ('num_classes', 'num_labels')
 """Names of the argument for the number of classes in model spaces."""
@@ -151,17 +153,27 @@ def with_classes(described: dict[str, Any], num_classes: int) -> dict[str, Any]:
     return {**described, 'arguments': {**described['arguments'], argument: num_classes}}
 
 
-def rebuilt(described: dict[str, Any]) -> ModelSpace:
+def rebuilt(described: dict[str, Any], most: Most | None = None) -> ModelSpace:
     """Rebuild the space that :func:`describe` described by name and arguments.
+
+    Parameters
+    ----------
+    described
+        Name and arguments.
+    most
+        Size that the space may have; None for any.
 
     Raises
     ------
     ConfigError
-        If the name is none of :func:`space_names`, or the arguments are impossible.
+        If the name is none of :func:`space_names`, the arguments are impossible, or the space is larger.
     """
     cls = resolve(described['name'])
+    if most is not None:
+        check_plain_sizes(described['arguments'])
     try:
-        return cast(ModelSpace, cls(**described['arguments']))
+        with nullcontext() if most is None else at_most(most):
+            return cast(ModelSpace, cls(**described['arguments']))
     except REFUSALS as error:
         raise ConfigError(f'{described["name"]} cannot be built with {described["arguments"]}: {reason(error)}') from error
 

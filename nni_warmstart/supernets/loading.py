@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from ..errors import ConfigError, TransferError, reason
 from ..nni_adapter.classifier import resize_head
 from ..nni_adapter.model_spaces import rebuilt
+from ..nni_adapter.sizes import Most
 from ..utils.modules import tensors_of, untold_state
 
 
-def space_named_by(description: Mapping[str, Any], owner: str, relation: str) -> ModelSpace:
+def space_named_by(description: Mapping[str, Any], owner: str, relation: str, most: Most | None = None) -> ModelSpace:
     """Make the model space that a card describes, if it has a name.
 
     Parameters
@@ -23,6 +24,8 @@ def space_named_by(description: Mapping[str, Any], owner: str, relation: str) ->
         Name and arguments of a registered or hub space, or the class of another one.
     owner, relation
         What the card is of, and what it has to do with the space, for errors: "supernet 'a'", 'was trained on'.
+    most
+        Size that the space may have; None for any.
 
     Raises
     ------
@@ -35,7 +38,7 @@ def space_named_by(description: Mapping[str, Any], owner: str, relation: str) ->
             'yourself, build(space=YourSpace()).'
         )
     try:
-        return rebuilt(dict(description))
+        return rebuilt(dict(description), most)
     except ConfigError as error:
         raise TransferError(f'the space of {owner} cannot be rebuilt: {error}') from error
 

@@ -24,6 +24,7 @@ from ..nni_adapter.choices import choices
 from ..nni_adapter.model_spaces import describe, input_of, resolve
 from ..nni_adapter.mutation import first_names, mutate, strategy_kind
 from ..nni_adapter.oneshot import OneShotStrategy, is_supernet
+from ..nni_adapter.sizes import Most
 from ..tracing.structure import Structure, guess_shape, structure_of
 from ..utils.divergence import LARGEST
 from ..utils.files import plain, write_atomic
@@ -308,7 +309,7 @@ class Supernet(Recorded):
             If the card names no registered or hub space and none is passed, or the space has other tensors.
         """
         if space is None:
-            space = space_named_by(self.space, f'supernet {self.name!r}', 'was trained on')
+            space = space_named_by(self.space, f'supernet {self.name!r}', 'was trained on', Most.of(self.tensors))
         elif isinstance(space, type):
             space = cast(ModelSpace, space())
         if not isinstance(space, ModelSpace):

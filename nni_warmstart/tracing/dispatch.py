@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .axes import NEITHER, OUT, Axes, Channels, Op
-from .relations import Relations, components, labelled, signatures, strands
+from .relations import Relations, compact, components, labelled, signatures, strands
 
 aten: Any = torch.ops.aten
 
@@ -203,7 +203,7 @@ class ChannelTracer(TorchDispatchMode):
         for other in images[1:]:
             other = other.expand(output.shape)
             self.join(result, other)
-            if (result < 0).any():
+            if (_narrowed(result) < 0).any():
                 result = torch.where(result < 0, other, result)
         for parameter in parameters:
             self.roles.setdefault(parameter.name, {})  # a scalar for all channels has no axis of channels, but took part
@@ -243,6 +243,7 @@ class ChannelTracer(TorchDispatchMode):
                 tuple(labelled(normed, channels[dim], least=1) if dim in channels else None for dim in dims),
                 tuple(found.of[units[dim]] if dim in units and found.split[channels[dim]].any() else None for dim in dims),
             )
+        tensors, ties = compact(tensors, found)
         return Channels(
             tensors,
             number[inputs.numpy()],
@@ -251,13 +252,14 @@ class ChannelTracer(TorchDispatchMode):
             self.scales,
             self.opaque,
             frozenset(self.keeps),
-            found.ties,
+            ties,
         )
 
     def numbers(self) -> np.ndarray:
         """Return the channel of every unit, numbered in the order of execution."""
         label = components(self.count, self.relations.joined())
         order = [np.asarray(self.own[name][dim], np.int32) for name, roles in self.roles.items() for dim in roles]
+        order += [reads.numpy().astype(np.int32) for reads in self.reads.values()]
         seen = label[np.concatenate([*order, np.zeros(0, np.int32)])]
         number = int(label.max(initial=-1)) + 1
         first = np.full(number, len(seen))
@@ -273,10 +275,7 @@ def _copied(units: Tensor) -> np.ndarray:
 
 def _distinct(ids: Tensor) -> np.ndarray:
     """Return the units in a tensor, each once."""
-    for dim in range(ids.dim()):
-        if ids.size(dim) > 1 and ids.stride(dim) == 0:
-            ids = ids.narrow(dim, 0, 1)
-    units = np.unique(ids.numpy())
+    units = np.unique(_narrowed(ids).numpy())
     return units[units >= 0].astype(np.int32)
 
 
@@ -305,7 +304,18 @@ def units_of(value: Any) -> Any:
 
 
 def is_constant(ids: Tensor, dim: int) -> bool:
-    return ids.size(dim) == 1 or ids.stride(dim) == 0 or bool((ids == ids.narrow(dim, 0, 1)).all())
+    if ids.size(dim) == 1 or ids.stride(dim) == 0:
+        return True
+    ids = _narrowed(ids)
+    return bool((ids == ids.narrow(dim, 0, 1)).all())
+
+
+def _narrowed(ids: Tensor) -> Tensor:
+    """Return units with size one along every dimension that was expanded: images may be large."""
+    for dim in range(ids.dim()):
+        if ids.size(dim) > 1 and ids.stride(dim) == 0:
+            ids = ids.narrow(dim, 0, 1)
+    return ids
 
 
 def is_single(ids: Tensor) -> bool:

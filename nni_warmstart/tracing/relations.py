@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+
+from .axes import Axes
 
 MATCHED, SPREAD = 0, 1
 """Kinds of ties: one strand to one, and one strand to many, such as a gate of several channels."""
@@ -151,6 +153,26 @@ def strands(channel: np.ndarray, home: np.ndarray, relations: Relations) -> Stra
         merging.tie(left, right)
     own = np.where(pointed >= 0, pointed, np.arange(len(channel)))
     return merging.result(own)
+
+
+def compact(tensors: dict[str, Axes], found: Strands) -> tuple[dict[str, Axes], np.ndarray]:
+    """Number the strands that tensors hold right after the channels that they hold; return the tensors, and the ties."""
+    held = [strand for axes in tensors.values() for strand in axes.strands if strand is not None]
+    if not held:
+        return tensors, np.zeros((3, 0), int)
+    first = 1 + max(int(c.max()) for axes in tensors.values() for c in axes.channels if c is not None)
+    split = np.unique(np.concatenate([strand.ravel() for strand in held]))
+    split = split[split >= len(found.split)]
+    number = np.full(max(int(split.max()), int(found.ties[:2].max(initial=0))) + 1, -1)
+    number[: len(found.split)] = np.arange(len(found.split))
+    number[split] = first + np.arange(len(split))
+    renumbered = {
+        name: replace(axes, strands=tuple(None if strand is None else number[strand] for strand in axes.strands))
+        for name, axes in tensors.items()
+    }
+    left, right, kind = found.ties
+    ties = np.stack([number[left], number[right], kind])
+    return renumbered, ties[:, (ties[:2] >= 0).all(0)]
 
 
 class _Merging:

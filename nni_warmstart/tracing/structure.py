@@ -20,10 +20,8 @@ from ..utils.limits import Budget
 from ..utils.modules import state_kept
 from ..utils.strict_json import parse_compressed
 from .axes import IN, Axes, Channels, Op
+from .plain_structure import LABELS, check
 from .tracer import trace_channels
-
-LABELS = ('pieces', 'norms', 'strands')
-"""Attributes of axes that label their indices; files of earlier versions have none."""
 
 _MOST = 2**24  # channels that a network in a file may have
 
@@ -133,6 +131,7 @@ class Structure:
         budget = budget or Budget(origin, SupernetFileError)
         try:
             plain = parse_compressed(data, budget)
+            check(plain)
             budget.spend(8 * _numbers(plain))
             relations = plain.get('relations', {})
             labels = {kind: relations.get(kind, {}) for kind in LABELS}
@@ -149,10 +148,6 @@ class Structure:
                 plain['opaque'],
                 ties=np.array(relations.get('ties', [[], [], []]), dtype=int).reshape(3, -1),
             )
-            for axes in tensors.values():
-                sizes = [c.shape[-1] * len(c) if c.ndim == 2 else len(c) for c in axes.channels if c is not None]
-                if len(axes.roles) != len(axes.shape) or any(size < 1 for size in sizes):
-                    raise ValueError('channels that do not fit their tensors')
             sites = {path: (label, dict(names)) for path, (label, names) in plain['sites'].items()}
             return cls(channels, plain['kinds'], sites, plain['values'])
         except SupernetFileError:
