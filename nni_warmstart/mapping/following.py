@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 import numpy as np
 from torch import Tensor
 
-from ..tracing.axes import Axes
+from ..tracing.axes import IN, OUT, Axes
 from ..tracing.channel_spaces import Couplings
 from ..tracing.relations import SPREAD
 
@@ -55,8 +55,11 @@ def follow(couplings: Couplings, pairs: dict[str, str]) -> Following:
         for axis, index in _indices(couplings, *axes):
             known = index >= 0
             own, theirs = (cast(np.ndarray, each.held(axis)).ravel() for each in axes)
-            if any(_label(each.strands, axis) is not None for each in axes):
+            if any(_label(kind, axis) is not None for each in axes for kind in (each.strands, each.pieces)):
                 made.append(np.stack([own[known], theirs[index[known]]]))
+            for labels in (tuple(_label(each.pieces, axis) for each in axes), _groups(axes, axis)):
+                if labels[0] is not None and labels[1] is not None:
+                    wrong.update(own[known][labels[0].ravel()[known] != labels[1].ravel()[index[known]]].tolist())
             counts = _copies(axes, axis, index)
             if counts is None:
                 wrong.update(own.tolist())  # means would be taken over other channels than in the source
@@ -83,7 +86,7 @@ def _indices(couplings: Couplings, target: Axes, source: Axes) -> Iterator[tuple
     """Yield axes that the check is about, and for each index the source's that it is made of, -1 for several or none."""
     for axis, role in enumerate(target.roles):
         own, theirs = target.held(axis), source.held(axis)
-        labels = [_label(kind, axis) for each in (target, source) for kind in (each.strands, each.norms)]
+        labels = [_label(kind, axis) for each in (target, source) for kind in (each.strands, each.norms, each.pieces)]
         if not role or own is None or theirs is None or all(label is None for label in labels):
             continue
         if own.ndim == 1 or len(own) != len(theirs):
@@ -92,6 +95,14 @@ def _indices(couplings: Couplings, target: Axes, source: Axes) -> Iterator[tuple
         rows = [_made_of(couplings.axis(*row), len(row[0])) for row in zip(own, theirs, strict=True)]
         width = theirs.shape[1]
         yield axis, np.concatenate([np.where(row >= 0, row + group * width, -1) for group, row in enumerate(rows)])
+
+
+def _groups(axes: tuple[Axes, Axes], axis: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return the group of each output of two convolutions in as many groups; None for other axes."""
+    if not (axes[0].groups == axes[1].groups > 1 and IN in axes[0].roles and axes[0].roles[axis] == OUT):
+        return None, None
+    first, second = (np.arange(each.shape[axis]) * each.groups // each.shape[axis] for each in axes)
+    return first, second
 
 
 def _copies(axes: tuple[Axes, Axes], axis: int, index: np.ndarray) -> np.ndarray | None:

@@ -223,7 +223,7 @@ class ChannelTracer(TorchDispatchMode):
         number = self.numbers()
         home = np.repeat(np.arange(len(self.sizes_of_homes)), self.sizes_of_homes)
         found = strands(number, home, self.relations)
-        cut, normed = (signatures(number, each) for each in (self.relations.cuts, self.relations.norms))
+        cut, normed = (signatures(found.of, each) for each in (self.relations.cuts, self.relations.norms))
         tensors = {}
         for name, roles in self.roles.items():
             dims = range(len(self.shapes[name]))
@@ -232,6 +232,7 @@ class ChannelTracer(TorchDispatchMode):
             if name in self.reads:
                 units[1] = self.reads[name].view(groups, -1).numpy()
             channels = {dim: number[each] for dim, each in units.items()}
+            held = {dim: found.of[each] for dim, each in units.items()}
             tensors[name] = Axes(
                 self.shapes[name],
                 tuple(roles.get(dim, NEITHER) for dim in dims),
@@ -239,9 +240,9 @@ class ChannelTracer(TorchDispatchMode):
                 tuple(tuple(sorted(self.bounds.get(name, {}).get(dim, ()))) for dim in dims),
                 dilation,
                 groups,
-                tuple(labelled(cut, channels[dim]) if dim in channels else None for dim in dims),
-                tuple(labelled(normed, channels[dim], least=1) if dim in channels else None for dim in dims),
-                tuple(found.of[units[dim]] if dim in units and found.split[channels[dim]].any() else None for dim in dims),
+                tuple(labelled(cut, held[dim]) if dim in held else None for dim in dims),
+                tuple(labelled(normed, held[dim], least=1) if dim in held else None for dim in dims),
+                tuple(held[dim] if dim in held and found.split[channels[dim]].any() else None for dim in dims),
             )
         tensors, ties = compact(tensors, found)
         return Channels(

@@ -67,21 +67,21 @@ def components(count: int, pairs: Pair) -> np.ndarray:
     return connected_components(graph, directed=False)[1]
 
 
-def signatures(channel: np.ndarray, cuts: Iterable[Sequence[np.ndarray]]) -> np.ndarray:
-    """Return a number for each channel that tells in which pieces of which cuts it is.
+def signatures(strand: np.ndarray, cuts: Iterable[Sequence[np.ndarray]]) -> np.ndarray:
+    """Return a number for each strand that tells in which pieces of which cuts it is.
 
     Parameters
     ----------
-    channel
-        Channel of each unit.
+    strand
+        Strand of each unit.
     cuts
         Units of each piece, by cut.
     """
-    signature = np.zeros(int(channel.max(initial=-1)) + 1, dtype=np.uint64)
+    signature = np.zeros(int(strand.max(initial=-1)) + 1, dtype=np.uint64)
     random = np.random.default_rng(0)
     for pieces in cuts:
         for piece in pieces:
-            signature[np.unique(channel[piece])] ^= random.integers(1, 2**63, dtype=np.uint64)
+            signature[np.unique(strand[piece])] ^= random.integers(1, 2**63, dtype=np.uint64)
     return signature
 
 
