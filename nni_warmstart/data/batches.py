@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, SequentialSampler, TensorDataset
 
 from ..errors import WarmStartError, reason
+from .looks import sample
 from .task import Task
 
 BATCH_SIZE = 256
@@ -76,7 +77,7 @@ def batches_of(dataset: Any, name: str, wording: Wording, *, at_most: int | None
         Samples ``(n, ...)`` and labels ``(n,)``, with dtype and device unchanged.
     """
     if isinstance(dataset, Task):
-        dataset = dataset.train_x, dataset.train_y
+        dataset = in_memory(dataset)
     if isinstance(dataset, tuple) and len(dataset) == 2 and not _are_batches(dataset):
         pair = _tensors(dataset, name, wording)
         with wording.readable(name):
@@ -89,6 +90,14 @@ def batches_of(dataset: Any, name: str, wording: Wording, *, at_most: int | None
         raise wording.refused('form', name=name, kind=type(dataset).__name__)
     for batch in dataset if at_most is None else _shuffled(dataset, at_most):
         yield _tensors(batch, name, wording)
+
+
+def in_memory(task: Task) -> tuple[Tensor, Tensor]:
+    """Return the training images of a task and their classes; of lazy images, those of a sample that all looks share."""
+    if isinstance(task.train_x, Tensor):
+        return task.train_x, task.train_y
+    index = sample(task.train_x, task.train_y, f'sample of {task.name}')
+    return task.train_x[index], task.train_y[index]
 
 
 def as_tensor(array: Any) -> Tensor:

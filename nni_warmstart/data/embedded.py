@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .splits import stratified_split
+from .stratified import stratified_split
 from .task import Task, checked_task
 
 

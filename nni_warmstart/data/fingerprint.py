@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
+from .lazy import AnyImages, LazyImages
 from .splits import Images
 from .task import Task
 
@@ -21,15 +22,28 @@ unnoticed, but not another order, number or size of them.
 """
 
 
+MOST_IMAGES = 16
+"""Number of images that are read of a dataset that is not in memory."""
+
+
 def fingerprint(task: Task) -> dict[str, str]:
     """Return type, shape and hash of every part of a task."""
     return {
-        'training images': of_tensor(task.train_x),
+        'training images': of_images(task.train_x),
         'training labels': of_tensor(task.train_y),
-        'test images': of_tensor(task.test_x),
+        'test images': of_images(task.test_x),
         'test labels': of_tensor(task.test_y),
         'class names': f'{len(task.class_names)} {_hash(repr(tuple(task.class_names)).encode())}',
     }
+
+
+def of_images(images: AnyImages) -> str:
+    """Return the fingerprint of images as :func:`of_tensor`; of lazy ones, at most :data:`MOST_IMAGES` are read."""
+    if not isinstance(images, LazyImages):
+        return of_tensor(images)
+    some = images[torch.linspace(0, len(images) - 1, min(len(images), MOST_IMAGES), dtype=torch.float64).long()]
+    kind, _, content = of_tensor(some).split()
+    return f'{kind} {_shape(images.shape)} {content}'
 
 
 def of_tensor(tensor: Tensor) -> str:
@@ -49,7 +63,7 @@ def of_dataset(dataset: Any) -> str:
     No sample is read, since that may draw random numbers.
     """
     if isinstance(dataset, Images):
-        return f'{of_tensor(dataset.x)}, {of_tensor(dataset.y)}'
+        return f'{of_images(dataset.x)}, {of_tensor(dataset.y)}'
     try:
         if isinstance(dataset, TensorDataset):
             return ', '.join(map(of_tensor, dataset.tensors))

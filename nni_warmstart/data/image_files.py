@@ -52,7 +52,7 @@ def image_files(path: Path, endings: set[str]) -> tuple[list[tuple[str, int]], l
     """
     above = os.path.realpath(path)
     seen = {above, *map(str, Path(above).parents)}  # real paths
-    classes = [each for each in entries_of(str(path)) if each.is_dir()]
+    classes = [each for each in entries_of(str(path)) if is_folder(each)]
     again = [each.path for each in classes if os.path.realpath(each.path) in seen]
     names = [each.name for each in classes if each.path not in again]
     folders, links = deque[tuple[str, int]](), deque[tuple[str, int]]()
@@ -69,7 +69,7 @@ def image_files(path: Path, endings: set[str]) -> tuple[list[tuple[str, int]], l
             continue
         seen.add(real)
         for entry in entries_of(folder):
-            if entry.is_dir():
+            if is_folder(entry):
                 (links if entry.is_symlink() else folders).append((entry.path, label))
             elif os.path.splitext(entry.name)[1].lower() in endings:
                 target = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(real, entry.name)
@@ -96,6 +96,11 @@ def entries_of(folder: str) -> list[os.DirEntry[str]]:
             return sorted((each for each in entries if not each.name.startswith('.')), key=lambda each: each.name)
     except OSError as error:
         raise DataError(f'data folder {folder} cannot be read: {error.strerror}.') from error
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Check whether an entry is a folder or a link to one; a link that leads to itself is none."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def _warn(path: Path, ignored: list[str], again: list[str]) -> None:

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from .image_files import entries_of, image_files
-from .image_reading import endings, read_image
-from .memory import check_fits
+from ..utils.progress import tracked
+from .class_folder import ClassFolder, examined, leave_out
+from .encoded import EncodedImages, Paths
+from .image_files import entries_of, image_files, is_folder
+from .image_reading import UnreadableImageError, endings
+from .lazy import CACHE_MB, AnyImages, LazyImages, allocated
 from .source import PATH, Source
 from .task import Task, checked_task
 
@@ -26,15 +29,33 @@ IMAGE_SIZE = 64
 """Default image size in pixels."""
 
 
-def from_folder(path: str | Path, *, side: int = IMAGE_SIZE) -> Task:
+def from_folder(path: str | Path, *, side: int = IMAGE_SIZE, cache_mb: float = CACHE_MB, on_error: str = 'stop') -> Task:
     """Read a task from images in ``path/CLASS/*`` or in ``path/train/CLASS/*`` and ``path/test/CLASS/*``.
 
-    Images are cropped to a centred square and resized to ``side`` by ``side`` pixels, in colour.
+    Images are cropped to a centred square and resized to ``side`` by ``side`` pixels, in colour. First the headers of all
+    files are read, so that all damaged files are found at once.
+
+    Parameters
+    ----------
+    path
+        Folder.
+    side
+        Image size in pixels.
+    cache_mb
+        Megabytes of images that are kept in memory. A larger set is read while it is used.
+    on_error
+        'stop', or 'skip' to leave out unreadable files, classes with fewer than two training images, and training images
+        that are test images as well.
+
+    Raises
+    ------
+    DataError
+        If the folder has no images in class folders, or some cannot be read and are not skipped.
     """
     path = Path(os.path.expanduser(path))
     if not os.path.isdir(path):
         raise DataError(f'data folder {path} {"is no folder" if os.path.lexists(path) else "does not exist"}.')
-    beside = [each.name for each in entries_of(str(path)) if each.is_dir()]
+    beside = [each.name for each in entries_of(str(path)) if is_folder(each)]
     has_split = (path / 'train').is_dir()
     if not has_split and beside and PARTS.issuperset(name.lower() for name in beside):
         raise DataError(f'{path} has {", ".join(beside)} and no train/; call the folder of the training images train.')
@@ -42,50 +63,54 @@ def from_folder(path: str | Path, *, side: int = IMAGE_SIZE) -> Task:
         unread = [name for name in beside if name not in ('train', 'test')]
         if unread:
             _logger.warning('%s: beside train/ and test/ nothing is read: not %s.', path, ', '.join(unread))
-    train_x, train_y, names = read_folder(path / 'train' if has_split else path, side)
-    test_x, test_y = train_x[:0], train_y[:0]
-    if (path / 'test').is_dir() and has_split:
-        test_x, test_y, test_names = read_folder(path / 'test', side)
-        unknown = set(test_names) - set(names)
-        if unknown:
-            raise DataError(f'{path / "test"} has classes that {path / "train"} lacks: {", ".join(sorted(unknown))}.')
-        test_y = torch.tensor([names.index(test_names[label]) for label in test_y.tolist()], dtype=torch.long)
-    return checked_task(path.name, train_x, train_y, test_x, test_y, names)
+    parts = [list_folder(path / 'train' if has_split else path)]
+    if has_split and (path / 'test').is_dir():
+        parts.append(list_folder(path / 'test'))
+    parts = examined(parts, skip=on_error == 'skip')
+    images: list[AnyImages] = []
+    if sum(len(part.files) for part in parts) * 3 * side**2 <= cache_mb * 1e6:
+        for place, part in enumerate(parts):
+            x, parts[place] = _read(part, side, skip=on_error == 'skip')
+            images.append(x)
+    else:
+        readers = [EncodedImages(Paths(part.path, part.files), side, draft=True) for part in parts]
+        images += [LazyImages(reader, cache_mb * 1e6) for reader in readers]
+    names = parts[0].names
+    unknown = set(parts[-1].names) - set(names)
+    if unknown:
+        raise DataError(f'{path / "test"} has classes that {path / "train"} lacks: {", ".join(sorted(unknown))}.')
+    labels = [torch.tensor([names.index(part.names[k]) for k in part.labels], dtype=torch.long) for part in parts]
+    if len(parts) == 1:
+        return checked_task(path.name, images[0], labels[0], images[0][:0], labels[0][:0], names)
+    return checked_task(path.name, images[0], labels[0], images[1], labels[1], names)
 
 
-def read_folder(path: Path, image_size: int) -> tuple[Tensor, Tensor, list[str]]:
-    """Read images, classes and their names from one folder per class.
+def _read(part: ClassFolder, side: int, *, skip: bool) -> tuple[Tensor, ClassFolder]:
+    """Read all images of a folder; leave unreadable ones out, or raise one error about all of them."""
+    reader = EncodedImages(Paths(part.path, part.files), side)
+    what = f'data folder {part.path}, {len(reader)} images at {side} x {side} pixels,'
+    x, faults = allocated((len(reader), *reader.shape), reader.dtype, what), {}
+    for position in tracked(range(len(reader)), f'images of {part.path}'):
+        try:
+            x[position] = reader.read(position)
+        except UnreadableImageError as error:
+            faults[position] = error.why
+    if not faults:
+        return x, part
+    left = leave_out(part, faults, skip=skip)
+    return x[[position for position in range(len(reader)) if position not in faults]], left
 
-    Parameters
-    ----------
-    path
-        Folder whose subfolders are the classes, in the order of their names; hidden ones are ignored.
-    image_size
-        Size in pixels to which images are resized, cropped to a centred square first.
 
-    Returns
-    -------
-    tuple
-        Images in colour, uint8, shape ``(n, 3, image_size, image_size)``; classes, shape ``(n,)``; names.
-
-    Raises
-    ------
-    DataError
-        If there are no images, one cannot be read, or they do not fit into memory.
-    """
+def list_folder(path: Path) -> ClassFolder:
+    """Find the images and the classes of a folder; see :func:`~nni_warmstart.data.image_files.image_files`."""
     files, names = image_files(path, endings())
-    number = len(files)
-    what = f'data folder {path}, {number} images at {image_size} x {image_size} pixels,'
-    check_fits(what, 3 * image_size**2 * (number + 8))  # resizing takes as much as 8 images
-    x = torch.empty(number, 3, image_size, image_size, dtype=torch.uint8)
-    for index, (file, _) in enumerate(files):
-        x[index] = read_image(file, image_size)
-    return x, torch.tensor([label for _, label in files]), names
+    return ClassFolder(path, [file for file, _ in files], [label for _, label in files], names)
 
 
 SOURCE = Source(
     settings={'path': PATH},
-    read=lambda settings, image_size: from_folder(settings['path'], side=image_size),
+    read=lambda settings, image_size, **options: from_folder(settings['path'], side=image_size, **options),
     title=lambda settings: Path(str(settings.get('path'))).stem,
     recognises=os.path.isdir,
+    options=('cache_mb', 'on_error'),
 )

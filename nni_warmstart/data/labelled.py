@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Sized
+import itertools
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from ..errors import DataError, TransferError
 from ..utils.random import quiet_randomness
 from .batches import BATCH_SIZE, Wording, as_tensor, batches_of
 from .class_names import class_names
+from .lazy import AnyImages, LazyImages
 from .resizing import resize_images
+from .splits import Images
+from .stratified import stratified_part
 from .task import Task, as_labels, channels_first, checked_task, numbered_classes
 
 Labelled = Task | Dataset | Iterable[Any] | tuple[Any, Any]
@@ -87,12 +91,15 @@ def image_shape(dataset: Any) -> tuple[int, int] | None:
     dataset
         A task, a torch dataset, a loader, or two arrays, channels first or last.
     """
-    try:
-        with quiet_randomness():
-            x, _ = next(batches_of(_loader(dataset, 1), 'dataset', _TASK))
-    except (DataError, TypeError, ValueError, RuntimeError, StopIteration):
-        return None
-    shape = x.shape[1:]
+    if isinstance(dataset, Task) and isinstance(dataset.train_x, LazyImages):
+        shape = dataset.train_x.shape[1:]  # without reading one
+    else:
+        try:
+            with quiet_randomness():
+                x, _ = next(batches_of(_loader(dataset, 1), 'dataset', _TASK))
+        except (DataError, TypeError, ValueError, RuntimeError, StopIteration):
+            return None
+        shape = x.shape[1:]
     for channels, *sizes in (shape, (*shape[-1:], *shape[:-1])) if len(shape) == 3 else ():
         if channels in (1, 3) and sizes[0] == sizes[1]:
             return int(channels), int(sizes[0])
@@ -117,7 +124,7 @@ def labelled(name: str, dataset: Any) -> Task:
     """
     if isinstance(dataset, Task):
         task = dataset
-        if not all(isinstance(x, Tensor) and x.ndim == 4 and x.shape[1] in (1, 3) for x in (task.train_x, task.test_x)):
+        if not all(isinstance(x, AnyImages) and x.ndim == 4 and x.shape[1] in (1, 3) for x in (task.train_x, task.test_x)):
             raise DataError(f'{name} has images that are no tensors (n, channels, side, side) with 1 or 3 channels.')
         return checked_task(name, task.train_x, task.train_y, task.test_x, task.test_y, task.class_names)
     if not (isinstance(dataset, tuple) and len(dataset) == 2):
@@ -184,10 +191,89 @@ def read_labelled(dataset: Labelled, name: str, channels: int, image_size: int) 
     return torch.cat(xs), y
 
 
-def first_batches(data: Any, max_samples: int) -> list[tuple[Tensor, Tensor]]:
+def read_sample(
+    dataset: Labelled, name: str, channels: int, image_size: int, at_most: int | None, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Read a stratified sample of images, or all of features, as :func:`read_labelled` does.
+
+    Parameters
+    ----------
+    dataset, name, channels, image_size
+        Same as in :func:`read_labelled`.
+    at_most
+        Largest number of images, though at least one of each class; None for all.
+    seed
+        Seed of the choice.
+
+    Returns
+    -------
+    tuple
+        Images or features, shape ``(n, ...)``; labels, shape ``(n,)``; labels of all samples, shape ``(m,)``.
+    """
+    population = _population(dataset)
+    if (
+        isinstance(dataset, Task)
+        and isinstance(dataset.train_x, Tensor)
+        and dataset.train_x.ndim == 4
+        and at_most is not None
+    ):
+        index = stratified_part(dataset.train_y.unique(return_inverse=True)[1], at_most, seed)
+        dataset = dataset.train_x[index], dataset.train_y[index]  # before all of them become float32
+    x, y = read_labelled(dataset, name, channels, image_size)
+    population = y if population is None else population
+    if x.ndim == 2 or at_most is None:
+        return x, y, population
+    index = stratified_part(y.unique(return_inverse=True)[1], at_most, seed)
+    return x[index], y[index], population
+
+
+def _population(dataset: Any) -> Tensor | None:
+    """Return the labels of all images of a task, or of those that a sample was drawn from."""
+    if isinstance(dataset, Task):
+        return dataset.train_y
+    dataset = dataset.dataset if isinstance(dataset, DataLoader) else dataset
+    return dataset.population if isinstance(dataset, Images) else None
+
+
+MOST_BYTES = 2**28
+"""Bytes of float32 images that are embedded at once; a quarter of it stays in memory between the steps of a warm start."""
+
+
+class SampleBatches(Sequence[tuple[Tensor, Tensor]]):
+    """First batches of a loader of a sample, which are normalised again each time.
+
+    Parameters
+    ----------
+    loader
+        Loader in a fixed order.
+    count
+        Number of batches.
+    """
+
+    def __init__(self, loader: DataLoader, count: int) -> None:
+        self.loader, self._length = loader, min(count, len(loader))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return ((x, y) for x, y in itertools.islice(self.loader, self._length))
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return some of the first batches."""
+        stop = index + 1 if isinstance(index, int) else index.stop
+        return list(itertools.islice(self, stop))[index]
+
+    def within(self, size: int) -> SampleBatches:
+        """Return those of the first batches, at least one, whose images take no more than ``size`` bytes."""
+        return SampleBatches(self.loader, max(1, min(len(self), size // max(self[0][0].nbytes, 1))))
+
+
+def first_batches(data: Any, max_samples: int) -> Sequence[tuple[Tensor, Tensor]]:
     """Return the first batches with ``max_samples`` images or a few more, in random order where these are only a part.
 
-    Labels are on the CPU, and int64 where they are whole numbers. There are no batches for None.
+    Labels are on the CPU, and int64 where they are whole numbers. There are no batches for None. Those of a sample of large
+    images do not stay in memory.
 
     Raises
     ------
@@ -196,6 +282,11 @@ def first_batches(data: Any, max_samples: int) -> list[tuple[Tensor, Tensor]]:
     """
     if data is None:
         return []
+    if isinstance(data, SampleBatches):
+        return SampleBatches(data.loader, min(len(data), -(-max_samples // (data.loader.batch_size or 1))))
+    if isinstance(data, DataLoader) and isinstance(data.sampler, SequentialSampler) and _population(data) is not None:
+        batches = SampleBatches(data, -(-max_samples // (data.batch_size or 1)))
+        return batches if len(batches.within(MOST_BYTES // 4)) < len(batches) else list(batches)
     taken: list[tuple[Tensor, Tensor]] = []
     size = 0
     for x, y in batches_of(data, 'data', _TRANSFER, at_most=max_samples):

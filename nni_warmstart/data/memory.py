@@ -15,7 +15,7 @@ _CGROUPS = (
 """Files with the limit and the use of memory of a container, in the two versions of Linux."""
 
 
-def check_fits(what: str, size: int) -> None:
+def check_fits(what: str, size: int, remedy: str = 'take fewer or smaller images') -> None:
     """Raise an error for data that need more memory than is available.
 
     Linux grants any memory that is asked for and kills the process that uses it, so that no exception would say why.
@@ -26,6 +26,8 @@ def check_fits(what: str, size: int) -> None:
         What is to be read or made, as the beginning of the message.
     size
         Memory that it needs, in bytes.
+    remedy
+        What to do about it, as the end of the message.
 
     Raises
     ------
@@ -35,8 +37,7 @@ def check_fits(what: str, size: int) -> None:
     available = available_bytes()
     if size > available:
         raise DataError(
-            f'{what} does not fit into memory: it needs {shown(size)}, and {shown(available)} are available; take fewer or '
-            'smaller images.'
+            f'{what} does not fit into memory: it needs {shown(size)}, and {shown(available)} are available; {remedy}.'
         )
 
 

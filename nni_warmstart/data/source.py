@@ -8,6 +8,9 @@ from typing import Any
 
 from .task import Task
 
+ON_ERROR = ('stop', 'skip')
+"""What to do about files that cannot be read."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -50,9 +53,12 @@ class Source:
         Function from settings (or the text) to the name of the data, for use before they are read.
     recognises
         Function that tells whether a word of the command line, a path or not, means data of this kind.
+    options
+        General settings of data that ``read`` takes as keyword arguments: 'cache_mb', 'on_error'.
     """
 
     settings: Mapping[str, Setting] | None
-    read: Callable[[Any, int], Task]
+    read: Callable[..., Task]
     title: Callable[[Any], str]
     recognises: Callable[[str], bool] = lambda word: False
+    options: tuple[str, ...] = ()

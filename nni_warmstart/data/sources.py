@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ConfigError
-from . import image_folder, npz, torchvision_sets
+from . import archives, image_folder, map_style, npz, torchvision_sets
 from .embedded import TASKS
 from .image_folder import IMAGE_SIZE
 from .source import Source
@@ -29,6 +29,9 @@ SOURCES: dict[str, Source] = {
     'npz': npz.SOURCE,
     'folder': image_folder.SOURCE,
     'torchvision': torchvision_sets.SOURCE,
+    'huggingface': archives.HUGGINGFACE,
+    'webdataset': archives.WEBDATASET,
+    'python': map_style.SOURCE,
 }
 """Sources by their key in a section ``data:``."""
 

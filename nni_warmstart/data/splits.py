@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import DataError
+from .lazy import AnyImages, LazyImages, subset
+from .looks import LOOK, sample
+from .stratified import stratified_split
 from .task import Task
 
 
@@ -18,28 +22,59 @@ class Images(Dataset):
     Parameters
     ----------
     x, y
-        Images ``(n, channels, image_size, image_size)`` and classes ``(n,)``.
+        Images ``(n, channels, image_size, image_size)``, which may be lazy, and classes ``(n,)``.
     mean, std
         Mean and standard deviation of each channel, in the units of ``x``.
     name, class_names
         Name and class names of the task that the images are part of.
+    population
+        Classes of all images that these were drawn from, for a sample; None otherwise.
     """
 
     def __init__(
-        self, x: Tensor, y: Tensor, mean: Tensor, std: Tensor, name: str = 'dataset', class_names: tuple[str, ...] = ()
+        self,
+        x: AnyImages,
+        y: Tensor,
+        mean: Tensor,
+        std: Tensor,
+        name: str = 'dataset',
+        class_names: tuple[str, ...] = (),
+        population: Tensor | None = None,
     ) -> None:
-        self.x, self.y, self.name, self.class_names = x, y, name, class_names
+        self.x, self.y, self.name, self.class_names, self.population = x, y, name, class_names, population
         self.mean, self.std = mean.view(-1, 1, 1), std.view(-1, 1, 1)
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, index: int | Tensor) -> tuple[Tensor, Tensor]:
-        return (self.x[index].float() - self.mean) / self.std, self.y[index]
+        return self.normalised(self.x[index]), self.y[index]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """Return a batch, which loaders of torch 2.1 and later ask for as a whole."""
+        index = torch.as_tensor(indices, dtype=torch.long)
+        return list(zip(self.normalised(self.x[index]), self.y[index], strict=True))
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Return images, or a batch of them, as float32 with mean 0 and standard deviation 1, on their device."""
+        copy = x.to(torch.float32, copy=True)  # the only large tensor that is made
+        return copy.sub_(self.mean.to(x.device)).div_(self.std.to(x.device))
 
     def part(self, index: Tensor) -> Images:
-        """Return the samples at some positions."""
-        return Images(self.x[index], self.y[index], self.mean, self.std, self.name, self.class_names)
+        """Return the samples at some positions; lazy ones stay lazy."""
+        return Images(subset(self.x, index), self.y[index], self.mean, self.std, self.name, self.class_names)
+
+    @property
+    def is_large(self) -> bool:
+        """Check whether a look at the data has to do with a sample of them."""
+        return isinstance(self.x, LazyImages) or len(self) > LOOK
+
+    def sample(self, title: str, share: float = 1.0) -> Images:
+        """Return images for a look at the data; see :func:`~nni_warmstart.data.looks.sample`."""
+        index = sample(self.x, self.y, title, share)
+        found = self.part(index)
+        found.population = self.y
+        return found
 
 
 @dataclass(frozen=True)
@@ -74,23 +109,27 @@ def split(task: Task, *, val_share: float = 0.5, seed: int = 0) -> Splits:
                 f'{task.name}: class {names} is missing from the {part} split at val_share = {val_share}; every class needs '
                 'images in both halves. Add some, leave the class out, or change val_share.'
             )
-    train_x = task.train_x[train_index]
-    mean, std = _moments(train_x)
+    train_x, train_y = subset(task.train_x, train_index), task.train_y[train_index]
+    if isinstance(train_x, Tensor):
+        mean, std = _moments(train_x)
+    else:
+        mean, std = _moments(train_x[sample(train_x, train_y, 'statistics of the channels')])
 
-    def images(x: Tensor, y: Tensor) -> Images:
+    def images(x: AnyImages, y: Tensor) -> Images:
         return Images(x, y, mean, std, task.name, task.class_names)
 
     test = images(task.test_x, task.test_y) if len(task.test_x) else None
     return Splits(
-        images(train_x, task.train_y[train_index]),
-        images(task.train_x[val_index], task.train_y[val_index]),
+        images(train_x, train_y),
+        images(subset(task.train_x, val_index), task.train_y[val_index]),
         test,
     )
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of every channel, float32; computed in chunks, since float64 takes much memory."""
-    parts, count = x.split(1024), x.numel() // x.shape[1]
+    at_once = max(1, min(1024, 2**24 // x[0].numel()))
+    parts, count = x.split(at_once), x.numel() // x.shape[1]
     mean = torch.stack([part.double().sum((0, 2, 3)) for part in parts]).sum(0) / count
     squares = torch.stack([(part.double() - mean.view(-1, 1, 1)).square().sum((0, 2, 3)) for part in parts]).sum(0)
     return mean.float(), (squares / (count - 1)).sqrt().float().clamp_min(1e-6)
@@ -106,28 +145,3 @@ def shuffled_if_sorted(labels: Tensor) -> Tensor:
     if together <= (1 + chance) / 2:
         return torch.arange(len(labels))
     return torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-
-
-def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the sorted indices of a part with ``share`` of every class, and those of the rest, both drawn by ``seed``."""
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():
-        members = (labels == label).nonzero().squeeze(1)
-        order = members[torch.randperm(len(members), generator=generator)]
-        chosen[order[: round(len(members) * share)]] = True
-    return chosen.nonzero().squeeze(1), (~chosen).nonzero().squeeze(1)
-
-
-def stratified_part(labels: Tensor, size: int, seed: int) -> Tensor:
-    """Return sorted indices of ``size`` samples, every class in proportion and at least once, drawn by ``seed``."""
-    if len(labels) <= size:
-        return torch.arange(len(labels))
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(labels), generator=generator)
-    order = order[labels[order].sort(stable=True).indices]  # class by class, at random within
-    counts = labels.bincount()
-    place = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[labels[order]]
-    depth = (place + 0.5) / counts[labels[order]]  # a sample's quantile within its class
-    depth[place == 0] = -1
-    return order[depth.argsort(stable=True)[: max(size, int((counts > 0).sum()))]].sort().values

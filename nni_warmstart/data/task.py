@@ -1,4 +1,4 @@
-"""Task: a labelled image-classification task in memory."""
+"""Task: a labelled image-classification task, in memory or read while it is used."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
+from .lazy import AnyImages, LazyImages
 from .memory import check_fits
 from .resizing import resize_images
 
@@ -26,7 +27,9 @@ class Task:
     name
         Name of the task in cards and reports.
     train_x, test_x
-        Images, shape ``(n, channels, image_size, image_size)``, uint8 or floating point; ``test_x`` may be empty.
+        Images, shape ``(n, channels, image_size, image_size)``, uint8 or floating point; ``test_x`` may be empty. Large sets
+        are :class:`~nni_warmstart.data.lazy.LazyImages`, which have shape, type and length of a tensor, and are read where
+        they are indexed.
     train_y, test_y
         Classes, int64, shape ``(n,)``, in ``0 .. len(class_names) - 1``.
     class_names
@@ -34,9 +37,9 @@ class Task:
     """
 
     name: str
-    train_x: Tensor
+    train_x: AnyImages
     train_y: Tensor
-    test_x: Tensor
+    test_x: AnyImages
     test_y: Tensor
     class_names: tuple[str, ...]
 
@@ -60,30 +63,44 @@ class Task:
         self._check_fits(channels, side)
         for x in (self.train_x, self.test_x):
             try:
-                resized.append(resize_images(x, channels, side).contiguous())
+                resized.append(
+                    resize_images(x, channels, side).contiguous() if isinstance(x, Tensor) else x.adapted(channels, side)
+                )
             except ValueError as error:
                 raise DataError(f'{self.name} has {x.shape[1]} channels and the space takes {channels}.') from error
             except (RuntimeError, MemoryError) as error:
                 raise DataError(
                     f'{self.name} does not fit into memory at {side} x {side} pixels: {len(x)} images.'
                 ) from error
-        return replace(self, train_x=resized[0], test_x=resized[1])
+        return replace(self, train_x=resized[0], test_x=resized[1]).held()
+
+    def held(self) -> Task:
+        """Return the same task with its lazy images in memory, if they fit into their cache."""
+        lazy = [x for x in (self.train_x, self.test_x) if isinstance(x, LazyImages)]
+        if sum(x.nbytes for x in lazy) > min((x.kept.capacity for x in lazy), default=0):
+            return self
+        train_x, test_x = (
+            x.loaded(f'images of {self.name}') if isinstance(x, LazyImages) else x for x in (self.train_x, self.test_x)
+        )
+        return replace(self, train_x=train_x, test_x=test_x)
 
     def _check_fits(self, channels: int, side: int) -> None:
         """Raise an error if images of another shape do not fit into memory."""
-        changed = [x for x in (self.train_x, self.test_x) if tuple(x.shape[1:]) != (channels, side, side)]
+        changed = [
+            x for x in (self.train_x, self.test_x) if isinstance(x, Tensor) and tuple(x.shape[1:]) != (channels, side, side)
+        ]
         size = sum(len(x) * (1 if x.dtype == torch.uint8 and x.shape[1] <= channels else 4) for x in changed)
         check_fits(f'{self.name} at {side} x {side} pixels', size * channels * side**2)
 
 
-def checked_task(name: str, train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, names: Any) -> Task:
+def checked_task(name: str, train_x: AnyImages, train_y: Tensor, test_x: AnyImages, test_y: Tensor, names: Any) -> Task:
     """Make a task; raise an error for data that a search cannot use."""
     if len(train_x) == 0:
         raise DataError(f'{name} is empty: it has no training images.')
     for part, x, y in (('training', train_x, train_y), ('test', test_x, test_y)):
         if len(x) != len(y):
             raise DataError(f'{name} has {len(x)} {part} images and {len(y)} labels; there must be one label each.')
-        if x.is_floating_point() and not torch.isfinite(x).all():
+        if isinstance(x, Tensor) and x.is_floating_point() and not torch.isfinite(x).all():
             bad = int((~torch.isfinite(x).flatten(1).all(1)).sum())
             raise DataError(f'{name} has NaN or infinite pixels in {bad} {part} images; remove or repair them.')
         if len(y) and not (int(y.min()) >= 0 and int(y.max()) < len(names)):
@@ -102,12 +119,19 @@ def checked_task(name: str, train_x: Tensor, train_y: Tensor, test_x: Tensor, te
     return Task(name, train_x, train_y, test_x, test_y, tuple(names))
 
 
-def _in_both(train_x: Tensor, test_x: Tensor) -> int:
+def _in_both(train_x: AnyImages, test_x: AnyImages) -> int:
     """Return the number of test images that equal a training image in every pixel."""
+    if not (isinstance(train_x, Tensor) and isinstance(test_x, Tensor)):
+        return 0  # sources of lazy images compare what they read
     if not len(test_x) or train_x.shape[1:] != test_x.shape[1:]:
         return 0
-    known = {hash(image.tobytes()) for image in train_x.numpy()}
-    return sum(hash(image.tobytes()) in known for image in test_x.numpy())
+    known = set(map(_hash, train_x))
+    return sum(_hash(image) in known for image in test_x)
+
+
+def _hash(image: Tensor) -> int:
+    """Return a hash of the bytes of an image of any type, on any device."""
+    return hash(image.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
 
 
 def numbered_classes(y: Tensor, origin: Any) -> range:

@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.labelled import Labelled, read_labelled
-from ..data.splits import stratified_part
+from ..data.labelled import Labelled, read_sample
 from ..errors import DataError
 
 EMBEDDINGS = ('pixels', 'random_conv')
@@ -150,10 +149,9 @@ def images_of(dataset: Labelled, channels: int, image_size: int, name: str = 'da
 
     Shapes are ``(n, channels, image_size, image_size)`` and ``(n,)``.
     """
-    x, y = read_labelled(dataset, name, channels, image_size)
-    classes = y.unique(return_inverse=True)[1]
-    chosen = stratified_part(classes, EMBEDDED, seed=0)
-    return embed(x[chosen], Embedding('images', channels, image_size, lambda x: x), name), classes[chosen]
+    x, y, population = read_sample(dataset, name, channels, image_size, EMBEDDED, seed=0)
+    classes = torch.searchsorted(population.unique(), y)
+    return embed(x, Embedding('images', channels, image_size, lambda x: x), name), classes
 
 
 def embed(x: Tensor, embedding: Embedding, name: str) -> Tensor:
@@ -168,7 +166,8 @@ def embed(x: Tensor, embedding: Embedding, name: str) -> Tensor:
         raise DataError(f'{name} has NaN or infinite pixels; remove or repair those images.')
     if embedding.standardised and x.ndim == 4:
         x = x.float()
-        x = (x - x.mean((0, 2, 3), keepdim=True)) / x.std((0, 2, 3), keepdim=True).clamp_min(1e-6)
+        deviation = x.std((0, 2, 3), keepdim=True).clamp_min(1e-6)
+        x = (x - x.mean((0, 2, 3), keepdim=True)).div_(deviation)
     parts = []
     with torch.no_grad():
         for batch in [x] if embedding.whole else x.split(256):

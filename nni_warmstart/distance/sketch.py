@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.labelled import Labelled, name_and_classes, read_labelled
-from ..data.splits import stratified_part
+from ..data.labelled import MOST_BYTES, Labelled, name_and_classes, read_sample
+from ..data.stratified import stratified_part
 from ..errors import REFUSALS, DataError, WarmStartError
 from .embeddings import EMBEDDED, Embedding, HasFeatures, embed, resolve
 from .label_distances import Spread, leading
@@ -97,16 +97,13 @@ class DatasetSketch:
         """
         name = name or name_and_classes(dataset)[0]
         resolved = resolve(embedding)
-        x, y = read_labelled(dataset, name, resolved.channels, resolved.image_size)
-        counts = None
+        pixels = resolved.channels * resolved.image_size**2
+        at_most = None if max_samples is None else min(max(max_samples, EMBEDDED), MOST_BYTES // (4 * pixels or 1))
+        x, y, population = read_sample(dataset, name, resolved.channels, resolved.image_size, at_most, seed)
         if x.ndim == 2:
             resolved = Embedding(f'features{x.shape[1]}', 0, 0, lambda given: given, standardised=False)
             features = x if x.is_floating_point() else x.float()
         else:
-            positions, counts = y.unique(return_inverse=True, return_counts=True)[1:]
-            if max_samples is not None:
-                chosen = stratified_part(positions, max(max_samples, EMBEDDED), seed)
-                x, y = x[chosen], y[chosen]
             features = embed(x, resolved, name)
         if features.ndim != 2 or len(features) != len(y):
             raise DataError(
@@ -117,7 +114,7 @@ class DatasetSketch:
         if not finite.all():
             raise DataError(f'{name} has NaN or infinite features in {int((~finite).sum())} of {len(finite)} samples.')
         sketch = _summary(name, resolved.name, features, y, max_samples, seed)
-        return sketch if counts is None else replace(sketch, counts=counts)
+        return replace(sketch, counts=population.unique(return_counts=True)[1])
 
     @property
     def num_classes(self) -> int:

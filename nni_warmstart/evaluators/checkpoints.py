@@ -7,6 +7,7 @@ import io
 import pickle
 import struct
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,13 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
 from ..errors import ConfigError
-from ..utils.files import write_atomic
+from ..utils.files import open_regular, write_atomic
 
 _DAMAGED = (
     pickle.UnpicklingError, struct.error, EOFError, OSError, RuntimeError, LookupError, TypeError, ValueError,
-    AttributeError, AssertionError, MemoryError, OverflowError,
+    AttributeError, AssertionError, MemoryError, OverflowError, zipfile.BadZipFile,
 )  # fmt: skip
-"""Exceptions of torch for a damaged checkpoint."""
+"""Exceptions of torch and zipfile for a damaged checkpoint."""
 
 _PARTS = {'state_dict', 'epoch', 'global_step', 'loops', 'optimizer_states', 'lr_schedulers', 'pytorch-lightning_version'}
 """Keys that Lightning needs to resume."""
@@ -59,7 +60,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         If the file cannot be read, and why, or is damaged.
     """
     try:
-        with path.open('rb'), warnings.catch_warnings():
+        pickled_bytes(path)
+        with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # torch warns about the format of damaged files
             checkpoint = torch.load(path, map_location='cpu', weights_only=True)
         missing = _PARTS - checkpoint.keys()
@@ -74,6 +76,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         if isinstance(error, MemoryError) or 'allocate memory' in str(error):
             raise ConfigError(f'checkpoint {path} does not fit into the memory of this machine, or is damaged.') from error
         raise _damaged(path) from error
+
+
+def pickled_bytes(path: Path) -> int:
+    """Return the size of what is unpickled when a checkpoint is read, in bytes.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError, zipfile.BadZipFile
+        If its parts are larger than itself (compressed or overlapping, which torch never writes), or it is damaged.
+    """
+    with open_regular(path) as (file, size), zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+    if sum(member.file_size for member in members) > size:
+        raise ValueError('its parts are larger than the file')
+    return sum(member.file_size for member in members if member.filename.endswith('.pkl'))
 
 
 def _damaged(path: Path) -> ConfigError:

@@ -9,7 +9,7 @@ from nni.nas.evaluator.pytorch import ClassificationModule, Lightning
 
 from ..data.augmentation import Augmentation
 from ..data.splits import Splits
-from .datamodule import TaskData
+from .datamodule import TaskData, Workers
 from .optimisation import sgd_with_cosine
 from .trainer import SAFE_LOADING
 
@@ -75,17 +75,21 @@ class ClassificationOnTest(CosineClassification):
         if nni.get_current_parameter() is not None and not self.trainer.sanity_checking:
             nni.report_intermediate_result(self.trainer.callback_metrics['test_acc'].item())
 
-    def on_fit_end(self) -> None:
-        if nni.get_current_parameter() is not None:
+    def on_fit_end(self) -> None:  # also of a run that is resumed after its last epoch, and measures nothing
+        if nni.get_current_parameter() is not None and self.trainer.callback_metrics:
             nni.report_final_result(self.trainer.callback_metrics['test_acc'].item())
 
 
 def classification(splits: Splits, num_classes: int, trainer: Any, *, tested: bool = False, **settings: Any) -> Lightning:
     """Make an evaluator over ``splits``.
 
-    If it is ``tested``, the validation images are test images. ``settings`` are batch_size and (optional) seed of
-    :class:`TaskData`, and arguments of :class:`CosineClassification`.
+    If it is ``tested``, the validation images are test images. ``settings`` are batch_size and (optional) seed and sampler
+    of :class:`TaskData`, num_workers and prefetch of :class:`~nni_warmstart.evaluators.datamodule.Workers`, and arguments
+    of :class:`CosineClassification`.
     """
-    data = TaskData(splits, settings.pop('batch_size'), settings.pop('seed', None))
+    workers = Workers(settings.pop('num_workers', 0), settings.pop('prefetch', 2))
+    data = TaskData(
+        splits, settings.pop('batch_size'), settings.pop('seed', None), workers, settings.pop('sampler', 'shuffle')
+    )
     module = (ClassificationOnTest if tested else CosineClassification)(num_classes, **settings)
     return Lightning(module, trainer, datamodule=data, fit_kwargs=dict(SAFE_LOADING))

@@ -11,7 +11,7 @@ from ..utils.divergence import divergence
 
 
 class StopOnDivergence(Callback):
-    """Ends a training after an epoch that left absurd losses or weights, before its checkpoint is written.
+    """Ends a training after an epoch that left absurd weights or a loss that is not finite, before it is saved.
 
     Raises
     ------

@@ -13,6 +13,7 @@ from ..data.labelled import labelled
 from ..data.task import Task
 from ..errors import DataError
 from ..utils.checks import Expected, Range, check, checks_arguments
+from .datamodule import Workers
 from .joint_data import JointData
 from .joint_module import JointModule
 from .trainer import SAFE_LOADING
@@ -61,6 +62,8 @@ class JointClassification(Lightning):
     channels, image_size
         Channels and size in pixels to which the images of all datasets are brought. None for 3 channels if any dataset has
         colour (else 1), and for the largest size of any dataset.
+    num_workers, prefetch
+        Processes of each loader that read images, and batches that each of them reads ahead.
 
     Raises
     ------
@@ -94,6 +97,8 @@ class JointClassification(Lightning):
         classifier: str | None = None,
         arc_batch_size: Annotated[int, Range(2)] | None = None,
         weights: Mapping[str, float] | None = None,
+        num_workers: Annotated[int, Range(0)] = 0,
+        prefetch: Annotated[int, Range(1)] = 2,
     ) -> None:
         # Check the arguments that depend on the datasets or the trainer.
         if batch_norm not in BATCH_NORMS:
@@ -129,7 +134,8 @@ class JointClassification(Lightning):
             classifier=classifier,
         )
         tasks = {name: task.adapted(channels, image_size) for name, task in tasks.items()}
-        data = JointData(tasks, val_share, batch_size, steps_per_epoch, temperature, arc_batch_size, weights)
+        workers = Workers(num_workers, prefetch)
+        data = JointData(tasks, val_share, batch_size, steps_per_epoch, temperature, arc_batch_size, weights, workers)
         super().__init__(module, trainer or Trainer(max_epochs=epochs), datamodule=data, fit_kwargs=dict(SAFE_LOADING))
 
 

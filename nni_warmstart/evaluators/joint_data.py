@@ -11,8 +11,10 @@ from nni.nas.evaluator.pytorch import DataLoader
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import ConcatDataset, Sampler
 
-from ..data.splits import Images, split, stratified_part
+from ..data.splits import Images, split
+from ..data.stratified import stratified_part
 from ..data.task import Task
+from .datamodule import Workers
 
 
 class JointData(LightningDataModule):
@@ -32,6 +34,8 @@ class JointData(LightningDataModule):
         Datasets are drawn with probability proportional to ``weight * n ** (1 / temperature)``.
     weights
         Dataset -> weight; 1 for datasets without one.
+    workers
+        Processes that read images; None to read in the process of the training.
     """
 
     def __init__(
@@ -43,12 +47,14 @@ class JointData(LightningDataModule):
         temperature: float,
         arc_batch_size: int | None = None,
         weights: Mapping[str, float] | None = None,
+        workers: Workers | None = None,
     ) -> None:
         super().__init__()
         self.tasks = tasks
         self.splits = {name: split(task, val_share=val_share) for name, task in tasks.items()}
         self.batch_size, self.arc_batch_size = batch_size, arc_batch_size or batch_size
         self.steps_per_epoch, self.temperature = steps_per_epoch, temperature
+        self.reading = (workers or Workers()).arguments()
         self.weights = [(weights or {}).get(name, 1.0) for name in tasks]
 
     @property
@@ -67,10 +73,10 @@ class JointData(LightningDataModule):
         parts = self._parts(part)
         steps = self.steps_per_epoch or len(self._validation())
         batches = _RandomBatches([len(part) for part in parts], batch_size, steps, self.temperature, self.weights)
-        return DataLoader(_numbered(parts), batch_sampler=batches)
+        return DataLoader(_numbered(parts), batch_sampler=batches, **self.reading)
 
     def val_dataloader(self) -> Any:
-        return DataLoader(_numbered(self._parts('val')), batch_sampler=self._validation())
+        return DataLoader(_numbered(self._parts('val')), batch_sampler=self._validation(), **self.reading)
 
     def sample_loader(self, part: str, at_most: int = 1024) -> Any:
         """Return a loader of a half, 'train' or 'val', with each image once and at most ``at_most`` of every dataset."""

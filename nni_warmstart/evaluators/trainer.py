@@ -26,17 +26,21 @@ def make_trainer(
     callbacks: list[Any] | None = None,
     max_seconds: float = 0.0,
     devices: int = 1,
+    accelerator: str = 'auto',
+    num_nodes: int = 1,
+    precision: Any = '32-true',
     **settings: Any,
 ) -> Any:
     """Make a Lightning trainer that writes its CSV log under ``out``, which a resumed run continues.
 
     It stops after ``max_epochs``, or after the epoch in which ``max_seconds`` have passed (0 for no limit; time before a
-    resumption counts). On several devices it starts this script again for each, and gradients are averaged.
+    resumption counts). On several devices it starts this script again for each, and gradients are averaged. ``accelerator``,
+    ``num_nodes`` and ``precision`` are Lightning's.
 
     Raises
     ------
     ConfigError
-        If the machine has fewer devices.
+        If the machine has no such accelerator, or fewer devices.
     """
     logger = RowLogger(str(out), name='logs', version='')
     clock = [Timer(timedelta(seconds=max_seconds), interval='epoch')] if max_seconds else []
@@ -44,7 +48,12 @@ def make_trainer(
         return Trainer(
             max_epochs=max_epochs,
             devices=devices,
-            strategy='auto' if devices == 1 else 'ddp_find_unused_parameters_true',  # Proxyless trains one path per step
+            accelerator=accelerator,
+            num_nodes=num_nodes,
+            precision=precision,
+            strategy='auto'
+            if devices * num_nodes == 1
+            else 'ddp_find_unused_parameters_true',  # Proxyless trains one path per step
             logger=logger,
             callbacks=[*(callbacks or []), *clock, KeepRows(logger)],
             plugins=[AtomicCheckpoints()],
@@ -54,5 +63,6 @@ def make_trainer(
             num_sanity_val_steps=0,
             **settings,
         )
-    except MisconfigurationException as error:
-        raise ConfigError(f'evaluator.devices = {devices}: {reason(error)}') from error
+    except (MisconfigurationException, ValueError) as error:
+        others = f'accelerator = {accelerator}, precision = {precision}'
+        raise ConfigError(f'evaluator.devices = {devices} with {others}: {reason(error)}') from error

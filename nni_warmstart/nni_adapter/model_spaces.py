@@ -8,7 +8,6 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any, cast
 
 import nni.nas.hub.pytorch as hub
@@ -21,7 +20,6 @@ from ..search_spaces import SPACES  # pyright: ignore[reportMissingImports]  (ma
 from ..utils.checks import suggestion
 from ..utils.random import quiet_randomness
 from .mutation import mutate
-from .sizes import Most, at_most, check_plain_sizes
 
 CLASS_ARGUMENTS = ('num_classes', 'num_labels')
 """Names of the argument for the number of classes in model spaces."""
@@ -125,7 +123,7 @@ def create(name: str, arguments: dict[str, Any], num_classes: int, *, allow_impo
     try:
         space = cast(ModelSpace, cls(**arguments))
     except REFUSALS as error:
-        raise ConfigError(f'space {name} cannot be built with {arguments}: {reason(error)}') from error
+        raise ConfigError(f'space {name} cannot be built with {arguments}: {reason(error).rstrip(".")}.') from error
     if not space.simplify():
         raise ConfigError(f'space {name} with {arguments} has nothing to choose; give it at least one cell or choice.')
     if any(not is_lazy(weight) and not weight.numel() for weight in space.parameters()):
@@ -153,29 +151,20 @@ def with_classes(described: dict[str, Any], num_classes: int) -> dict[str, Any]:
     return {**described, 'arguments': {**described['arguments'], argument: num_classes}}
 
 
-def rebuilt(described: dict[str, Any], most: Most | None = None) -> ModelSpace:
+def rebuilt(described: dict[str, Any]) -> ModelSpace:
     """Rebuild the space that :func:`describe` described by name and arguments.
-
-    Parameters
-    ----------
-    described
-        Name and arguments.
-    most
-        Size that the space may have; None for any.
 
     Raises
     ------
     ConfigError
-        If the name is none of :func:`space_names`, the arguments are impossible, or the space is larger.
+        If the name is none of :func:`space_names`, or the arguments are impossible.
     """
     cls = resolve(described['name'])
-    if most is not None:
-        check_plain_sizes(described['arguments'])
     try:
-        with nullcontext() if most is None else at_most(most):
-            return cast(ModelSpace, cls(**described['arguments']))
+        return cast(ModelSpace, cls(**described['arguments']))
     except REFUSALS as error:
-        raise ConfigError(f'{described["name"]} cannot be built with {described["arguments"]}: {reason(error)}') from error
+        arguments = str(described['arguments'])[:300]
+        raise ConfigError(f'{described["name"]} cannot be built with {arguments}: {reason(error)}') from error
 
 
 def check_supernet(space: ModelSpace, channels: int, side: int) -> None:

@@ -14,13 +14,15 @@ from typing import Any
 import torch
 
 from ..errors import ConfigError, reason
+from ..evaluators.checkpoints import pickled_bytes
 from ..nni_adapter.trial import experiment_folder
 from ..runs.folder import RunFolder
 from ..runs.settings import check_values, flat
 from ..search.record import recorded_curve
-from ..utils.files import open_regular, plain
+from ..utils.files import plain
 from ..utils.json_files import read_json
 from ..utils.limits import Budget
+from ..utils.text import visible
 from .forms import RECORD, RESULT, SETTINGS, misfit
 
 _DAMAGED = (
@@ -149,7 +151,9 @@ def _check(path: Path, content: dict[str, Any], form: Any) -> None:
     """Raise an error for content that no search has written."""
     wrong = misfit(content, form)
     if wrong is not None:
-        raise ConfigError(f'{path} is damaged: {wrong} is not what a search writes; repair or delete the file.')
+        raise ConfigError(
+            f'{path} is damaged: {visible(wrong, keep="")} is not what a search writes; repair or delete the file.'
+        )
     epochs = max((len(content.get(key, ())) for key in ('curve', 'alphas', 'samples')), default=0)
     if epochs > _MOST_EPOCHS:
         raise ConfigError(f'{path} has {epochs} epochs, and at most {_MOST_EPOCHS} are drawn.')
@@ -160,25 +164,17 @@ def _kept(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        _check_stored(path)
+        Budget(f'checkpoint {path}', ConfigError).check(_PER_BYTE * pickled_bytes(path))
         kept = recorded_curve(torch.load(str(path), map_location='cpu', weights_only=True, mmap=True))
         kept = {**kept, 'curve': plain(kept['curve'])}
     except OSError as error:
         raise ConfigError(f'checkpoint {path} cannot be read: {error.strerror or reason(error)}.') from error
+    except ConfigError:
+        raise
     except _DAMAGED as error:
         raise ConfigError(f'checkpoint {path} is damaged or of another kind; repair or delete it.') from error
     _check(path, kept, RECORD)
     return kept
-
-
-def _check_stored(path: Path) -> None:
-    """Raise an error for a checkpoint that is compressed, as torch writes none, or whose texts take too much memory."""
-    with open_regular(path) as (file, _), zipfile.ZipFile(file) as archive:
-        for member in archive.infolist():
-            if member.compress_type != zipfile.ZIP_STORED:
-                raise ValueError(f'{member.filename} is compressed')
-            if member.filename.endswith('.pkl'):
-                Budget(f'checkpoint {path}', ConfigError).spend(_PER_BYTE * member.file_size)
 
 
 def _json(path: Path) -> dict[str, Any]:

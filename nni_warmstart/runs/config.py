@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from ..data.source import Setting
+from ..data.lazy import CACHE_MB
+from ..data.source import ON_ERROR, Setting
 from ..data.sources import SOURCES
 from ..data.task import Task
 from ..errors import ConfigError
@@ -34,6 +35,8 @@ class DataConfig(_Sources):
     label: str | None = None  # name of the task; by default that of the data
     licence: str | None = None
     flip: bool = False  # whether training images are mirrored at random: a mirrored image has the same class
+    cache_mb: Annotated[float, Range(0, 1e9)] = CACHE_MB  # images kept in memory; larger sets are read while they are used
+    on_error: str = 'stop'  # or skip: leaves out files that cannot be read
 
     def load(self, base: Path, image_size: int) -> Task:
         """Read the task.
@@ -58,7 +61,7 @@ class DataConfig(_Sources):
             value = checked(value, where, str)
         else:
             value = _source_settings(mapping(value, where), where, source.settings, base)
-        task = source.read(value, image_size)
+        task = source.read(value, image_size, **{name: getattr(self, name) for name in source.options})
         return task if self.label is None else replace(task, name=self.label)
 
     def kind(self, where: str = 'data') -> str:
@@ -82,12 +85,20 @@ class SourceDataConfig(DataConfig):
     weight: Annotated[float, Range(0.01, 100)] = 1.0  # weight in the draws: larger for data that are harder to learn
 
 
-_OF_TRAINER = tuple(inspect.signature(make_trainer).parameters)
+CHOICES = {
+    'accelerator': ('auto', 'cpu', 'gpu', 'cuda', 'mps', 'tpu', 'hpu'),
+    'precision': ('32-true', 'bf16-mixed', '16-mixed'),
+    'sampler': ('shuffle', 'balanced'),
+}
+"""Settings of an evaluator that are one of some words."""
+
+OF_TRAINER = tuple(inspect.signature(make_trainer).parameters)
+"""Settings of an evaluator that are those of its trainer."""
 
 
 @dataclass(frozen=True)
-class EvaluatorConfig:
-    """Settings of the training of a supernet."""
+class TrainingConfig:
+    """Settings of the training of a supernet, in a search and in a pretraining."""
 
     max_epochs: Annotated[int, Range(1)] = 20  # epochs of the search
     max_seconds: Annotated[float, Range(0, 1e9)] = 0.0  # time limit, checked after each epoch; 0 for no limit
@@ -99,18 +110,30 @@ class EvaluatorConfig:
     crop: Annotated[float, Range(0, 0.5)] = 0.0  # images are padded and cropped, up to this share of their size away
     cutout: Annotated[float, Range(0, 1)] = 0.0  # size of a square that is set to zero, as a share of the image size
     devices: Annotated[int, Range(1)] = 1  # processes, each with a GPU or a core of its own, and batches of batch_size
+    accelerator: str = 'auto'  # cpu, gpu, mps, ... of Lightning; auto takes a GPU where there is one
+    num_nodes: Annotated[int, Range(1)] = 1  # machines of one search, each with ``devices`` processes
+    precision: str = '32-true'  # or bf16-mixed, 16-mixed: faster on a GPU
+    num_workers: Annotated[int, Range(0, 1024)] = 0  # processes of each loader that read images; 0 for none
+    prefetch: Annotated[int, Range(1, 1024)] = 2  # batches that each of them reads ahead
 
     def trainer_arguments(self) -> dict[str, Any]:
         """Return the settings that :func:`~nni_warmstart.evaluators.trainer.make_trainer` takes."""
-        return {key: value for key, value in asdict(self).items() if key in _OF_TRAINER}
+        return {key: value for key, value in asdict(self).items() if key in OF_TRAINER}
 
     def module_arguments(self) -> dict[str, Any]:
         """Return the settings of the evaluator, without those of the trainer and ``val_share``."""
-        return {key: value for key, value in asdict(self).items() if key not in (*_OF_TRAINER, 'val_share')}
+        return {key: value for key, value in asdict(self).items() if key not in (*OF_TRAINER, 'val_share')}
 
 
 @dataclass(frozen=True)
-class JointConfig(EvaluatorConfig):
+class EvaluatorConfig(TrainingConfig):
+    """Settings of the training of a supernet in a search."""
+
+    sampler: str = 'shuffle'  # or balanced: training images are drawn with all classes equally frequent
+
+
+@dataclass(frozen=True)
+class JointConfig(TrainingConfig):
     """Settings of the pretraining of a source on several datasets."""
 
     max_epochs: Annotated[int, Range(1)] = 40
@@ -169,7 +192,7 @@ def parse_search(document: Mapping[str, Any], base: Path) -> SearchConfig:
     return SearchConfig(
         data=_data(section_of(document, 'data', {'name': 'digits'}), 'data'),
         space=_space(section_of(document, 'space', {'name': 'nasbench201'})),
-        evaluator=typed(EvaluatorConfig, section_of(document, 'evaluator', {}), 'evaluator'),
+        evaluator=_evaluator(EvaluatorConfig, document),
         strategy=parse_strategy(section_of(document, 'strategy', {'name': 'WarmStartDARTS'})),
         base=base,
         seed=_seed(document),
@@ -186,7 +209,7 @@ def parse_pretrain(document: Mapping[str, Any], base: Path) -> PretrainConfig:
     return PretrainConfig(
         data=tuple(_data(item, f'data[{i}]', SourceDataConfig) for i, item in enumerate(items)),
         space=_space(section_of(document, 'space', {'name': 'nasbench201'})),
-        evaluator=typed(JointConfig, section_of(document, 'evaluator', {}), 'evaluator'),
+        evaluator=_evaluator(JointConfig, document),
         strategy=parse_strategy(section_of(document, 'strategy', {'name': 'DARTS'})),
         base=base,
         seed=_seed(document),
@@ -201,6 +224,15 @@ def _space(section: Mapping[str, Any]) -> NamedConfig:
     return space
 
 
+def _evaluator(cls: Any, document: Mapping[str, Any]) -> Any:
+    config = typed(cls, section_of(document, 'evaluator', {}), 'evaluator')
+    for key, allowed in CHOICES.items():
+        value = getattr(config, key, allowed[0])
+        if value not in allowed:
+            raise ConfigError(f'evaluator.{key} = {value!r}, but it must be one of {", ".join(allowed)}.')
+    return config
+
+
 def _seed(document: Mapping[str, Any]) -> int:
     return checked(document.get('seed', 0), 'seed', int, Range(0, 2**32 - 1))
 
@@ -208,6 +240,8 @@ def _seed(document: Mapping[str, Any]) -> int:
 def _data(section: Any, where: str, cls: Any = DataConfig) -> Any:
     data = typed(cls, mapping(section, where), where)
     data.kind(where)
+    if data.on_error not in ON_ERROR:
+        raise ConfigError(f'{where}.on_error = {data.on_error!r}, but it must be {" or ".join(ON_ERROR)}.')
     return data
 
 

@@ -13,6 +13,7 @@ from ..errors import ConfigError
 from ..utils.json_files import read_json
 from .config import SearchConfig
 from .folder import RunFolder, mapping_in
+from .provenance import completed
 from .settings import flat
 
 _logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def check_search(config: SearchConfig, data: Mapping[str, str], run: str | Path,
         return
     earlier = folder.earlier()
     searched = {} if earlier is None or not earlier.data else earlier.data
-    now, before = _of_network(asdict(config)), _of_network(settings)
+    now, before = _of_network(asdict(config)), _of_network(completed(settings))
     for key in sorted(now.keys() | before.keys()):
         if now.get(key) == before.get(key) or (key.startswith('data.') and searched == data):
             continue
@@ -82,7 +83,7 @@ def _of_network(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that decide about the network and what it learns, by dotted name."""
     sections = {key: settings[key] for key in ('data', 'space') if isinstance(settings.get(key), Mapping)}
     plain = json.loads(json.dumps(sections, default=str))
-    further = ('data.label', 'data.licence', 'data.flip')  # names, and a way to train
+    further = ('data.label', 'data.licence', 'data.flip', 'data.cache_mb')  # names, and ways to train and to read
     return {_as_written(key): value for key, value in flat(plain).items() if key not in further and value is not None}
 
 

@@ -6,15 +6,16 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pytorch_lightning import Callback
 
 from ..errors import ConfigError
+from .config import DataConfig, EvaluatorConfig
 from .settings import flat
 
-MAY_CHANGE = ('evaluator.max_epochs', 'evaluator.max_seconds')
+MAY_CHANGE = ('evaluator.max_epochs', 'evaluator.max_seconds', 'evaluator.num_workers', 'evaluator.prefetch')
 """Settings that may change when a run is resumed."""
 
 
@@ -70,7 +71,7 @@ class Provenance:
         ConfigError
             If settings other than :data:`MAY_CHANGE`, or data differ; the message names the first difference.
         """
-        now, before = flat(self.settings), flat(earlier.settings)
+        now, before = flat(completed(self.settings)), flat(completed(earlier.settings))
         for key in sorted(before.keys() | now.keys()):
             if before.get(key) != now.get(key) and key not in MAY_CHANGE:
                 raise ConfigError(
@@ -85,6 +86,19 @@ class Provenance:
                     f'the run in {where} began with other data: {part} were {earlier.data.get(part, "not there")} and are '
                     f'{self.data.get(part, "not there")} (type, shape, hash); put them back, or choose another --out.'
                 )
+
+
+def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the defaults of settings that an older version did not have."""
+    data, evaluator = settings.get('data'), settings.get('evaluator')
+    found = dict(settings)
+    if isinstance(data, dict):
+        found['data'] = {**asdict(DataConfig()), **data}
+    elif isinstance(data, list):
+        found['data'] = [{**asdict(DataConfig()), **item} if isinstance(item, dict) else item for item in data]
+    if isinstance(evaluator, dict):
+        found['evaluator'] = {**asdict(EvaluatorConfig()), **evaluator}
+    return found
 
 
 class Marked(Callback):

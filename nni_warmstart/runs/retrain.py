@@ -33,7 +33,7 @@ from ..utils.files import write_json
 from ..utils.metrics import final_accuracy
 from ..utils.modules import tensors_of
 from ..warm_start.classes import classifier_rows, in_order_of, match_classes
-from .config import SearchConfig
+from .config import OF_TRAINER, SearchConfig
 from .folder import EXPORTS, RunFolder
 from .found import check_search, read_architecture
 from .provenance import Marked, Provenance
@@ -149,6 +149,7 @@ def _retrain(
         'flip': config.data.flip,
         **config.evaluator.trainer_arguments(),
         'devices': 1,
+        'num_nodes': 1,
     }
     measured_on = 'test' if len(problem.task.test_x) else 'validation'
     callbacks: list[Callback] = [StopOnDivergence(), Marked(provenance)]
@@ -260,7 +261,7 @@ def train(
     num_classes
         Number of classes of the task.
     settings
-        max_epochs, max_seconds and devices (the last two optional), and settings of
+        Settings of the trainer, of which max_epochs is required, and settings of
         :func:`~nni_warmstart.evaluators.classification.classification`.
     out
         Folder for the log and the checkpoint.
@@ -274,7 +275,7 @@ def train(
         Further callbacks of Lightning.
     """
     folder, epochs = RunFolder(Path(out)), Epochs(seed)
-    limits = {key: settings[key] for key in ('max_epochs', 'max_seconds', 'devices') if key in settings}
+    limits = {key: settings[key] for key in OF_TRAINER if key in settings}
     trainer = make_trainer(
         out=folder.path, progress=progress, callbacks=[epochs, every_epoch(folder.checkpoint), *callbacks], **limits
     )

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from torch.utils.data import DataLoader
 
+from ..data.lazy import LazyImages
 from ..data.task import Task
 from ..evaluators.checkpoints import every_epoch
 from ..evaluators.classification import classification
@@ -137,7 +138,9 @@ def _found(config: SearchConfig, problem: Problem, strategy: WarmStartDARTS, see
         seed=seed, curve=strategy.curve, source=source, pictures=problem.image_shape, licence=config.data.licence
     )
     name = f'{config.space.name}-{problem.task.name}'.replace(':', '-')
-    return Supernet.from_strategy(strategy, name=name, dataset=problem.task, history=history)
+    train = problem.splits.train
+    images = train.sample('sample of the training images') if isinstance(train.x, LazyImages) else problem.task
+    return Supernet.from_strategy(strategy, name=name, dataset=images, history=history)
 
 
 def fitting(config: SearchConfig, task: Task, zoo: SupernetZoo) -> list[Supernet]:

@@ -138,7 +138,7 @@ def make_strategy(config: NamedConfig, base: Path) -> WarmStartDARTS:
     except WarmStartError:
         raise
     except (TypeError, ValueError, KeyError) as error:
-        raise ConfigError(f'strategy {config.name} cannot be made with {arguments}: {error}') from error
+        raise ConfigError(f'strategy {config.name} cannot be made with {arguments}: {str(error).rstrip(".")}.') from error
 
 
 def _beside(base: Path, value: str, key: str) -> str:

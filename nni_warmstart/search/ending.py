@@ -41,6 +41,9 @@ class Ending:
         self.figures: dict[str, float] = {}
         self.keep: list[Callable[[], None]] = []
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), 'keep': []}  # a copy of a module writes no results
+
     def begin(self, pl_module: Any) -> None:
         """Replace the weights, before the last hook of the evaluator."""
         pl_module.to(pl_module.trainer.strategy.root_device)  # Lightning has moved it to the CPU before this hook

@@ -232,8 +232,10 @@ class Evaluation(Callback):
         loader, share = held_out.loader(), self._head_share(pl_module.trainer, pl_module.current_epoch)
         if loader is None:
             return None
+        after: Any = getattr(held_out.data, 'on_after_batch_transfer')  # noqa: B009 - it may normalise images
         with quiet_randomness(), self.evaluating(pl_module, calibrate=True, head=share):
-            return _accuracy(training_module, ((on_device(pl_module, x), y) for x, y in pairs(loader)), pl_module.device)
+            batches = (after((on_device(pl_module, x), y), 0) for x, y in pairs(loader))
+            return _accuracy(training_module, batches, pl_module.device)
 
 
 def _accuracy(training_module: Any, batches: Iterable[Any], device: torch.device) -> float:

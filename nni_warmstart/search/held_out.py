@@ -39,6 +39,9 @@ class HeldOutImages:
         self.data = data if data is not None and is_overridden('test_dataloader', data, LightningDataModule) else None
         self._before: tuple[dict[str, Any], dict[str, Any]] | None = None
 
+    def __deepcopy__(self, memo: Any) -> HeldOutImages:
+        return self  # as Loaders: a copy of the module of a search takes no data along
+
     def before_set_up(self) -> None:
         """Keep the random numbers with which the data module is about to be set up."""
         own = vars(self.data) if self.data is not None else {}

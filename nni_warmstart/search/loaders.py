@@ -18,7 +18,7 @@ from ..data.labelled import name_and_classes
 from ..errors import DataError, TransferError, reason
 from ..utils.copies import FAILURES, copied
 from ..utils.inputs import size_of
-from ..utils.random import quiet_randomness, random_state, set_random_state
+from ..utils.random import draw_again, quiet_randomness, random_state
 
 MOST_OF_A_STREAM = 16384
 """Number of samples that are read of data without a length."""
@@ -63,18 +63,18 @@ class Loaders:
         self.need_trainer = data is not None and (set_up or not isinstance(data, AlphaLoader))
         self._val: Callable[[], Any] | None = data.val_dataloader if isinstance(data, AlphaLoader) else None
         self._in_use: dict[str, Any] | None = None
-        self._state_after: dict[str, Any] | None = None  # random state once the loaders were made ahead of the trainer
+        self._drawn: tuple[dict[str, Any], dict[str, Any]] | None = None  # random states around loaders made ahead
 
     def for_training(self, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return the loaders that the trainer asks for, 'train' and 'val', which trains the alphas.
 
         Those that were made ahead are handed out as if they were made now.
         """
-        if self._in_use is None or self._state_after is None:
+        if self._in_use is None or self._drawn is None:
             self._in_use = make()
         else:
-            set_random_state(self._state_after, [])
-            self._state_after = None
+            draw_again(*self._drawn)
+            self._drawn = None
         return self._in_use
 
     @property
@@ -122,8 +122,9 @@ class Loaders:
         loaders = self._in_use
         if loaders is None:
             with quiet_randomness():
+                before = random_state([])
                 loaders = self._in_use = self.data.train_dataloader()  # NNI has put the strategy's in its place
-                self._state_after = random_state([])
+                self._drawn = before, random_state([])
         try:
             return apart(loaders[part])
         except FAILURES as error:

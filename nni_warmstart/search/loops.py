@@ -8,8 +8,11 @@ rest of its batches only. So each checkpoint of a search holds the place where i
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+
+from pytorch_lightning.callbacks import EarlyStopping
 
 
 def place_of(trainer: Any, *, between_epochs: bool, validated: bool = False) -> dict[str, Any]:
@@ -79,7 +82,56 @@ def put(loops: dict[str, Any], place: Mapping[str, Any]) -> None:
     }
 
 
-def enter(trainer: Any, place: Mapping[str, Any], *, no_step_left: bool) -> None:
+def let_in(trainer: Any, place: Mapping[str, Any], steps: int) -> tuple[int | None, int] | None:
+    """Have Lightning enter the loops of a run of which no batch is left, but hooks are, with an epoch or a step more.
+
+    Parameters
+    ----------
+    trainer
+        Lightning's trainer, whose loops are not restored yet.
+    place
+        Where the search was, see :func:`place_of`.
+    steps
+        Number of optimizer steps of the checkpoint.
+
+    Returns
+    -------
+    tuple or None
+        Numbers of epochs and steps of the run, for :func:`limit`; None if batches are left.
+    """
+    loop, over = trainer.fit_loop, place['epochs']['current']['started'] - (not place['between_epochs'])
+    epochs, most = loop.max_epochs, loop.epoch_loop.max_steps
+    no_epoch, no_step = epochs is not None and 0 <= epochs <= over, 0 < most <= steps
+    if no_epoch or no_step:
+        limit(trainer, over + 1 if no_epoch else epochs, steps + 1 if no_step else most)
+        return epochs, most
+    return None
+
+
+def limit(trainer: Any, epochs: int | None, steps: int) -> None:
+    """Set the numbers of epochs and of optimizer steps of a run."""
+    trainer.fit_loop.max_epochs, trainer.fit_loop.epoch_loop.max_steps = epochs, steps
+
+
+def stopped(trainer: Any) -> bool:
+    """Stop a run that one of Lightning's callbacks had stopped when its checkpoint was saved; return whether it is over."""
+    callbacks = (each for each in trainer.callbacks if isinstance(each, EarlyStopping))
+    trainer.should_stop |= any(each.wait_count >= max(1, each.patience) for each in callbacks)
+    return trainer.should_stop
+
+
+@contextmanager
+def last_epoch(trainer: Any) -> Iterator[None]:
+    """Show the last epoch as the current one, which Lightning has counted as over."""
+    counted = trainer.fit_loop.epoch_progress.current
+    counted.completed -= 1
+    try:
+        yield
+    finally:
+        counted.completed += 1
+
+
+def enter(trainer: Any, place: Mapping[str, Any], *, no_batch_left: bool) -> None:
     """Enter the loops at the place of a checkpoint.
 
     Parameters
@@ -89,8 +141,8 @@ def enter(trainer: Any, place: Mapping[str, Any], *, no_step_left: bool) -> None
         unfinished epoch.
     place
         Where the search was, see :func:`place_of`.
-    no_step_left
-        Whether nothing but the end of the epoch is left of the run.
+    no_batch_left
+        Whether nothing but hooks is left of the run.
     """
     loop = trainer.fit_loop
     inner, fetcher = loop.epoch_loop, loop._data_fetcher
@@ -100,9 +152,9 @@ def enter(trainer: Any, place: Mapping[str, Any], *, no_step_left: bool) -> None
     if place['between_epochs']:
         begin_epoch(trainer)
         return
-    if inner._should_check_val_fx(fetcher):
+    if inner._should_check_val_fx(fetcher) and not trainer.should_stop:
         inner._batches_that_stepped -= 1  # until validation is over, or left out
-    if no_step_left:
+    if no_batch_left:
         fetcher.batches, fetcher.done = [], True
 
 

@@ -96,6 +96,9 @@ class DartsSearchModule(DartsLightningModule):
         self.continuity = Continuity(settings)
         self._added: list[Callback] = []
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), 'once_set_up': None}  # a copy of a module starts nothing
+
     def configure_callbacks(self) -> Sequence[Callback]:
         """Return the callbacks of the search, in the order in which each hook runs after those of the user."""
         pace, step = AlphaRate() if self.settings.paced else None, [self.phases, self.fast]

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import warnings
 from typing import Any
 
 import torch
-from lightning_fabric.utilities.data import _set_sampler_epoch, sized_len
-from lightning_fabric.utilities.types import _Stateful
+from lightning_fabric.utilities.data import sized_len
 from pytorch_lightning import Callback
 from pytorch_lightning.utilities.model_helpers import is_overridden
-from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 
 from ..utils.random import random_state, set_random_state
 from . import loops
+from .refetching import are_restored, checksum, fetch_again
 
 _logger = logging.getLogger(__name__)
 
@@ -59,7 +56,7 @@ class RandomState(Callback):
         self._lengths: list[int] = []
         self._ahead = 0  # batches that are fetched in advance
         self._loaded: dict[str, Any] = {}  # state of the checkpoint, until the search is there
-        self._max_steps: int | None = None
+        self._limits: tuple[int | None, int] | None = None  # epochs and steps of the run, while the loops are to be entered
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), '_trainer': None}  # a copy of a module takes no trainer with it
@@ -74,8 +71,10 @@ class RandomState(Callback):
         """Note the random state with which loaders are made; in a resumed first epoch, restore it."""
         if not self._loaded:
             self._note(between_epochs=True)
-        elif 'place' in self._loaded and loops.in_first_epoch(self._loaded['place']):
-            self._set(self._loaded['iterator'])
+        elif 'place' in self._loaded:
+            self._limits = loops.let_in(self._trainer, self._loaded['place'], self._loaded['steps'])
+            if loops.in_first_epoch(self._loaded['place']):
+                self._set(self._loaded['iterator'])
 
     def on_sanity_check_start(self, trainer: Any, pl_module: Any) -> None:
         trainer.fit_loop.epoch_loop.val_loop.setup_data()  # which has the generators, and would follow now
@@ -111,11 +110,12 @@ class RandomState(Callback):
         self._state['place']['validated'] = True
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
-        self._limit_steps()
+        if not trainer.sanity_checking:
+            self._limit()
 
     def end_epoch(self) -> None:
         """Note the random state after the last hook of an epoch."""
-        self._limit_steps()
+        self._limit()
         self._note(between_epochs=True)
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
@@ -131,27 +131,24 @@ class RandomState(Callback):
         return {
             'random': state['random'],
             'place': dict(state['place']),  # which changes after validation
+            'steps': self._trainer.global_step,
+            'metrics': {name: float(value) for name, value in self._trainer._logger_connector._callback_metrics.items()},
             'unfinished': 'step' if step else 'hooks' if hooks else '',
             'iterator': self._iterator if over else state['random'],
             'before': {index: known for index, known in self._before.items() if index < over},
-            'labels': _digest(self._batch) if over and not hooks else '',
+            'labels': checksum(self._batch) if over and not hooks else '',
         }
 
     def put_loops(self, checkpoint: dict[str, Any]) -> None:
         """Put the loops of a checkpoint where the search was, before Lightning restores them."""
         place = checkpoint.get('callbacks', {}).get(KEY, {}).get('place')
-        if place is None:
-            return
-        loops.put(checkpoint['loops']['fit_loop'], place)
-        max_steps = self._trainer.max_steps
-        if 0 < max_steps <= checkpoint['global_step'] and not place['between_epochs']:
-            self._max_steps = max_steps  # Lightning would leave out the end of the epoch
-            self._trainer.fit_loop.epoch_loop.max_steps = checkpoint['global_step'] + 1
+        if place is not None:
+            loops.put(checkpoint['loops']['fit_loop'], place)
 
-    def _limit_steps(self) -> None:
-        if self._max_steps is not None:
-            self._trainer.fit_loop.epoch_loop.max_steps = self._max_steps
-            self._max_steps = None
+    def _limit(self) -> None:
+        if self._limits is not None:
+            loops.limit(self._trainer, *self._limits)
+            self._limits = None
 
     def unfinished(self) -> tuple[bool, bool]:
         """Check whether a training step is unfinished, and whether hooks of its batch are."""
@@ -172,14 +169,23 @@ class RandomState(Callback):
             self._note(between_epochs=True)
             return
         place, same = loaded['place'], True
+        trainer.callback_metrics.update(
+            {name: torch.tensor(value, device=pl_module.device) for name, value in loaded['metrics'].items()}
+        )
+        nothing_left = loops.stopped(trainer) or self._limits is not None
         self._state = {'random': loaded['random'], 'place': place}
+        if place['between_epochs'] and nothing_left and not loops.in_first_epoch(place):
+            with loops.last_epoch(trainer):
+                pl_module.on_train_epoch_start()  # what it sets is in use until the end
         if loops.batches_over(place):
             pl_module.on_train_epoch_start()  # which Lightning leaves out within an epoch
             self._iterator, self._before = loaded['iterator'], loaded['before']
-            # of the loaders of torch, which give the same batches again
-            warnings.filterwarnings('ignore', "You're resuming from a checkpoint that ended before the epoch ended")
-            same = self._fetch_again(pl_module, loops.batches_over(place), loaded['labels'])
-        loops.enter(trainer, place, no_step_left=self._max_steps is not None)
+            if not are_restored(trainer):
+                self._batch = fetch_again(pl_module, loops.batches_over(place), self._iterator, self._before, self._set)
+                same = loaded['labels'] in ('', checksum(self._batch))
+        loops.enter(trainer, place, no_batch_left=nothing_left)
+        if place['between_epochs']:
+            self._limit()
         if loaded['unfinished'] == 'hooks':
             pl_module.evaluation.update()
         if not loops.in_first_epoch(place) or loops.batches_over(place):
@@ -187,32 +193,9 @@ class RandomState(Callback):
         _warn(pl_module, loaded['unfinished'], same)
 
     def catch_up(self) -> None:
-        """Restore the random state of a checkpoint that was saved after the last epoch, so that nothing was trained."""
+        """Restore the random state of a checkpoint of an earlier version that was saved after the last epoch."""
         if self._loaded:
             self._set(self._loaded['random'])
-
-    def _fetch_again(self, pl_module: Any, over: int, labels: str) -> bool:
-        """Fetch the batches of the unfinished epoch that are over; return whether the last one has the labels of then."""
-        trainer, loop = self._trainer, self._trainer.fit_loop
-        fetcher, loaders, batch = loop._data_fetcher, loop._combined_loader.flattened, None
-        if any(isinstance(loader, _Stateful) for loader in loaders):
-            return True  # Lightning has restored them
-        if trainer.current_epoch > 0:
-            for loader in loaders:
-                _set_sampler_epoch(loader, trainer.current_epoch)
-            self._set(self._iterator)
-            iter(fetcher)
-        for index in range(over):
-            if index in self._before:
-                self._set(self._before[index])
-            batch, *_ = next(fetcher, (None,))
-        fetcher.fetched = 0  # Lightning adds those of the checkpoint
-        if not labels:
-            return True
-        batch = trainer.precision_plugin.convert_input(batch)
-        batch = pl_module._on_before_batch_transfer(batch, dataloader_idx=0)
-        self._batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-        return _digest(self._batch) == labels
 
     def _now(self) -> Any:
         return random_state(generators_of(self._trainer))
@@ -235,12 +218,3 @@ def _warn(pl_module: Any, unfinished: str, same: bool) -> None:
         reasons.append('its loaders do not give the batches of the unfinished epoch again')
     if reasons:
         _logger.warning('The resumed search may differ from one that was not interrupted: %s.', '; '.join(reasons))
-
-
-def _digest(batch: Any) -> str:
-    """Return a checksum of the integers in a batch: labels and indices, which no augmentation changes; '' without any."""
-    whole = [x for x in tree_leaves(batch) if isinstance(x, Tensor) and not x.is_floating_point() and not x.is_complex()]
-    content = hashlib.sha256()
-    for tensor in whole:
-        content.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return content.hexdigest() if whole else ''

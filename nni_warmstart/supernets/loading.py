@@ -11,21 +11,21 @@ from torch import Tensor, nn
 from ..errors import ConfigError, TransferError, reason
 from ..nni_adapter.classifier import resize_head
 from ..nni_adapter.model_spaces import rebuilt
-from ..nni_adapter.sizes import Most
+from ..utils.construction import Bounded
 from ..utils.modules import tensors_of, untold_state
 
 
-def space_named_by(description: Mapping[str, Any], owner: str, relation: str, most: Most | None = None) -> ModelSpace:
+def space_named_by(description: Mapping[str, Any], tensors: Mapping[str, Tensor], owner: str, relation: str) -> ModelSpace:
     """Make the model space that a card describes, if it has a name.
 
     Parameters
     ----------
     description
         Name and arguments of a registered or hub space, or the class of another one.
+    tensors
+        Tensors that the space is to hold; one that would be far larger is not made.
     owner, relation
         What the card is of, and what it has to do with the space, for errors: "supernet 'a'", 'was trained on'.
-    most
-        Size that the space may have; None for any.
 
     Raises
     ------
@@ -38,7 +38,8 @@ def space_named_by(description: Mapping[str, Any], owner: str, relation: str, mo
             'yourself, build(space=YourSpace()).'
         )
     try:
-        return rebuilt(dict(description), most)
+        with Bounded(tensors.values()):
+            return rebuilt(dict(description))
     except ConfigError as error:
         raise TransferError(f'the space of {owner} cannot be rebuilt: {error}') from error
 

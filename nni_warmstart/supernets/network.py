@@ -16,7 +16,6 @@ from ..nni_adapter import batchnorm
 from ..nni_adapter.architectures import best_sample
 from ..nni_adapter.freezing import freeze, has_cells, take_over
 from ..nni_adapter.model_spaces import rebuilt
-from ..nni_adapter.sizes import Most
 from ..utils.files import plain, write_atomic
 from ..utils.limits import Budget
 from ..utils.modules import untold_state
@@ -72,7 +71,7 @@ class Network:
             If the space is unknown or does not fit.
         """
         if space is None:
-            space = space_named_by(self.space, 'the network', 'was found in', Most.of(self.tensors, share=0.1))
+            space = space_named_by(self.space, self.tensors, 'the network', 'was found in')
         network = freeze(space, self.architecture)
         try:
             network.load_state_dict({**untold_state(network), **self.tensors})

@@ -24,7 +24,6 @@ from ..nni_adapter.choices import choices
 from ..nni_adapter.model_spaces import describe, input_of, resolve
 from ..nni_adapter.mutation import first_names, mutate, strategy_kind
 from ..nni_adapter.oneshot import OneShotStrategy, is_supernet
-from ..nni_adapter.sizes import Most
 from ..tracing.structure import Structure, guess_shape, structure_of
 from ..utils.divergence import LARGEST
 from ..utils.files import plain, write_atomic
@@ -41,6 +40,8 @@ from .loading import load_into, resize_joint_head, space_named_by
 _logger = logging.getLogger(__name__)
 
 _MOST = {'weight': LARGEST, 'bias': LARGEST, 'running_mean': validation.OVERFLOW, 'running_var': validation.OVERFLOW}
+
+_TRACED = 512  # pixels: the time for finding a structure grows with the image
 
 _PIECE = 2**20  # values that are looked at at once
 
@@ -231,6 +232,11 @@ class Supernet(Recorded):
                 f'supernet {self.name!r} was kept without its structure, so it goes onto its own space and shape only; keep '
                 'it again with dataset=, by whose images the structure is found (a warning says why if it is not).'
             )
+        if self.pictures[1] > _TRACED:
+            raise TransferError(
+                f'supernet {self.name!r} was kept without its structure, and images of {self.pictures[1]} pixels are too '
+                'large to find it; keep it again.'
+            )
         model = self.build()
         return structure_of(model, guess_shape(model, self.pictures))
 
@@ -309,7 +315,7 @@ class Supernet(Recorded):
             If the card names no registered or hub space and none is passed, or the space has other tensors.
         """
         if space is None:
-            space = space_named_by(self.space, f'supernet {self.name!r}', 'was trained on', Most.of(self.tensors))
+            space = space_named_by(self.space, self.tensors, f'supernet {self.name!r}', 'was trained on')
         elif isinstance(space, type):
             space = cast(ModelSpace, space())
         if not isinstance(space, ModelSpace):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 LARGEST = 1e6
-"""Largest absolute value of a weight or a loss of a training that counts as sound.
+"""Largest absolute value of a weight of a training that counts as sound.
 
 Weights of networks that work are below a thousand or so, whereas those of a training that diverges grow by orders of
 magnitude per epoch. Batch norm hides this: outputs do not change with the scale of the weights before it, so that losses
@@ -26,11 +26,12 @@ def divergence(weights: Iterable[tuple[str, Tensor]], figures: Mapping[str, Any]
     weights
         Names and values of the trained parameters.
     figures
-        Logged figures, of which those with 'loss' in their name are looked at.
+        Logged figures, of which those with 'loss' in their name have to be finite. A large one may be sound: the loss of
+        a validation after a few steps is, where batch norm has seen few images, and so is that of a regression.
     """
     for name, value in (figures or {}).items():
-        if 'loss' in name and not abs(float(value)) <= LARGEST:  # false for NaN as well
-            return f'{name} is {_number(float(value))}'
+        if 'loss' in name and not math.isfinite(float(value)):
+            return f'{name} is {float(value)}'
     named = [(name, tensor.detach()) for name, tensor in weights if tensor.numel()]
     if not named:
         return None
@@ -39,8 +40,5 @@ def divergence(weights: Iterable[tuple[str, Tensor]], figures: Mapping[str, Any]
     if not len(bad):
         return None
     first = int(bad[0])
-    return f'{named[first][0]} reaches {_number(float(largest[first]))}'
-
-
-def _number(value: float) -> str:
-    return f'{value:.3g}, more than {LARGEST:.0e}' if math.isfinite(value) else f'{value}'
+    value = float(largest[first])
+    return f'{named[first][0]} reaches {value:.3g}' + (f', more than {LARGEST:.0e}' if math.isfinite(value) else '')

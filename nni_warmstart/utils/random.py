@@ -48,3 +48,17 @@ def set_random_state(state: dict[str, Any], generators: list[torch.Generator]) -
     random.setstate((version, tuple(internal), gauss))
     kind, keys, position, has_gauss, cached = state['numpy']
     np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))
+
+
+def draw_again(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Advance the global generators as between two results of :func:`random_state`, but for one that has moved since."""
+    now = random_state([])
+    set_random_state({**now, **{name: after[name] for name in after if _same(now[name], before[name])}}, [])
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return one == other

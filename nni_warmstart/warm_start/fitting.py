@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from .heads.base import HeadData
 from .heads.registry import HEADS
 from .settings import TransferSettings
 
-Batches = list[tuple[Any, Tensor]]
+Batches = Sequence[tuple[Any, Tensor]]
 
 
 def fit_other_classes(

@@ -13,7 +13,7 @@ from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..data.labelled import Data, check_range, first_batches, has_classes
+from ..data.labelled import MOST_BYTES, Data, SampleBatches, check_range, first_batches, has_classes
 from ..errors import TransferError, reason
 from ..mapping.alignment import check_weights
 from ..nni_adapter.classifier import find_head
@@ -263,6 +263,8 @@ def _all_or_nothing(target: nn.Module) -> Iterator[None]:
 
 
 def _images(batches: Batches, device: torch.device | str) -> Tensor | None:
+    if isinstance(batches, SampleBatches):
+        batches = batches.within(MOST_BYTES // 4)
     images = [x for x, _ in batches if isinstance(x, Tensor) and x.dim() == 4]
     return torch.cat(images).to(device) if images else None
 

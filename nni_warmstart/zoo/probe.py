@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +37,7 @@ class Probe:
     model
         Mutated target, changed in place.
     train, val
-        Images and classes to train on, and batches of others to measure on.
+        Images and classes to train on, or batches of large ones, and batches of others to measure on.
     settings
         Settings of the warm start.
 
@@ -53,14 +54,15 @@ class Probe:
         name: str,
         sources: Sequence[tuple[Supernet, float]],
         model: nn.Module,
-        train: Labelled,
+        train: Labelled | Sequence[Labelled],
         val: Sequence[Labelled],
         settings: TransferSettings,
     ) -> None:
         start = time.perf_counter()
         self.name, self.rounds = name, 0
-        self.model, self.train_data, self.val_data = model, train, val
-        x, y = train
+        self.model, self.val_data = model, val
+        self.train_data: Sequence[Labelled] = [cast(Labelled, train)] if isinstance(train, tuple) else train
+        x, y = self.train_data[0]
         self.plan = Plan.prepare(sources, model, settings, [(x[:2], y[:2])])
         report = self.plan.apply(model, data=train, val_data=val)
         model.to(settings.device)
@@ -76,7 +78,8 @@ class Probe:
     def train(self, steps: int) -> None:
         """Train the weights for some steps, and measure the error rate again."""
         start = time.perf_counter()
-        (x, y), heads = self.train_data, self.plan.settings.heads
+        x, y = (torch.cat(part) for part in zip(*self.train_data, strict=True))
+        heads = self.plan.settings.heads
         alphas = {id(alpha) for alpha in arch_parameters(self.model)}
         weights = [parameter for parameter in self.model.parameters() if id(parameter) not in alphas]
         device = weights[0].device

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..data.splits import stratified_part, stratified_split
+from ..data.labelled import image_shape
+from ..data.stratified import stratified_part, stratified_split
 from ..distance.embeddings import DIMENSIONS, images_of
 from ..distance.logme import logme
 from ..distance.otdd import METHODS, dataset_distance
@@ -21,6 +22,7 @@ from ..errors import REFUSALS, DataError, WarmStartError, ZooError
 from ..nni_adapter.model_spaces import create
 from ..nni_adapter.mutation import mutate
 from ..supernets.supernet import Supernet
+from ..utils.construction import Bounded
 from ..utils.limits import Budget
 from ..utils.random import quiet_randomness
 from ..utils.text import enumerated
@@ -31,6 +33,8 @@ _logger = logging.getLogger(__name__)
 
 EMBEDDING = 'random_conv'
 """Default embedding in which datasets are compared."""
+
+_ENLARGED = 256  # pixels to which images may be enlarged for a candidate, however small they are
 
 MANY = 256
 """Number of classes above which rankings that run the candidates look at a random part of the classes and their images."""
@@ -121,7 +125,8 @@ def own_space(candidate: Supernet, num_classes: int) -> nn.Module:
             f'supernet {candidate.name!r} was trained on {candidate.space.get("class")}, which a file cannot choose to run; '
             'rank by otdd, or search with that space.'
         )
-    space = create(candidate.space['name'], candidate.space['arguments'], num_classes)
+    with Bounded(candidate.tensors.values()):
+        space = create(candidate.space['name'], candidate.space['arguments'], num_classes)
     return mutate(space, candidate.strategy)
 
 
@@ -228,7 +233,7 @@ def _logme(candidates: Sequence[Supernet], dataset: Any, **_: Any) -> list[Ranke
     data = functools.cache(lambda channels, image_size: _shown(dataset, channels, image_size, SCORED))
 
     def score(candidate: Supernet) -> float:
-        x, y, _ = data(*candidate.pictures)
+        x, y, _ = data(*_image_shape(candidate, dataset))
         return -logme(candidate.features().function(x), y)
 
     return _results(candidates, lambda each: _timed(each.name, score, each))
@@ -280,7 +285,7 @@ def _probe(
     parts: set[bool] = set()
 
     def probe(candidate: Supernet) -> Probe:
-        train, val, is_part = data(*candidate.pictures)
+        train, val, is_part = data(*_image_shape(candidate, dataset))
         parts.add(is_part)
         torch.manual_seed(seed)
         model = make_target(candidate, int(train[1].max()) + 1)
@@ -289,6 +294,20 @@ def _probe(
     probes = _results(candidates, probe)
     probes = successive_halving(probes, steps or (1 if True in parts else STEPS))
     return [Ranked(probe.name, probes[0].rounds - probe.rounds + probe.error, probe.seconds) for probe in probes]
+
+
+def _image_shape(candidate: Supernet, dataset: Any) -> tuple[int, int]:
+    """Return channels and size (pixels) of the images that a candidate takes.
+
+    Raises
+    ------
+    ZooError
+        If they are far larger than those of the dataset, which would have to be enlarged.
+    """
+    channels, image_size = candidate.pictures
+    if image_size > _ENLARGED and image_size > 2 * (image_shape(dataset) or (0, 0))[1]:
+        raise ZooError(f'it takes images of {image_size} pixels, to which those of the data are not enlarged.')
+    return channels, image_size
 
 
 def _shown(dataset: Any, channels: int, image_size: int, part: tuple[int, int]) -> tuple[Tensor, Tensor, bool]:

@@ -38,6 +38,10 @@ PROBED = 512
 """Number of images of either half that 'auto' uses."""
 
 
+MOST_PROBED = 2**26
+"""Bytes of float32 images that a network gets at once when sources are tried out."""
+
+
 class Choice(NamedTuple):
     """Sources of a warm start.
 
@@ -164,13 +168,14 @@ class SourceSelector:
             return None
 
     def _probe(self, sources: Weighted) -> Probe:
-        train, val = self._halves['train'], [self._halves['val']]
+        train, val = self._halves['train'], self._halves['val']
+        train = train[0] if len(train) == 1 else train
         return Probe(_names(sources), sources, copy.deepcopy(self.target), train, val, self.settings)
 
     def _best(self, tried: dict[str, Probe]) -> str:
         """Return the rule of the first probe within a standard error of the best."""
         least = min(probe.error for probe in tried.values())
-        most = least + math.sqrt(least * (1 - least) / len(self._halves['val'][1]))
+        most = least + math.sqrt(least * (1 - least) / sum(len(y) for _, y in self._halves['val']))
         return next(rule for rule, probe in tried.items() if probe.error <= most)
 
     by_rule: ClassVar = {'nearest': nearest, 'fused': fused, 'joint': joint, 'auto': auto}
@@ -215,9 +220,9 @@ class SourceSelector:
         return rank(list(self.candidates.values()), self.loader('train'))
 
     @functools.cached_property
-    def _halves(self) -> dict[str, tuple[Tensor, Tensor]]:
-        batches = {part: first_batches(self.loader(part), PROBED) for part in ('train', 'val')}
-        return {part: (torch.cat([x for x, _ in some]), torch.cat([y for _, y in some])) for part, some in batches.items()}
+    def _halves(self) -> dict[str, Sequence[tuple[Tensor, Tensor]]]:
+        """Return some images of each half, in one batch unless they are large."""
+        return {part: _joined(first_batches(self.loader(part), PROBED)) for part in ('train', 'val')}
 
     def _weighted(self, found: list[Supernet]) -> Weighted:
         """Weight sources by distance if all of them and the target's data can be sketched, else equally."""
@@ -231,6 +236,12 @@ class SourceSelector:
             _logger.warning('The sources are weighted equally: %s', error)
             return equally
         return list(zip(found, inverse_square_weights([distances[name] for name in numbered]), strict=True))
+
+
+def _joined(batches: Sequence[tuple[Tensor, Tensor]]) -> Sequence[tuple[Tensor, Tensor]]:
+    if batches[0][0].nbytes * len(batches) > MOST_PROBED:
+        return batches
+    return [(torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches]))]
 
 
 def _names(sources: Weighted) -> str:

@@ -123,7 +123,7 @@ def test_merge_keys_of_a_usual_size(tmp_path):
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        ({}, 'data must have exactly one of name, npz, folder, torchvision; it has none'),
+        ({}, 'data must have exactly one of name, npz, folder, torchvision, huggingface, webdataset, python; it has none'),
         ({'name': 'digits', 'npz': {'path': 'a'}}, 'it has name, npz'),
         ({'name': 3}, 'data.name = 3, but it must be text'),
         ({'npz': 'a.npz'}, "data.npz = 'a.npz', but it must be a section with keys"),

@@ -21,7 +21,10 @@ from nni_warmstart.runs.config import parse_search
     [
         ('data.nmae=digits', 'key data.nmae is unknown; did you mean name?'),
         ('data={name: letters}', "data.name = 'letters' is unknown; the embedded task is 'digits'"),
-        ('data={}', 'data must have exactly one of name, npz, folder, torchvision; it has none'),
+        (
+            'data={}',
+            'data must have exactly one of name, npz, folder, torchvision, huggingface, webdataset, python; it has none',
+        ),
         ('data={name: digits, npz: {path: a}}', 'it has name, npz'),
         ('data.npz.path=nowhere.npz', 'nowhere.npz does not exist'),
         ('data.weight=2', 'key data.weight is unknown'),
@@ -30,7 +33,7 @@ from nni_warmstart.runs.config import parse_search
         ('evaluator.epochs=3', 'key evaluator.epochs is unknown; did you mean max_epochs?'),
         ('space.name=nasbench20', 'or give your own as package.module:Class. Did you mean nasbench201?'),
         ('space.name=MobilNetV3Space', 'Did you mean MobileNetV3Space?'),
-        ('data.npz.path=search.yml', 'search.yml cannot be read as npz: it is no file that `numpy.savez` has written.'),
+        ('data.npz.path=search.yml', 'search.yml cannot be read as npz: File is not a zip file; write it with numpy.savez.'),
         ('evaluator.max_epochs=many', "evaluator.max_epochs = 'many', but it must be a whole number"),
         ('evaluator.max_epochs=2.5', 'evaluator.max_epochs = 2.5, but it must be a whole number'),
         ('evaluator.max_epochs=0', 'evaluator.max_epochs = 0, but it must be 1 or more'),

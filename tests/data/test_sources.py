@@ -23,7 +23,7 @@ def folder_of_images(path: Path) -> Path:
 
 
 def test_settings_of_a_run_keep_their_order():
-    assert list(asdict(DataConfig())) == [*SOURCES, 'label', 'licence', 'flip']
+    assert list(asdict(DataConfig())) == [*SOURCES, 'label', 'licence', 'flip', 'cache_mb', 'on_error']
 
 
 def test_paths_start_at_the_folder_of_the_file(tmp_path):
@@ -50,7 +50,10 @@ def test_a_word_means_an_embedded_task_a_folder_or_a_file(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ('data', 'message'),
     [
-        ({'name': 'letters'}, "is unknown; the embedded task is 'digits', others come from npz:, folder: or torchvision:"),
+        (
+            {'name': 'letters'},
+            "is unknown; the embedded task is 'digits', others come from npz:, folder:, .* or python:",
+        ),
         ({'npz': {}}, 'data.npz.path = None, but it must be a path'),
         ({'folder': {'path': 'a', 'size': 3}}, 'key data.folder.size is unknown; known are path'),
         ({'torchvision': {'name': 'MNIST', 'download': 'yes'}}, "data.torchvision.download = 'yes', but it must be true"),

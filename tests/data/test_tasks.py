@@ -272,6 +272,14 @@ def test_data_tell_their_name_and_classes():
     assert name_and_classes((torch.zeros(2, 4), torch.zeros(2))) == ('tuple', [])
 
 
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.float32, torch.bfloat16])
+def test_images_of_both_parts_are_counted(dtype, caplog):
+    x, y = torch.arange(6 * 3 * 4 * 4).view(6, 3, 4, 4).to(dtype), torch.arange(6) % 2
+    test = torch.cat([x[2:4], 1 - x[:1]]).flip(0).transpose(2, 3).contiguous().transpose(2, 3)
+    labelled('shared', Task('shared', x, y, test, y[:3], ('a', 'b')))
+    assert 'shared: 2 of 3 test images are training images, too' in caplog.text
+
+
 def test_a_torch_dataset_keeps_its_class_names():
     class Pets(TensorDataset):
         classes = ('cat', 'dog')

@@ -116,6 +116,28 @@ class Stream(IterableDataset):
         return (self.data[index] for index in torch.randperm(len(self.data)).tolist())
 
 
+class Stateful(torch.utils.data.DataLoader):
+    """Goes on by a state of its own."""
+
+    given = left_out = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {'given': self.given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.left_out = state['given']
+
+    def __iter__(self):
+        left_out, self.left_out = self.left_out, 0
+        return self._after(left_out, super().__iter__())
+
+    def _after(self, left_out: int, batches):
+        for number, batch in enumerate(batches, 1):
+            if number > left_out:
+                self.given = number
+                yield batch
+
+
 def loaders(kind: str, workers: int = 0, n: int = 40) -> list[Any]:
     """Two loaders, of which that of the alphas is the shorter one, so that it begins anew within an epoch."""
     splits = split(make_task(n=n))
@@ -126,6 +148,8 @@ def loaders(kind: str, workers: int = 0, n: int = 40) -> list[Any]:
         data = Augmented(part)
         if kind in samplers:
             made.append(DataLoader(data, size, sampler=samplers[kind](len(data)), **options))
+        elif kind == 'stateful':
+            made.append(Stateful(part, size, sampler=ByEpoch(len(part)), **options))
         elif kind == 'stream' and part is splits.train:
             made.append(DataLoader(Stream(data), size, **options))
         elif kind == 'generator':

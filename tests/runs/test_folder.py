@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from nni_warmstart.data import split
 from nni_warmstart.evaluators.checkpoints import check_checkpoint
 from nni_warmstart.evaluators.classification import classification
 from nni_warmstart.evaluators.trainer import make_trainer
+from nni_warmstart.runs.config import parse_search
 from nni_warmstart.runs.folder import RunFolder
 from nni_warmstart.runs.provenance import Provenance
 
@@ -62,6 +64,16 @@ def test_a_run_goes_on_with_its_settings(folder):
     folder.settings.write_text('{')
     with pytest.raises(ConfigError, match='is damaged; delete it to go on with these settings'):
         folder.resumed(provenance())
+
+
+def test_a_run_of_an_older_version_goes_on(folder):
+    """Its file lacks settings that came later."""
+    older = Provenance.of({'data': {'name': 'digits'}, 'evaluator': {'max_epochs': 2, 'devices': 1}, 'seed': 0}, {})
+    config = parse_search({'data': {'name': 'digits'}, 'evaluator': {'num_workers': 2, 'prefetch': 4}}, folder.path)
+    now = {'data': asdict(config.data), 'evaluator': asdict(config.evaluator), 'seed': 0}
+    Provenance.of(now, {}).check_goes_on(older, 'here')
+    with pytest.raises(ConfigError, match=r'has data.cache_mb = 512.0 and should go on with 1.0'):
+        Provenance.of({**now, 'data': {**now['data'], 'cache_mb': 1.0}}, {}).check_goes_on(older, 'here')
 
 
 def test_a_checkpoint_must_fit(folder, caplog):

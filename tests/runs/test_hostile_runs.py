@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,22 @@ def test_other_files_in_place_of_settings(search, tmp_path, capsys, name):
     assert main(['search', '--config', str(search / 'search.yml'), '--out', str(tmp_path / 'run'), '--resume']) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith('error: ') and 'settings.json is damaged' in line and len(line) < 1100
+
+
+@pytest.mark.parametrize('kind', ['compressed', 'overlapping'])
+def test_a_checkpoint_of_parts_that_are_larger_than_itself(search, tmp_path, capsys, kind):
+    shutil.copytree(search / 'run', tmp_path / 'run')
+    path = tmp_path / 'run' / 'checkpoints' / 'last.ckpt'
+    with zipfile.ZipFile(path) as whole:
+        parts = {name: whole.read(name) for name in whole.namelist()}
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED if kind == 'compressed' else zipfile.ZIP_STORED) as file:
+        for name, content in parts.items():
+            file.writestr(name, content)
+        file.writestr('more', bytes(10**6))
+        if kind == 'overlapping':
+            file.filelist += [copy.copy(file.getinfo('more'))]
+    assert main(['search', '--config', str(search / 'search.yml'), '--out', str(tmp_path / 'run'), '--resume']) == 2
+    assert 'last.ckpt is damaged or of another kind' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from helpers.tiny import run as run_tiny
 
 from nni_warmstart import WarmStartDARTS
 from nni_warmstart.cli import main
-from nni_warmstart.evaluators.classification import CosineClassification
+from nni_warmstart.evaluators.classification import ClassificationOnTest, CosineClassification
 from nni_warmstart.evaluators.joint_module import JointModule
 
 EVALUATOR = {**SMALL['evaluator'], 'max_epochs': 3, 'batch_size': 4}
@@ -59,9 +59,15 @@ def interrupt(patched: pytest.MonkeyPatch, module: type, call: int) -> None:
     patched.setattr(module, 'training_step', training_step)
 
 
-def run(command: list[str], out: Path, *interruptions: tuple[type, int]) -> list[dict[str, str]]:
-    """Run a command that is interrupted at some training steps of its processes, and resumed each time."""
-    command, resume = [*command, '--out', str(out)], []
+def run(command: list[str], out: Path, *interruptions: tuple[type, int], over: bool = False) -> list[dict[str, str]]:
+    """Run a command that is interrupted at some training steps of its processes, and resumed each time.
+
+    If it is ``over``, a run that has ended is resumed.
+    """
+    command = [*command, '--out', str(out)]
+    if command[0] == 'pretrain':
+        command += ['--name', out.name]
+    resume = ['--resume'] if over else []
     for module, call in interruptions:
         with pytest.MonkeyPatch.context() as patched:
             interrupt(patched, module, call)
@@ -78,18 +84,19 @@ def test_a_resumed_run_has_all_rows_once(folder, kind):
     steps, module = 12, CosineClassification  # calls of training_step in an epoch
     command = ['search', '--config', str(folder / f'{kind}.yml')]
     if kind == 'pretrain':
-        command = ['pretrain', '--config', str(folder / 'pretrain.yml'), '--name', 'both', '--zoo', str(folder / 'zoo')]
+        command = ['pretrain', '--config', str(folder / 'pretrain.yml'), '--zoo', str(folder / 'zoo')]
         module = JointModule
     elif kind == 'retrain':
         search = ['search', '--config', str(folder / 'darts.yml'), '--set', 'evaluator.max_epochs=1']
         assert main([*search, '--out', str(folder / 'found')]) == 0
         command = ['retrain', '--config', str(folder / 'darts.yml'), '--run', str(folder / 'found')]
+        module = ClassificationOnTest
     whole = run(command, folder / 'whole')
     assert {row['epoch'] for row in whole if 'epoch' in row} == {'0', '1', '2'}
-    assert any('val_acc' in row for row in whole)
+    assert any('val_acc' in row or 'test_acc' in row for row in whole)
     again = [] if kind == 'pretrain' else [(module, 2), (module, steps + 1)]
     assert run(command, folder / 'killed', (module, steps + 3), *again) == whole
-    assert run([*command, '--resume'], folder / 'killed') == whole  # a run that is over
+    assert run(command, folder / 'killed', over=True) == whole
 
 
 def test_a_new_run_has_no_rows_of_an_older_one(tmp_path):

@@ -16,6 +16,9 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import Subset, TensorDataset, random_split
 
 from nni_warmstart import Supernet, WarmStartDARTS, WarmStartGumbelDARTS, WarmStartProxyless
+from nni_warmstart.data import split
+from nni_warmstart.evaluators.classification import classification
+from nni_warmstart.evaluators.trainer import make_trainer
 from nni_warmstart.utils.random import random_state
 from nni_warmstart.warm_start import plan, transfer
 
@@ -208,6 +211,22 @@ def test_a_forward_that_setup_prepares_is_used_by_the_warm_start(tmp_path, sourc
     strategy = WarmStartDARTS(source=source)
     strategy(RawFormatModelSpace(small_space(), Lightning(Prepared(), trainer, *loaders)), SequentialExecutionEngine())
     assert strategy.report.zero_shot_accuracy > 0.5
+
+
+def test_numbers_that_are_drawn_between_initialisation_and_run_are_not_drawn_again(tmp_path, source):
+    seen = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(0)
+        strategy = WarmStartDARTS(source=source)
+        task, trainer = make_task(), make_trainer(1, tmp_path, progress=False)
+        evaluator = classification(split(task), 3, trainer, batch_size=8, learning_rate=0.05, weight_decay=3e-4)
+        strategy.initialize(RawFormatModelSpace(small_space(), evaluator), SequentialExecutionEngine())
+        assert strategy.report is not None  # our own data modules need no trainer
+        torch.manual_seed(seed)
+        strategy.run()
+        seen.append(strategy.supernet.state_dict()['classifier.weight'])
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[0], seen[2])
 
 
 class AskingTrainer(LightningDataModule):

@@ -112,9 +112,14 @@ def test_a_trainer_keeps_no_callback_of_a_search_that_is_over(tmp_path):
 
 
 def test_a_copy_of_a_module_takes_no_trainer_with_it(tmp_path):
-    module = run(WarmStartDARTS(), tmp_path, epochs=1).oneshot_module
+    module = run(WarmStartDARTS(save_to=tmp_path / 'zoo'), tmp_path, epochs=1).oneshot_module
     assert module.randomness._trainer is not None
     assert copy.deepcopy(module.randomness)._trainer is None
+    module.once_set_up = module.ending.keep[0]
+    twin = copy.deepcopy(module)
+    assert twin.held_out is module.held_out
+    assert twin.ending.keep == []
+    assert twin.once_set_up is None
 
 
 def test_labels_that_are_too_few_are_one_line():

@@ -14,7 +14,7 @@ from helpers.resumed import Augmented, Module, differences, outcome, search
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pytorch_lightning import Callback
-from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, OnExceptionCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, OnExceptionCheckpoint
 
 from nni_warmstart import WarmStartDARTS, WarmStartGumbelDARTS, WarmStartProxyless
 
@@ -97,6 +97,11 @@ def test_the_batches_of_an_unfinished_epoch_come_in_the_same_order(tmp_path, cap
     assert 'may differ' not in caplog.text
 
 
+def test_loaders_with_a_state_of_their_own(tmp_path, caplog):
+    resume_from_all(tmp_path, [ModelCheckpoint(tmp_path, **EVERY_BATCH)], kind='stateful')
+    assert 'may differ' not in caplog.text
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     'settings',
@@ -164,14 +169,27 @@ def test_loaders_that_do_not_give_the_same_batches_again(tmp_path, caplog, monke
         (WarmStartGumbelDARTS, {'temperature': 2.0}, list),
         (WarmStartProxyless, {}, list),
         (WarmStartDARTS, {'warmup_epochs': 1, 'stop_on_eigenvalue': True}, list),
+        (WarmStartDARTS, {'fast': True}, list),
         (WarmStartDARTS, {'average': 0.0}, lambda: [EMAWeightAveraging(decay=0.8)]),
     ],
-    ids=['GumbelDARTS', 'Proxyless', 'warm-up and curvature', 'Lightning averages'],
+    ids=['GumbelDARTS', 'Proxyless', 'warm-up and curvature', 'fast', 'Lightning averages'],
 )
 def test_every_strategy(tmp_path, strategy, settings, others):
     settings = {'average': 1.0, 'refit_head': True, 'arc_learning_rate': 0.1, **settings}
-    saves = [ModelCheckpoint(tmp_path, **EVERY_BATCH), ModelCheckpoint(tmp_path / 'val', save_on_train_epoch_end=False)]
+    after_validation = ModelCheckpoint(tmp_path / 'validation', save_on_train_epoch_end=False)
+    at_the_end = ModelCheckpoint(tmp_path / 'end', save_on_train_epoch_end=True, mode='max')  # another key for its state
+    saves = [ModelCheckpoint(tmp_path, **EVERY_BATCH), after_validation, at_the_end]
     resume_from_all(tmp_path, saves, lambda: strategy(**settings), others)
+
+
+def test_a_search_that_was_stopped_stays_stopped(tmp_path):
+    def stops() -> list[Callback]:
+        return [EarlyStopping('val_loss', mode='max', min_delta=100, patience=2)]
+
+    ends = [ModelCheckpoint(tmp_path / str(end), '{epoch}', save_top_k=-1, save_on_train_epoch_end=end, mode=mode)
+            for end, mode in ((False, 'min'), (True, 'max'))]  # fmt: skip
+    whole = resume_from_all(tmp_path, ends, others=stops, max_epochs=6)
+    assert len(whole.curve) == 3
 
 
 class Stop(Exception):

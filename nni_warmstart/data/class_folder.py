@@ -1,0 +1,127 @@
+"""Image files in one folder per class, and what is done about those that cannot be used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from .file_check import copies, examine, named, report_faults
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ClassFolder:
+    """Image files of a folder with one folder per class.
+
+    Attributes
+    ----------
+    path
+        The folder.
+    files
+        Paths, sorted by class and name, whatever the order of the file system.
+    labels
+        Number of the class of each file.
+    names
+        Names of the classes.
+    """
+
+    path: Path
+    files: list[str]
+    labels: list[int]
+    names: list[str]
+
+    def without(self, positions: set[int]) -> ClassFolder:
+        """Leave out some files, and then the classes that have no file left."""
+        left = [i for i in range(len(self.files)) if i not in positions]
+        used = sorted({self.labels[i] for i in left})
+        number = {label: place for place, label in enumerate(used)}
+        return ClassFolder(
+            self.path, [self.files[i] for i in left], [number[self.labels[i]] for i in left], [self.names[k] for k in used]
+        )
+
+
+def examined(parts: Sequence[ClassFolder], *, skip: bool) -> list[ClassFolder]:
+    """Examine the files of a training part and perhaps of a test part before they are used.
+
+    Parameters
+    ----------
+    parts
+        Training part, and perhaps the test part.
+    skip
+        Whether unreadable files, classes that are too small to be split, and copies of test images in the training part are
+        left out.
+
+    Raises
+    ------
+    DataError
+        If files are unreadable and not left out, or all are.
+    """
+    found = [examine(part.files, str(part.path)) for part in parts]
+    report_faults(
+        [(part.files[i], why) for part, each in zip(parts, found, strict=True) for i, why in each.faults.items()],
+        skip=skip,
+    )
+    for part, each in zip(parts, found, strict=True):
+        if each.links:
+            links = named([part.files[i] for i in each.links])
+            _logger.info('%s: %d files are links, and are read where they lead: %s.', part.path, len(each.links), links)
+    left_out = [set(each.faults) for each in found]
+    if len(parts) == 2:
+        left_out[0] |= _copies_of_test_images(parts, (found[0], found[1]), skip=skip)
+    kept = [part.without(positions) for part, positions in zip(parts, left_out, strict=True)]
+    kept[0] = _without_small_classes(_usable(kept[0]), skip=skip)
+    if skip and len(kept) == 2:
+        classes = set(kept[0].names)
+        kept[1] = kept[1].without({i for i, k in enumerate(kept[1].labels) if _is_gone(kept[1].names[k], parts[0], classes)})
+    return kept
+
+
+def leave_out(part: ClassFolder, faults: dict[int, str], *, skip: bool) -> ClassFolder:
+    """Leave out unreadable files, position -> reason, that only their decoding has shown.
+
+    Raises
+    ------
+    DataError
+        If they are not to be skipped, or all files are unreadable.
+    """
+    report_faults([(part.files[position], why) for position, why in faults.items()], skip=skip)
+    return _usable(part.without(set(faults)))
+
+
+def _usable(part: ClassFolder) -> ClassFolder:
+    if not part.files:
+        raise DataError(f'data folder {part.path} has no images that can be used; see the warnings above.')
+    return part
+
+
+def _is_gone(name: str, before: ClassFolder, classes: set[str]) -> bool:
+    return name in before.names and name not in classes
+
+
+def _copies_of_test_images(parts: Sequence[ClassFolder], found: Any, *, skip: bool) -> set[int]:
+    """Warn about training images that are test images as well; return their positions if they are to be left out."""
+    train, test = parts
+    pairs = copies(train.files, test.files, found)
+    if pairs:
+        listed = named([f'{train.files[one]} = {test.files[other]}' for one, other in pairs])
+        done = 'are left out of the training' if skip else 'make the test too good; remove them, or set data.on_error: skip'
+        _logger.warning('%d training images are test images as well, and %s: %s.', len(pairs), done, listed)
+    return {one for one, _ in pairs} if skip else set()
+
+
+def _without_small_classes(part: ClassFolder, *, skip: bool) -> ClassFolder:
+    """Warn about classes that are too small for two halves, and leave them out if wanted."""
+    counts = np.bincount(part.labels, minlength=len(part.names))
+    small = [name for name, count in zip(part.names, counts, strict=True) if count < 2]
+    if not small or len(part.names) - len(small) < 2:
+        return part
+    done = 'are left out' if skip else 'cannot be split; add some, remove the classes, or set data.on_error: skip'
+    _logger.warning('%s: classes with a single image %s: %s.', part.path, done, named(small))
+    return part.without({i for i, k in enumerate(part.labels) if counts[k] < 2}) if skip else part

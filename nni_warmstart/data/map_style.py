@@ -1,0 +1,175 @@
+"""Tasks from torch datasets that a user's function makes: their images are read where they are used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sized
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import ConcatDataset, Subset, TensorDataset
+
+from ..errors import REFUSALS, DataError, reason
+from ..utils.importing import imported
+from ..utils.progress import tracked
+from .batches import as_tensor
+from .image_folder import IMAGE_SIZE
+from .image_reading import square_of
+from .lazy import CACHE_MB, AnyImages, LazyImages
+from .resizing import resize_images
+from .source import Setting, Source
+from .task import Task, as_labels, checked_task, numbered_classes
+
+_logger = logging.getLogger(__name__)
+
+LABELS = ('targets', 'labels', '_labels')
+"""Attributes in which the datasets of torchvision and others keep the classes of all samples."""
+
+
+@dataclass(frozen=True)
+class DatasetImages:
+    """Reader of the images of a torch dataset, as PIL images, arrays or tensors.
+
+    Attributes
+    ----------
+    dataset
+        Dataset with a length, whose samples are pairs of an image and a class.
+    shape
+        Shape to which images are brought, ``(channels, side, side)``.
+    dtype
+        Type of the pixels, uint8 or float32.
+    """
+
+    dataset: Any
+    shape: tuple[int, int, int]
+    dtype: torch.dtype
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def adapted(self, channels: int, side: int) -> DatasetImages:
+        """Return a reader of the same images in another shape."""
+        if channels != 1 and self.shape[0] not in (1, channels):
+            raise ValueError(f'{self.shape[0]} channels cannot become {channels}.')
+        is_averaged = channels < self.shape[0]
+        return replace(self, shape=(channels, side, side), dtype=torch.float32 if is_averaged else self.dtype)
+
+    def read(self, position: int) -> Tensor:
+        """Return one image."""
+        image = _image(self.dataset[position][0], self.shape[1], f'sample {position}')
+        return resize_images(image[None], *self.shape[:2])[0].to(self.dtype)
+
+
+def _image(image: Any, side: int, name: str) -> Tensor:
+    """Return an image with the channels first, as uint8 or float32; a PIL image is cropped and resized as a file is."""
+    if isinstance(image, Image.Image):
+        return square_of(image, side)
+    try:
+        x = as_tensor(image)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = type(image).__name__
+        raise DataError(f'{name} has an image of type {kind}; needed is a PIL image, an array or a tensor.') from error
+    x = x[None] if x.ndim == 2 else x
+    if x.ndim == 3 and x.shape[0] not in (1, 3) and x.shape[-1] in (1, 3):
+        x = x.permute(2, 0, 1)
+    if x.ndim != 3 or x.shape[0] not in (1, 3):
+        raise DataError(f'{name} has an image of shape {tuple(x.shape)}; needed are two dimensions, and 1 or 3 channels.')
+    return x if x.dtype == torch.uint8 else x.float()
+
+
+def labels_of(dataset: Any, name: str) -> Tensor:
+    """Return the classes of all samples of a dataset, without reading its images if it keeps them in an attribute."""
+    if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
+        return as_labels(dataset.tensors[1].numpy(), name)
+    if isinstance(dataset, Subset):
+        return labels_of(dataset.dataset, name)[torch.as_tensor(dataset.indices, dtype=torch.long)]
+    if isinstance(dataset, ConcatDataset):
+        return torch.cat([labels_of(part, name) for part in dataset.datasets])
+    for attribute in LABELS:
+        found = getattr(dataset, attribute, None)
+        if isinstance(found, Sized) and len(found) == len(dataset):
+            return as_labels(np.asarray(found), name)
+    _logger.warning('%s has no attribute %s, so all samples are read for their classes.', name, ' or '.join(LABELS))
+    numbers = tracked(range(len(dataset)), f'classes of {name}')
+    return as_labels(np.asarray([int(dataset[number][1]) for number in numbers]), name)
+
+
+def from_dataset(dataset: Any, name: str, side: int, cache_mb: float) -> tuple[AnyImages, Tensor, list[str]]:
+    """Return the images, classes and names of classes of a torch dataset.
+
+    Raises
+    ------
+    DataError
+        If it has no length or no samples, or its samples are not pairs of an image and a class.
+    """
+    if not isinstance(dataset, Sized) or not hasattr(dataset, '__getitem__'):
+        raise DataError(
+            f'{name} is a {type(dataset).__name__} without a length or an index, by which samples could be drawn; give a '
+            'map-style dataset.'
+        )
+    if not len(dataset):
+        raise DataError(f'{name} is empty: it has no images.')
+    try:
+        first = _image(cast(Any, dataset)[0][0], side, f'{name}, sample 0')
+        labels = labels_of(dataset, name)
+    except DataError:
+        raise
+    except (*REFUSALS, OSError) as error:
+        raise DataError(f'{name} gives no pairs of an image and a whole number ({reason(error)}).') from error
+    reader = DatasetImages(dataset, (first.shape[0], side, side), first.dtype)
+    return LazyImages(reader, cache_mb * 1e6), labels, [str(each) for each in getattr(dataset, 'classes', [])]
+
+
+def from_function(
+    function: str, arguments: Mapping[str, Any] | None = None, *, side: int = IMAGE_SIZE, cache_mb: float = CACHE_MB
+) -> Task:
+    """Read a task from what a function of the user returns.
+
+    Parameters
+    ----------
+    function
+        ``package.module:function``; it returns a torch dataset with a length, a pair of one for training and one for
+        testing, or a :class:`~nni_warmstart.data.Task`.
+    arguments
+        Keyword arguments of the function.
+    side
+        Image size in pixels.
+    cache_mb
+        Megabytes of images that are kept in memory. A larger set is read while it is used.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such function.
+    DataError
+        If it fails, or returns something else.
+    """
+    call = imported(function, 'data.python.function')
+    try:
+        found = call(**(arguments or {}))
+    except Exception as error:  # a user's function may raise anything
+        raise DataError(f'{function} fails: {type(error).__name__}: {reason(error)}') from error
+    if isinstance(found, Task):
+        return found
+    parts: Iterable[Any] = found if isinstance(found, tuple) and len(found) == 2 else (found,)
+    name = function.rpartition(':')[2]
+    (x, y, names), *test = [from_dataset(part, name, side, cache_mb) for part in parts]
+    classes = numbered_classes(y, name)
+    names = names if len(names) >= len(classes) else [str(label) for label in classes]
+    test_x, test_y = test[0][:2] if test else (torch.empty(0, *x.shape[1:], dtype=x.dtype), y[:0])
+    return checked_task(name, x, y, test_x, test_y, names).held()
+
+
+SOURCE = Source(
+    settings={
+        'function': Setting(str, refusal='{key} = {value!r}, but it must be package.module:function.'),
+        'arguments': Setting(dict, default={}),
+    },
+    read=lambda settings, image_size, **options: from_function(**settings, side=image_size, **options),
+    title=lambda settings: str(settings.get('function')).rpartition(':')[2],
+    options=('cache_mb',),
+)

@@ -1,0 +1,31 @@
+"""Progress of long work: a bar after two seconds, and a line in the log with its seconds."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from tqdm import tqdm
+
+_logger = logging.getLogger(__name__)
+
+PATIENCE = 2.0
+"""Seconds of work without a progress bar."""
+
+_Item = TypeVar('_Item')
+
+
+def tracked(items: Iterable[_Item], title: str, total: int | None = None) -> Iterable[_Item]:
+    """Return the same items, with a progress bar on a terminal once they have taken :data:`PATIENCE` seconds."""
+    return tqdm(items, title, total, delay=PATIENCE, disable=None, leave=False)
+
+
+@contextmanager
+def timed(title: str) -> Iterator[None]:
+    """Log how many seconds some work takes, unless it fails."""
+    start = time.perf_counter()
+    yield
+    _logger.info('%s: %.2f s.', title, time.perf_counter() - start)

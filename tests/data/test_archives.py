@@ -1,0 +1,96 @@
+"""Images in tables and archives, with the packages of the extras."""
+
+from __future__ import annotations
+
+import io
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from test_lazy import image_folder
+
+from nni_warmstart.data import from_folder
+from nni_warmstart.data.archives import from_huggingface, from_webdataset
+from nni_warmstart.data.lazy import LazyImages
+from nni_warmstart.errors import ConfigError, DataError
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    return image_folder(tmp_path_factory.mktemp('images'), n=12)
+
+
+@pytest.mark.parametrize('read', [from_huggingface, from_webdataset])
+def test_a_missing_package_is_one_line(images, read, monkeypatch):
+    for name in ('datasets', 'webdataset', 'webdataset.shardlists'):
+        monkeypatch.setitem(sys.modules, name, None)
+    extra = read.__name__.removeprefix('from_').replace('huggingface', 'datasets')
+    with pytest.raises(ConfigError, match=rf"is not installed \(.*\); pip install 'nni-warmstart\[{extra}\]'\.") as caught:
+        read(images)
+    assert '\n' not in str(caught.value)
+
+
+def write_shard(path, folder, *, label='cls', leave_out=''):
+    with tarfile.open(path, 'w') as archive:
+        for number, file in enumerate(sorted(folder.rglob('*.png'))):
+            text = file.parent.name[-1] if label == 'cls' else f'{{"label": "{file.parent.name}"}}'
+            for ending, content in (('png', file.read_bytes()), (label, text.encode())):
+                if ending != leave_out:
+                    member = tarfile.TarInfo(f'{number:03}.{ending}')
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+
+
+@pytest.mark.parametrize('label', ['cls', 'json'])
+@pytest.mark.parametrize('cache_mb', [512, 0])
+def test_shards_are_read_as_a_folder_is(images, tmp_path, label, cache_mb):
+    pytest.importorskip('webdataset')
+    for number in range(2):
+        write_shard(tmp_path / f'train-00{number}.tar', images / 'train' / f'class{number}', label=label)
+    write_shard(tmp_path / 'test.tar', images / 'test', label=label)
+    task = from_webdataset(tmp_path / 'train-{000..001}.tar', test='test.tar', side=8, cache_mb=cache_mb)
+    expected = from_folder(images, side=8)
+    assert isinstance(task.train_x, LazyImages) == (cache_mb == 0)
+    assert torch.equal(task.train_x[:], expected.train_x) and torch.equal(task.train_y, expected.train_y)
+    assert torch.equal(task.test_x[:], expected.test_x) and torch.equal(task.test_y, expected.test_y)
+    assert task.name == 'train' and task.class_names == (('0', '1') if label == 'cls' else ('class0', 'class1'))
+    assert torch.equal(from_webdataset(tmp_path / 'train-*.tar', side=8).train_x, expected.train_x)
+
+
+def test_shards_that_hold_no_samples(images, tmp_path):
+    pytest.importorskip('webdataset')
+    write_shard(tmp_path / 'bare.tar', images / 'train', leave_out='cls')
+    (tmp_path / 'text.tar').write_text('no archive')
+    for name, message in (
+        ('bare.tar', '12 samples without a class, such as 000'),
+        ('text.tar', 'needed is a tar without compression'),
+        ('nowhere.tar', 'cannot be read'),
+    ):
+        with pytest.raises(DataError, match=message):
+            from_webdataset(tmp_path / name)
+
+
+@pytest.mark.slow
+def test_tables_and_folders_of_hugging_face(images, tmp_path, monkeypatch):
+    datasets = pytest.importorskip('datasets')
+    monkeypatch.setattr(datasets.config, 'HF_DATASETS_CACHE', str(tmp_path / 'cache'))
+    expected = from_folder(images, side=8)
+    for part in ('train', 'test'):
+        files = sorted((images / part).rglob('*.png'))
+        columns = {'picture': [{'bytes': file.read_bytes(), 'path': None} for file in files]}
+        columns['kind'] = [file.parent.name for file in files]
+        table = datasets.Dataset.from_dict(columns).cast_column('picture', datasets.Image())
+        (tmp_path / 'table').mkdir(exist_ok=True)
+        table.to_parquet(str(tmp_path / 'table' / f'{part}-00000.parquet'))
+    for cache_mb in (512, 0):
+        task = from_huggingface(tmp_path / 'table', image='picture', label='kind', side=8, cache_mb=cache_mb)
+        assert torch.equal(task.train_x[:], expected.train_x) and torch.equal(task.test_y, expected.test_y)
+        assert task.class_names == expected.class_names
+    task = from_huggingface(images, side=8)
+    assert torch.equal(task.train_x[:], expected.train_x) and np.array_equal(task.class_names, expected.class_names)
+    with pytest.raises(DataError, match="has no column 'image'; it has picture, kind"):
+        from_huggingface(tmp_path / 'table')
+    with pytest.raises(DataError, match='does not exist'):
+        from_huggingface(tmp_path / 'nowhere')

@@ -1,0 +1,207 @@
+"""Images that stay on disk: the same bits as in memory, and bounded, shared looks at them."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny import save_npz
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from nni_warmstart.data import from_folder, from_npz, split
+from nni_warmstart.data.encoded import EncodedImages
+from nni_warmstart.data.labelled import SampleBatches, first_batches, image_shape, read_sample
+from nni_warmstart.data.lazy import LazyImages
+from nni_warmstart.data.map_style import from_function
+from nni_warmstart.data.task import Task
+from nni_warmstart.distance.sketch import DatasetSketch
+from nni_warmstart.errors import ConfigError, DataError
+
+
+def image_folder(path, n=40, side=12, classes=2, parts=('train', 'test'), ending='png'):
+    rng = np.random.default_rng(0)
+    for part in parts:
+        for number in range(n):
+            file = path / part / f'class{number % classes}' / f'{number:03}.{ending}'
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 90, (side + number % 3, side, 3), dtype=np.uint8) + 80 * (number % classes)
+            Image.fromarray(pixels.astype(np.uint8)).save(file)
+    return path
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Positions of the files that were decoded."""
+    positions, read = [], EncodedImages.read
+
+    def counting(self, position):
+        positions.append(position)
+        return read(self, position)
+
+    monkeypatch.setattr(EncodedImages, 'read', counting)
+    return positions
+
+
+def test_lazy_images_are_those_in_memory(tmp_path):
+    image_folder(tmp_path)
+    whole, lazy = from_folder(tmp_path, side=8), from_folder(tmp_path, side=8, cache_mb=0)
+    assert isinstance(whole.train_x, torch.Tensor) and isinstance(lazy.train_x, LazyImages)
+    assert lazy.train_x.shape == whole.train_x.shape and lazy.train_x.dtype == whole.train_x.dtype
+    assert torch.equal(lazy.train_x[:], whole.train_x) and torch.equal(lazy.test_x[:], whole.test_x)
+    assert torch.equal(lazy.train_x[3], whole.train_x[3]) and torch.equal(lazy.train_x[[5, 1]], whole.train_x[[5, 1]])
+    assert torch.equal(lazy.train_y, whole.train_y) and lazy.class_names == whole.class_names
+    grey = whole.adapted(1, 8).train_x
+    assert torch.equal(lazy.adapted(1, 8).train_x[:], grey) and grey.dtype == torch.float32
+    with pytest.raises(DataError, match='has 3 channels and the space takes 4'):
+        lazy.adapted(4, 8)
+
+
+def test_images_that_fit_in_the_size_of_the_space_are_held(tmp_path):
+    lazy = from_folder(image_folder(tmp_path), side=64, cache_mb=0.1)
+    assert isinstance(lazy.train_x, LazyImages)
+    held = lazy.adapted(3, 8).train_x
+    assert torch.equal(held, from_folder(tmp_path, side=8).train_x)  # read at that size, not by a detour
+
+
+def test_photographs_are_decoded_near_the_size_that_is_needed(tmp_path):
+    ramp = np.broadcast_to(np.linspace(0, 255, 256)[None, :, None], (256, 256, 3)).astype(np.uint8)
+    for name in 'ab':
+        (tmp_path / name).mkdir()
+        Image.fromarray(ramp).save(tmp_path / name / '0.jpg')
+    exact, draft = (from_folder(tmp_path, side=16, cache_mb=cache).train_x[0].float() for cache in (512, 0))
+    assert (exact - draft).abs().max() < 4
+
+
+def test_a_look_reads_a_sample_that_later_looks_share(tmp_path, decoded):
+    lazy = from_folder(image_folder(tmp_path, n=60, classes=3), side=8, cache_mb=0.01)
+    train = split(lazy).train
+    read = len(decoded)
+    assert 3 <= read < len(train)  # the statistics of the channels: a quarter of the cache
+    sample = train.sample('test')
+    assert len(sample) == read == len(decoded) and set(sample.y.tolist()) == {0, 1, 2}
+    batches = first_batches(DataLoader(sample, 4), 8)
+    assert sum(len(y) for _, y in batches) == 8
+    sketch = DatasetSketch.from_dataset(DataLoader(sample, 4))
+    assert sketch.counts.tolist() == train.y.bincount().tolist()
+    for index in range(len(train)):
+        train[index]
+    assert len(decoded) == len(train)  # what a look has read is not read again
+    assert train.sample('again').y.tolist() == sample.y.tolist()
+
+
+def test_a_lazy_task_is_sketched_by_a_sample(tmp_path, decoded):
+    lazy = from_folder(image_folder(tmp_path, n=60, classes=3), side=8, cache_mb=0.01)
+    assert image_shape(lazy) == (3, 8) and not decoded
+    sketch = DatasetSketch.from_dataset(lazy)
+    assert sketch.counts.tolist() == [20, 20, 20] and 3 <= len(decoded) < 60
+    DatasetSketch.from_dataset(lazy, embedding='pixels')
+    assert len(decoded) == len(sketch.samples)
+
+
+def test_large_tasks_in_memory_are_sketched_as_before(monkeypatch):
+    x = torch.randint(0, 256, (300, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    task = Task('noise', x, torch.arange(300) % 3, x[:0], torch.arange(0), ('a', 'b', 'c'))
+    ours = read_sample(task, 'noise', 3, 8, 50, seed=0)
+    theirs = read_sample([(task.train_x, task.train_y)], 'noise', 3, 8, 50, seed=0)
+    assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
+
+
+def test_batches_of_large_samples_are_read_again():
+    x = torch.arange(20.0).view(20, 1, 1, 1)
+    batches = SampleBatches(DataLoader(TensorDataset(x, x.flatten().long()), 4), 3)
+    assert len(batches) == 3 and batches[0][1].tolist() == [0, 1, 2, 3] and len(batches[:2]) == 2
+    assert [y.tolist() for _, y in batches] == [y.tolist() for _, y in batches]
+    assert len(batches.within(2 * batches[0][0].nbytes)) == 2 and len(batches.within(0)) == 1
+
+
+def test_a_batch_is_gathered_at_once_with_the_same_bits(tmp_path):
+    images = split(from_folder(image_folder(tmp_path, n=20), side=8)).train
+    one = [images[index] for index in (3, 1, 2)]
+    for (x, y), (other, label) in zip(images.__getitems__([3, 1, 2]), one, strict=True):
+        assert torch.equal(x, other) and y == label
+
+
+@pytest.mark.parametrize('save', [np.savez, np.savez_compressed])
+@pytest.mark.parametrize('dtype', [np.uint8, np.float64])
+def test_large_arrays_are_mapped(tmp_path, save, dtype):
+    path = save_npz(tmp_path / 'a.npz')
+    with np.load(path) as file:
+        arrays = {key: file[key].astype(dtype) if key.endswith('_x') else file[key] for key in file.files}
+    save(path, **arrays)
+    whole, lazy = from_npz(path), from_npz(path, cache_mb=0)
+    assert isinstance(lazy.train_x, LazyImages)
+    again = pickle.loads(pickle.dumps(lazy.train_x))  # as a worker of another process gets it
+    for each in (lazy.train_x, again):
+        assert torch.equal(each[:], whole.train_x) and each.dtype == whole.train_x.dtype
+    for form in ((3, 4), (1, 8)):
+        assert torch.equal(lazy.adapted(*form).test_x[:], whole.adapted(*form).test_x)
+
+
+class Users(Dataset):
+    """Dataset of a user: PIL images of several sizes, and classes known without reading one."""
+
+    classes = ('left', 'right')
+
+    def __init__(self, n=12, known=True):
+        self.n, self.read = n, 0
+        if known:
+            self.targets = [number % 2 for number in range(n)]
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, index):
+        self.read += 1
+        return Image.new('RGB', (10 + index, 12), (20 * index, 0, 0)), index % 2
+
+
+USERS = Users()
+
+
+def users():
+    return USERS, Users(4)
+
+
+def unknown(n=6):
+    return Users(n, known=False)
+
+
+def endless():
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            yield torch.zeros(3, 4, 4), 0
+
+    return Stream()
+
+
+def failing():
+    raise RuntimeError('no such\nserver')
+
+
+def test_a_function_of_the_user_makes_the_data(caplog):
+    task = from_function(f'{__name__}:users', side=8, cache_mb=0)
+    assert USERS.read == 1  # for the shape of images
+    assert task.class_names == ('left', 'right') and task.train_y.tolist() == [0, 1] * 6 and len(task.test_x) == 4
+    assert task.train_x[:][:, 0, 0, 0].tolist() == list(range(0, 240, 20))
+    small = from_function(f'{__name__}:unknown', {'n': 8}, side=8)
+    assert isinstance(small.train_x, torch.Tensor) and small.train_y.tolist() == [0, 1] * 4
+    assert 'has no attribute targets' in caplog.text
+
+
+@pytest.mark.parametrize(
+    ('function', 'error', 'message'),
+    [
+        ('endless', DataError, 'endless is a Stream without a length'),
+        ('failing', DataError, 'failing fails: RuntimeError: no such server'),
+        ('nothing', ConfigError, "nothing' cannot be imported"),
+    ],
+)
+def test_functions_that_make_no_data_are_one_line(function, error, message):
+    with pytest.raises(error, match=message) as caught:
+        from_function(f'{__name__}:{function}')
+    assert '\n' not in str(caught.value)
+    with pytest.raises(ConfigError, match='it must be package'):
+        from_function('no_module')
