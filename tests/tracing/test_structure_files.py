@@ -163,7 +163,7 @@ HUGE = {
 def test_spaces_of_cards_are_no_larger_than_their_files(space):
     start = time.process_time()
     card = replace(sound('cells'), space=space, structure=None)
-    with pytest.raises(TransferError, match=r'the space of supernet .* cannot be rebuilt: .* (far larger|No match for)'):
+    with pytest.raises(TransferError, match=r'the space of supernet .* cannot be rebuilt: .* (far larger|beyond|items)'):
         transfer(card, mutate(NasBench201(6, 1, 3), 'DARTS'), head='random')
     network = Network(space, {}, dict(card.tensors), (3, 8), [0.0] * 3, [1.0] * 3, ['a', 'b'], {})
     with pytest.raises(TransferError, match='cannot be rebuilt'):
