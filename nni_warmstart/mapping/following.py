@@ -60,6 +60,8 @@ def follow(couplings: Couplings, pairs: dict[str, str]) -> Following:
             for labels in (tuple(_label(each.pieces, axis) for each in axes), _groups(axes, axis)):
                 if labels[0] is not None and labels[1] is not None:
                     wrong.update(own[known][labels[0].ravel()[known] != labels[1].ravel()[index[known]]].tolist())
+            if known.all() and len(own) >= len(theirs) > len(np.unique(index)):
+                wrong.update(own.tolist())  # some of the source's channels would be lost
             counts = _copies(axes, axis, index)
             if counts is None:
                 wrong.update(own.tolist())  # means would be taken over other channels than in the source

@@ -85,16 +85,21 @@ class ChannelTracer(TorchDispatchMode):
             self.relations.tie(_copied(left[different]), _copied(right[different]))
 
     def cut(self, ids: Tensor, pieces: Sequence[Tensor]) -> None:
-        """Note that an activation is cut into pieces, unless each has all of its channels."""
+        """Note that an activation is cut into pieces, unless each has all of its channels, and equally often."""
         whole = len(_distinct(ids))
-        found = [_distinct(piece) for piece in pieces]
-        proper = [piece for piece in found if 0 < len(piece) < whole]
+        proper = [level for piece in pieces for level in _levels(piece) if 0 < len(level) < whole]
         if proper:
             self.relations.cuts.append(proper)
 
+    def cut_unevenly(self, groups: Sequence[Tensor]) -> None:
+        """Note that channels occur more often than others in a group."""
+        uneven = [level for group in groups for level in _levels(group)[1:]]
+        if uneven:
+            self.relations.cuts.append(uneven)
+
     def average(self, channels: Tensor, groups: int = 1) -> None:
         """Note that means are taken over channels, in some groups."""
-        self.relations.norms.append([_distinct(group) for group in channels.chunk(groups)])
+        self.relations.norms.append([level for group in channels.chunk(groups) for level in _levels(group)])
 
     def average_each(self, ids: Tensor) -> None:
         """Note that a mean is taken over the units of each of these channels."""
@@ -278,6 +283,13 @@ def _distinct(ids: Tensor) -> np.ndarray:
     """Return the units in a tensor, each once."""
     units = np.unique(_narrowed(ids).numpy())
     return units[units >= 0].astype(np.int32)
+
+
+def _levels(ids: Tensor) -> list[np.ndarray]:
+    """Return the units that occur in a tensor once or more, then those of them that occur more often than others."""
+    units, counts = np.unique(_narrowed(ids).numpy(), return_counts=True)
+    counts[units < 0] = 0
+    return [units[counts >= count].astype(np.int32) for count in np.unique(counts[counts > 0])]
 
 
 def images_into_constants(func: Any, args: tuple[Any, ...]) -> bool:

@@ -68,7 +68,10 @@ def components(count: int, pairs: Pair) -> np.ndarray:
 
 
 def signatures(strand: np.ndarray, cuts: Iterable[Sequence[np.ndarray]]) -> np.ndarray:
-    """Return a number for each strand that tells in which pieces of which cuts it is.
+    """Return a number for each strand that tells in which pieces of which cuts it is; 0 for none.
+
+    The numbers increase with the first, then with the last piece in the order of execution, so that they are in the same
+    order in a network of another width, whichever places the pieces have there.
 
     Parameters
     ----------
@@ -77,25 +80,24 @@ def signatures(strand: np.ndarray, cuts: Iterable[Sequence[np.ndarray]]) -> np.n
     cuts
         Units of each piece, by cut.
     """
-    signature = np.zeros(int(strand.max(initial=-1)) + 1, dtype=np.uint64)
+    count = int(strand.max(initial=-1)) + 2  # and one in no piece
+    first, last, total = np.zeros((3, count), dtype=np.uint64)
     random = np.random.default_rng(0)
-    for pieces in cuts:
-        for piece in pieces:
-            signature[np.unique(strand[piece])] ^= random.integers(1, 2**63, dtype=np.uint64)
-    return signature
+    for number, piece in enumerate((piece for pieces in cuts for piece in pieces), 1):
+        inside = np.unique(strand[piece]) + 1
+        first[inside] = np.where(first[inside], first[inside], number)
+        last[inside] = number
+        total[inside] ^= random.integers(1, 2**63, dtype=np.uint64)
+    return np.unique(np.stack([first, last, total]), axis=1, return_inverse=True)[1].ravel()[1:]
 
 
 def labelled(signature: np.ndarray, axis: np.ndarray, least: int = 2) -> np.ndarray | None:
-    """Return the piece of each index of an axis, numbered by their first index; None for an axis in none.
+    """Return the piece of each index of an axis, numbered in the order of signatures; None for an axis in none.
 
     An axis in one piece needs a signature, and ``least`` of 1.
     """
-    values, first, label = np.unique(signature[axis.ravel()], return_index=True, return_inverse=True)
-    if len(first) < least or not values.any():
-        return None
-    rank = np.empty(len(first), int)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return rank[label].reshape(axis.shape)
+    values, label = np.unique(signature[axis.ravel()], return_inverse=True)
+    return None if len(values) < least or not values.any() else label.reshape(axis.shape)
 
 
 @dataclass(frozen=True)

@@ -191,22 +191,19 @@ def _reduced(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: Any
         return None
     dims = sorted({dim % units.dim() for dim in ([dims] if isinstance(dims, int) else dims)})
     varying = [dim for dim in range(units.dim()) if not is_constant(units, dim)]
-    counts = func.overloadpacket not in _OF_COPIES
+    if func.overloadpacket not in _OF_COPIES:
+        for dim in {*varying} & {*dims}:
+            mode.cut_into_indices(units, dim)  # a sum of copies is not that of the channels
     if varying and set(varying) <= set(dims):
-        for dim in varying:
-            if counts:
-                mode.cut_into_indices(units, dim)
-            elif func.overloadpacket is aten.mean:
-                mode.average(units.movedim(dim, 0).reshape(units.size(dim), -1)[:, 0])
+        for dim in varying if func.overloadpacket is aten.mean else []:
+            mode.average(units.movedim(dim, 0).reshape(units.size(dim), -1)[:, 0])
         return None  # a sum over the channels themselves: none are left
     for dim in reversed(dims):
         if dim in varying:
-            for part in units.split(1 if counts else units.size(dim), dim):
-                mode.join(part, units.narrow(dim, 0, 1))
+            mode.join(units, units.narrow(dim, 0, 1))
             if func.overloadpacket is aten.mean:
                 mode.average_each(units.narrow(dim, 0, 1))
-            known = units.amax(dim, keepdim=True)  # -1 (no unit) is the smallest
-            units = known
+            units = units.amax(dim, keepdim=True)  # -1 (no unit) is the smallest
         else:
             units = units.narrow(dim, 0, 1)
     return units.reshape(first.shape)
@@ -251,6 +248,7 @@ def _convolution(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output:
         made = mode.use(kernel, 0, OUT)
         mode.use(kernel, 1, IN)
         reads = mode.new(x.shape[1]) if channels is None else channels
+        mode.cut_unevenly(reads.chunk(groups))
         if kernel.name in mode.reads:
             mode.join(mode.reads[kernel.name], reads)
         mode.reads[kernel.name] = reads
