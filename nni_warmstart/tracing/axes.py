@@ -30,8 +30,8 @@ class Axes:
     groups
         Groups of a convolution, 1 for everything else; a depthwise one has as many as channels.
     pieces
-        Piece of each index where operators cut the channels of an axis apart, numbered in the order of execution; None for an
-        axis in one piece. Channels of different pieces cannot stand for one another.
+        Piece of each index where operators cut the channels of an axis apart, numbered in the order of execution; None for
+        an axis in one piece. Channels of different pieces cannot stand for one another.
     norms
         Group of each index where means are taken over channels, numbered in the same way; None where none are.
     strands

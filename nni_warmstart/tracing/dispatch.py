@@ -75,14 +75,35 @@ class ChannelTracer(TorchDispatchMode):
 
     def join(self, left: Tensor, right: Tensor) -> None:
         """Tie the units of two activations, which are broadcast."""
-        left, right = torch.broadcast_tensors(left, right)
-        for dim in range(left.dim()):  # one comparison is enough along a dimension that is constant in both
-            if left.size(dim) > 1 and left.stride(dim) == 0 and right.stride(dim) == 0:
-                left, right = left.narrow(dim, 0, 1), right.narrow(dim, 0, 1)
-        left, right = left.reshape(-1), right.reshape(-1)
+        left, right = (each.reshape(-1) for each in _broadcast(left, right))
         different = left != right
         if different.any():
             self.relations.tie(_copied(left[different]), _copied(right[different]))
+
+    def apart(self, ids: Tensor, other: Tensor) -> Tensor:
+        """Return units of what becomes of an activation by values of another: new ones where a unit meets several."""
+        shape = torch.broadcast_shapes(ids.shape, other.shape)
+        ids, other = _broadcast(ids, other)
+        if torch.equal(ids, other):
+            return ids.expand(shape)
+        pairs, index = torch.stack([ids.reshape(-1), other.reshape(-1)]).unique(dim=1, return_inverse=True)
+        if pairs.shape[1] == len(pairs[0].unique()):
+            return ids.expand(shape)
+        made = torch.where(pairs[0] < 0, pairs[0], self.new(pairs.shape[1]))
+        self.join(made, pairs[0])
+        return made[index].view(ids.shape).expand(shape)
+
+    def apart_along(self, ids: Tensor, dim: int) -> Tensor:
+        """Return units of what becomes of an activation by other factors at each index of a dimension."""
+        dim %= ids.dim()
+        return self.apart(ids, torch.arange(ids.size(dim)).view(-1, *[1] * (ids.dim() - dim - 1)))
+
+    def renewed(self, ids: Tensor) -> Tensor:
+        """Return new units in the place of others."""
+        narrow = _narrowed(flattened(ids))
+        units, index = narrow.unique(return_inverse=True)
+        made = torch.where(units < 0, units, self.new(len(units)))
+        return made[index].view(narrow.shape).expand(ids.shape)
 
     def cut(self, ids: Tensor, pieces: Sequence[Tensor]) -> None:
         """Note that an activation is cut into pieces, unless each has all of its channels, and equally often."""
@@ -97,13 +118,9 @@ class ChannelTracer(TorchDispatchMode):
         if uneven:
             self.relations.cuts.append(uneven)
 
-    def average(self, channels: Tensor, groups: int = 1) -> None:
-        """Note that means are taken over channels, in some groups."""
-        self.relations.norms.append([level for group in channels.chunk(groups) for level in _levels(group)])
-
-    def average_each(self, ids: Tensor) -> None:
-        """Note that a mean is taken over the units of each of these channels."""
-        self.relations.norms.append([np.array([unit]) for unit in _distinct(ids)])
+    def average(self, groups: Sequence[Tensor]) -> None:
+        """Note that means are taken over groups of channels."""
+        self.relations.norms.append([level for group in groups for level in _levels(group)])
 
     def cut_into_indices(self, ids: Tensor, dim: int) -> None:
         """Note that the channels along a dimension cannot stand for one another."""
@@ -208,6 +225,7 @@ class ChannelTracer(TorchDispatchMode):
         for other in images[1:]:
             other = other.expand(output.shape)
             self.join(result, other)
+            result = self.apart(result, other)
             if (_narrowed(result) < 0).any():
                 result = torch.where(result < 0, other, result)
         for parameter in parameters:
@@ -215,6 +233,7 @@ class ChannelTracer(TorchDispatchMode):
             offset = output.dim() - len(parameter.units)
             for dim, units in enumerate(parameter.units):
                 if len(units) > 1 and not is_constant(result, dim + offset):
+                    result = self.apart_along(result, dim + offset)
                     self.use(parameter, dim, OUT, self.along(result, dim + offset))
         return result
 
@@ -228,7 +247,7 @@ class ChannelTracer(TorchDispatchMode):
         number = self.numbers()
         home = np.repeat(np.arange(len(self.sizes_of_homes)), self.sizes_of_homes)
         found = strands(number, home, self.relations)
-        cut, normed = (signatures(found.of, each) for each in (self.relations.cuts, self.relations.norms))
+        cut, normed = (signatures(found.of, each) for each in self.relations.partitions(found.of))
         tensors = {}
         for name, roles in self.roles.items():
             dims = range(len(self.shapes[name]))
@@ -329,6 +348,15 @@ def _narrowed(ids: Tensor) -> Tensor:
         if ids.size(dim) > 1 and ids.stride(dim) == 0:
             ids = ids.narrow(dim, 0, 1)
     return ids
+
+
+def _broadcast(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Return units of equal shapes, of size one along every dimension that is constant in both."""
+    left, right = torch.broadcast_tensors(left, right)
+    for dim in range(left.dim()):
+        if left.size(dim) > 1 and left.stride(dim) == 0 and right.stride(dim) == 0:
+            left, right = left.narrow(dim, 0, 1), right.narrow(dim, 0, 1)
+    return left, right
 
 
 def is_single(ids: Tensor) -> bool:

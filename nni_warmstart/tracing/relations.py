@@ -53,6 +53,12 @@ class Relations:
         self.order.append((True, len(self.reads)))
         self.reads.append((parameter, ids))
 
+    def partitions(self, strand: np.ndarray) -> tuple[list[list[np.ndarray]], list[list[np.ndarray]]]:
+        """Return cuts and norms; where norms overlap they are cuts, too, since one cannot keep several sorts of groups."""
+        groups = [np.unique(strand[group]) for each in self.norms for group in each]
+        overlap = len(groups) > 1 and np.unique(np.concatenate(groups), return_counts=True)[1].max() > 1
+        return self.cuts + self.norms if overlap else self.cuts, self.norms
+
     def joined(self) -> Pair:
         """Return all pairs of units that coincide."""
         pairs = [*self.ties, *self.reads, (np.zeros(0, int), np.zeros(0, int))]

@@ -175,8 +175,8 @@ def _padded(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: Any)
     return units
 
 
-_OF_COPIES = frozenset({aten.mean, aten.amax, aten.amin, aten.max, aten.min})
-"""Reductions that give the same of several copies as of one."""
+_OF_COPIES = frozenset({aten.amax, aten.amin, aten.max, aten.min})
+"""Reductions that give the same of some copies as of each once; means do of equally many copies of all channels."""
 
 
 @rule('mean', 'sum', 'amax', 'amin', 'norm', 'var', 'std', 'logsumexp', 'prod', 'linalg_vector_norm', 'argmax', 'max', 'min')
@@ -191,19 +191,19 @@ def _reduced(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: Any
         return None
     dims = sorted({dim % units.dim() for dim in ([dims] if isinstance(dims, int) else dims)})
     varying = [dim for dim in range(units.dim()) if not is_constant(units, dim)]
-    if func.overloadpacket not in _OF_COPIES:
-        for dim in {*varying} & {*dims}:
+    of_all = bool(varying) and set(varying) <= set(dims)
+    for dim in {*varying} & {*dims}:
+        if of_all and func.overloadpacket is aten.mean:
+            mode.average([units.movedim(dim, 0).reshape(units.size(dim), -1)[:, 0]])
+        elif func.overloadpacket not in _OF_COPIES:
             mode.cut_into_indices(units, dim)  # a sum of copies is not that of the channels
-    if varying and set(varying) <= set(dims):
-        for dim in varying if func.overloadpacket is aten.mean else []:
-            mode.average(units.movedim(dim, 0).reshape(units.size(dim), -1)[:, 0])
+    if of_all:
         return None  # a sum over the channels themselves: none are left
     for dim in reversed(dims):
         if dim in varying:
-            mode.join(units, units.narrow(dim, 0, 1))
-            if func.overloadpacket is aten.mean:
-                mode.average_each(units.narrow(dim, 0, 1))
-            units = units.amax(dim, keepdim=True)  # -1 (no unit) is the smallest
+            made = mode.renewed(units.amax(dim, keepdim=True))  # -1 (no unit) is the smallest
+            mode.join(units, made)
+            units = made
         else:
             units = units.narrow(dim, 0, 1)
     return units.reshape(first.shape)
@@ -305,10 +305,10 @@ def _attention(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: A
 @rule('native_batch_norm', '_native_batch_norm_legit', '_native_batch_norm_legit_no_training', 'cudnn_batch_norm',
        '_batch_norm_with_update', '_batch_norm_no_update', 'batch_norm', 'native_group_norm', 'instance_norm')  # fmt: skip
 def _normalised(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
-    units = units_of(args[0])
+    units = mode.apart_along(units_of(args[0]), 1)
     channels = mode.along(units, 1)
     if func.overloadpacket is aten.native_group_norm:
-        mode.average(channels, args[6])
+        mode.average(channels.chunk(args[6]))
     for parameter in map(units_of, args[1:5]):
         if isinstance(parameter, Parameter):
             mode.use(parameter, 0, OUT, channels)
@@ -322,10 +322,11 @@ def _layer_norm(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: 
         if isinstance(parameter, Parameter):
             for dim in range(dims):
                 if not is_constant(units, units.dim() - dims + dim):
+                    units = mode.apart_along(units, units.dim() - dims + dim)
                     mode.use(parameter, dim, OUT, mode.along(units, units.dim() - dims + dim))
     for dim in range(units.dim() - dims, units.dim()):
         if not is_constant(units, dim):
-            mode.average(mode.along(units, dim))
+            mode.average([mode.along(units, dim)])
     return [units]
 
 

@@ -17,9 +17,10 @@ LAYERS = ('conv', 'conv', 'fused', 'grouped', 'depthwise', 'batch norm', 'group 
 CUTS = ('chunk', 'split', 'unbind', 'halve', 'strided', 'narrow')
 JOINS = ('add', 'multiply', 'cat', 'stack', 'gate', 'write')
 ORDERS = ('shuffle', 'unshuffle', 'permute', 'swap', 'roll', 'flip', 'grid norm', 'expand')
-REDUCTIONS = ('group mean', 'group sum', 'group pool', 'max pool', 'channel mean', 'softmax', 'attention', 'channel attention', 'heads')
+REDUCTIONS = ('group mean', 'group sum', 'group pool', 'max pool', 'channel mean', 'softmax')
+ATTENTION = ('attention', 'channel attention', 'heads')
 
-STEPS = LAYERS + CUTS + JOINS + ORDERS + REDUCTIONS
+STEPS = LAYERS + CUTS + JOINS + ORDERS + REDUCTIONS + ATTENTION
 
 
 def programs(most: int) -> st.SearchStrategy[tuple[Step, ...]]:
@@ -31,8 +32,8 @@ def programs(most: int) -> st.SearchStrategy[tuple[Step, ...]]:
 class Program(ModelSpace):
     """A stem, a program, and a classifier of all that it leaves.
 
-    The state of a program is a stack of images. Widths are multiples of ``unit``, and so that a program is the same at any of
-    them, a step does nothing where it would not divide the channels at the width ``unit``.
+    The state of a program is a stack of images. Widths are multiples of ``unit``; a step does nothing where it would not
+    divide the channels at the width ``unit``, so that a program is the same at any width.
     """
 
     def __init__(self, steps: tuple[Step, ...], width: int, unit: int = 4) -> None:

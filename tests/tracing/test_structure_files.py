@@ -6,8 +6,10 @@ import json
 import logging
 import time
 import zlib
+from collections import Counter
 from dataclasses import replace
 from functools import cache
+from resource import RUSAGE_SELF, getrusage
 
 import pytest
 import torch
@@ -69,21 +71,39 @@ def test_own_structures_are_read(space):
     assert again.to_bytes() == structure.to_bytes()
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.sampled_from(['cells', 'rearranged', 'narrower']), st.integers(0, 2**32 - 1))
-def test_mutated_structures_are_refused_or_mapped(space, seed):
+def check_mutated(space: str, seed: int) -> str:
+    """Read a supernet with a mutated structure and transfer it; return whether it is refused, mapped or unfit."""
     start = time.process_time()
     try:
         supernet = with_plain(sound(space), mutated(plain_of(sound(space).structure), seed))
     except SupernetFileError as error:
         assert 'has a structure that' in str(error) and '\n' not in str(error)
-        return
+        return 'refused'
     try:
         report = transfer(supernet, trained(SPACES[space][1](), 1), head='random', untraceable='fresh')
         assert 0 <= report.share_inherited <= 1
+        return 'mapped'
     except WarmStartError as error:
         assert '\n' not in str(error)
-    assert time.process_time() - start < 10
+        return 'unfit'
+    finally:
+        assert time.process_time() - start < 10
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from(['cells', 'rearranged', 'narrower']), st.integers(0, 2**32 - 1))
+def test_mutated_structures_are_refused_or_mapped(space, seed):
+    check_mutated(space, seed)
+
+
+@pytest.mark.slow
+def test_300_mutated_structures_take_little_time_and_memory():
+    assert all(sound(space).structure for space in SPACES)
+    before = getrusage(RUSAGE_SELF).ru_maxrss
+    found = Counter(check_mutated(space, seed) for seed in range(75) for space in SPACES)
+    assert found.total() == 300
+    assert min(found['refused'], found['mapped']) > 30
+    assert getrusage(RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
 
 
 @settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
