@@ -153,11 +153,12 @@ class WarmStartDARTS(DARTS):
         class_names: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        transfer_settings = TransferSettings(
-            head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable, class_names=class_names
-        )
         warm = source is not None
         check(fast, 'fast', Expected(bool, optional=True), ConfigError)
+        transfer_settings = TransferSettings(
+            head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable, class_names=class_names,
+            fast=warm if fast is None else fast,
+        )  # fmt: skip
         settings = SearchSettings(
             average=float(warm) if average is None else average,
             refit_head=warm and HEADS[head].is_fitted if refit_head is None else refit_head,
@@ -165,7 +166,7 @@ class WarmStartDARTS(DARTS):
             paced=warm and arc_learning_rate is None,
             parameter_free_cap=collapse.CAP if warm and parameter_free_cap is None else parameter_free_cap,
             stop_on_eigenvalue=stop_on_eigenvalue,
-            fast=warm if fast is None else fast,
+            fast=transfer_settings.fast,
             fast_asked=bool(fast),
         )
         super().__init__(arc_learning_rate=NNIS if arc_learning_rate is None else arc_learning_rate, **kwargs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from ..data.labelled import MOST_BYTES, Data, SampleBatches, check_range, first_batches, has_classes
 from ..errors import TransferError, reason
+from ..fast_forward.forward import FastForward
 from ..mapping.alignment import check_weights
 from ..nni_adapter.classifier import find_head
 from ..nni_adapter.oneshot import is_supernet
@@ -141,7 +142,7 @@ class Plan:
                 load(model, inherited.tensors)
                 origins = dict(inherited.origins)
                 clock.stop('mapping')
-                with best_path(model):
+                with best_path(model), FastForward(model).applied() if settings.fast else nullcontext():
                     # Batch norm: inherited statistics describe the source's images.
                     changed = reestimate_statistics(model, batches, settings.device)
                     origins |= {n: replace(origins[n], how='re-estimated') for n in changed if n in origins}

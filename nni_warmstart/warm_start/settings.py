@@ -32,6 +32,7 @@ class TransferSettings:
     device: torch.device | str = 'cpu'
     heads: Mapping[str, tuple[int, int]] | None = None
     class_names: Sequence[str] | None = None
+    fast: bool = False
 
     def __post_init__(self) -> None:
         if self.head not in HEADS:

@@ -34,6 +34,7 @@ def transfer(
     untraceable: str = 'error',
     heads: Mapping[str, tuple[int, int]] | None = None,
     class_names: Sequence[str] | None = None,
+    fast: bool = False,
 ) -> TransferReport:
     """Transfer the weights and alphas of ``source`` to ``target``, in place; if anything fails, ``target`` is unchanged.
 
@@ -80,6 +81,8 @@ def transfer(
     class_names
         Names of the target's classes in the order of the classifier's rows, for head 'copy'; None for those that ``data``
         has, if any.
+    fast
+        Whether the network runs by plans where it looks at ``data``; see :mod:`nni_warmstart.fast_forward`.
 
     Returns
     -------
@@ -93,7 +96,7 @@ def transfer(
     """
     settings = TransferSettings(
         head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable,
-        seed=seed, max_samples=max_samples, device=device, heads=heads,
+        seed=seed, max_samples=max_samples, device=device, heads=heads, fast=fast,
         class_names=name_and_classes(data)[1] or None if class_names is None else class_names,
     )  # fmt: skip
     check_target(target)

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
 from helpers.tiny import Attention, OwnSpace, small_space
-from nni.nas.hub.pytorch import DARTS, ENAS, PNAS, AmoebaNet, MobileNetV3Space, NASNet, ProxylessNAS
+from nni.nas.hub.pytorch import (
+    DARTS,
+    ENAS,
+    PNAS,
+    AmoebaNet,
+    MobileNetV3Space,
+    NasBench201,
+    NASNet,
+    ProxylessNAS,
+    ShuffleNetSpace,
+)
 from nni.nas.nn.pytorch import Cell, LayerChoice, ModelSpace
 from torch import nn
 
 from nni_warmstart.fast_forward.forward import FastForward
+from nni_warmstart.fast_forward.merging import MergedConvolution
+from nni_warmstart.nni_adapter.batchnorm import reestimate
 from nni_warmstart.nni_adapter.choices import choices
 from nni_warmstart.nni_adapter.mutation import mutate
 from nni_warmstart.search_spaces import DartsSpace, NasBench201Space
@@ -100,6 +113,8 @@ LARGE = {
         3, (16, 16, 16, 24, 24, 32, 32, 32, 32), (0.5, 1.0), (4.0, 6.0), depth_range=(1, 2)
     ),
     'ProxylessNAS': lambda: ProxylessNAS(3, width_mult=0.25),
+    'ShuffleNet': lambda: ShuffleNetSpace(3, channel_search=True),
+    'NAS-Bench-201': lambda: NasBench201(stem_out_channels=4, num_modules_per_stack=1),
 }
 
 
@@ -155,11 +170,38 @@ def test_spaces_of_darts_in_training_and_evaluation(space):
     assert_equal(SPACES[space], 'DARTS', 16, train=False)
 
 
+@pytest.mark.parametrize('space', SPACES)
+def test_evaluation_without_gradients(space):
+    """Convolutions are merged; batch norm that is re-estimated is not."""
+    theirs, x = prepared(SPACES[space], 'DARTS'), torch.randn(6, 3, 8, 8, dtype=torch.float64)
+    ours = copy.deepcopy(theirs)
+    forward = FastForward(ours)
+    for model, context in ((theirs, nullcontext()), (ours, forward.applied())):
+        with context, torch.no_grad():
+            torch.manual_seed(1)
+            reestimate(model, x.split(3))
+            model.logits = model.eval()(x)
+    torch.testing.assert_close(ours.logits, theirs.logits, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(dict(ours.named_buffers()), dict(theirs.named_buffers()), rtol=1e-12, atol=1e-12)
+
+
+def test_convolutions_are_merged_only_where_nothing_is_estimated_or_learned(monkeypatch):
+    model, merged = prepared(SPACES['nasbench201'], 'DARTS'), []
+    output = MergedConvolution.output
+    monkeypatch.setattr(MergedConvolution, 'output', lambda self: merged.append(self) or output(self))
+    with FastForward(model).applied():
+        for training, gradients, expected in ((True, True, 0), (True, False, 0), (False, True, 0), (False, False, 1)):
+            merged.clear()
+            with torch.set_grad_enabled(gradients):
+                model.train(training)(torch.randn(2, 3, 8, 8, dtype=torch.float64))
+            assert bool(merged) == bool(expected)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('space', LARGE)
 def test_large_spaces(space):
     # with few images of few pixels batch norm is so ill-conditioned that rounding the images changes as much
-    assert_equal(LARGE[space], 'DARTS', 64 if space in ('ProxylessNAS', 'MobileNetV3') else 32)
+    assert_equal(LARGE[space], 'DARTS', 64 if space in ('ProxylessNAS', 'MobileNetV3', 'ShuffleNet') else 32)
 
 
 @pytest.mark.slow
