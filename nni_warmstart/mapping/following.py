@@ -2,8 +2,9 @@
 
 Every index of a target's axis is made of one index of the source's. A strand of the target (see
 :mod:`nni_warmstart.tracing.relations`) is then made of one strand of the source, wherever it occurs, and strands that the
-target ties to each other are made of strands that the source ties in the same way. Where that does not hold, as where
-channels are added to themselves in another order, copies of channels would meet others than in the source.
+target ties to each other are made of strands that the source ties in the same way; pieces are made of the same pieces, and
+no channel of the source is lost. Where that does not hold, as where channels are added to themselves in another order,
+copies of channels would meet others than in the source.
 """
 
 from __future__ import annotations

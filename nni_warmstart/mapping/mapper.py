@@ -43,12 +43,12 @@ class Mapping:
         Target tensors in which channels are repeated: their symmetry is to be broken.
     unmapped
         Target tensor -> reason why it is not mapped although it has a partner.
-    uneven
-        Target tensors with channels over which means are taken, and of which some have more copies than others.
-    unfollowed
-        Those of them whose channels operators cut or rearrange in a way that cannot be followed to the target's widths.
     correspondence
         Correspondence of tensors, blocks and choices.
+    unfollowed
+        Unmapped tensors whose channels operators cut or rearrange in a way that cannot be followed to the target's widths.
+    uneven
+        Target tensors with channels over which means are taken, and of which some have more copies than others.
     """
 
     tensors: dict[str, Tensor]
