@@ -129,7 +129,7 @@ class Store:
         return self._of_entry(name, most_seconds(), read)
 
     def is_foreign(self, name: str) -> bool:
-        """Check whether the file of an entry is a sound safetensors file of another program.
+        """Check whether the file of an entry is a folder, or a sound safetensors file of another program.
 
         Raises
         ------
@@ -137,8 +137,12 @@ class Store:
             If it cannot be read.
         """
 
+        path = self.path(name)
+        if self.is_local and os.path.lexists(path) and not os.path.isfile(path):
+            return os.path.isdir(path)  # pipes, sockets and links to nothing hold nothing
+
         def check(_: threading.Event) -> bool:
-            with self._opened(self.path(name)) as (file, _size):
+            with self._opened(path) as (file, _size):
                 return is_foreign(lambda size: _read(file, size))
 
         return self._within(_ANSWER, 'read', check)

@@ -218,7 +218,9 @@ class SupernetZoo:
 
     def _check_own(self, name: str) -> None:
         if self._store.is_foreign(name):
-            raise ZooError(f'{self.path(name)} is a safetensors file of another program, which a zoo does not touch.')
+            raise ZooError(
+                f'{self.path(name)} is a folder or a safetensors file of another program, which a zoo does not touch.'
+            )
 
     @contextmanager
     def _reserved(self, name: str) -> Iterator[bool]:
