@@ -3,9 +3,9 @@
     python benchmarks/data/run.py             # all; writes data.jsonl and data.md (about an hour on two cores, 2 GB of disk)
     python benchmarks/data/run.py --report    # the table from the results so far
 
-Images are generated (images.py): JPEGs of 224 x 224 pixels in ten classes, of 2,000 distinct images, each file with a comment
-of its own, and CIFAR-10's own files with generated images. Each measurement runs in a process of its own; memory is the
-proportional set size of it and its workers, above that after the imports.
+Images are generated (images.py): JPEGs of 224 x 224 pixels in ten classes, of 2,000 distinct images, each file with a
+comment of its own, and CIFAR-10's own files with generated images. Each measurement runs in a process of its own; memory is
+the proportional set size of it and its workers, above that after the imports.
 """
 
 from __future__ import annotations
@@ -46,8 +46,7 @@ class Memory:
 
     def __enter__(self) -> Memory:
         self._process, self._stop = psutil.Process(), threading.Event()
-        self._start = self._now()
-        self.peak = 0.0
+        self._start, self.peak = self._now(), 0.0
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
         return self
@@ -57,17 +56,25 @@ class Memory:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stop.wait(1.0):
+        while not self._stop.wait(0.5):
             self.peak = max(self.peak, self._now() - self._start)
 
     def _now(self) -> float:
-        total = 0
-        for process in (self._process, *self._process.children(recursive=True)):
+        """Return the proportional set size of all processes, or 0 where one began or ended meanwhile.
+
+        Pages that two processes share count half in each, so that a process that is forked between two readings would be
+        counted twice.
+        """
+        processes, total = self._all(), 0
+        for process in processes:
             try:
                 total += process.memory_full_info().pss
             except psutil.Error:  # it has ended
-                continue
-        return total / 1e6
+                return 0.0
+        return total / 1e6 if self._all() == processes else 0.0
+
+    def _all(self) -> list[psutil.Process]:
+        return [self._process, *self._process.children(recursive=True)]
 
 
 def search_config(data: dict[str, Any], space: dict[str, Any], **evaluator: Any) -> Any:
@@ -237,8 +244,8 @@ def report(rows: list[dict[str, Any]]) -> None:
         '',
         'Made by `python benchmarks/data/run.py` on two cores that others used as well, without a GPU; seconds of the',
         'processor, imports included, are those that one free core takes. Images are generated: JPEGs of',
-        f'224 x 224 pixels, {DISTINCT:,} distinct ones and copies with another comment, in {CLASSES} classes. Memory is that of',
-        'the process and its workers above the imports. "Pixels" is the size at which the model gets the images.',
+        f'224 x 224 pixels, {DISTINCT:,} distinct ones and copies with another comment, in {CLASSES} classes. Memory is',
+        'that of the process and its workers above the imports. "Pixels" is the size at which the model gets the images.',
         '',
         '| what | images | pixels | measured | required |',
         '|---|---|---|---|---|',
