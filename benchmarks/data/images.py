@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -54,3 +56,15 @@ def cifar10(path: Path, count: int = 50000) -> Path:
         (folder / name).write_bytes(pickle.dumps({'data': pixels, 'labels': labels}, protocol=2))
     (folder / 'batches.meta').write_bytes(pickle.dumps({'label_names': [f'class {i}' for i in range(CLASSES)]}, protocol=2))
     return path
+
+
+def made_by(path: Path) -> dict[str, Any]:
+    """Return the attributes with which torchvision's class CIFAR10 takes the files of :func:`cifar10` for its own."""
+    sums = {file.name: hashlib.md5(file.read_bytes()).hexdigest() for file in (path / 'cifar-10-batches-py').iterdir()}
+    train = sorted(name for name in sums if name.startswith('data_batch'))
+    meta = {'filename': 'batches.meta', 'key': 'label_names', 'md5': sums['batches.meta']}
+    return {
+        'train_list': [[name, sums[name]] for name in train],
+        'test_list': [['test_batch', sums['test_batch']]],
+        'meta': meta,
+    }

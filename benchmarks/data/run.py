@@ -28,7 +28,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository, for `benchmarks`
 
 from benchmarks.common.rows import Rows
-from benchmarks.data.images import CLASSES, DISTINCT, cifar10, jpeg_folder
+from benchmarks.data.images import CLASSES, DISTINCT, cifar10, jpeg_folder, made_by
 
 HERE = Path(__file__).resolve().parent
 MIDDLE = 50_000
@@ -193,8 +193,12 @@ def reads(folder: str, image_size: int, stem_stride: int, cache_mb: float) -> di
 
 def cifar(root: str, image_size: int) -> dict[str, Any]:
     """One warm epoch on CIFAR-10 in torchvision's own format."""
+    from torchvision.datasets import CIFAR10
+
     from nni_warmstart.runs.search import run_search
 
+    for key, value in made_by(Path(root)).items():
+        setattr(CIFAR10, key, value)
     space = {'name': 'nasbench201', 'width': 4, 'depth': 1, 'image_size': image_size, 'stem_stride': 2}
     with Memory() as memory:
         config = search_config({'torchvision': {'name': 'CIFAR10', 'root': root}}, space)
