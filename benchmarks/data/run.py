@@ -132,7 +132,8 @@ def throughput(folder: str, image_size: int) -> dict[str, Any]:
 
     from nni_warmstart.data import from_folder, split
     from nni_warmstart.data.lazy import LazyImages
-    from nni_warmstart.evaluators.datamodule import TaskData, Workers
+    from nni_warmstart.evaluators.datamodule import TaskData
+    from nni_warmstart.evaluators.workers import Workers
 
     torch.set_num_threads(1)
     splits = split(from_folder(folder, side=image_size, cache_mb=1))
