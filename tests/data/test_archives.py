@@ -61,6 +61,20 @@ def test_shards_are_read_as_a_folder_is(images, tmp_path, label, cache_mb):
     assert torch.equal(from_webdataset(tmp_path / 'train-*.tar', side=8).train_x, expected.train_x)
 
 
+def test_damaged_images_of_shards_are_replaced(images, tmp_path, caplog):
+    pytest.importorskip('webdataset')
+    write_shard(tmp_path / 'a.tar', images / 'train')
+    content = (tmp_path / 'a.tar').read_bytes()
+    first = content.index(b'IDAT')
+    (tmp_path / 'a.tar').write_bytes(content[: first + 8] + bytes(8) + content[first + 16 :])
+    whole = from_folder(images, side=8).train_x
+    found = from_webdataset(tmp_path / 'a.tar', side=8, cache_mb=0, on_error='skip').train_x[:]
+    assert torch.equal(found[1:], whole[1:]) and torch.equal(found[0], whole[1])
+    assert '; 1 such images so far' in caplog.text
+    with pytest.raises(DataError, match=r'image 0 in .*a\.tar cannot be read'):
+        from_webdataset(tmp_path / 'a.tar', side=8)
+
+
 def test_shards_that_hold_no_samples(images, tmp_path):
     pytest.importorskip('webdataset')
     write_shard(tmp_path / 'bare.tar', images / 'train', leave_out='cls')
