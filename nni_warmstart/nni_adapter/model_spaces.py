@@ -95,9 +95,7 @@ def input_of(cls: Callable[..., Any], arguments: dict[str, Any]) -> tuple[int, i
             default = parameter.default
         value = arguments.get(name, default)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
-            squares = (
-                ' Images are squares of that size; files of other shapes are cut to them.' if name == 'image_size' else ''
-            )
+            squares = ' Images become squares of that size, whatever shape they have.' if name == 'image_size' else ''
             raise ConfigError(
                 f'space.{name} = {value!r}, but it must be a whole number, 1 or more, at most {_LARGEST}.{squares}'
             )
