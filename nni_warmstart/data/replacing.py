@@ -7,7 +7,6 @@ import logging
 import torch
 from torch import Tensor
 
-from ..errors import DataError
 from .image_reading import UnreadableImageError
 from .lazy import Reader
 
@@ -53,19 +52,27 @@ class Replacing:
 
         Raises
         ------
-        DataError
+        UnreadableImageError
             If there is none.
         """
         if not self.damaged[position]:
-            try:
-                return self.reader.read(position)
-            except UnreadableImageError as error:
-                self.damaged[position] = True
-                count = int(self.damaged.sum())
-                _logger.warning('%s The next image of its class takes its place; %d such images so far.', error, count)
+            found = self._read(position)
+            if found is not None:
+                return found
         members = (self.labels == self.labels[position]).nonzero().flatten()
-        whole = members[~self.damaged[members]]
-        if not len(whole):
-            raise DataError(f'none of the {len(members)} images of the class of image {position} can be read.')
-        later = whole[whole > position]
-        return self.read(int(later[0] if len(later) else whole[0]))
+        later = members > position
+        for other in torch.cat([members[later], members[~later]]).tolist():
+            found = None if self.damaged[other] else self._read(other)
+            if found is not None:
+                return found
+        raise UnreadableImageError(f'none of the {len(members)} images of the class of image {position} can be read.')
+
+    def _read(self, position: int) -> Tensor | None:
+        """Return one image; note and log it if it is damaged."""
+        try:
+            return self.reader.read(position)
+        except UnreadableImageError as error:
+            self.damaged[position] = True
+            count = int(self.damaged.sum())
+            _logger.warning('%s The next image of its class takes its place; %d such images so far.', error, count)
+            return None

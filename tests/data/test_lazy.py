@@ -243,8 +243,12 @@ def test_a_class_of_damaged_images_is_one_line(tmp_path):
     folder = image_folder(tmp_path / 'images', n=6)
     for file in (folder / 'train' / 'class0').iterdir():
         damage(file)
-    with pytest.raises(DataError, match=r'none of the 3 images of the class of image \d can be read\.'):
-        from_folder(folder, side=8, cache_mb=0, on_error='skip').train_x[:]
+    task = from_folder(folder, side=8, cache_mb=0, on_error='skip')
+    with pytest.raises(DataError, match=r'^none of the 3 images of the class of image \d can be read\.$'):
+        task.train_x[:]
+    loader = DataLoader(range(6), 2, collate_fn=lambda rows: task.train_x[rows], num_workers=1)
+    with pytest.raises(DataError, match=r'^none of the 3 images of the class of image \d can be read\.$'):
+        list(loader)  # in one line from another process, too
 
 
 @pytest.mark.parametrize('workers', [0, 2])
