@@ -1,6 +1,6 @@
 """What do large data cost: memory, time to the first step, images per second, and reads by a warm search?
 
-    python benchmarks/data/run.py             # all; writes data.jsonl and data.md (about an hour on two cores, 2 GB of disk)
+    python benchmarks/data/run.py             # all; writes data.jsonl and data.md (half an hour on two cores, 3 GB of disk)
     python benchmarks/data/run.py --report    # the table from the results so far
 
 Images are generated (images.py): JPEGs of 224 x 224 pixels in ten classes, of 2,000 distinct images, each file with a
@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +220,7 @@ def inside(folder: str, name: str, arguments: tuple[Any, ...]) -> dict[str, Any]
 
     quiet()
     os.chdir(folder)
+    set_start_method('fork', force=True)  # of workers, as in a command on Linux: here they would import everything anew
     return globals()[name](*arguments)
 
 
