@@ -308,7 +308,7 @@ def _of_cifar(row: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 MEASUREMENTS: dict[str, list[tuple[Any, ...]]] = {
-    'begin': [(100_000, 64, 4)],
+    'begin': [(100_000, 64, 4), (100_000, 224, 8)],
     'throughput': [(8_000, 224), (8_000, 64)],
     'reads': [(8_000, 64, 4, 64.0), (MIDDLE, 64, 8, 512.0)],
     'cifar': [(50_000, 32)],
