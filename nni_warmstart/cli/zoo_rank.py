@@ -12,7 +12,6 @@ from ..errors import ConfigError, ZooError
 from .common import a_path, add_set, check_file, console, document
 
 if TYPE_CHECKING:
-    from ..data.task import Task
     from ..runs.config import SearchConfig
 
 
@@ -36,7 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the entries, the most promising first."""
+    from ..data.image_folder import IMAGE_SIZE
+    from ..data.sources import from_word
     from ..runs.search import fitting
+    from ..runs.setup import load_task
     from ..runs.strategies import make_strategy
     from ..zoo.ranking import RANKINGS, rank
     from ..zoo.zoo import open_zoo
@@ -48,12 +50,16 @@ def run(arguments: argparse.Namespace) -> None:
         raise ConfigError(f'--seed {arguments.seed} must be from 0 to {2**32 - 1}.')
     if arguments.heatmap is not None:
         check_file('--heatmap', arguments.heatmap, '.png')
-    task, config = _task(arguments)
-    zoo = arguments.zoo
+    config, zoo = _config(arguments), arguments.zoo
     if config is not None and zoo is None:
         zoo = make_strategy(config.strategy, config.base).zoo
     zoo = open_zoo(zoo)
-    candidates = list(zoo.entries()) if config is None else fitting(config, task, zoo)
+    if config is None:
+        candidates = list(zoo.entries())
+        task = from_word(arguments.data, max((entry.pictures[1] for entry in candidates), default=0) or IMAGE_SIZE)
+    else:
+        task = load_task(config)
+        candidates = fitting(config, task, zoo)
     if not candidates:
         raise ZooError(f'zoo {zoo.root} has no readable entry to rank; add supernets with `nni-warmstart zoo add`.')
     with console.status(f'Ranking {len(candidates)} entries by {arguments.by} ...'):
@@ -75,17 +81,14 @@ def run(arguments: argparse.Namespace) -> None:
         console.print(f'Pairwise distances drawn in {arguments.heatmap}')
 
 
-def _task(arguments: argparse.Namespace) -> tuple[Task, SearchConfig | None]:
-    """Read the data to rank for, and the configuration of their search, if one is given."""
-    from ..data.sources import from_word
+def _config(arguments: argparse.Namespace) -> SearchConfig | None:
+    """Return the configuration of the search to rank for, if one is given and not data."""
     from ..runs.config import parse_search
-    from ..runs.setup import load_task
 
     if (arguments.data is None) == (arguments.config is None):
         raise ConfigError('give one of --data and --config: the new dataset, or search.yml.')
     if arguments.config is not None:
-        config = parse_search(document(arguments), arguments.config.resolve().parent)
-        return load_task(config), config
+        return parse_search(document(arguments), arguments.config.resolve().parent)
     if arguments.set:
         raise ConfigError('--set changes search.yml: give it with --config.')
-    return from_word(arguments.data), None
+    return None

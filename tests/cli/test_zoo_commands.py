@@ -18,6 +18,7 @@ from PIL import Image
 
 from nni_warmstart import Supernet, SupernetZoo
 from nni_warmstart.cli import main
+from nni_warmstart.errors import DataError
 from nni_warmstart.nni_adapter.mutation import mutate
 
 
@@ -204,3 +205,15 @@ def test_a_list_needs_no_torch(tmp_path):
 def test_zoo_errors(tmp_path, capsys):
     assert main(['zoo', 'show', '--zoo', str(tmp_path), 'nobody']) == 2
     assert "has no entry 'nobody'; it has none" in capsys.readouterr().err
+
+
+def test_images_are_ranked_for_in_the_size_of_the_entries(monkeypatch, capsys):
+    sizes = []
+
+    def noting(word, image_size):
+        sizes.append(image_size)
+        raise DataError('enough.')
+
+    monkeypatch.setattr('nni_warmstart.data.sources.from_word', noting)
+    assert main(['zoo', 'rank', '--data', 'photographs']) == 2
+    assert sizes == [32] and 'enough.' in capsys.readouterr().err  # that of the shipped zoo
