@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--by', default='otdd',
         help='way to rank (default: otdd, optimal transport between datasets); --by help lists the ways',
     )  # fmt: skip
-    parser.add_argument('--seed', type=int, default=0, help='of everything random (default: 0)')
+    parser.add_argument('--seed', type=int, help="of everything random (default: search.yml's, or 0)")
     parser.add_argument('--heatmap', type=a_path, metavar='PNG', help='draw all pairwise dataset distances into this file')
 
 
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.by not in RANKINGS:
         ways = ', '.join(f'{name} ({way.text})' for name, way in RANKINGS.items())
         raise ZooError(f'--by {arguments.by!r} is unknown; choose one of {ways}.')
-    if not 0 <= arguments.seed < 2**32:
+    if arguments.seed is not None and not 0 <= arguments.seed < 2**32:
         raise ConfigError(f'--seed {arguments.seed} must be from 0 to {2**32 - 1}.')
     if arguments.heatmap is not None:
         check_file('--heatmap', arguments.heatmap, '.png')
@@ -62,8 +62,9 @@ def run(arguments: argparse.Namespace) -> None:
         candidates = fitting(config, task, zoo)
     if not candidates:
         raise ZooError(f'zoo {zoo.root} has no readable entry to rank; add supernets with `nni-warmstart zoo add`.')
+    seed = arguments.seed if arguments.seed is not None else 0 if config is None else config.seed
     with console.status(f'Ranking {len(candidates)} entries by {arguments.by} ...'):
-        ranked = rank(candidates, task, by=arguments.by, seed=arguments.seed)
+        ranked = rank(candidates, task, by=arguments.by, seed=seed)
     shifted = [entry.distance - min(ranked[0].distance, 0) for entry in ranked]  # negative: the best has no bar
     table = Table(title=f'{zoo.root} for {task.name}, by {arguments.by}; smaller is better')
     for column in ('', 'name', arguments.by, '', 'seconds'):

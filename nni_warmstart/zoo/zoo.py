@@ -116,7 +116,10 @@ class SupernetZoo:
         self.check_free(supernet.name)
         with self._reserved(supernet.name) as free:
             if not free:
-                raise ZooError(f'another process writes {supernet.name!r} into zoo {self.root}; choose another name.')
+                raise ZooError(
+                    f'another process writes {supernet.name!r} into zoo {self.root}, or was killed when it did, which is '
+                    'forgotten after a quarter of an hour; choose another name.'
+                )
             return self._write(supernet)
 
     def check_free(self, name: str) -> None:

@@ -144,6 +144,16 @@ def test_a_search_ranks_the_entries_of_its_zoo_that_fit_its_space(folder, capsys
     assert 'cells' in shown and 'grid' not in shown
 
 
+def test_the_seed_of_a_search_ranks_its_entries(folder, monkeypatch, capsys):
+    seeds = []
+    monkeypatch.setattr('nni_warmstart.zoo.ranking.rank', lambda *_, seed, **__: seeds.append(seed) or [])
+    monkeypatch.setattr('nni_warmstart.runs.search.fitting', lambda *_: ['some'])
+    command = ['zoo', 'rank', '--config', str(folder / 'search.yml'), '--set', 'seed=3']
+    for further in ([], ['--seed', '4'], ['--seed', '0']):
+        assert main([*command, *further]) == 0
+    assert seeds == [3, 4, 0]
+
+
 def test_zoo_rank_errors(folder, capsys):
     command = ['zoo', 'rank', '--zoo', str(folder / 'none'), '--data']
     for extra, message in (
