@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from .cli.common import quiet
+from .cli.common import console, quiet
 from .cli.main import status_of
 from .nni_adapter.trial import next_parameter
 from .runs.config import parse_search
@@ -36,8 +36,9 @@ def _search(arguments: argparse.Namespace) -> None:
     out = Path(given or '.')
     resume = given is not None and RunFolder(out).has_checkpoint()
     run_search(
-        config, seed=config.seed, out=out, resume=resume, overwrite=arguments.overwrite and not resume, progress=False
-    )
+        config, seed=config.seed, out=out, resume=resume, overwrite=arguments.overwrite and not resume, progress=False,
+        tell=console.print,
+    )  # fmt: skip
 
 
 if __name__ == '__main__':

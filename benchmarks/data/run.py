@@ -1,11 +1,11 @@
 """What do large data cost: memory, time to the first step, images per second, and reads by a warm search?
 
-    python benchmarks/data/run.py             # all; writes data.jsonl and data.md (about an hour on two cores, 2 GB of disk)
+    python benchmarks/data/run.py             # all; writes data.jsonl and data.md (half an hour on two cores, 3 GB of disk)
     python benchmarks/data/run.py --report    # the table from the results so far
 
-Images are generated (images.py): JPEGs of 224 x 224 pixels in ten classes, of which 2,000 are distinct and the others hard
-links to them, and CIFAR-10's own files with generated images. Each measurement runs in a process of its own; memory is the
-proportional set size of it and its workers, above that after the imports.
+Images are generated (images.py): JPEGs of 224 x 224 pixels in ten classes, of 2,000 distinct images, each file with a
+comment of its own, and CIFAR-10's own files with generated images. Each measurement runs in a process of its own; memory is
+the proportional set size of it and its workers, above that after the imports.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,13 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository, for `benchmarks`
 
 from benchmarks.common.rows import Rows
-from benchmarks.data.images import CLASSES, DISTINCT, cifar10, jpeg_folder
+from benchmarks.data.images import CLASSES, DISTINCT, cifar10, jpeg_folder, made_by
 
 HERE = Path(__file__).resolve().parent
 MIDDLE = 50_000
 """Number of images from which a set counts as large."""
+ROUNDS = 3
+"""Rounds in which two loaders take turns."""
 
 
 class FirstStep(Exception):
@@ -45,8 +46,7 @@ class Memory:
 
     def __enter__(self) -> Memory:
         self._process, self._stop = psutil.Process(), threading.Event()
-        self._start = self._now()
-        self.peak = 0.0
+        self._start, self.peak = self._now(), 0.0
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
         return self
@@ -56,17 +56,25 @@ class Memory:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stop.wait(1.0):
+        while not self._stop.wait(0.5):
             self.peak = max(self.peak, self._now() - self._start)
 
     def _now(self) -> float:
-        total = 0
-        for process in (self._process, *self._process.children(recursive=True)):
+        """Return the proportional set size of all processes, or 0 where one began or ended meanwhile.
+
+        Pages that two processes share count half in each, so that a process that is forked between two readings would be
+        counted twice.
+        """
+        processes, total = self._all(), 0
+        for process in processes:
             try:
                 total += process.memory_full_info().pss
             except psutil.Error:  # it has ended
-                continue
-        return total / 1e6
+                return 0.0
+        return total / 1e6 if self._all() == processes else 0.0
+
+    def _all(self) -> list[psutil.Process]:
+        return [self._process, *self._process.children(recursive=True)]
 
 
 def search_config(data: dict[str, Any], space: dict[str, Any], **evaluator: Any) -> Any:
@@ -112,35 +120,51 @@ def processor_seconds() -> float:
 
 
 def throughput(folder: str, image_size: int) -> dict[str, Any]:
-    """Images per second of the processor, by two workers, against torchvision's own loader with the same transforms."""
+    """Images per second by two workers, against torchvision's own loader of the same images with the same transforms.
+
+    Loaders take turns. Once their batches are only taken, and once all pixels of a batch are read, as by a model: batches of
+    torchvision's loader lie in memory that the process has not touched yet.
+    """
     import torch
-    from torch.utils.data import DataLoader
+    from torch.utils.data import DataLoader, Subset
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
 
     from nni_warmstart.data import from_folder, split
-    from nni_warmstart.evaluators.datamodule import TaskData, Workers
+    from nni_warmstart.data.lazy import LazyImages
+    from nni_warmstart.evaluators.datamodule import TaskData
+    from nni_warmstart.evaluators.workers import Workers
 
+    torch.set_num_threads(1)
     splits = split(from_folder(folder, side=image_size, cache_mb=1))
+    assert isinstance(splits.train.x, LazyImages)
     data = TaskData(splits, 64, workers=Workers(2))
     mean, std = ((each / 255).flatten().tolist() for each in (splits.train.mean, splits.train.std))
     steps = [v2.PILToTensor(), v2.Resize(image_size, antialias=True), v2.CenterCrop(image_size)]
     transform = v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])
-    images = ImageFolder(folder, transform)
-    theirs = DataLoader(images, 64, shuffle=True, num_workers=2)
+    images = Subset(ImageFolder(folder, transform), splits.train.x.positions.tolist())
+    loaders = {
+        'ours': data.train_dataloader(),
+        'torchvision': DataLoader(images, 64, shuffle=True, num_workers=2, drop_last=True),
+    }
 
-    def speed(loader: Any, after: Callable[[Any], Any]) -> float:
-        start, count = processor_seconds(), 0
-        for batch in loader:
-            count += len(after(batch)[1])
-        return count / (processor_seconds() - start)
+    def speed(name: str, *, is_read: bool) -> tuple[float, float]:
+        start, wall, count = processor_seconds(), time.perf_counter(), 0
+        for batch in loaders[name]:
+            x, y = data.on_after_batch_transfer(batch, 0) if name == 'ours' else batch
+            count += len(y)
+            if is_read:
+                x.sum()
+        return count / (processor_seconds() - start), count / (time.perf_counter() - wall)
 
-    rounds = [
-        (speed(data.train_dataloader(), lambda batch: data.on_after_batch_transfer(batch, 0)), speed(theirs, lambda x: x))
-        for _ in range(3)
-    ]
-    ours, torchvisions = (statistics.median(each) for each in zip(*rounds, strict=True))
-    return {'ours': ours, 'torchvision': torchvisions, 'ratio': statistics.median(a / b for a, b in rounds)}
+    found: dict[str, Any] = {}
+    for what, is_read in (('taken', False), ('read', True)):
+        rounds = [[speed(name, is_read=is_read) for name in loaders] for _ in range(ROUNDS)]
+        for place, unit in enumerate(('processor', 'wall')):
+            for number, name in enumerate(loaders):
+                found[f'{name}_{what}_{unit}'] = statistics.median(each[number][place] for each in rounds)
+            found[f'ratio_{what}_{unit}'] = statistics.median(ours[place] / theirs[place] for ours, theirs in rounds)
+    return found
 
 
 def reads(folder: str, image_size: int, stem_stride: int, cache_mb: float) -> dict[str, Any]:
@@ -170,8 +194,12 @@ def reads(folder: str, image_size: int, stem_stride: int, cache_mb: float) -> di
 
 def cifar(root: str, image_size: int) -> dict[str, Any]:
     """One warm epoch on CIFAR-10 in torchvision's own format."""
+    from torchvision.datasets import CIFAR10
+
     from nni_warmstart.runs.search import run_search
 
+    for key, value in made_by(Path(root)).items():
+        setattr(CIFAR10, key, value)
     space = {'name': 'nasbench201', 'width': 4, 'depth': 1, 'image_size': image_size, 'stem_stride': 2}
     with Memory() as memory:
         config = search_config({'torchvision': {'name': 'CIFAR10', 'root': root}}, space)
@@ -192,6 +220,7 @@ def inside(folder: str, name: str, arguments: tuple[Any, ...]) -> dict[str, Any]
 
     quiet()
     os.chdir(folder)
+    set_start_method('fork', force=True)  # of workers, as in a command on Linux: here they would import everything anew
     return globals()[name](*arguments)
 
 
@@ -221,13 +250,13 @@ def report(rows: list[dict[str, Any]]) -> None:
         '',
         'Made by `python benchmarks/data/run.py` on two cores that others used as well, without a GPU; seconds of the',
         'processor, imports included, are those that one free core takes. Images are generated: JPEGs of',
-        f'224 x 224 pixels, {DISTINCT:,} distinct ones and hard links to them, in {CLASSES} classes. Memory is that of the',
-        'process and its workers above the imports. "Pixels" is the size at which the model gets the images.',
+        f'224 x 224 pixels, {DISTINCT:,} distinct ones and copies with another comment, in {CLASSES} classes. Memory is',
+        'that of the process and its workers above the imports. "Pixels" is the size at which the model gets the images.',
         '',
         '| what | images | pixels | measured | required |',
         '|---|---|---|---|---|',
     ]
-    for row in rows:
+    for row in sorted(rows, key=lambda row: list(MEASUREMENTS).index(row['what'])):
         for text, value, required in TEXTS[row['what']](row):
             lines.append(f'| {text} | {row["images"]:,} | {row["image_size"]} | {value} | {required} |')
     (HERE / 'data.md').write_text('\n'.join(lines) + '\n')
@@ -251,18 +280,25 @@ def _of_begin(row: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _of_throughput(row: dict[str, Any]) -> list[tuple[str, str, str]]:
-    speeds = (
-        f'{row["ours"]:.0f} images per second of the processor, torchvision {row["torchvision"]:.0f}: {row["ratio"]:.2f}'
-    )
-    return [("two workers against torchvision's own loader with the same transforms", speeds, '0.9')]
+    lines = []
+    for what, how in (('taken', 'batches only taken'), ('read', 'batches read once')):
+        for unit, per in (('processor', 'images per second of the processor'), ('wall', 'images/s')):
+            ours, theirs, ratio = (row[f'{name}_{what}_{unit}'] for name in ('ours', 'torchvision', 'ratio'))
+            speeds = f'{ours:.0f} {per}, torchvision {theirs:.0f}: {ratio:.2f}'
+            lines.append((f"two workers against torchvision's own loader with the same transforms, {how}", speeds, '0.9'))
+    return lines
 
 
 def _of_reads(row: dict[str, Any]) -> list[tuple[str, str, str]]:
     ratio = row['decoded'] / row['by_the_epoch']
     required = '1.05' if row['images'] >= MIDDLE else '1.3'
+    what = 'files decoded by a warm search of one epoch with `auto` and `save_to`'
     return [
-        ('files decoded by a warm search of one epoch with `auto` and `save_to`, to images that the epoch uses',
+        (f'{what}, to images that the epoch uses for weights, alphas and validation',
          f'{row["decoded"]:,} to {row["by_the_epoch"]:,}: {ratio:.3f}', required),
+        (f'{what}, to images of the training set, of which validation reads half again',
+         f'{row["decoded"] / row["images"]:.3f}', ''),
+        ('the same search: peak memory', f'{row["peak_mb"]:.0f} MB, {row["seconds"]:.0f} s', ''),
     ]  # fmt: skip
 
 
@@ -272,8 +308,8 @@ def _of_cifar(row: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 MEASUREMENTS: dict[str, list[tuple[Any, ...]]] = {
-    'begin': [(100_000, 64, 4)],
-    'throughput': [(2_000, 224), (2_000, 64)],
+    'begin': [(100_000, 64, 4), (100_000, 224, 8)],
+    'throughput': [(8_000, 224), (8_000, 64)],
     'reads': [(8_000, 64, 4, 64.0), (MIDDLE, 64, 8, 512.0)],
     'cifar': [(50_000, 32)],
 }

@@ -198,7 +198,9 @@ def entries(zoo: str | None) -> Iterator[Finding]:
             opened[name]
         except WarmStartError as error:
             broken += 1
-            yield Finding('zoo', 'bad', str(error), f'copy it again, or nni-warmstart zoo remove {name} --zoo {opened.root}')
+            remedy = f'copy it again, or nni-warmstart zoo remove {name} --zoo {opened.root}'
+            is_folder = os.path.isdir(opened.path(name))
+            yield Finding('zoo', 'bad', str(error), 'move that folder elsewhere' if is_folder else remedy)
     if not names:
         yield Finding('zoo', 'note', f'no entries in {opened.root}', 'give another --zoo, or fill it (pretrain, zoo add)')
     elif not broken:

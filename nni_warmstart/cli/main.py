@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any, NoReturn
 
 from ..errors import WarmStartError, reason
@@ -78,6 +79,23 @@ def _failed(message: str, status: int) -> int:
     return status
 
 
+class _Version(argparse.Action):
+    """Print the version and end; it is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        print(f'nni-warmstart {version("nni-warmstart")}')
+        parser.exit()
+
+
+class _Completion(argparse.Action):
+    """Print the completion script of a shell and end."""
+
+    def __call__(self, parser: argparse.ArgumentParser, _: Any, shell: Any, __: Any = None) -> NoReturn:
+        from ..utils.importing import optional
+
+        parser.exit(status_of(lambda: print(optional('shtab', 'completion').complete(parser, shell))))
+
+
 class _Parser(argparse.ArgumentParser):
     """Parser that shows wrong arguments, which may be names of files, without their control characters."""
 
@@ -88,6 +106,11 @@ class _Parser(argparse.ArgumentParser):
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of all commands."""
     parser = _Parser(prog='nni-warmstart', description='Warm-started differentiable architecture search on Microsoft NNI.')
+    parser.add_argument('--version', action=_Version, nargs=0, help='print the version and exit')
+    parser.add_argument(
+        '--print-completion', action=_Completion, choices=('bash', 'zsh', 'tcsh'), metavar='SHELL',
+        help='print what makes bash, zsh or tcsh complete commands and options, and exit',
+    )  # fmt: skip
     parser.add_argument(
         '--max-mb', type=int, metavar='MB',
         help=f'memory that one entry of a zoo may take (default: {limits.VARIABLE} in the environment, or {limits.DEFAULT})',

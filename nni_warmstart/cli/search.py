@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     config = parse_search(document(arguments), arguments.config.resolve().parent)
     result = run_search(config, seed=config.seed, out=arguments.out, resume=arguments.resume,
-                        overwrite=arguments.overwrite)  # fmt: skip
+                        overwrite=arguments.overwrite, tell=console.print)  # fmt: skip
     table = Table(title=f'{config.strategy.name} on {result["data"]}')
     for column in ('epoch', 'validation accuracy', 'train loss', 'alpha entropy', 'skip share', 'seconds'):
         table.add_column(column, justify='right')

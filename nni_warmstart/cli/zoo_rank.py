@@ -12,7 +12,6 @@ from ..errors import ConfigError, ZooError
 from .common import a_path, add_set, check_file, console, document
 
 if TYPE_CHECKING:
-    from ..data.task import Task
     from ..runs.config import SearchConfig
 
 
@@ -30,13 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--by', default='otdd',
         help='way to rank (default: otdd, optimal transport between datasets); --by help lists the ways',
     )  # fmt: skip
-    parser.add_argument('--seed', type=int, default=0, help='of everything random (default: 0)')
+    parser.add_argument('--seed', type=int, help="of everything random (default: search.yml's, or 0)")
     parser.add_argument('--heatmap', type=a_path, metavar='PNG', help='draw all pairwise dataset distances into this file')
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the entries, the most promising first."""
+    from ..data.image_folder import IMAGE_SIZE
+    from ..data.sources import from_word
     from ..runs.search import fitting
+    from ..runs.setup import load_task
     from ..runs.strategies import make_strategy
     from ..zoo.ranking import RANKINGS, rank
     from ..zoo.zoo import open_zoo
@@ -44,20 +46,25 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.by not in RANKINGS:
         ways = ', '.join(f'{name} ({way.text})' for name, way in RANKINGS.items())
         raise ZooError(f'--by {arguments.by!r} is unknown; choose one of {ways}.')
-    if not 0 <= arguments.seed < 2**32:
+    if arguments.seed is not None and not 0 <= arguments.seed < 2**32:
         raise ConfigError(f'--seed {arguments.seed} must be from 0 to {2**32 - 1}.')
     if arguments.heatmap is not None:
         check_file('--heatmap', arguments.heatmap, '.png')
-    task, config = _task(arguments)
-    zoo = arguments.zoo
+    config, zoo = _config(arguments), arguments.zoo
     if config is not None and zoo is None:
         zoo = make_strategy(config.strategy, config.base).zoo
     zoo = open_zoo(zoo)
-    candidates = list(zoo.entries()) if config is None else fitting(config, task, zoo)
+    if config is None:
+        candidates = list(zoo.entries())
+        task = from_word(arguments.data, max((entry.pictures[1] for entry in candidates), default=0) or IMAGE_SIZE)
+    else:
+        task = load_task(config)
+        candidates = fitting(config, task, zoo)
     if not candidates:
         raise ZooError(f'zoo {zoo.root} has no readable entry to rank; add supernets with `nni-warmstart zoo add`.')
+    seed = arguments.seed if arguments.seed is not None else 0 if config is None else config.seed
     with console.status(f'Ranking {len(candidates)} entries by {arguments.by} ...'):
-        ranked = rank(candidates, task, by=arguments.by, seed=arguments.seed)
+        ranked = rank(candidates, task, by=arguments.by, seed=seed)
     shifted = [entry.distance - min(ranked[0].distance, 0) for entry in ranked]  # negative: the best has no bar
     table = Table(title=f'{zoo.root} for {task.name}, by {arguments.by}; smaller is better')
     for column in ('', 'name', arguments.by, '', 'seconds'):
@@ -75,17 +82,14 @@ def run(arguments: argparse.Namespace) -> None:
         console.print(f'Pairwise distances drawn in {arguments.heatmap}')
 
 
-def _task(arguments: argparse.Namespace) -> tuple[Task, SearchConfig | None]:
-    """Read the data to rank for, and the configuration of their search, if one is given."""
-    from ..data.sources import from_word
+def _config(arguments: argparse.Namespace) -> SearchConfig | None:
+    """Return the configuration of the search to rank for, if one is given and not data."""
     from ..runs.config import parse_search
-    from ..runs.setup import load_task
 
     if (arguments.data is None) == (arguments.config is None):
         raise ConfigError('give one of --data and --config: the new dataset, or search.yml.')
     if arguments.config is not None:
-        config = parse_search(document(arguments), arguments.config.resolve().parent)
-        return load_task(config), config
+        return parse_search(document(arguments), arguments.config.resolve().parent)
     if arguments.set:
         raise ConfigError('--set changes search.yml: give it with --config.')
-    return from_word(arguments.data), None
+    return None

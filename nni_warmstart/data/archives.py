@@ -23,6 +23,7 @@ from .encoded import EncodedImages, Files
 from .image_folder import IMAGE_SIZE
 from .image_reading import decoded, endings, read_image
 from .lazy import CACHE_MB, LazyImages
+from .replacing import Replacing
 from .source import PATH, Setting, Source
 from .task import Task, as_labels, checked_task
 
@@ -83,7 +84,13 @@ class Members:
 
 
 def from_huggingface(
-    path: str | Path, *, image: str = 'image', label: str = 'label', side: int = IMAGE_SIZE, cache_mb: float = CACHE_MB
+    path: str | Path,
+    *,
+    image: str = 'image',
+    label: str = 'label',
+    side: int = IMAGE_SIZE,
+    cache_mb: float = CACHE_MB,
+    on_error: str = 'stop',
 ) -> Task:
     """Read a task from a local folder of parquet files, or of images as ``imagefolder`` takes them; nothing is downloaded.
 
@@ -95,6 +102,8 @@ def from_huggingface(
         Columns of the images and of their classes.
     side, cache_mb
         Same as in :func:`~nni_warmstart.data.from_folder`.
+    on_error
+        'stop', or 'skip' for the next image of the same class in place of one that cannot be read.
 
     Raises
     ------
@@ -121,11 +130,16 @@ def from_huggingface(
     for table in (train, test):
         if table is not None:
             parts.append((Rows(table.cast_column(image, datasets.Image(decode=False)), image), table[label][:]))
-    return _task(path.stem, parts, getattr(train.features[label], 'names', None), side, cache_mb)
+    return _task(path.stem, parts, getattr(train.features[label], 'names', None), side, cache_mb, on_error)
 
 
 def from_webdataset(
-    path: str | Path, *, test: str | None = None, side: int = IMAGE_SIZE, cache_mb: float = CACHE_MB
+    path: str | Path,
+    *,
+    test: str | None = None,
+    side: int = IMAGE_SIZE,
+    cache_mb: float = CACHE_MB,
+    on_error: str = 'stop',
 ) -> Task:
     """Read a task from shards of WebDataset: tar files with an image and a ``.cls`` or ``.json`` (its ``label``) a sample.
 
@@ -137,6 +151,8 @@ def from_webdataset(
         Shards of the test images, in the folder of the others if it is a relative path; None for no test images.
     side, cache_mb
         Same as in :func:`~nni_warmstart.data.from_folder`.
+    on_error
+        'stop', or 'skip' for the next image of the same class in place of one that cannot be read.
 
     Raises
     ------
@@ -151,7 +167,7 @@ def from_webdataset(
         if pattern:
             parts.append(_indexed(pattern))
     name = Path(str(path)).name.split('{')[0].split('*')[0].rstrip('-_.') or Path(path).parent.name
-    return _task(name.removesuffix('.tar'), parts, None, side, cache_mb)
+    return _task(name.removesuffix('.tar'), parts, None, side, cache_mb, on_error)
 
 
 def _indexed(pattern: str) -> tuple[Members, list[Any]]:
@@ -185,7 +201,7 @@ def _indexed(pattern: str) -> tuple[Members, list[Any]]:
     return Members(shards, np.array(list(places.values()), np.int64)), [labels[key] for key in places]
 
 
-def _task(name: str, parts: Sequence[tuple[Files, Any]], names: Any, side: int, cache_mb: float) -> Task:
+def _task(name: str, parts: Sequence[tuple[Files, Any]], names: Any, side: int, cache_mb: float, on_error: str) -> Task:
     """Make a task of image files and classes, which are numbered in the order of their names if they are text."""
     values = np.asarray(parts[0][1])
     numbers: dict[Any, int] = {}
@@ -202,7 +218,8 @@ def _task(name: str, parts: Sequence[tuple[Files, Any]], names: Any, side: int, 
             raise DataError(f'{name} has test classes that the training images lack: {", ".join(unknown[:10])}.')
         y = np.asarray([numbers[value] for value in np.asarray(given).tolist()] if numbers else given)
         labels.append(as_labels(y, name))
-        images.append(LazyImages(EncodedImages(files, side, draft=draft), cache_mb * 1e6))
+        reader = EncodedImages(files, side, draft=draft)
+        images.append(LazyImages(Replacing(reader, labels[-1]) if on_error == 'skip' else reader, cache_mb * 1e6))
     if len(parts) == 1:
         images.append(torch.empty((0, 3, side, side), dtype=torch.uint8))
         labels.append(labels[0][:0])
@@ -213,7 +230,7 @@ HUGGINGFACE = Source(
     settings={'path': PATH, 'image': Setting(str, default='image'), 'label': Setting(str, default='label')},
     read=lambda settings, image_size, **options: from_huggingface(**settings, side=image_size, **options),
     title=lambda settings: Path(str(settings.get('path'))).stem,
-    options=('cache_mb',),
+    options=('cache_mb', 'on_error'),
 )
 
 WEBDATASET = Source(
@@ -222,5 +239,5 @@ WEBDATASET = Source(
         settings['path'], test=settings['test'] or None, side=image_size, **options
     ),
     title=lambda settings: Path(str(settings.get('path'))).stem,
-    options=('cache_mb',),
+    options=('cache_mb', 'on_error'),
 )

@@ -15,7 +15,8 @@ from .class_folder import ClassFolder, examined, leave_out
 from .encoded import EncodedImages, Paths
 from .image_files import entries_of, image_files, is_folder
 from .image_reading import UnreadableImageError, endings
-from .lazy import CACHE_MB, AnyImages, LazyImages, allocated
+from .lazy import CACHE_MB, LazyImages, allocated
+from .replacing import Replacing
 from .source import PATH, Source
 from .task import Task, checked_task
 
@@ -45,7 +46,8 @@ def from_folder(path: str | Path, *, side: int = IMAGE_SIZE, cache_mb: float = C
         Megabytes of images that are kept in memory. A larger set is read while it is used.
     on_error
         'stop', or 'skip' to leave out unreadable files, classes with fewer than two training images, and training images
-        that are test images as well.
+        that are test images as well. Where only decoding shows that a file is damaged, and the set is read while it is used,
+        the next image of its class takes its place.
 
     Raises
     ------
@@ -67,19 +69,21 @@ def from_folder(path: str | Path, *, side: int = IMAGE_SIZE, cache_mb: float = C
     if has_split and (path / 'test').is_dir():
         parts.append(list_folder(path / 'test'))
     parts = examined(parts, skip=on_error == 'skip')
-    images: list[AnyImages] = []
-    if sum(len(part.files) for part in parts) * 3 * side**2 <= cache_mb * 1e6:
+    skip, images = on_error == 'skip', []
+    is_small = sum(len(part.files) for part in parts) * 3 * side**2 <= cache_mb * 1e6
+    if is_small:
         for place, part in enumerate(parts):
-            x, parts[place] = _read(part, side, skip=on_error == 'skip')
+            x, parts[place] = _read(part, side, skip=skip)
             images.append(x)
-    else:
-        readers = [EncodedImages(Paths(part.path, part.files), side, draft=True) for part in parts]
-        images += [LazyImages(reader, cache_mb * 1e6) for reader in readers]
     names = parts[0].names
     unknown = set(parts[-1].names) - set(names)
     if unknown:
         raise DataError(f'{path / "test"} has classes that {path / "train"} lacks: {", ".join(sorted(unknown))}.')
     labels = [torch.tensor([names.index(part.names[k]) for k in part.labels], dtype=torch.long) for part in parts]
+    if not is_small:
+        for part, y in zip(parts, labels, strict=True):
+            reader = EncodedImages(Paths(part.path, part.files), side, draft=True)
+            images.append(LazyImages(Replacing(reader, y) if skip else reader, cache_mb * 1e6))
     if len(parts) == 1:
         return checked_task(path.name, images[0], labels[0], images[0][:0], labels[0][:0], names)
     return checked_task(path.name, images[0], labels[0], images[1], labels[1], names)

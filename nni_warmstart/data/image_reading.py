@@ -10,9 +10,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms import functional as transforms
 
 from ..errors import UNREADABLE, DataError, reason
 from ..utils.files import open_regular
@@ -29,6 +29,7 @@ _ENDS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND', 'GIF': b';'}
 """Format -> bytes at the end of a complete file."""
 
 _BAND = 256  # rows that are made opaque at once
+_AT_ONCE = 2**20  # pixels; the colours of larger images are resized one by one, which takes less memory
 
 
 def endings() -> set[str]:
@@ -165,7 +166,27 @@ def _unreadable(name: str, why: str) -> UnreadableImageError:
 
 def square_of(image: Image.Image, image_size: int) -> Tensor:
     """Return an image upright and in colour, cropped to a centred square and resized, as uint8."""
-    return torch.cat([transforms.resize(each, [image_size, image_size], antialias=True) for each in _channels(image)])
+    colour = _in_colour(image)
+    is_small = colour.width * colour.height <= _AT_ONCE
+    bands = [colour] if is_small else (colour.getchannel(index) for index in range(3))
+    return torch.cat([_resized(_squared(np.array(band)), image_size) for band in bands])
+
+
+def _squared(pixels: np.ndarray) -> np.ndarray:
+    """Return the centred square of an image, shape ``(height, width, ...)``, as a view."""
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    top, left = round((height - side) / 2), round((width - side) / 2)
+    return pixels[top : top + side, left : left + side]
+
+
+def _resized(pixels: np.ndarray, image_size: int) -> Tensor:
+    """Return an image, shape ``(side, side)`` or ``(side, side, 3)``, with its channels first and resized."""
+    x = torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1)
+    if x.shape[-1] == image_size:
+        return x.contiguous()
+    size = (image_size, image_size)
+    return F.interpolate(x.float()[None], size, mode='bilinear', antialias=True, align_corners=False)[0].round().byte()
 
 
 def _size(image: Image.Image) -> int:
@@ -176,14 +197,6 @@ def _size(image: Image.Image) -> int:
         pixels = max(pixels, int(tags[322]) * int(tags[323]))
     is_plain = image.mode == 'RGB' and 'transparency' not in image.info
     return pixels * _PER_PIXEL.get(image.format or '', 11 if is_plain else 15)
-
-
-def _channels(image: Image.Image) -> list[Tensor]:
-    """Return the three colours of an image one by one, which takes less memory, cropped to a centred square."""
-    colour = _in_colour(image)
-    side = min(colour.size)
-    channels = (torch.from_numpy(np.array(colour.getchannel(index))) for index in range(3))
-    return [transforms.center_crop(each[None], [side, side]) for each in channels]
 
 
 def _in_colour(image: Image.Image) -> Image.Image:

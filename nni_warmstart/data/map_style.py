@@ -93,6 +93,9 @@ def labels_of(dataset: Any, name: str) -> Tensor:
         found = getattr(dataset, attribute, None)
         if isinstance(found, Sized) and len(found) == len(dataset):
             return as_labels(np.asarray(found), name)
+    samples = getattr(dataset, '_samples', None)  # of some datasets of torchvision: pairs of a path and a class
+    if isinstance(samples, list) and all(isinstance(each, tuple) and len(each) == 2 for each in samples):
+        return as_labels(np.asarray([label for _, label in samples]), name)
     _logger.warning('%s has no attribute %s, so all samples are read for their classes.', name, ' or '.join(LABELS))
     numbers = tracked(range(len(dataset)), f'classes of {name}')
     return as_labels(np.asarray([int(dataset[number][1]) for number in numbers]), name)
@@ -155,8 +158,12 @@ def from_function(
         raise DataError(f'{function} fails: {type(error).__name__}: {reason(error)}') from error
     if isinstance(found, Task):
         return found
-    parts: Iterable[Any] = found if isinstance(found, tuple) and len(found) == 2 else (found,)
-    name = function.rpartition(':')[2]
+    parts = found if isinstance(found, tuple) and len(found) == 2 else (found,)
+    return from_parts(parts, function.rpartition(':')[2], side, cache_mb)
+
+
+def from_parts(parts: Iterable[Any], name: str, side: int, cache_mb: float) -> Task:
+    """Return a task of a torch dataset for training, and perhaps one for testing, as :func:`from_dataset` reads them."""
     (x, y, names), *test = [from_dataset(part, name, side, cache_mb) for part in parts]
     classes = numbered_classes(y, name)
     names = names if len(names) >= len(classes) else [str(label) for label in classes]

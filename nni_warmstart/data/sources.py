@@ -9,7 +9,6 @@ from typing import Any
 from ..errors import ConfigError
 from . import archives, image_folder, map_style, npz, torchvision_sets
 from .embedded import TASKS
-from .image_folder import IMAGE_SIZE
 from .source import Source
 from .task import Task
 
@@ -45,8 +44,15 @@ def title_of(data: Mapping[str, Any]) -> str | None:
     return None
 
 
-def from_word(word: str) -> Task:
-    """Read the data named by one word of the command line: an embedded task, a folder or an npz file.
+def from_word(word: str, image_size: int) -> Task:
+    """Read the data named by one word of the command line: an embedded task, a folder, or an npz file.
+
+    Parameters
+    ----------
+    word
+        Name or path.
+    image_size
+        Size in pixels at which image files are read.
 
     Raises
     ------
@@ -55,4 +61,4 @@ def from_word(word: str) -> Task:
     """
     word = os.path.expanduser(word)
     source = next((each for each in SOURCES.values() if each.recognises(word)), npz.SOURCE)
-    return source.read(word if source.settings is None else {'path': word}, IMAGE_SIZE)
+    return source.read(word if source.settings is None else {'path': word}, image_size)

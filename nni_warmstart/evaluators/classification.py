@@ -9,9 +9,10 @@ from nni.nas.evaluator.pytorch import ClassificationModule, Lightning
 
 from ..data.augmentation import Augmentation
 from ..data.splits import Splits
-from .datamodule import TaskData, Workers
+from .datamodule import TaskData
 from .optimisation import sgd_with_cosine
 from .trainer import SAFE_LOADING
+from .workers import Workers
 
 
 @nni.trace

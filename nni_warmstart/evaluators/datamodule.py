@@ -2,56 +2,18 @@
 
 from __future__ import annotations
 
-import gc
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric.utilities.seed import pl_worker_init_function
-from nni.nas.evaluator.pytorch import DataLoader
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from ..data.lazy import LazyImages
 from ..data.splits import Images, Splits
-
-
-@dataclass(frozen=True)
-class Workers:
-    """Processes that read images.
-
-    Attributes
-    ----------
-    num_workers
-        Processes of each loader; 0 to read in the process of the training.
-    prefetch
-        Batches that each of them reads ahead.
-    """
-
-    num_workers: int = 0
-    prefetch: int = 2
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the arguments of a loader."""
-        if not self.num_workers:
-            return {}
-        return {
-            'num_workers': self.num_workers,
-            'prefetch_factor': self.prefetch,
-            'pin_memory': torch.cuda.is_available(),
-            'worker_init_fn': start_worker,
-        }
-
-
-def start_worker(number: int) -> None:
-    """Begin a worker: seeded as Lightning does it, and without collecting garbage in memory that processes share."""
-    gc.freeze()
-    if os.environ.get('PL_SEED_WORKERS') == '1':  # Lightning sets its own function only where there is none
-        pl_worker_init_function(number)
+from .workers import Loader, Workers
 
 
 class TaskData(LightningDataModule):
@@ -98,7 +60,7 @@ class TaskData(LightningDataModule):
         else:
             arguments['shuffle'] = shuffle
         dataset = Unnormalised(images) if self.is_lazy else images
-        return DataLoader(dataset, self.batch_size, **arguments, **self.workers.arguments())
+        return Loader(dataset, self.batch_size, **arguments, **self.workers.arguments())
 
     def train_dataloader(self) -> Any:
         return self._loader(self.splits.train, shuffle=True)
@@ -123,9 +85,9 @@ class TaskData(LightningDataModule):
         images: Images = getattr(self.splits, part)
         if not images.is_large:
             shuffle = part == 'train'
-            return DataLoader(images, self.batch_size, shuffle=shuffle, drop_last=shuffle and len(images) > self.batch_size)
+            return Loader(images, self.batch_size, shuffle=shuffle, drop_last=shuffle and len(images) > self.batch_size)
         title = f'sample of the {"training" if part == "train" else "validation"} images'
-        return DataLoader(images.sample(title, 1.0 if part == 'train' else 0.5), self.batch_size)
+        return Loader(images.sample(title, 1.0 if part == 'train' else 0.5), self.batch_size)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Normalise lazy images, which are by now on the device of the model."""

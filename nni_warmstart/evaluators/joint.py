@@ -13,10 +13,10 @@ from ..data.labelled import labelled
 from ..data.task import Task
 from ..errors import DataError
 from ..utils.checks import Expected, Range, check, checks_arguments
-from .datamodule import Workers
 from .joint_data import JointData
 from .joint_module import JointModule
 from .trainer import SAFE_LOADING
+from .workers import Workers
 
 BATCH_NORMS = ('shared', 'per_dataset')
 

@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 import torch.distributed as distributed
-from nni.nas.evaluator.pytorch import DataLoader
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import ConcatDataset, Sampler
 
 from ..data.splits import Images, split
 from ..data.stratified import stratified_part
 from ..data.task import Task
-from .datamodule import Workers
+from .workers import Loader, Workers
 
 
 class JointData(LightningDataModule):
@@ -73,16 +72,16 @@ class JointData(LightningDataModule):
         parts = self._parts(part)
         steps = self.steps_per_epoch or len(self._validation())
         batches = _RandomBatches([len(part) for part in parts], batch_size, steps, self.temperature, self.weights)
-        return DataLoader(_numbered(parts), batch_sampler=batches, **self.reading)
+        return Loader(_numbered(parts), batch_sampler=batches, **self.reading)
 
     def val_dataloader(self) -> Any:
-        return DataLoader(_numbered(self._parts('val')), batch_sampler=self._validation(), **self.reading)
+        return Loader(_numbered(self._parts('val')), batch_sampler=self._validation(), **self.reading)
 
     def sample_loader(self, part: str, at_most: int = 1024) -> Any:
         """Return a loader of a half, 'train' or 'val', with each image once and at most ``at_most`` of every dataset."""
         parts = [each.part(stratified_part(each.y, at_most, seed=0)) for each in self._parts(part)]
         batches = _EveryBatch([len(each) for each in parts], self.batch_size, all_first=True)
-        return DataLoader(_numbered(parts), batch_sampler=batches)
+        return Loader(_numbered(parts), batch_sampler=batches)
 
     def _parts(self, part: str) -> list[Images]:
         return [getattr(splits, part) for splits in self.splits.values()]

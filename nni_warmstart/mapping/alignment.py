@@ -107,7 +107,8 @@ class _Matching:
                 continue
             self.pairs[name] = other
             self.axes[name] = {}
-            for axis, (x, y) in enumerate(zip(a.channels, b.channels, strict=True)):
+            for axis in range(len(a.roles)):
+                x, y = a.held(axis), b.held(axis)
                 if x is not None and y is not None and x.ndim == y.ndim == 1:  # 2 for a grouped convolution's input
                     self.axes[name][axis] = self._pairs_of(x, y)
                     for pair in self.axes[name][axis]:
@@ -178,8 +179,10 @@ class _Matching:
         if source.is_whole and target.is_whole and gain.shape == gains[pair].shape:
             gains[pair] += gain
             return
-        for turn in range(target.turns):
-            sources, targets = source.turn == turn * source.turns // target.turns, target.turn == turn
+        partners = source.turns_for(target)
+        for turn in target.turn.unique().tolist():
+            targets = target.turn == turn
+            sources = source.turn == partners[targets][0]
             part = gain[..., source.positions[sources][:, None], target.positions[targets]]
             gains[pair][..., source.ranks[sources][:, None], target.ranks[targets]] += part.double()
 

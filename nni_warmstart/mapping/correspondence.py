@@ -50,13 +50,17 @@ def match_modules(target: Structure, source: Structure) -> Correspondence:
     """
     walk = _Walk(target, source)
     walk.down('', '')
-    tensors = {a: b for a, b in walk.found.tensors.items() if not (_is_opaque(target, a) or _is_opaque(source, b))}
+    tensors = {a: b for a, b in walk.found.tensors.items() if not (why_opaque(target, a) or why_opaque(source, b))}
     return replace(walk.found, tensors=tensors)
 
 
-def _is_opaque(structure: Structure, tensor: str) -> bool:
-    """Check whether a tensor is in a module of unknown channels; operators of the root module do not count."""
-    return any(path in structure.channels.opaque for path in ancestors(tensor.rpartition('.')[0])[:-1])
+def why_opaque(structure: Structure, tensor: str) -> str | None:
+    """Return the reason why the channels of a tensor are not known, or those of its module; None if they are.
+
+    Operators of the root module count only for the parameters that they read.
+    """
+    opaque = structure.channels.opaque
+    return next((opaque[path] for path in (tensor, *ancestors(tensor.rpartition('.')[0])[:-1]) if path in opaque), None)
 
 
 class _Walk:

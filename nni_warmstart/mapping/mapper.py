@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..tracing.axes import IN, OUT, Axes
+from ..tracing.axes import IN, OUT, Axes, count_pieces
 from ..tracing.channel_spaces import ChannelSpace, Couple, Couplings
 from ..tracing.structure import Structure, ancestors
 from .correspondence import Correspondence, match_modules
 from .coupling import replicated
+from .following import follow
 from .projection import averaging, project, project_groups, project_regrouped, resize_kernel, sharing
 
 Share = Callable[[str, Tensor], Tensor]
@@ -44,6 +45,10 @@ class Mapping:
         Target tensor -> reason why it is not mapped although it has a partner.
     correspondence
         Correspondence of tensors, blocks and choices.
+    unfollowed
+        Unmapped tensors whose channels operators cut or rearrange in a way that cannot be followed to the target's widths.
+    uneven
+        Target tensors with channels over which means are taken, and of which some have more copies than others.
     """
 
     tensors: dict[str, Tensor]
@@ -53,6 +58,8 @@ class Mapping:
     repeated: frozenset[str]
     unmapped: dict[str, str]
     correspondence: Correspondence
+    unfollowed: tuple[str, ...] = ()
+    uneven: tuple[str, ...] = ()
 
 
 def map_tensors(
@@ -89,14 +96,16 @@ def map_tensors(
     couplings = Couplings(target.channels, source.channels, pairs, couple or evenly(source))
     tensors: dict[str, Tensor] = {}
     kinds: dict[str, MappedKind] = {}
-    unmapped: dict[str, str] = {}
     repeated: set[str] = set()
+    axes_of = {name: (target.channels.tensors[name], source.channels.tensors[origin]) for name, origin in pairs.items()}
+    unmapped = {name: why for name, axes in axes_of.items() if (why := misfit(*axes)) is not None}
+    cut = {name: why for name, axes in axes_of.items() if (why := cut_otherwise(*axes)) is not None}
+    lost, uneven = follow(couplings, {name: origin for name, origin in pairs.items() if name not in unmapped | cut})
+    unmapped = {**cut, **lost, **unmapped}
     for name, origin in pairs.items():
-        target_axes, source_axes = target.channels.tensors[name], source.channels.tensors[origin]
-        why = misfit(target_axes, source_axes)
-        if why is not None:
-            unmapped[name] = why
+        if name in unmapped:
             continue
+        target_axes, source_axes = axes_of[name]
         matrices = _matrices(couplings, target_axes, source_axes)
         if matrices.repeats:
             repeated.add(name)
@@ -106,7 +115,17 @@ def map_tensors(
             continue
         tensors[name] = mapped
         kinds[name] = _kind(found, name, state[origin].shape, mapped.shape)
-    return Mapping(tensors, pairs, couplings, kinds, frozenset(repeated), unmapped, found)
+    return Mapping(
+        tensors,
+        pairs,
+        couplings,
+        kinds,
+        frozenset(repeated),
+        unmapped,
+        found,
+        tuple(name for name in pairs if name in cut | lost),
+        uneven,
+    )
 
 
 def pair_tensors(correspondence: Correspondence, state: dict[str, Tensor], skip: frozenset[str]) -> dict[str, str]:
@@ -129,10 +148,21 @@ def misfit(target: Axes, source: Axes) -> str | None:
     """Return the reason why a tensor cannot be mapped by any couplings; None if it can."""
     if target.roles != source.roles:
         return f"its dimensions mean {target.roles}, the source's {source.roles}"
+    if len(target.dilation) != len(source.dilation):
+        return f"its kernel has {len(target.dilation)} dimensions, the source's {len(source.dilation)}"
     for axes in zip(target.channels, source.channels, strict=True):
         grouped = {each.ndim == 2 for each in axes if each is not None}
         if len(grouped) == 2:
             return f"it has {target.groups} groups, the source's {source.groups}"
+    return None
+
+
+def cut_otherwise(target: Axes, source: Axes) -> str | None:
+    """Return the reason why operators cut the channels of a tensor otherwise than the source's; None if they do not."""
+    for axis, role in enumerate(target.roles):
+        counts = [count_pieces(each, axis) for each in (target, source)]
+        if role and counts[0] != counts[1]:
+            return f"operators cut its channels into {counts[0]} pieces, the source's into {counts[1]}"
     return None
 
 
@@ -160,7 +190,7 @@ def _matrices(couplings: Couplings, target: Axes, source: Axes) -> _Matrices:
     grouped: list[Tensor | None] = []
     regrouped: tuple[Tensor | None] | None = None
     for axis, role in enumerate(target.roles):
-        target_axis, source_axis = target.channels[axis], source.channels[axis]
+        target_axis, source_axis = target.held(axis), source.held(axis)
         if target_axis is None or source_axis is None:
             continue
         if target_axis.ndim == 2 and len(target_axis) != len(source_axis):

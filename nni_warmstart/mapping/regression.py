@@ -132,7 +132,7 @@ def regress_layers(
         if any(axes.bounds) or axes.groups > 1 or OUT not in axes.roles or axes.roles != source_axes.roles:
             return None
         axis = axes.roles.index(OUT)
-        made, source_made = axes.channels[axis], source_axes.channels[axis]
+        made, source_made = axes.held(axis), source_axes.held(axis)
         coupling = None if made is None or source_made is None else mapping.couplings.axis(made, source_made)
         value = known[origin]
         return value if coupling is None else value @ averaging(coupling).to(value)

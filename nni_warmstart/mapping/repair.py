@@ -71,7 +71,7 @@ def carried(made: Activations, mapping: Mapping, source: Structure, target: Stru
         path, origin = name.rpartition('.')[0], other.rpartition('.')[0]
         if path in result or origin not in made or name not in mapping.tensors or a.roles.count(OUT) != 1:
             continue
-        target_axis, source_axis = a.channels[a.roles.index(OUT)], b.channels[b.roles.index(OUT)]
+        target_axis, source_axis = a.held(a.roles.index(OUT)), b.held(b.roles.index(OUT))
         if target_axis is not None and source_axis is not None and len(source_axis) == made[origin].shape[1]:
             coupling = mapping.couplings.axis(target_axis, source_axis)
             y = made[origin]

@@ -95,7 +95,10 @@ def input_of(cls: Callable[..., Any], arguments: dict[str, Any]) -> tuple[int, i
             default = parameter.default
         value = arguments.get(name, default)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
-            raise ConfigError(f'space.{name} = {value!r}, but it must be a whole number, 1 or more, at most {_LARGEST}.')
+            squares = ' Images become squares of that size, whatever shape they have.' if name == 'image_size' else ''
+            raise ConfigError(
+                f'space.{name} = {value!r}, but it must be a whole number, 1 or more, at most {_LARGEST}.{squares}'
+            )
         sizes.append(value)
     return sizes[0], sizes[1]
 

@@ -15,8 +15,11 @@ from ..errors import ConfigError
 from .config import DataConfig, EvaluatorConfig
 from .settings import flat
 
-MAY_CHANGE = ('evaluator.max_epochs', 'evaluator.max_seconds', 'evaluator.num_workers', 'evaluator.prefetch')
+MAY_CHANGE = ('evaluator.max_epochs', 'evaluator.max_seconds')
 """Settings that may change when a run is resumed."""
+
+LOADING = ('evaluator.num_workers', 'evaluator.prefetch')
+"""Settings that may change as well, unless the run is a pretraining, whose batches are drawn while they are read ahead."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,13 @@ class Provenance:
         Raises
         ------
         ConfigError
-            If settings other than :data:`MAY_CHANGE`, or data differ; the message names the first difference.
+            If settings other than :data:`MAY_CHANGE` and :data:`LOADING`, or data differ; the message names the first
+            difference.
         """
         now, before = flat(completed(self.settings)), flat(completed(earlier.settings))
+        may_change = MAY_CHANGE if isinstance(self.settings.get('data'), list) else MAY_CHANGE + LOADING
         for key in sorted(before.keys() | now.keys()):
-            if before.get(key) != now.get(key) and key not in MAY_CHANGE:
+            if before.get(key) != now.get(key) and key not in may_change:
                 raise ConfigError(
                     f'the run in {where} has {key} = {before.get(key)!r} and should go on with {now.get(key)!r}; put it '
                     'back, or choose another --out.'

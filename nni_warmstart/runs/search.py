@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +23,7 @@ from ..supernets.history import record
 from ..supernets.supernet import Supernet
 from ..utils.files import write_json
 from ..warm_start.report import TransferReport
-from ..warm_start.transfer import transfer_by
+from ..warm_start.transfer import transfer
 from ..zoo.selection import SourceSelector
 from ..zoo.zoo import SupernetZoo
 from .config import SearchConfig
@@ -29,6 +31,8 @@ from .folder import RunFolder
 from .provenance import Marked, Provenance
 from .setup import Problem, load_known_task, load_task, set_up, start, strategy_for, versions
 from .strategies import make_strategy
+
+_logger = logging.getLogger(__name__)
 
 _SHOWN = 512  # images of each half on which a preview is fitted and measured
 
@@ -41,6 +45,7 @@ def run_search(
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
+    tell: Callable[[str], None] = _logger.info,
 ) -> dict[str, Any]:
     """Run a search, and write ``supernet.safetensors``, ``architecture.json``, ``result.json`` and checkpoints to ``out``.
 
@@ -58,6 +63,8 @@ def run_search(
         Whether to replace an earlier search in ``out``.
     progress
         Whether to show progress bars.
+    tell
+        Called with one line on what the search starts from, before it is trained.
 
     Returns
     -------
@@ -71,11 +78,18 @@ def run_search(
     """
     folder, began = RunFolder(Path(out), 'search'), time.perf_counter()
     with folder.claimed(resume=resume, overwrite=overwrite):
-        return _search(config, seed, folder, began, resume=resume, progress=progress)
+        return _search(config, seed, folder, began, resume=resume, progress=progress, tell=tell)
 
 
 def _search(
-    config: SearchConfig, seed: int, folder: RunFolder, began: float, *, resume: bool, progress: bool
+    config: SearchConfig,
+    seed: int,
+    folder: RunFolder,
+    began: float,
+    *,
+    resume: bool,
+    progress: bool,
+    tell: Callable[[str], None],
 ) -> dict[str, Any]:
     # Set up the images, the model space, the strategy and the evaluator.
     task, data = load_known_task(config)
@@ -96,6 +110,7 @@ def _search(
     # Initialise, with the warm start or from a checkpoint, and train.
     epochs = config.evaluator.max_epochs
     start(strategy, problem.space, evaluator, folder, provenance, checkpoint, max_epochs=epochs, resume=resume)
+    tell(_beginning(config, strategy, folder, resumed=checkpoint is not None))
     module = cast(DartsSearchModule, strategy.oneshot_module)
     module.identity.count_from(began)
     found: dict[str, Any] = {}
@@ -128,6 +143,17 @@ def _search(
     if module.trainer.is_global_zero:
         write_json(folder.path / 'result.json', result)
     return result
+
+
+def _beginning(config: SearchConfig, strategy: WarmStartDARTS, folder: RunFolder, *, resumed: bool) -> str:
+    """Return one line on what an initialised search starts from."""
+    if resumed:
+        return f'Resumed from {folder.checkpoint}'
+    if strategy.report is not None:
+        return f'W{strategy.report.summary()[1:]}'
+    if not config.strategy.name.startswith('WarmStart'):
+        return f"Cold start: {config.strategy.name} is NNI's own strategy; WarmStart{config.strategy.name} takes a source."
+    return 'Cold start: no source was given; strategy.source = auto takes one from the zoo.'
 
 
 def _found(config: SearchConfig, problem: Problem, strategy: WarmStartDARTS, seed: int) -> Supernet:
@@ -169,4 +195,4 @@ def preview(config: SearchConfig, source: Supernet) -> TransferReport:
     strategy = make_strategy(config.strategy, config.base)
     settings = replace(strategy.transfer_settings, max_samples=_SHOWN)
     train, val = (DataLoader(part, batch_size=_SHOWN) for part in (problem.splits.train, problem.splits.val))
-    return transfer_by(settings, source, strategy.mutate_model(problem.space), train, val)
+    return transfer(source, strategy.mutate_model(problem.space), data=train, val_data=val, **vars(settings))

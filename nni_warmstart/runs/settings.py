@@ -155,7 +155,7 @@ def named(section: Mapping[str, Any], where: str) -> NamedConfig:
     arguments = dict(section)
     name = arguments.pop('name', None)
     if not isinstance(name, str):
-        raise ConfigError(f'{where}.name = {name!r}, but it must be a name; see `nni-warmstart spaces` and the README.')
+        raise ConfigError(f'{where}.name = {name!r}, but it must be a name; see `nni-warmstart spaces`.')
     return NamedConfig(name, arguments)
 
 

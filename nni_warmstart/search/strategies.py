@@ -31,7 +31,7 @@ from ..utils.random import quiet_randomness
 from ..warm_start.heads.registry import HEADS
 from ..warm_start.report import TransferReport
 from ..warm_start.settings import TransferSettings
-from ..warm_start.transfer import transfer_by
+from ..warm_start.transfer import transfer
 from ..zoo.recognition import own_entry
 from ..zoo.selection import Source, SourceSelector
 from ..zoo.zoo import SupernetZoo, open_zoo
@@ -298,7 +298,7 @@ class WarmStartDARTS(DARTS):
         if choice.plan is not None:
             report = choice.plan.apply(target, train, val)
         else:
-            report = transfer_by(settings, choice.sources, target, train, val)
+            report = transfer(choice.sources, target, data=train, val_data=val, **vars(settings))
         return replace(
             report,
             seconds={'choosing': choosing, **report.seconds},

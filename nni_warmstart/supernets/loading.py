@@ -38,9 +38,9 @@ def space_named_by(description: Mapping[str, Any], tensors: Mapping[str, Tensor]
             'yourself, build(space=YourSpace()).'
         )
     try:
-        with Bounded(tensors.values()):
+        with Bounded(tensors.values(), description['arguments']):
             return rebuilt(dict(description))
-    except ConfigError as error:
+    except (ConfigError, TransferError) as error:
         raise TransferError(f'the space of {owner} cannot be rebuilt: {error}') from error
 
 

@@ -29,6 +29,13 @@ class Axes:
         Spacing of the taps of a convolution's kernel, in pixels.
     groups
         Groups of a convolution, 1 for everything else; a depthwise one has as many as channels.
+    pieces
+        Piece of each index where operators cut the channels of an axis apart, numbered in the order of execution; None for
+        an axis in one piece. Channels of different pieces cannot stand for one another.
+    norms
+        Group of each index where means are taken over channels, numbered in the same way; None where none are.
+    strands
+        Strand of each index where some layer makes several units of a channel; None for an axis without such channels.
     """
 
     shape: tuple[int, ...]
@@ -37,6 +44,29 @@ class Axes:
     bounds: tuple[tuple[int, ...], ...]
     dilation: tuple[int, ...] = ()
     groups: int = 1
+    pieces: tuple[np.ndarray | None, ...] = ()
+    norms: tuple[np.ndarray | None, ...] = ()
+    strands: tuple[np.ndarray | None, ...] = ()
+
+    def held(self, axis: int) -> np.ndarray | None:
+        """Return the strand of each index of an axis, which is the channel where that has one; None without a role."""
+        strand = self.strands[axis] if self.strands else None
+        return self.channels[axis] if strand is None else strand
+
+
+def count_pieces(axes: Axes, axis: int) -> int:
+    """Return the number of pieces into which operators cut the channels of an axis."""
+    return _count(axes.pieces, axis)
+
+
+def count_norms(axes: Axes, axis: int) -> int:
+    """Return the number of groups in which means are taken over the channels of an axis."""
+    return _count(axes.norms, axis)
+
+
+def _count(labels: tuple[np.ndarray | None, ...], axis: int) -> int:
+    label = labels[axis] if axis < len(labels) else None
+    return 1 if label is None else int(label.max()) + 1
 
 
 @dataclass(frozen=True)
@@ -67,7 +97,10 @@ class Channels:
         Paths of modules that map one tensor to one of the same shape; known of a network that was run, not of a file.
     opaque
         Path of a module that ran an operator whose channels are not known -> the reason; its outputs count as new channels,
-        and those of its parameters that are in ``tensors`` are not to be mapped.
+        and those of its parameters that are in ``tensors`` are not to be mapped. So are parameters of other modules that the
+        operator read, which are named here too.
+    ties
+        Strand, strand tied to it, and kind of the tie (see :mod:`nni_warmstart.tracing.relations`), shape ``(3, n)``.
     """
 
     tensors: dict[str, Axes]
@@ -77,3 +110,4 @@ class Channels:
     scales: dict[str, float]
     opaque: dict[str, str] = field(default_factory=dict)
     keeps: frozenset[str] = frozenset()
+    ties: np.ndarray = field(default_factory=lambda: np.zeros((3, 0), int))

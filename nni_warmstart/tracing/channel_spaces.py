@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .axes import IN, OUT, Axes, Channels
+from .axes import IN, OUT, Axes, Channels, count_norms, count_pieces
 
 Place = tuple[str, int, int]
 """Source tensor, axis, and segment of the axis (of a mutable width) or group (of a grouped convolution)."""
@@ -50,7 +50,7 @@ class ChannelSpace:
 
 @dataclass(frozen=True)
 class ChannelSpaces:
-    """All channel spaces of one network, and for every channel the number of its space (``of``) and its rank there."""
+    """All channel spaces of one network, and for every channel and strand the number of its space and its rank there."""
 
     spaces: list[ChannelSpace]
     of: np.ndarray
@@ -81,28 +81,45 @@ def pair_spaces(target: Channels, source: Channels, tensors: dict[str, str]) -> 
         for axis, role in enumerate(source_axes.roles):
             if not role:
                 continue
-            parts = [(0, source_axes), *((1, target.tensors[name]) for name in names)]
-            if all(axis < len(axes.roles) and axes.roles[axis] == role for _, axes in parts):
+            count = count_pieces(source_axes, axis)
+            names_alike = [name for name in names if axis < len(target.tensors[name].roles)]
+            names_alike = [name for name in names_alike if count_pieces(target.tensors[name], axis) == count]
+            parts = [(0, source_axes), *((1, target.tensors[name]) for name in names_alike)]
+            if names_alike and all(axes.roles[axis] == role for _, axes in parts):
                 grouped = len({axes.groups for _, axes in parts}) == 1
                 split = grouped and len({len(axes.bounds[axis]) for _, axes in parts}) == 1
+                normed = len({count_norms(axes, axis) for _, axes in parts}) == 1
                 for network, axes in parts:
-                    for part, channels in _parts(axes, axis, split, grouped):
+                    for part, channels in _parts(axes, axis, split, grouped, normed):
                         places[network][source_name, axis, part].append(channels)
     return _spaces(places[1], target), _spaces(places[0], source)
 
 
-def _parts(axes: Axes, axis: int, split: bool, grouped: bool) -> list[tuple[int, np.ndarray]]:
-    """Cut an axis into segments that are not interchangeable: at the bounds of a mutable width, or by group."""
+def _parts(axes: Axes, axis: int, split: bool, grouped: bool, normed: bool) -> list[tuple[int, np.ndarray]]:
+    """Cut an axis into parts that are not interchangeable.
+
+    It is cut at the bounds of a mutable width or by group of a convolution, by the pieces that operators made of it, and by
+    the groups in which it is normalised.
+    """
     channels = axes.channels[axis]
     assert channels is not None
+    part = _segments(axes, axis, channels, split, grouped)
+    if count_pieces(axes, axis) > 1:
+        part = part * count_pieces(axes, axis) + axes.pieces[axis]
+    if normed and count_norms(axes, axis) > 1:
+        part = part * count_norms(axes, axis) + axes.norms[axis]
+    return [(int(number), channels[part == number]) for number in np.unique(part)]
+
+
+def _segments(axes: Axes, axis: int, channels: np.ndarray, split: bool, grouped: bool) -> np.ndarray:
+    """Return the segment of a mutable width, or the group of a convolution, of each index of an axis."""
     if channels.ndim == 2:
-        return list(enumerate(channels)) if grouped else [(0, channels.ravel())]
+        return np.zeros(channels.shape, int) + (np.arange(len(channels))[:, None] if grouped else 0)
     if not split:
-        return [(0, channels)]
+        return np.zeros(len(channels), int)
     if axes.groups > 1 and axes.roles.count(OUT) and IN in axes.roles:
-        return list(enumerate(channels.reshape(axes.groups, -1)))
-    cuts = np.split(channels, axes.bounds[axis])
-    return list(enumerate(cuts))
+        return np.arange(len(channels)) // (len(channels) // axes.groups)
+    return np.searchsorted(axes.bounds[axis], np.arange(len(channels)), 'right')
 
 
 def _spaces(places: dict[Place, list[np.ndarray]], network: Channels) -> ChannelSpaces:
@@ -128,7 +145,22 @@ def _spaces(places: dict[Place, list[np.ndarray]], network: Channels) -> Channel
     for index, channels in enumerate(members):
         rank[channels] = np.arange(len(channels))
         spaces.append(ChannelSpace(index, channels, frozenset(held[index])))
-    return ChannelSpaces(spaces, of, rank)
+    of_strand = _channels_of_strands(network, count)
+    return ChannelSpaces(spaces, of[of_strand], rank[of_strand])
+
+
+def _channels_of_strands(network: Channels, count: int) -> np.ndarray:
+    """Return the channel of every strand of a network; the first ``count`` strands are channels themselves."""
+    pairs = [
+        (strand.ravel(), channels.ravel())
+        for axes in network.tensors.values()
+        for strand, channels in zip(axes.strands, axes.channels, strict=False)
+        if strand is not None and channels is not None
+    ]
+    of = np.arange(max([count, *(int(strand.max()) + 1 for strand, _ in pairs)]))
+    for strand, channels in pairs:
+        of[strand] = channels
+    return np.minimum(of, count - 1)  # numbers between may be unused
 
 
 class Couplings:
@@ -179,7 +211,7 @@ class Couplings:
     def axis(self, target_axis: np.ndarray, source_axis: np.ndarray) -> Tensor | None:
         """Return the coupling of two axes, shape ``(len(source_axis), len(target_axis))``; None for the identity.
 
-        Axes are given by the numbers of their channels.
+        Axes are given by the numbers of their channels or strands (:meth:`Axes.held`).
 
         A space that occurs several times in an axis (concatenated, flattened) is coupled occurrence by occurrence.
         """
@@ -215,31 +247,55 @@ class Occurrences:
     ----------
     positions, ranks
         Positions in the axis, and the ranks of the channels at these positions.
-    turn
-        Number of earlier positions that hold the same channel.
+    strand
+        Number of other strands of the channel in the axis that come before this one, in the order in which they are made.
+    repeat
+        Number of earlier positions that hold the same strand.
     """
 
     positions: Tensor
     ranks: Tensor
-    turn: Tensor
+    strand: Tensor
+    repeat: Tensor
 
     @cached_property
-    def turns(self) -> int:
-        return int(self.turn.max()) + 1
+    def strands(self) -> int:
+        return int(self.strand.max()) + 1
+
+    @cached_property
+    def repeats(self) -> int:
+        return int(self.repeat.max()) + 1
+
+    @cached_property
+    def turn(self) -> Tensor:
+        """Numbers that tell the occurrences of one channel apart."""
+        return self.strand * self.repeats + self.repeat
 
     @cached_property
     def image_size(self) -> int:
         """Size in pixels of the square images that were flattened channel by channel, 0 if the axis holds no such images."""
-        size = math.isqrt(self.turns)
-        adjacent = len(self.ranks) == self.turns * len(self.ranks[:: self.turns]) and bool(
-            (self.ranks == self.ranks[:: self.turns].repeat_interleave(self.turns)).all()
-        )
-        return size if size**2 == self.turns and adjacent else 0
+        size, held = math.isqrt(self.repeats), self.ranks * self.strands + self.strand
+        first = held[:: self.repeats]
+        adjacent = len(held) == self.repeats * len(first) and torch.equal(held, first.repeat_interleave(self.repeats))
+        return size if size**2 == self.repeats and adjacent else 0
 
     @cached_property
     def is_whole(self) -> bool:
         """Whether the axis is the space, channel by channel."""
         return torch.equal(self.positions, self.ranks) and torch.equal(self.ranks, torch.arange(len(self.ranks)))
+
+    def turns_for(self, target: Occurrences) -> Tensor:
+        """Return the turn of this source that corresponds to each position of a target.
+
+        First occurrences correspond to first occurrences and so on, those in flattened images by row and column.
+        """
+        if self.image_size and target.image_size:
+            size = target.image_size
+            row, column = (each * self.image_size // size for each in (target.repeat // size, target.repeat % size))
+            repeat = row * self.image_size + column
+        else:
+            repeat = target.repeat * self.repeats // target.repeats
+        return target.strand * self.strands // target.strands * self.repeats + repeat
 
 
 def occurrences(channels: np.ndarray, inside: np.ndarray, rank: np.ndarray) -> Occurrences:
@@ -248,34 +304,31 @@ def occurrences(channels: np.ndarray, inside: np.ndarray, rank: np.ndarray) -> O
     Parameters
     ----------
     channels
-        Channels of the axis.
+        Channels or strands of the axis.
     inside
         Mask of the channels that belong to the space.
     rank
-        Rank of every channel of the network in its space.
+        Rank of every channel and strand of the network in its space.
     """
     positions = np.flatnonzero(inside)
-    held = channels[positions]
-    order = np.argsort(held, kind='stable')
-    counts = np.unique(held, return_counts=True)[1]
-    turn = np.empty(len(held), int)
-    turn[order] = np.arange(len(held)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return Occurrences(*map(torch.from_numpy, (positions, rank[held], turn)))
+    held, inverse = np.unique(channels[positions], return_inverse=True)
+    strand = _running(rank[held])[inverse]
+    return Occurrences(*map(torch.from_numpy, (positions, rank[channels[positions]], strand, _running(inverse))))
+
+
+def _running(values: np.ndarray) -> np.ndarray:
+    """Return for each value how many equal ones come before it."""
+    order = np.argsort(values, kind='stable')
+    counts = np.unique(values, return_counts=True)[1]
+    running = np.empty(len(values), int)
+    running[order] = np.arange(len(values)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return running
 
 
 def place(coupling: Tensor, block: Tensor, source: Occurrences, target: Occurrences) -> None:
-    """Write the coupling of two spaces into the coupling of two axes.
-
-    First occurrences are coupled with first occurrences and so on, those in flattened images by row and column.
-    """
+    """Write the coupling of two spaces into the coupling of two axes, occurrence by occurrence."""
     if source.is_whole and target.is_whole and block.shape == coupling.shape:
         coupling.copy_(block)
         return
-    if source.image_size and target.image_size:
-        size = target.image_size
-        row, column = (each * source.image_size // size for each in (target.turn // size, target.turn % size))
-        turn = row * source.image_size + column
-    else:
-        turn = target.turn * source.turns // target.turns
-    same = source.turn[:, None] == turn
+    same = source.turn[:, None] == source.turns_for(target)
     coupling[source.positions[:, None], target.positions] = torch.where(same, block[source.ranks][:, target.ranks], 0.0)

@@ -11,12 +11,20 @@ from .axes import IN, OUT, Op
 from .dispatch import NO_AXIS, ChannelTracer, Parameter, Untraceable, aten, is_constant, rule, units_of
 
 
-@rule('clone', 'detach', 'alias', '_to_copy', 'contiguous', 'lift_fresh', 'dropout', '_softmax', '_log_softmax',
-       'hardswish', 'hardswish_', 'silu', 'silu_', 'mish', 'mish_', 'elu', 'elu_', 'celu', 'celu_', 'gelu', 'hardtanh',
-       'hardtanh_', 'hardsigmoid', 'hardsigmoid_', 'leaky_relu', 'leaky_relu_', 'relu', 'relu_', 'softplus', 'hardshrink',
-       'softshrink', 'rrelu_with_noise', 'threshold', 'threshold_', 'log_sigmoid_forward')  # fmt: skip
+@rule('clone', 'detach', 'alias', '_to_copy', 'contiguous', 'lift_fresh', 'dropout', 'hardswish', 'hardswish_', 'silu',
+       'silu_', 'mish', 'mish_', 'elu', 'elu_', 'celu', 'celu_', 'gelu', 'hardtanh', 'hardtanh_', 'hardsigmoid',
+       'hardsigmoid_', 'leaky_relu', 'leaky_relu_', 'relu', 'relu_', 'softplus', 'hardshrink', 'softshrink',
+       'rrelu_with_noise', 'threshold', 'threshold_', 'log_sigmoid_forward')  # fmt: skip
 def _same(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
     return units_of(args[0])
+
+
+@rule('_softmax', '_log_softmax')
+def _softmax(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
+    units = units_of(args[0])
+    if isinstance(units, Tensor):
+        mode.cut_into_indices(units, args[1] % units.dim())  # copies of a channel would share its probability
+    return units
 
 
 rule('_prelu_kernel')(ChannelTracer.pointwise)
@@ -25,6 +33,7 @@ rule('_prelu_kernel')(ChannelTracer.pointwise)
 @rule('glu')
 def _glu(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
     gated, gate = units_of(args[0]).chunk(2, args[1] if len(args) > 1 else -1)
+    mode.cut(units_of(args[0]), [gated, gate])
     mode.join(gated, gate)
     return gated
 
@@ -46,6 +55,8 @@ def _filled(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: Any)
     other = units_of(args[1]) if len(args) > 1 else None
     if units is None and other is not None:
         raise Untraceable('an activation is written into another tensor in place')
+    if isinstance(units, Tensor) and isinstance(other, Tensor):  # a part of it goes on with new values
+        mode.join(units, other.expand(units.shape))
     return units
 
 
@@ -84,7 +95,9 @@ def _permuted(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: An
 def _slice(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
     units = units_of(args[0])
     if isinstance(units, Tensor):
-        return func(units, *args[1:], **kwargs)
+        part = func(units, *args[1:], **kwargs)
+        mode.cut(units, [part])
+        return part
     dim = args[1] if len(args) > 1 else 0
     size = len(units.units[dim])
     start, end, step = slice(*args[2:5]).indices(size) if len(args) > 2 else (0, size, 1)
@@ -92,6 +105,8 @@ def _slice(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: Any) 
         bounds = mode.bounds.setdefault(units.name, {}).setdefault(units.axes[dim], set())
         bounds.update({start, end} - {0, size})
     cut = tuple(ids[start:end:step] if each == dim else ids for each, ids in enumerate(units.units))
+    if not units.mask:
+        mode.cut(torch.tensor(units.units[dim]), [torch.tensor(cut[dim])])
     return Parameter(units.name, units.axes, cut, units.mask)
 
 
@@ -119,7 +134,9 @@ def _moved(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: Any) 
         moved = func(units, *args[1:], **kwargs)
     except (RuntimeError, NotImplementedError) as error:
         raise Untraceable(f'operator {func} picks channels by numbers that depend on the data') from error
-    return list(moved) if isinstance(moved, list | tuple) else moved
+    parts = list(moved) if isinstance(moved, list | tuple) else [moved]
+    mode.cut(units, parts)
+    return parts if isinstance(moved, list | tuple) else moved
 
 
 @rule('cat', 'stack')
@@ -158,6 +175,10 @@ def _padded(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: Any)
     return units
 
 
+_OF_COPIES = frozenset({aten.amax, aten.amin, aten.max, aten.min})
+"""Reductions that give the same of some copies as of each once; means do of equally many copies of all channels."""
+
+
 @rule('mean', 'sum', 'amax', 'amin', 'norm', 'var', 'std', 'logsumexp', 'prod', 'linalg_vector_norm', 'argmax', 'max', 'min')
 def _reduced(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
     units = units_of(args[0])
@@ -170,13 +191,19 @@ def _reduced(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: Any
         return None
     dims = sorted({dim % units.dim() for dim in ([dims] if isinstance(dims, int) else dims)})
     varying = [dim for dim in range(units.dim()) if not is_constant(units, dim)]
-    if varying and set(varying) <= set(dims):
+    of_all = bool(varying) and set(varying) <= set(dims)
+    for dim in {*varying} & {*dims}:
+        if of_all and func.overloadpacket is aten.mean:
+            mode.average([units.movedim(dim, 0).reshape(units.size(dim), -1)[:, 0]])
+        elif func.overloadpacket not in _OF_COPIES:
+            mode.cut_into_indices(units, dim)  # a sum of copies is not that of the channels
+    if of_all:
         return None  # a sum over the channels themselves: none are left
     for dim in reversed(dims):
         if dim in varying:
-            mode.join(units, units.narrow(dim, 0, 1))
-            known = units.amax(dim, keepdim=True)  # -1 (no unit) is the smallest
-            units = known
+            made = mode.renewed(units.amax(dim, keepdim=True))  # -1 (no unit) is the smallest
+            mode.join(units, made)
+            units = made
         else:
             units = units.narrow(dim, 0, 1)
     return units.reshape(first.shape)
@@ -212,13 +239,16 @@ def _convolution(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output:
         made = mode.use(kernel, makes, OUT)
         mode.use(kernel, reads, IN, channels)
     elif groups == x.shape[1] == output.shape[1] and not transposed:
-        made = mode.use(kernel, 0, OUT, channels)
+        made = mode.use(kernel, 0, OUT)
+        if channels is not None:
+            mode.join(made, channels)
     elif transposed:
         raise Untraceable(f'{kernel.name} is the kernel of a transposed convolution in {groups} groups')
     else:
         made = mode.use(kernel, 0, OUT)
         mode.use(kernel, 1, IN)
         reads = mode.new(x.shape[1]) if channels is None else channels
+        mode.cut_unevenly(reads.chunk(groups))
         if kernel.name in mode.reads:
             mode.join(mode.reads[kernel.name], reads)
         mode.reads[kernel.name] = reads
@@ -234,7 +264,7 @@ def _linear(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: Any)
         raise Untraceable('a linear layer of an unknown form')
     matrix = units_of(weight)
     if not isinstance(matrix, Parameter) or isinstance(units_of(x), Parameter):
-        raise Untraceable('activations are multiplied with each other (attention)')
+        raise Untraceable(_ATTENTION)
     mode.ran(Op('linear'))
     mode.use(matrix, 0, IN, mode.along(units_of(x), -1) if units_of(x) is not None else None)
     made = mode.use(matrix, 1, OUT)
@@ -243,11 +273,42 @@ def _linear(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: Any)
     return made.expand(output.shape)
 
 
+_ATTENTION = 'activations are multiplied with each other (attention)'
+
+
+@rule('bmm')
+def _products(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
+    left, right = map(units_of, args)
+    if isinstance(left, Parameter) or isinstance(right, Parameter):
+        raise Untraceable('activations are multiplied in batches with a parameter')
+    if not (left is None or is_constant(left, 2)) or not (right is None or is_constant(right, 1)):
+        mode.lose(_ATTENTION, *args)
+        return None
+    rows, columns = (None if each is None else each.narrow(dim, 0, 1) for each, dim in ((left, 2), (right, 1)))
+    if rows is not None and columns is not None:
+        raise Untraceable('channels are multiplied with each other')
+    made = rows if columns is None else columns
+    return None if made is None else made.expand(output.shape)
+
+
+@rule('_scaled_dot_product_flash_attention', '_scaled_dot_product_flash_attention_for_cpu',
+       '_scaled_dot_product_efficient_attention', '_scaled_dot_product_cudnn_attention',
+       '_scaled_dot_product_fused_attention_overrideable', '_scaled_dot_product_attention_math')  # fmt: skip
+def _attention(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
+    values = units_of(args[2])
+    if not isinstance(values, Tensor) or not is_constant(values, -2):
+        raise Untraceable(_ATTENTION)
+    mode.lose(_ATTENTION, *args[:2])
+    return [values.narrow(-2, 0, 1).expand(output[0].shape)]
+
+
 @rule('native_batch_norm', '_native_batch_norm_legit', '_native_batch_norm_legit_no_training', 'cudnn_batch_norm',
        '_batch_norm_with_update', '_batch_norm_no_update', 'batch_norm', 'native_group_norm', 'instance_norm')  # fmt: skip
 def _normalised(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
-    units = units_of(args[0])
+    units = mode.apart_along(units_of(args[0]), 1)
     channels = mode.along(units, 1)
+    if func.overloadpacket is aten.native_group_norm:
+        mode.average(channels.chunk(args[6]))
     for parameter in map(units_of, args[1:5]):
         if isinstance(parameter, Parameter):
             mode.use(parameter, 0, OUT, channels)
@@ -261,7 +322,11 @@ def _layer_norm(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: 
         if isinstance(parameter, Parameter):
             for dim in range(dims):
                 if not is_constant(units, units.dim() - dims + dim):
+                    units = mode.apart_along(units, units.dim() - dims + dim)
                     mode.use(parameter, dim, OUT, mode.along(units, units.dim() - dims + dim))
+    for dim in range(units.dim() - dims, units.dim()):
+        if not is_constant(units, dim):
+            mode.average([mode.along(units, dim)])
     return [units]
 
 

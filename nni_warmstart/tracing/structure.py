@@ -20,6 +20,7 @@ from ..utils.limits import Budget
 from ..utils.modules import state_kept
 from ..utils.strict_json import parse_compressed
 from .axes import IN, Axes, Channels, Op
+from .plain_structure import LABELS, check
 from .tracer import trace_channels
 
 _MOST = 2**24  # channels that a network in a file may have
@@ -102,6 +103,10 @@ class Structure:
             'kinds': self.kinds,
             'sites': self.sites,
             'values': self.values,
+            'relations': {
+                'ties': channels.ties.tolist(),
+                **{kind: _labels_of(channels.tensors, kind) for kind in LABELS},
+            },
         }
         return zlib.compress(json.dumps(plain, separators=(',', ':')).encode(), 9)
 
@@ -126,8 +131,14 @@ class Structure:
         budget = budget or Budget(origin, SupernetFileError)
         try:
             plain = parse_compressed(data, budget)
+            check(plain)
             budget.spend(8 * _numbers(plain))
-            tensors = {name: _axes(*entry) for name, entry in plain['tensors'].items()}
+            relations = plain.get('relations', {})
+            labels = {kind: relations.get(kind, {}) for kind in LABELS}
+            tensors = {
+                name: _axes(*entry, labels={kind: each.get(name) for kind, each in labels.items()})
+                for name, entry in plain['tensors'].items()
+            }
             channels = Channels(
                 tensors,
                 _array(plain['inputs']),
@@ -135,11 +146,8 @@ class Structure:
                 {path: [Op(*op) for op in ops] for path, ops in plain['ops'].items()},
                 plain['scales'],
                 plain['opaque'],
+                ties=np.array(relations.get('ties', [[], [], []]), dtype=int).reshape(3, -1),
             )
-            for axes in tensors.values():
-                sizes = [c.shape[-1] * len(c) if c.ndim == 2 else len(c) for c in axes.channels if c is not None]
-                if len(axes.roles) != len(axes.shape) or any(size < 1 for size in sizes):
-                    raise ValueError('channels that do not fit their tensors')
             sites = {path: (label, dict(names)) for path, (label, names) in plain['sites'].items()}
             return cls(channels, plain['kinds'], sites, plain['values'])
         except SupernetFileError:
@@ -243,6 +251,19 @@ def _array(plain: Any) -> np.ndarray:
     return channels
 
 
-def _axes(shape: Any, roles: Any, channels: Any, bounds: Any, dilation: Any, groups: int) -> Axes:
-    arrays = tuple(None if each is None else _array(each) for each in channels)
-    return Axes(tuple(shape), tuple(roles), arrays, tuple(map(tuple, bounds)), tuple(dilation), groups)
+def _labels_of(tensors: dict[str, Axes], kind: str) -> dict[str, Any]:
+    """Return one kind of labels of all tensors that have some, axis by axis, as plain data."""
+    found = {name: getattr(axes, kind) for name, axes in tensors.items()}
+    return {
+        name: [_runs(label) for label in labels]
+        for name, labels in found.items()
+        if any(label is not None for label in labels)
+    }
+
+
+def _axes(shape: Any, roles: Any, channels: Any, bounds: Any, dilation: Any, groups: int, *, labels: dict[str, Any]) -> Axes:
+    arrays = {'channels': channels, **{kind: each or [] for kind, each in labels.items()}}
+    arrays = {kind: tuple(None if each is None else _array(each) for each in axes) for kind, axes in arrays.items()}
+    return Axes(
+        tuple(shape), tuple(roles), bounds=tuple(map(tuple, bounds)), dilation=tuple(dilation), groups=groups, **arrays
+    )

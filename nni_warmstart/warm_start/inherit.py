@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..errors import WarmStartError
+from ..errors import TransferError, WarmStartError
 from ..mapping.candidate_fit import fit_candidates
 from ..mapping.correspondence import Correspondence
 from ..mapping.layer_alignment import places_of
@@ -58,6 +58,8 @@ class Inheritance:
         Label in the target -> candidates of the target and of the source.
     repeated
         Target tensors in which channels are repeated.
+    notes
+        What else is to be said about the mapping, in sentences.
     """
 
     tensors: dict[str, Tensor]
@@ -66,6 +68,7 @@ class Inheritance:
     couplings: dict[str, Tensor]
     candidates: Candidates
     repeated: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
 
 Inherit = Callable[[nn.Module, Tensor | None], Inheritance]
@@ -170,6 +173,12 @@ def _narrowed(match: Match, network: nn.Module | None, model: nn.Module, images:
 def _inherited(match: Match, mapping: Mapping) -> Inheritance:
     """Add mapped weights to the state that was started without images."""
     new, state = match.started.copy(), match.source.state_dict()
+    if new.settings.untraceable == 'error':
+        for name in mapping.unfollowed:
+            raise TransferError(
+                f'{name} of the target cannot be mapped: {mapping.unmapped[name]}; pass '
+                "untraceable='fresh' to start such tensors afresh."
+            )
     of_target, of_source = match.target.structure.channels.tensors, match.source_structure.channels.tensors
     for name, tensor in mapping.tensors.items():
         origin = mapping.pairs[name]
@@ -186,7 +195,15 @@ def _inherited(match: Match, mapping: Mapping) -> Inheritance:
     _check_head(match.source, match.target, new)
     spaces = mapping.couplings.source_spaces.spaces
     couplings = {min(spaces[other].places)[0]: coupling for (_, other), coupling in mapping.couplings.found.items()}
-    return Inheritance(new.inherited, new.origins, match.correspondence, couplings, match.candidates, mapping.repeated)
+    notes = match.notes
+    if mapping.uneven:
+        notes += (
+            f'Means are taken over channels of which some have more copies than others ({mapping.uneven[0]}): what the '
+            'source computes is kept approximately.',
+        )
+    return Inheritance(
+        new.inherited, new.origins, match.correspondence, couplings, match.candidates, mapping.repeated, notes
+    )
 
 
 def rebuilt(source: Supernet, images: Tensor) -> nn.Module | None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import TransferError
 from ..mapping import alphas
-from ..mapping.correspondence import Correspondence, handed_on, match_modules
+from ..mapping.correspondence import Correspondence, handed_on, match_modules, why_opaque
 from ..mapping.identity_blocks import start_as_identity
 from ..mapping.layer_alignment import Alignment, align
 from ..mapping.mapper import misfit, pair_tensors
@@ -86,6 +86,8 @@ class Match:
         New state with the alphas and with everything that starts as the identity, without mapped weights yet.
     alignment
         Alignment of a network without choices; None for supernets.
+    notes
+        What else is to be said about the match, in sentences.
     """
 
     source: Supernet
@@ -97,6 +99,7 @@ class Match:
     zeroed: frozenset[str]
     started: NewState
     alignment: Alignment | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def is_narrower(self) -> bool:
@@ -130,7 +133,7 @@ def match_source(source: Supernet, target: Target, settings: TransferSettings) -
         )
     for name in body:
         if found.tensors.get(name) not in state:
-            new.leave(name, 'no partner in the source')
+            new.leave(name, why_opaque(of_target, name) or 'no partner in the source')
     # Write all that needs no images: alphas, and blocks and kernels that start as the identity.
     found = _without_unlearnt(found, of_target, of_source)
     candidates = inherit_alphas(source, found, new)
@@ -138,14 +141,19 @@ def match_source(source: Supernet, target: Target, settings: TransferSettings) -
         prefer_path(alignment, of_target, new)
     zeroed = _start_added_blocks(target, found, new)
     _start_handing_on(found, of_target, of_source, new)
-    return Match(source, target, of_source, found, candidates, left_out - zeroed, zeroed, new, alignment)
+    notes = tuple(
+        f'What {path or "forward"} of {owner} does with channels is not followed: {reason}.'
+        for structure, owner in ((of_target, 'the target'), (of_source, repr(source.name)))
+        for path, reason in structure.channels.opaque.items()
+    )
+    return Match(source, target, of_source, found, candidates, left_out - zeroed, zeroed, new, alignment, notes)
 
 
 def _check_opaque(structure: Structure, owner: str) -> None:
     for path, reason in structure.channels.opaque.items():
+        place = f'module {path!r} ({structure.kinds.get(path, "?")})' if path in structure.kinds or not path else path
         raise TransferError(
-            f'module {path!r} ({structure.kinds.get(path, "?")}) of {owner} cannot be mapped: {reason}; pass '
-            "untraceable='fresh' to start such modules afresh."
+            f"{place} of {owner} cannot be mapped: {reason}; pass untraceable='fresh' to start such modules afresh."
         )
 
 

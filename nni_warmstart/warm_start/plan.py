@@ -173,6 +173,7 @@ class Plan:
             candidates=inherited.candidates,
             couplings=inherited.couplings,
             classes=classes,
+            notes=inherited.notes,
         )
 
     def _rows_without_class(self, model: nn.Module) -> list[Tensor]:

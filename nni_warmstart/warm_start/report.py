@@ -87,6 +87,8 @@ class TransferReport:
         empty if the model spaces are the same. For several sources, keys are 'source: tensor'.
     classes
         How the classes of an inherited classifier were matched, in words; '' for other heads.
+    notes
+        What else is to be said, in sentences: operators that are not followed, means over channels with unequal copies.
     """
 
     source: str
@@ -101,6 +103,7 @@ class TransferReport:
     candidates: dict[str, tuple[list[str], list[str]]] = field(repr=False, default_factory=dict)
     couplings: dict[str, Tensor] = field(repr=False, default_factory=dict)
     classes: str = ''
+    notes: tuple[str, ...] = ()
 
     @property
     def share_inherited(self) -> float:
@@ -154,7 +157,7 @@ class TransferReport:
         widths = [max(len(line[column]) for line in lines) for column in range(5)]
         text = ['  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
         text.insert(1, '  '.join('-' * width for width in widths))
-        return '\n'.join([self.summary(), *text])
+        return '\n'.join([self.summary(), *text, *self.notes])
 
     def summary(self) -> str:
         """Return a summary in one line."""
@@ -172,6 +175,7 @@ class TransferReport:
             'source': self.source,
             'head': self.head,
             'classes': self.classes,
+            'notes': list(self.notes),
             'share_inherited': self.share_inherited,
             'zero_shot_accuracy': self.zero_shot_accuracy,
             'seconds': self.seconds,

@@ -14,12 +14,7 @@ from .heads.registry import HEADS
 
 @dataclass(frozen=True, kw_only=True)
 class TransferSettings:
-    """Settings of a warm start: arguments of :func:`~nni_warmstart.transfer`, by the same names, and one more.
-
-    Attributes
-    ----------
-    fast
-        Whether the network runs by plans where it looks at images; see :mod:`nni_warmstart.fast_forward`.
+    """Settings of a warm start: arguments of :func:`~nni_warmstart.transfer`, by the same names.
 
     Raises
     ------

@@ -34,6 +34,7 @@ def transfer(
     untraceable: str = 'error',
     heads: Mapping[str, tuple[int, int]] | None = None,
     class_names: Sequence[str] | None = None,
+    fast: bool = False,
 ) -> TransferReport:
     """Transfer the weights and alphas of ``source`` to ``target``, in place; if anything fails, ``target`` is unchanged.
 
@@ -80,6 +81,8 @@ def transfer(
     class_names
         Names of the target's classes in the order of the classifier's rows, for head 'copy'; None for those that ``data``
         has, if any.
+    fast
+        Whether the network runs by plans where it looks at ``data``; see :mod:`nni_warmstart.fast_forward`.
 
     Returns
     -------
@@ -93,25 +96,14 @@ def transfer(
     """
     settings = TransferSettings(
         head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable,
-        seed=seed, max_samples=max_samples, device=device, heads=heads,
+        seed=seed, max_samples=max_samples, device=device, heads=heads, fast=fast,
         class_names=name_and_classes(data)[1] or None if class_names is None else class_names,
     )  # fmt: skip
-    return transfer_by(settings, source, target, data, val_data)
-
-
-def transfer_by(
-    settings: TransferSettings,
-    source: Supernet | Sequence[Supernet | tuple[Supernet, float]],
-    target: nn.Module,
-    data: Data | None = None,
-    val_data: Data | None = None,
-) -> TransferReport:
-    """Do what :func:`transfer` does, by settings that were checked before."""
     check_target(target)
     sources = _weighted(source)
     with quiet_randomness():
         start = time.perf_counter()
-        batches = first_batches(data, settings.max_samples)
+        batches = first_batches(data, max_samples)
         plan = Plan.prepare(sources, target, settings, batches)
         prepared = time.perf_counter() - start
         report = plan.apply(target, batches or None, val_data)

@@ -125,7 +125,7 @@ def own_space(candidate: Supernet, num_classes: int) -> nn.Module:
             f'supernet {candidate.name!r} was trained on {candidate.space.get("class")}, which a file cannot choose to run; '
             'rank by otdd, or search with that space.'
         )
-    with Bounded(candidate.tensors.values()):
+    with Bounded(candidate.tensors.values(), candidate.space['arguments']):
         space = create(candidate.space['name'], candidate.space['arguments'], num_classes)
     return mutate(space, candidate.strategy)
 

@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +29,8 @@ PATIENCE = 8.0
 """Seconds without a byte after which an HTTP server counts as silent."""
 
 _ANSWER = 30.0  # seconds for an answer without the content of a file
+
+_GRACE = 600.0  # seconds by which clocks of machines may differ, and for a computer to write under load
 
 _CHUNK = 2**20  # bytes that are read at once
 
@@ -129,7 +132,7 @@ class Store:
         return self._of_entry(name, most_seconds(), read)
 
     def is_foreign(self, name: str) -> bool:
-        """Check whether the file of an entry is a sound safetensors file of another program.
+        """Check whether the file of an entry is a folder, or a sound safetensors file of another program.
 
         Raises
         ------
@@ -137,8 +140,12 @@ class Store:
             If it cannot be read.
         """
 
+        path = self.path(name)
+        if self.is_local and os.path.lexists(path) and not os.path.isfile(path):
+            return os.path.isdir(path)  # pipes, sockets and links to nothing hold nothing
+
         def check(_: threading.Event) -> bool:
-            with self._opened(self.path(name)) as (file, _size):
+            with self._opened(path) as (file, _size):
                 return is_foreign(lambda size: _read(file, size))
 
         return self._within(_ANSWER, 'read', check)
@@ -191,8 +198,28 @@ class Store:
         self._within(_ANSWER, 'written', lambda _: self.files.rm_file(path))
 
     def reserve(self, path: str) -> bool:
-        """Create an empty file unless it exists; if several processes try at once, only one succeeds."""
-        return self._within(_ANSWER, 'written', lambda _: self._reserved(path))
+        """Create an empty file unless it exists; if several processes try at once, only one succeeds.
+
+        A file older than any process writes at an entry was left by one that was killed, and is replaced.
+        """
+
+        def reserve(_: threading.Event) -> bool:
+            if self._reserved(path):
+                return True
+            if not self._is_left_behind(path):
+                return False
+            self.files.rm_file(path)
+            return self._reserved(path)
+
+        return self._within(_ANSWER, 'written', reserve)
+
+    def _is_left_behind(self, path: str) -> bool:
+        try:
+            written: datetime = self.files.modified(path)
+        except (FileNotFoundError, NotImplementedError):  # gone by now, or a file system that does not know
+            return False
+        written = written if written.tzinfo else written.replace(tzinfo=timezone.utc)
+        return (datetime.now(timezone.utc) - written).total_seconds() > _GRACE + most_seconds()
 
     def _reserved(self, path: str) -> bool:
         sftp = 'sftp' in self.files.protocol

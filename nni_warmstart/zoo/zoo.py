@@ -116,7 +116,10 @@ class SupernetZoo:
         self.check_free(supernet.name)
         with self._reserved(supernet.name) as free:
             if not free:
-                raise ZooError(f'another process writes {supernet.name!r} into zoo {self.root}; choose another name.')
+                raise ZooError(
+                    f'another process writes {supernet.name!r} into zoo {self.root}, or was killed when it did, which is '
+                    'forgotten after a quarter of an hour; choose another name.'
+                )
             return self._write(supernet)
 
     def check_free(self, name: str) -> None:
@@ -218,7 +221,9 @@ class SupernetZoo:
 
     def _check_own(self, name: str) -> None:
         if self._store.is_foreign(name):
-            raise ZooError(f'{self.path(name)} is a safetensors file of another program, which a zoo does not touch.')
+            raise ZooError(
+                f'{self.path(name)} is a folder or a safetensors file of another program, which a zoo does not touch.'
+            )
 
     @contextmanager
     def _reserved(self, name: str) -> Iterator[bool]:

@@ -11,6 +11,7 @@ import sys
 from collections import namedtuple
 
 import pytest
+from helpers.hostile import special_files
 from helpers.tiny import run
 
 from nni_warmstart import Supernet, SupernetZoo, WarmStartDARTS
@@ -109,3 +110,24 @@ def test_a_damaged_entry_is_named(tmp_path):
     assert 'zoo remove mine' in bad.remedy
     assert 'give another --zoo' in findings('note', zoo=str(tmp_path / 'typo'), port=0)['zoo'].remedy
     assert 'give the right --zoo' in findings('bad', zoo='nosuch://zoo', port=0)['zoo'].remedy
+
+
+def test_what_it_advises_for_what_is_no_file_works(tmp_path, capsys):
+    paths = []
+    for path in special_files(tmp_path):
+        if not path.stem.isalpha():  # a name that nobody can type
+            path.unlink()
+            continue
+        paths.append(path)
+        [finding] = doctor.entries(str(tmp_path))
+        assert path.stem in finding.text
+        removed = main(['zoo', 'remove', path.stem, '--zoo', str(tmp_path)])
+        if path.is_dir():  # what else may be in it is not deleted
+            assert 'move that folder elsewhere' in finding.remedy
+            assert removed and 'is a folder' in capsys.readouterr().err
+            path.rmdir()
+        else:
+            assert f'zoo remove {path.stem}' in finding.remedy
+            assert removed == 0 and not os.path.lexists(path)
+    assert len(paths) > 3
+    assert not list(tmp_path.iterdir())

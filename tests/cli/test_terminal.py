@@ -59,7 +59,7 @@ def test_lists_and_cards(zoo, capfd):
         assert_harmless(captured.out, captured.err)
         if command[0] == 'zoo':
             assert r'\x1b]0;owned\x07' in ''.join(captured.out.split())
-    assert main(['zoo', 'show', 'evil', '--zoo', str(zoo)]) == 0
+    assert main(['zoo', 'show', 'evil', '--zoo', str(zoo), '--json']) == 0
     assert r'\udcff' in capfd.readouterr().out
 
 

@@ -66,6 +66,8 @@ from nni_warmstart.runs.config import parse_search
         ('seed=!!bool x', 'the value is not YAML'),
         ('evaluator.weight_decay=3-e4', "evaluator.weight_decay = '3-e4', but it must be a number"),
         ('space.image_size=0', 'space.image_size = 0, but it must be a whole number, 1 or more'),
+        ('space.image_size=[64, 48]', '[64, 48], but it must be a whole number, 1 or more, at most'),
+        ('space.image_size=[64, 48]', 'Images become squares of that size, whatever shape they have.'),
         ('space.image_size=big', "space.image_size = 'big', but it must be a whole number"),
         ('space.in_channels=x', "space.in_channels = 'x', but it must be a whole number"),
         ('space.width=-8', 'space nasbench201 cannot be built'),

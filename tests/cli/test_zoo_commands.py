@@ -18,6 +18,7 @@ from PIL import Image
 
 from nni_warmstart import Supernet, SupernetZoo
 from nni_warmstart.cli import main
+from nni_warmstart.errors import DataError
 from nni_warmstart.nni_adapter.mutation import mutate
 
 
@@ -143,6 +144,16 @@ def test_a_search_ranks_the_entries_of_its_zoo_that_fit_its_space(folder, capsys
     assert 'cells' in shown and 'grid' not in shown
 
 
+def test_the_seed_of_a_search_ranks_its_entries(folder, monkeypatch, capsys):
+    seeds = []
+    monkeypatch.setattr('nni_warmstart.zoo.ranking.rank', lambda *_, seed, **__: seeds.append(seed) or [])
+    monkeypatch.setattr('nni_warmstart.runs.search.fitting', lambda *_: ['some'])
+    command = ['zoo', 'rank', '--config', str(folder / 'search.yml'), '--set', 'seed=3']
+    for further in ([], ['--seed', '4'], ['--seed', '0']):
+        assert main([*command, *further]) == 0
+    assert seeds == [3, 4, 0]
+
+
 def test_zoo_rank_errors(folder, capsys):
     command = ['zoo', 'rank', '--zoo', str(folder / 'none'), '--data']
     for extra, message in (
@@ -204,3 +215,15 @@ def test_a_list_needs_no_torch(tmp_path):
 def test_zoo_errors(tmp_path, capsys):
     assert main(['zoo', 'show', '--zoo', str(tmp_path), 'nobody']) == 2
     assert "has no entry 'nobody'; it has none" in capsys.readouterr().err
+
+
+def test_images_are_ranked_for_in_the_size_of_the_entries(monkeypatch, capsys):
+    sizes = []
+
+    def noting(word, image_size):
+        sizes.append(image_size)
+        raise DataError('enough.')
+
+    monkeypatch.setattr('nni_warmstart.data.sources.from_word', noting)
+    assert main(['zoo', 'rank', '--data', 'photographs']) == 2
+    assert sizes == [32] and 'enough.' in capsys.readouterr().err  # that of the shipped zoo

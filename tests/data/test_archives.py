@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import sys
 import tarfile
 
@@ -53,10 +54,25 @@ def test_shards_are_read_as_a_folder_is(images, tmp_path, label, cache_mb):
     task = from_webdataset(tmp_path / 'train-{000..001}.tar', test='test.tar', side=8, cache_mb=cache_mb)
     expected = from_folder(images, side=8)
     assert isinstance(task.train_x, LazyImages) == (cache_mb == 0)
+    task = pickle.loads(pickle.dumps(task))  # as a worker of another process gets it
     assert torch.equal(task.train_x[:], expected.train_x) and torch.equal(task.train_y, expected.train_y)
     assert torch.equal(task.test_x[:], expected.test_x) and torch.equal(task.test_y, expected.test_y)
     assert task.name == 'train' and task.class_names == (('0', '1') if label == 'cls' else ('class0', 'class1'))
     assert torch.equal(from_webdataset(tmp_path / 'train-*.tar', side=8).train_x, expected.train_x)
+
+
+def test_damaged_images_of_shards_are_replaced(images, tmp_path, caplog):
+    pytest.importorskip('webdataset')
+    write_shard(tmp_path / 'a.tar', images / 'train')
+    content = (tmp_path / 'a.tar').read_bytes()
+    first = content.index(b'IDAT')
+    (tmp_path / 'a.tar').write_bytes(content[: first + 8] + bytes(8) + content[first + 16 :])
+    whole = from_folder(images, side=8).train_x
+    found = from_webdataset(tmp_path / 'a.tar', side=8, cache_mb=0, on_error='skip').train_x[:]
+    assert torch.equal(found[1:], whole[1:]) and torch.equal(found[0], whole[1])
+    assert '; 1 such images so far' in caplog.text
+    with pytest.raises(DataError, match=r'image 0 in .*a\.tar cannot be read'):
+        from_webdataset(tmp_path / 'a.tar', side=8)
 
 
 def test_shards_that_hold_no_samples(images, tmp_path):
@@ -86,10 +102,19 @@ def test_tables_and_folders_of_hugging_face(images, tmp_path, monkeypatch):
         table.to_parquet(str(tmp_path / 'table' / f'{part}-00000.parquet'))
     for cache_mb in (512, 0):
         task = from_huggingface(tmp_path / 'table', image='picture', label='kind', side=8, cache_mb=cache_mb)
+        task = pickle.loads(pickle.dumps(task))
         assert torch.equal(task.train_x[:], expected.train_x) and torch.equal(task.test_y, expected.test_y)
         assert task.class_names == expected.class_names
     task = from_huggingface(images, side=8)
     assert torch.equal(task.train_x[:], expected.train_x) and np.array_equal(task.class_names, expected.class_names)
+    columns = datasets.Features({'image': datasets.Image(), 'label': datasets.ClassLabel(names=['left', 'right'])})
+    rows = {'image': [str(file) for file in files], 'label': [int(file.parent.name[-1]) for file in files]}
+    named = datasets.Dataset.from_dict(rows, features=columns)
+    for name in ('train-0', 'train-1', 'validation'):
+        named.to_parquet(str(tmp_path / 'named' / 'data' / f'{name}.parquet'))
+    task = from_huggingface(tmp_path / 'named', side=8)
+    assert task.class_names == ('left', 'right') and len(task.train_x) == 2 * len(task.test_x)
+    assert torch.equal(task.test_x[:], expected.test_x)
     with pytest.raises(DataError, match="has no column 'image'; it has picture, kind"):
         from_huggingface(tmp_path / 'table')
     with pytest.raises(DataError, match='does not exist'):

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import functional
 
 from nni_warmstart import DataError
-from nni_warmstart.data import from_folder, image_files, memory
+from nni_warmstart.data import from_folder, image_files, image_reading, memory
 from nni_warmstart.data.image_reading import read_image
 from nni_warmstart.utils.limits import VARIABLE
 
@@ -216,3 +217,17 @@ def test_a_file_is_listed_by_its_ending(tmp_path):
     files, names = image_files.image_files(tmp_path, {'.png'})
     assert [(Path(file).name, label) for file, label in files] == [('x.PNG', 0), ('y.png', 1)]
     assert names == ['a', 'b']
+
+
+@pytest.mark.parametrize('at_once', [0, 2**20])
+def test_images_are_cropped_and_resized_as_torchvision_does(monkeypatch, at_once):
+    """To the bit, whether their colours are resized at once or one by one."""
+    monkeypatch.setattr(image_reading, '_AT_ONCE', at_once)
+    rng = np.random.default_rng(0)
+    for height, width, size in ((30, 21, 16), (9, 40, 16), (5, 4, 8), (1, 3, 2), (17, 16, 16), (224, 150, 64)):
+        image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        channels = [torch.from_numpy(np.array(band))[None] for band in image.split()]
+        squares = [functional.center_crop(each, [min(height, width)] * 2) for each in channels]
+        expected = torch.cat([functional.resize(each, [size, size], antialias=True) for each in squares])
+        found = image_reading.square_of(image, size)
+        assert torch.equal(found, expected) and found.is_contiguous()

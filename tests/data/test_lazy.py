@@ -19,6 +19,8 @@ from nni_warmstart.data.map_style import from_function
 from nni_warmstart.data.task import Task
 from nni_warmstart.distance.sketch import DatasetSketch
 from nni_warmstart.errors import ConfigError, DataError
+from nni_warmstart.evaluators.datamodule import TaskData
+from nni_warmstart.evaluators.workers import Workers
 
 
 def image_folder(path, n=40, side=12, classes=2, parts=('train', 'test'), ending='png'):
@@ -205,3 +207,54 @@ def test_functions_that_make_no_data_are_one_line(function, error, message):
     assert '\n' not in str(caught.value)
     with pytest.raises(ConfigError, match='it must be package'):
         from_function('no_module')
+
+
+def damage(file):
+    """Damage an image in its middle, which its header and its end do not show."""
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 8] = bytes(8)
+    file.write_bytes(content)
+
+
+def test_damage_that_only_decoding_shows(tmp_path, caplog):
+    folder = image_folder(tmp_path / 'images', n=12, classes=3)
+    whole = from_folder(folder, side=8).train_x
+    damage(folder / 'train' / 'class1' / '004.png')
+    damage(folder / 'train' / 'class1' / '010.png')
+    strict = from_folder(folder, side=8, cache_mb=0).train_x
+    with pytest.raises(DataError, match=r'image .*004\.png cannot be read \(.*\); repair or remove it\.') as caught:
+        strict[:]
+    assert '\n' not in str(caught.value)
+    task = from_folder(folder, side=8, cache_mb=0, on_error='skip')
+    found = task.train_x[:]
+    expected = whole.clone()
+    expected[5], expected[7] = whole[6], whole[4]  # the next of the class, and its first behind the last
+    assert torch.equal(found, expected)
+    assert '004.png cannot be read' in caplog.text and '010.png' in caplog.text and '; 2 such images so far' in caplog.text
+    caplog.clear()
+    for each in (task.train_x, pickle.loads(pickle.dumps(task.train_x)), task.adapted(3, 8).train_x):
+        assert torch.equal(each[:], expected)
+    assert not caplog.text  # each is named once
+    assert len(from_folder(folder, side=8, on_error='skip').train_x) == 10  # small sets are decoded first
+
+
+def test_a_class_of_damaged_images_is_one_line(tmp_path):
+    folder = image_folder(tmp_path / 'images', n=6)
+    for file in (folder / 'train' / 'class0').iterdir():
+        damage(file)
+    task = from_folder(folder, side=8, cache_mb=0, on_error='skip')
+    with pytest.raises(DataError, match=r'^none of the 3 images of the class of image \d can be read\.$'):
+        task.train_x[:]
+    loader = DataLoader(range(6), 2, collate_fn=lambda rows: task.train_x[rows], num_workers=1)
+    with pytest.raises(DataError, match=r'^none of the 3 images of the class of image \d can be read\.$'):
+        list(loader)  # in one line from another process, too
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_workers_replace_damaged_images_by_the_same_ones(tmp_path, workers):
+    folder = image_folder(tmp_path / 'images', n=24)
+    damage(folder / 'train' / 'class0' / '004.png')
+    splits = split(from_folder(folder, side=8, cache_mb=0, on_error='skip'))
+    seen = torch.cat([x for x, _ in TaskData(splits, 4, workers=Workers(workers)).val_dataloader()])
+    assert torch.equal(seen, splits.val.x[:])

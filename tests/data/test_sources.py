@@ -40,11 +40,11 @@ def test_paths_start_at_the_folder_of_the_file(tmp_path):
 def test_a_word_means_an_embedded_task_a_folder_or_a_file(tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     save_npz(tmp_path / 'shapes.npz')
-    assert len(from_word('digits').train_x) == 1347
-    assert from_word('~/shapes.npz').name == 'shapes'
-    assert from_word(str(folder_of_images(tmp_path / 'images.npz'))).train_x.shape == (2, 3, 64, 64)
+    assert len(from_word('digits', 24).train_x) == 1347
+    assert from_word('~/shapes.npz', 24).name == 'shapes'
+    assert from_word(str(folder_of_images(tmp_path / 'images.npz')), 24).train_x.shape == (2, 3, 24, 24)
     with pytest.raises(DataError, match='data file nowhere does not exist'):
-        from_word('nowhere')
+        from_word('nowhere', 24)
 
 
 @pytest.mark.parametrize(

@@ -181,8 +181,11 @@ def test_torchvision_errors(tmp_path):
         from_torchvision('Fashion', tmp_path)
     with pytest.raises(DataError, match=r'FashionMNIST is not under .* Set download: true'):
         from_torchvision('FashionMNIST', tmp_path)
-    with pytest.raises(DataError, match='no train/test switch'):
+    with pytest.raises(DataError, match=r'SVHN is not under .* Set download: true'):
         from_torchvision('SVHN', tmp_path)
+    for name in ('FakeData', 'EMNIST', 'VisionDataset'):  # whose `split` means something else, or that have none
+        with pytest.raises(DataError, match=f'{name} has no splits for training and testing; .* use python:'):
+            from_torchvision(name, tmp_path)
 
 
 def test_grey_to_colour_and_back():

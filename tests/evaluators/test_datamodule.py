@@ -10,7 +10,8 @@ from helpers.tiny import make_task
 
 from nni_warmstart.data import split
 from nni_warmstart.data.lazy import LazyImages
-from nni_warmstart.evaluators.datamodule import BalancedClasses, TaskData, Workers
+from nni_warmstart.evaluators.datamodule import BalancedClasses, TaskData
+from nni_warmstart.evaluators.workers import Workers
 
 
 class Reader:
@@ -78,3 +79,22 @@ def test_rare_classes_are_drawn_as_often(task):
     data = TaskData(split(task), 8, sampler='balanced')
     assert isinstance(data.train_dataloader().sampler, BalancedClasses)
     assert len(list(data.train_dataloader())) == len(data.splits.train) // 8
+
+
+@pytest.mark.parametrize('sampler', ['shuffle', 'balanced'])
+@pytest.mark.parametrize('task', [make_task(), lazily(make_task())], ids=['memory', 'disk'])
+def test_batches_are_the_same_with_any_number_of_workers(task, sampler):
+    """Also where others draw between the beginning of an epoch and its first batch, as the loader of the alphas does."""
+    found = []
+    for workers in (0, 1, 2):
+        data = TaskData(split(task), 4, workers=Workers(workers), sampler=sampler)
+        loader, alphas = data.train_dataloader(), data.arc_dataloader()
+        torch.manual_seed(0)
+        epochs = []
+        for _ in range(2):
+            batches, _ = iter(loader), iter(alphas)
+            epochs += [(*next(batches), torch.rand(())), *((*batch, torch.rand(())) for batch in batches)]
+        found.append(epochs)
+    for other in found[1:]:
+        assert len(other) == len(found[0]) > 2
+        assert all(torch.equal(a, b) for x, y in zip(found[0], other, strict=True) for a, b in zip(x, y, strict=True))

@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset, Sampler
 
 from nni_warmstart.data import split
+from nni_warmstart.evaluators.workers import Loader
 
 
 class Space(ModelSpace):
@@ -152,6 +153,8 @@ def loaders(kind: str, workers: int = 0, n: int = 40) -> list[Any]:
             made.append(Stateful(part, size, sampler=ByEpoch(len(part)), **options))
         elif kind == 'stream' and part is splits.train:
             made.append(DataLoader(Stream(data), size, **options))
+        elif kind == 'of this package':
+            made.append(Loader(data, size, shuffle=True, **options))
         elif kind == 'generator':
             made.append(DataLoader(data, size, shuffle=True, generator=torch.Generator().manual_seed(7), **options))
         else:

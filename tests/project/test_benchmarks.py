@@ -22,6 +22,7 @@ SCRIPTS = sorted(
 )
 REPORTS = [
     ('choice/run.py', '--report'),
+    ('data/run.py', '--report'),
     ('digits/run.py', '--report'),
     ('distance/run.py', '--report'),
     ('mapper/run.py', '--report'),
@@ -70,7 +71,7 @@ def test_tables_are_those_of_the_committed_runs(tmp_path):
     shutil.copytree(ROOT / 'examples', tmp_path / 'examples')
     tables = [path for path in copy.glob('*/*') if path.suffix in ('.md', '.json')]
     committed = {path: path.read_text() for path in tables}
-    assert len(committed) == 13
+    assert len(committed) == 14
     for path in tables:
         path.unlink()
     run_all(REPORTS, copy, tmp_path)

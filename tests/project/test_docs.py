@@ -1,9 +1,8 @@
-"""The documentation is true: code, commands, settings, links and images of docs/*.md, and the API reference."""
+"""The documentation is true: code, commands, settings, links and images of README.md and docs/*.md."""
 
 from __future__ import annotations
 
 import atexit
-import importlib.util
 import logging
 import re
 import shlex
@@ -16,10 +15,12 @@ from helpers.tiny import ROOT
 from nni.experiment import ExperimentConfig
 from nni.nas.experiment import NasExperiment
 
+import nni_warmstart
 from nni_warmstart.cli.main import main, make_parser
 from nni_warmstart.runs.config import parse_pretrain, parse_search
 
 DOCS = ROOT / 'docs'
+README = ROOT / 'README.md'
 PAGES = sorted(DOCS.glob('*.md'))
 RUN_COMMANDS = {'own-data.md', 'own-space.md'}
 """Tutorials, whose commands are run as well; those of the other pages are only parsed."""
@@ -88,7 +89,7 @@ def test_code_runs(page, folder):
                 assert main(words) == 0, words
 
 
-@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize('page', [*PAGES, README], ids=lambda page: page.name)
 def test_commands_and_settings_are_known(page):
     for language, text in blocks(page):
         if language == 'sh':
@@ -104,7 +105,7 @@ def test_commands_and_settings_are_known(page):
                 parse_search(document, DOCS)
 
 
-@pytest.mark.parametrize('page', [*PAGES, ROOT / 'README.md'], ids=lambda page: page.name)
+@pytest.mark.parametrize('page', [*PAGES, README], ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     text = BLOCK.sub('', page.read_text())
     for target in re.findall(r'\]\(([^)\s]+)\)', text):
@@ -129,12 +130,27 @@ def test_pictures_are_small():
 
 
 def test_every_page_is_linked_from_the_readme():
-    text = (ROOT / 'README.md').read_text()
+    text = README.read_text()
     assert [page.name for page in PAGES if f'docs/{page.name}' not in text] == []
 
 
-def test_the_api_reference_is_up_to_date():
-    spec = importlib.util.spec_from_file_location('docs_api', DOCS / 'api.py')
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    assert script.page() == script.PAGE.read_text(), 'run `python docs/api.py`'
+def test_the_readme_is_short():
+    text = README.read_text()
+    assert len(text.splitlines()) <= 150
+    assert len(text.split()) <= 1200
+
+
+def test_the_readme_shows_lines_of_the_example():
+    (code,) = (text for language, text in blocks(README) if language == 'python')
+    assert code in (ROOT / 'examples' / 'plug_in.py').read_text()
+
+
+def test_the_two_commands_of_the_readme_are_targets_of_make():
+    shown = re.findall(r'^make (\w+)', README.read_text(), re.MULTILINE)
+    assert shown == ['demo', 'test']
+    assert all(re.search(rf'^{target}:', (ROOT / 'Makefile').read_text(), re.MULTILINE) for target in shown)
+
+
+def test_the_reference_has_every_public_name():
+    named = re.findall(r'^::: nni_warmstart\.(\w+)$', (DOCS / 'api.md').read_text(), re.MULTILINE)
+    assert sorted(named) == sorted(nni_warmstart.__all__)

@@ -1,4 +1,4 @@
-"""The wheel, installed elsewhere, carries everything; README and examples are true."""
+"""The wheel, installed elsewhere, carries everything, and the examples run on it."""
 
 from __future__ import annotations
 
@@ -80,10 +80,18 @@ def test_many_datasets_example_runs_on_the_wheel(installed, tmp_path):
     assert "warm start from 'nasbench201-1': 100.0% of the parameters inherited" in done.stdout
 
 
-@pytest.mark.parametrize('name', ['plug_in.py', 'choose_source.py', 'other_shapes.py', 'many_datasets.py'])
-def test_readme_shows_the_examples_as_they_are(name):
-    code = (ROOT / 'examples' / name).read_text().rpartition('"""\n\n')[2]
-    assert f'```python\n{code}```' in (ROOT / 'README.md').read_text()
+@pytest.mark.parametrize(
+    ('name', 'page'),
+    [
+        ('plug_in', 'index'),
+        ('choose_source', 'choosing'),
+        ('other_shapes', 'other-shapes'),
+        ('many_datasets', 'many-datasets'),
+    ],
+)
+def test_pages_show_the_examples_as_they_are(name, page):
+    code = (ROOT / 'examples' / f'{name}.py').read_text().rpartition('"""\n\n')[2]
+    assert f'```python\n{code}```' in (ROOT / 'docs' / f'{page}.md').read_text()
 
 
 @pytest.mark.slow

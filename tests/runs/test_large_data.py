@@ -54,11 +54,18 @@ def test_a_cold_search_on_disk_is_that_in_memory(tmp_path, monkeypatch):
     assert same(*found)
 
 
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    """Folder of images, a search on it without workers, and its result."""
+    path = tmp_path_factory.mktemp('whole')
+    folder = image_folder(path / 'images', n=60)
+    return folder, path / 'run', search(folder, path / 'run')
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize('workers', [0, 2])
-def test_a_resumed_search_gives_the_same_bits(tmp_path, monkeypatch, workers):
-    folder = image_folder(tmp_path / 'images', n=60)
-    whole = search(folder, tmp_path / 'whole', num_workers=workers)
+@pytest.mark.parametrize(('workers', 'later'), [(0, 0), (2, 2), (0, 2), (2, 0)])
+def test_a_resumed_search_gives_the_same_bits_with_any_number_of_workers(whole, tmp_path, monkeypatch, workers, later):
+    folder, uninterrupted, result = whole
     start = DartsSearchModule.on_train_epoch_start
 
     def interrupt(self):
@@ -69,9 +76,9 @@ def test_a_resumed_search_gives_the_same_bits(tmp_path, monkeypatch, workers):
     with monkeypatch.context() as patched, pytest.raises(SystemExit):
         patched.setattr(DartsSearchModule, 'on_train_epoch_start', interrupt)
         search(folder, tmp_path / 'cut', num_workers=workers)
-    resumed = search(folder, tmp_path / 'cut', num_workers=workers, resume=True)
-    assert same(weights(tmp_path / 'whole'), weights(tmp_path / 'cut'))
-    assert [each['default'] for each in whole['curve']] == [each['default'] for each in resumed['curve']]
+    resumed = search(folder, tmp_path / 'cut', num_workers=later, resume=True)
+    assert same(weights(uninterrupted), weights(tmp_path / 'cut'))
+    assert [each['default'] for each in result['curve']] == [each['default'] for each in resumed['curve']]
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ from nni_warmstart.data import split
 from nni_warmstart.evaluators.checkpoints import every_epoch
 from nni_warmstart.evaluators.classification import classification
 from nni_warmstart.evaluators.trainer import make_trainer
+from nni_warmstart.runs.provenance import Provenance
 from nni_warmstart.utils.locking import locked
 from nni_warmstart.zoo.recognition import changed_sources
 
@@ -278,3 +279,14 @@ def test_datasets_of_torch_are_not_read():
     assert marks.of_dataset(TensorDataset(x.to_sparse())) == 'TensorDataset of 3'
     assert marks.of_dataset(Subset([1, 2], ['a', 'b'])) == 'Subset of 2'
     assert marks.of_dataset([1, 2]) == 'list of 2'
+
+
+@pytest.mark.parametrize('key', ['num_workers', 'prefetch'])
+def test_a_search_goes_on_with_other_workers_and_a_pretraining_does_not(key):
+    evaluator, other = {'max_epochs': 2}, {'max_epochs': 3, key: 1}
+    Provenance.of({'data': {}, 'evaluator': other}, {}).check_goes_on(
+        Provenance.of({'data': {}, 'evaluator': evaluator}, {}), 'out'
+    )
+    joint = Provenance.of({'data': [{}], 'evaluator': evaluator}, {})
+    with pytest.raises(ConfigError, match=rf'the run in out has evaluator\.{key} = \d and should go on with 1'):
+        Provenance.of({'data': [{}], 'evaluator': other}, {}).check_goes_on(joint, 'out')

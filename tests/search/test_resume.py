@@ -90,7 +90,7 @@ def test_a_checkpoint_behind_the_last_batch_of_an_epoch(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('workers', [0, 2])
-@pytest.mark.parametrize('kind', ['shuffled', 'lazy', 'generator', 'by epoch', 'stream'])
+@pytest.mark.parametrize('kind', ['shuffled', 'of this package', 'lazy', 'generator', 'by epoch', 'stream'])
 def test_the_batches_of_an_unfinished_epoch_come_in_the_same_order(tmp_path, caplog, kind, workers):
     some = slice(None) if workers == 0 else slice(2, None, 5)
     resume_from_all(tmp_path, [ModelCheckpoint(tmp_path, **EVERY_BATCH)], kind=kind, workers=workers, some=some)

@@ -195,3 +195,16 @@ def test_a_zoo_whose_entries_do_not_arrive_is_given_up(impatient, caplog):
             list(SupernetZoo(url).entries())
         assert time.perf_counter() - began < 10
         assert 'Skipping zoo entry 0' in caplog.text
+
+
+def test_a_name_reserved_by_a_process_that_was_killed_becomes_free(tmp_path, supernet):
+    zoo, reservation = SupernetZoo(tmp_path), tmp_path / '.one.reserved'
+    reservation.touch()
+    with pytest.raises(ZooError, match='another process writes'):
+        zoo.add(supernet, overwrite=False)
+    assert zoo.add_numbered(supernet, 'one') == 'one-1'
+    long_ago = time.time() - 86400
+    os.utime(reservation, (long_ago, long_ago))
+    zoo.add(supernet, overwrite=False)
+    assert zoo.names() == ['one', 'one-1']
+    assert not list(tmp_path.glob('.*'))

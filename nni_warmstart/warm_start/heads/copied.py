@@ -26,6 +26,8 @@ def check_copied(source: Supernet, target: nn.Module, head_name: str | None, ori
         if name not in target_state:
             continue
         origin = origins[name]
+        if origin.how == 'fresh' and origin.by and name in source_state:
+            raise TransferError(f"head 'copy' cannot take over {name} of {source.name!r}: {origin.by}; use head='ridge'.")
         if origin.how == 'fresh' or len(source_state[origin.source or name]) != len(target_state[name]):
             raise TransferError(
                 f"head 'copy' needs equal classifiers: {name} has shape "
