@@ -83,3 +83,10 @@ def test_other_candidates_are_fitted_to_the_path():
         assert selected_again.isfinite().all()
         errors.append(float((path - other).norm() / path.norm()))
     assert errors[1] < 0.8 * errors[0] and errors[1] < 0.7
+
+
+def test_statistics_of_a_network_are_kept():
+    network = mobile_like()
+    x, y = 3 + torch.randn(20, 3, 64, 64), torch.arange(20) % 5
+    target, _ = started(network, head='ridge', data=(x, y), val_data=(x, y))
+    assert torch.equal(target.state_dict()['stem.1.running_mean'], network.state_dict()['first.1.running_mean'])
