@@ -196,9 +196,13 @@ def report(rows: list[dict[str, Any]]) -> None:
         memory = ' / '.join(f'{peaks[variant] / peaks["nni"]:.2f}' for variant in ('cold', 'fast'))
         differs = f'{max(row["logits"], row["gradients"]):.0e}' if 'logits' in row else 'no plan'
         lines.append(f'| {row["space"]} | {seconds["nni"]:.2f} | {cold:.2f} | {fast:.2f} | {memory} | {differs} |')
+    write(HERE / 'step.md', lines, rows)
+
+
+def write(path: Path, lines: list[str], rows: list[dict[str, Any]]) -> None:
+    """Write a table, and on which processors its rows were measured."""
     found = sorted({f'{row["processor"]}, torch {row["torch"]}' for row in rows})
-    lines += ['', f'Processor: {"; ".join(found)}.']
-    (HERE / 'step.md').write_text('\n'.join(lines) + '\n')
+    path.write_text('\n'.join([*lines, '', f'Processor: {"; ".join(found)}.']) + '\n')
 
 
 if __name__ == '__main__':

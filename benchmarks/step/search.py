@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository, 
 
 from benchmarks.claim.searches import CLIP, PICTURES, SPACE, TUNING, Setting, evaluator, load, space_of
 from benchmarks.common.rows import Rows
-from benchmarks.step.run import processor, quietly
+from benchmarks.step.run import processor, quietly, write
 from nni_warmstart import WarmStartDARTS
 from nni_warmstart.data import split
 from nni_warmstart.search.phases import Phases
@@ -105,9 +105,7 @@ def report(rows: list[dict[str, Any]]) -> None:
     if ratios:
         means = [statistics.geometric_mean(column) for column in zip(*ratios, strict=True)]
         lines.append(f'| geometric mean | | {means[1]:.2f} | {means[2]:.2f} | |')
-    found = sorted({f'{row["processor"]}, torch {row["torch"]}' for row in rows})
-    lines += ['', f'Processor: {"; ".join(found)}.']
-    (HERE / 'search.md').write_text('\n'.join(lines) + '\n')
+    write(HERE / 'search.md', lines, rows)
 
 
 if __name__ == '__main__':

@@ -56,7 +56,10 @@ class Node:
     def __init__(self, edges: Sequence[Edge]) -> None:
         self._edges = [(edge, [_Candidate.of(module) for module in edge.candidates]) for edge in edges]
         inputs = Counter((edge.source, each.before_convolution) for edge, candidates in self._edges for each in candidates)
-        self._several = {key for key, count in inputs.items() if key[1] is not None and count > 1}
+        several = {key for key, count in inputs.items() if key[1] is not None and count > 1}
+        self._merges = [
+            [(edge.source, each.before_convolution) in several for each in candidates] for edge, candidates in self._edges
+        ]
 
     @property
     def is_zero(self) -> bool:
@@ -68,8 +71,7 @@ class Node:
         weighted: list[Tensor] = []
         factors: list[Tensor] = []
         merged = MergedConvolution()
-        for edge, candidates in self._edges:
-            merges = [(edge.source, each.before_convolution) in self._several for each in candidates]
+        for (edge, candidates), merges in zip(self._edges, self._merges, strict=True):
             values = [
                 None if each.chain is None else each.value(states[edge.source], merge)
                 for each, merge in zip(candidates, merges, strict=True)

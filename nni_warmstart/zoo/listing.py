@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from ..errors import SupernetFileError, ZooError
 from ..supernets.card import Summary
+from ..utils.text import visible
 from .store import NoAnswer, Store
 
 _logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def readable(names: list[str], read: Callable[[str], T]) -> Iterator[T]:
             silent = silent + 1 if isinstance(error, NoAnswer) else 0
             if silent == 2:
                 raise
-            _logger.warning('Skipping zoo entry %s: %s', name, error)
+            _logger.warning('Skipping zoo entry %s: %s', visible(name, keep=''), visible(str(error)))
         else:
             silent = 0
             yield entry

@@ -51,6 +51,8 @@ def searched(tmp_path_factory):
     folder = tmp_path_factory.mktemp('searched')
     save_npz(folder / 'shapes.npz', n=36)
     (folder / 'search.yml').write_text(yaml.safe_dump(SMALL))
+    long = {**SMALL, 'evaluator': {**SMALL['evaluator'], 'max_epochs': 500}}
+    (folder / 'trial.yml').write_text(yaml.safe_dump(long))  # trials have no --set
     document = {'data': [SMALL['data']], 'space': SMALL['space'], 'evaluator': {'steps_per_epoch': 2}}
     (folder / 'pretrain.yml').write_text(yaml.safe_dump(document))
     assert search(folder, '--set', 'evaluator.max_epochs=1') == 0
@@ -75,7 +77,7 @@ def test_a_signal_is_told_by_the_status(searched, tmp_path, kind, number, status
         'search': ['search', *config, *out, *LONG],
         'retrain': ['retrain', *config, *out, *LONG, '--run', str(searched / 'out')],
         'pretrain': ['pretrain', '--config', str(searched / 'pretrain.yml'), *out, *LONG, '--name', 'a', '--zoo', 'z'],
-        'trial': [*config],
+        'trial': ['--config', str(searched / 'trial.yml')],
     }[kind]
     for awaited in ('run.json', 'checkpoints/last.ckpt'):
         run = trial if kind == 'trial' else command

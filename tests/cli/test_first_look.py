@@ -98,7 +98,7 @@ def test_a_search_says_what_it_starts_from(folder, capsys, settings, line):
     assert search(folder, '--set', f'strategy={settings}', '--set', 'evaluator.max_epochs=1') == 0
     shown = capsys.readouterr().out
     assert line in shown
-    assert shown.index(line) < shown.index('validation accuracy')
+    assert shown.index(line) < shown.index('Results in')
 
 
 def test_a_resumed_search_says_so(folder, capsys):

@@ -185,7 +185,7 @@ def test_of_searches_that_end_at_once_each_gets_a_number_of_its_own_over_sftp(ma
     def reserve(_: int) -> list[int]:
         zoo = SupernetZoo(machine.url(tmp_path / 'zoo'))  # a connection for each thread
         start.wait()
-        return [number for number in range(100) if zoo._reserve(zoo.path(f'{number}'))]
+        return [number for number in range(100) if zoo._store.reserve(zoo._store.path(f'{number}'))]
 
     with ThreadPoolExecutor(4) as threads:
         got = [number for numbers in threads.map(reserve, range(4)) for number in numbers]
