@@ -1,4 +1,4 @@
-"""Facts about the layers of a network that only a run with its code shows: sizes, places of the taps, epsilons of norms."""
+"""Facts about the layers of a network that only a run shows: sizes, places of the taps, epsilons of norms, activations."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ from ..utils.modules import modes_kept
 
 aten = torch.ops.aten
 
+_ACTIVATIONS = {
+    getattr(aten, name): name.removesuffix('_')
+    for name in (
+        'relu', 'relu_', 'hardswish', 'hardswish_', 'silu', 'silu_', 'hardsigmoid', 'hardsigmoid_', 'sigmoid', 'sigmoid_',
+        'gelu', 'leaky_relu', 'leaky_relu_', 'elu', 'elu_', 'mish', 'mish_', 'tanh', 'tanh_', 'hardtanh', 'hardtanh_',
+    )
+}  # fmt: skip
+
 
 class Layer(NamedTuple):
     """Facts about a layer.
@@ -28,11 +36,14 @@ class Layer(NamedTuple):
         dimension: -1 for a centred kernel of 3 pixels, 0 where only the right and lower sides are padded. Empty for others.
     eps
         Constant that a batch norm adds to its variances; 0 for other layers.
+    activation
+        Function that is applied to its output as it is, such as 'relu', 'relu6' or 'hardswish'; '' for none.
     """
 
     size: int = 1
     start: tuple[int, ...] = ()
     eps: float = 0.0
+    activation: str = ''
 
 
 def layers_of(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Layer]:
@@ -53,7 +64,7 @@ def layers_of(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Layer]:
 
 
 class _Watch(TorchDispatchMode):
-    """Remembers which tensors are padded, and where the kernels of convolutions begin."""
+    """Remembers which tensors are padded, where the kernels of convolutions begin, and what is applied to their outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +72,19 @@ class _Watch(TorchDispatchMode):
         self.stack: list[str] = []
         self.start: dict[str, tuple[int, ...]] = {}
 
+    def activated(self, func: Any, args: Any) -> None:
+        """Note the activation of the layer that made the input of an operator."""
+        path, kind = getattr(args[0], '_made_by', ''), _ACTIVATIONS.get(func.overloadpacket, '')
+        if path and not kind and func._schema.is_mutable:  # a shortcut that is added in place, say
+            args[0]._made_by = ''
+        elif path and kind and not self.layers[path].activation:
+            bounds = tuple(args[1:3])
+            kind = ('relu6' if bounds == (0, 6) else f'hardtanh{bounds}') if kind == 'hardtanh' else kind
+            self.layers[path] = self.layers[path]._replace(activation=kind)
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if args and isinstance(args[0], Tensor):
+            self.activated(func, args)
         output = func(*args, **(kwargs or {}))
         if func.overloadpacket is aten.constant_pad_nd:
             output._padded = tuple(reversed(args[1][::2]))  # what is before the first pixel
@@ -84,6 +107,7 @@ def _hooked(model: nn.Module, seen: _Watch) -> Iterator[None]:
             if path not in seen.layers and isinstance(output, Tensor):
                 eps = float(module.eps) if isinstance(module, _BatchNorm) else 0.0
                 seen.layers[path] = Layer(output.shape[-1] if output.dim() > 2 else 1, seen.start.get(path, ()), eps)
+                output._made_by = path  # pyright: ignore[reportAttributeAccessIssue]
 
         return keep
 

@@ -10,12 +10,10 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import TransferError, WarmStartError
 from ..mapping.candidate_fit import fit_candidates
 from ..mapping.correspondence import Correspondence
-from ..mapping.layer_alignment import places_of
 from ..mapping.mapper import Mapping, map_tensors
 from ..mapping.narrowing import narrow, regressing, selecting, weight_covariances
 from ..mapping.network_mapper import map_network
@@ -133,7 +131,7 @@ def _from_network(match: Match, mapping: Mapping, model: nn.Module, images: Tens
         return _inherited(match, mapping)
     draft = load(copy.deepcopy(model), {**match.started.inherited, **mapping.tensors, **only_path(alignment, match)})
     with every_path(draft):
-        fitted = fit_candidates(draft, places_of(match.target.structure), alignment.path, images[:_FITTED_ON])
+        fitted = fit_candidates(draft, alignment.chosen, images[:_FITTED_ON])
     kept = {name: fitted[name].cpu() for name in fitted if name in mapping.tensors}
     return _inherited(match, replace(mapping, tensors={**mapping.tensors, **kept}))
 
@@ -141,11 +139,11 @@ def _from_network(match: Match, mapping: Mapping, model: nn.Module, images: Tens
 def _network(match: Match) -> Mapping:
     """Map a network without choices, candidate by candidate."""
     source, target = match.source, match.target
-    assert match.alignment is not None
-    eps = {path: float(module.eps) for path, module in target.model.named_modules() if isinstance(module, _BatchNorm)}
+    assert match.alignment is not None and match.adjustments is not None
+    eps = {path: facts.eps for path, facts in target.layers.items() if facts.eps}
     return map_network(
         source.state_dict(), match.source_structure, target.structure, match.alignment, source.layers, eps,
-        match.left_out | match.zeroed,
+        match.adjustments.factors, match.left_out | match.zeroed,
     )  # fmt: skip
 
 
@@ -226,7 +224,7 @@ def rebuilt(source: Supernet, images: Tensor) -> nn.Module | None:
 
 def _in_words(target: Axes, source: Axes) -> str:
     """Return the couplings of a tensor in words: 'out 8 -> 16, in 8 -> 16, kernel 3 -> 5'."""
-    sizes = zip(target.roles, source.shape, target.shape, strict=True)
+    sizes = zip(target.roles, source.shape, target.shape, strict=False)  # a linear layer becomes a 1 x 1 convolution
     parts = [f'{role or "kernel"} {before} -> {after}' for role, before, after in sizes if before != after]
     return ', '.join(dict.fromkeys(parts))
 

@@ -11,15 +11,20 @@ from torch import Tensor, nn
 
 from ..errors import TransferError
 from ..mapping import alphas
+from ..mapping.adjustments import Adjustments, adjustments
+from ..mapping.complete_layers import completed
 from ..mapping.correspondence import Correspondence, handed_on, match_modules, why_opaque
 from ..mapping.identity_blocks import start_as_identity
 from ..mapping.layer_alignment import Alignment, align
 from ..mapping.mapper import misfit, pair_tensors
 from ..mapping.narrowing import is_narrower
+from ..mapping.nearest_numbers import nearest_candidates
 from ..mapping.network_mapper import extents_of
 from ..nni_adapter.choices import NOT_CHOSEN
 from ..nni_adapter.paths import every_path
+from ..nni_adapter.searched import searched_kernels, searched_widths
 from ..supernets.supernet import Supernet
+from ..tracing.layers import Layer, layers_of
 from ..tracing.structure import Structure, structure_of
 from .heads.base import head_tensors
 from .heads.registry import HEADS
@@ -59,6 +64,12 @@ class Target:
         """Channels, modules and choices, found by one run without data."""
         return structure_of(self.model, self.shape)
 
+    @cached_property
+    def layers(self) -> dict[str, Layer]:
+        """Facts about its layers by path, found by one run on zeros."""
+        with every_path(self.model):
+            return layers_of(self.model, self.shape)
+
     def left_out(self, settings: TransferSettings) -> frozenset[str]:
         """Return the tensors of the classifier, unless the head inherits them."""
         return frozenset() if HEADS[settings.head].is_inherited else frozenset(head_tensors(self.head_name))
@@ -86,6 +97,8 @@ class Match:
         New state with the alphas and with everything that starts as the identity, without mapped weights yet.
     alignment
         Alignment of a network without choices; None for supernets.
+    adjustments
+        What that asks for besides copies of weights; None for supernets.
     notes
         What else is to be said about the match, in sentences.
     """
@@ -99,6 +112,7 @@ class Match:
     zeroed: frozenset[str]
     started: NewState
     alignment: Alignment | None = None
+    adjustments: Adjustments | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -117,11 +131,12 @@ def match_source(source: Supernet, target: Target, settings: TransferSettings) -
         If the two have (nearly) nothing in common, or one of them cannot be traced.
     """
     # Trace both, and match their modules.
+    source = _completed(source) if source.is_network else source
     of_source, of_target = source.traced(), target.structure
     if settings.untraceable == 'error':
         _check_opaque(of_source, f'supernet {source.name!r}')
         _check_opaque(of_target, 'the target')
-    alignment = align(of_target, of_source, extents_of(source.layers, of_source)) if source.is_network else None
+    alignment, beside = _aligned(source, of_source, target) if source.is_network else (None, None)
     found = match_modules(of_target, of_source) if alignment is None else alignment.correspondence
     state, new, left_out = source.state_dict(), NewState(target.model, settings), target.left_out(settings)
     body = [name for name in new.weights if name in new.parameters and name not in left_out]
@@ -139,6 +154,9 @@ def match_source(source: Supernet, target: Target, settings: TransferSettings) -
     candidates = inherit_alphas(source, found, new)
     if alignment is not None and settings.strength:
         prefer_path(alignment, of_target, new)
+    if beside is not None:
+        for name, value in beside.constants.items():
+            new.start(name, value, 'a gate or layer beside the network')
     zeroed = _start_added_blocks(target, found, new)
     _start_handing_on(found, of_target, of_source, new)
     notes = tuple(
@@ -146,7 +164,26 @@ def match_source(source: Supernet, target: Target, settings: TransferSettings) -
         for structure, owner in ((of_target, 'the target'), (of_source, repr(source.name)))
         for path, reason in structure.channels.opaque.items()
     )
-    return Match(source, target, of_source, found, candidates, left_out - zeroed, zeroed, new, alignment, notes)
+    notes += beside.sentences if beside is not None else ()
+    return Match(source, target, of_source, found, candidates, left_out - zeroed, zeroed, new, alignment, beside, notes)
+
+
+def _completed(source: Supernet) -> Supernet:
+    """Return a network with a bias and a norm for every convolution."""
+    state, structure, layers = completed(source.state_dict(), source.traced(), source.layers)
+    history = {**source.history, 'layers': {path: list(layer) for path, layer in layers.items()}}
+    return replace(source, tensors=state, aliases={}, structure=structure, history=history)
+
+
+def _aligned(source: Supernet, of_source: Structure, target: Target) -> tuple[Alignment, Adjustments]:
+    """Align a network with a model space, gates and numbers that are searched included."""
+    extents = extents_of(source.layers, of_source)
+    found = align(target.structure, of_source, extents)
+    beside = adjustments(found, target.structure, target.layers, source.state_dict(), source.layers)
+    widths, kernels = searched_widths(target.model), searched_kernels(target.model)
+    wanted = [(widths[own.path], other.width) for own, other in found.pairs if own.path in widths]
+    wanted += [(kernels[own.path], other.kernels[-1]) for own, other in found.pairs if own.path in kernels]
+    return replace(found, path={**found.path, **beside.path, **nearest_candidates(wanted)}), beside
 
 
 def _check_opaque(structure: Structure, owner: str) -> None:
