@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
 
-def reestimate(model: nn.Module, inputs: Iterable[Any]) -> int:
+def reestimate(model: nn.Module, inputs: Iterable[Any], norms: Sequence[_BatchNorm] | None = None) -> int:
     """Replace running means and variances by their averages over batches, each batch weighted by its size.
 
     Everything else (dropout, drop path) runs as in evaluation. The variance is the mean of the batches' variances, by which
@@ -32,13 +32,15 @@ def reestimate(model: nn.Module, inputs: Iterable[Any]) -> int:
         Network, of which only the running statistics are changed, in place. Modes and momenta are restored.
     inputs
         Batches in the form that ``model`` takes.
+    norms
+        Modules whose statistics are estimated; None for all of the model.
 
     Returns
     -------
     int
         Number of images used; with 0 the statistics are unchanged.
     """
-    norms = batch_norms(model)
+    norms = batch_norms(model) if norms is None else norms
     if not norms:
         return 0
     seen = 0
@@ -65,7 +67,7 @@ def by_batch(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _estimating(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
+def _estimating(model: nn.Module, norms: Sequence[_BatchNorm]) -> Iterator[None]:
     momenta = [_momentum(norm) for norm in norms]
     with modes_kept(model):
         model.eval()

@@ -179,7 +179,8 @@ class Evaluation(Callback):
         try:
             with pl_module.fast.applied():
                 inputs = (inputs for inputs, _ in self._samples(pl_module))
-                if batchnorm.batch_norms(model) and not batchnorm.reestimate(model, inputs) and self.averaged is not None:
+                norms = pl_module.statistics.others(model)
+                if norms and not batchnorm.reestimate(model, inputs, norms) and self.averaged is not None:
                     raise DataError('they have no batch of two samples or more.')
                 if head:
                     blend_ridge_head(model, self._samples(pl_module), pl_module.device, head)

@@ -31,7 +31,9 @@ from .ending import Ending
 from .evaluation import Evaluation
 from .fast import Fast
 from .held_out import HeldOutImages
+from .held_statistics import HeldStatistics
 from .hooks import EvaluatorsLast, Withdrawal
+from .inherited_rate import InheritedRate
 from .loaders import Loaders
 from .phases import Phases
 from .random_state import RandomState
@@ -67,8 +69,9 @@ class DartsSearchModule(DartsLightningModule):
 
     Attributes
     ----------
-    identity, record, evaluation, held_out, ending
-        Parts that others query: run and warm start, figures by epoch, averaged weights, test images, final figures.
+    identity, record, evaluation, statistics, held_out, ending
+        Parts that others query: run and warm start, figures by epoch, averaged weights, batch-norm statistics that are held,
+        test images, final figures.
     once_set_up
         Function that is called once, when the trainer has set up the data module and the module of the evaluator.
     """
@@ -85,6 +88,7 @@ class DartsSearchModule(DartsLightningModule):
         self.randomness = RandomState()
         self.record = Curve()
         self.phases = Phases()
+        self.statistics, self.inherited_rate = HeldStatistics(), InheritedRate()
         self.fast = Fast(settings.fast, settings.fast_asked)
         self.held_out = HeldOutImages(loaders.data)
         self.ending = Ending(self.evaluation, self.randomness, self.record, self.held_out)
@@ -101,9 +105,10 @@ class DartsSearchModule(DartsLightningModule):
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Return the callbacks of the search, in the order in which each hook runs after those of the user."""
-        pace, step = AlphaRate() if self.settings.paced else None, [self.phases, self.fast]
-        found = [self.undo, self.evaluation, self.identity, self.continuity, pace, EvaluatorsLast(), self.record, *step]
-        self._added = [each for each in (*found, self.guard, self.randomness) if each is not None]
+        pace = AlphaRate() if self.settings.paced else None
+        step = [self.statistics, self.inherited_rate, self.phases, self.fast]
+        found = [self.undo, self.evaluation, self.identity, self.continuity, pace, EvaluatorsLast(), self.record]
+        self._added = [each for each in (*found, *step, self.guard, self.randomness) if each is not None]
         return self._added
 
     def setup(self, stage: str) -> None:  # type: ignore[override]

@@ -82,7 +82,8 @@ class WarmStartDARTS(DARTS):
     alpha
         'transfer', 'reset', or the strength of the inherited prior in [0, 1].
     keep
-        Factor of shrink and perturb in [0, 1]: share of the inherited weights; the rest is fresh initialisation.
+        Factor of shrink and perturb in [0, 1]: share of the inherited weights; the rest is fresh initialisation. None for
+        0.8, and for 1 if the source is a network.
     class_names
         Names of the classes in the order of their numbers, for head 'copy' and for the card of the supernet that is saved;
         None for those that the data have, if any.
@@ -140,7 +141,7 @@ class WarmStartDARTS(DARTS):
         zoo: SupernetZoo | str | os.PathLike[str] | None = None,
         head: str = 'ridge',
         alpha: str | float = 'transfer',
-        keep: float = 0.8,
+        keep: float | None = None,
         noise: float = 1e-3,
         untraceable: str = 'error',
         average: Annotated[float, Range(0)] | None = None,
@@ -299,6 +300,9 @@ class WarmStartDARTS(DARTS):
             report = choice.plan.apply(target, train, val)
         else:
             report = transfer(choice.sources, target, data=train, val_data=val, **vars(settings))
+        if all(each.is_network for each, _ in choice.sources):
+            evaluator.module.statistics.hold(report)
+            evaluator.module.inherited_rate.slow_down(report)
         return replace(
             report,
             seconds={'choosing': choosing, **report.seconds},

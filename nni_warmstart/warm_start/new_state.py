@@ -68,7 +68,7 @@ class NewState:
         self, name: str, value: Tensor, kind: OriginKind, origin: str | None, by: str = '', *, repeated: bool = False
     ) -> None:
         """Set a weight or a statistic; weights are shrunk and perturbed, and repeated channels get noise of their own."""
-        fresh, keep = self.tensors[name], self.settings.keep
+        fresh, keep = self.tensors[name], self.settings.kept
         is_weight = name in self.parameters
         if fresh.is_floating_point() and is_weight:
             if repeated and self.settings.noise:

@@ -92,6 +92,8 @@ class Plan:
         _check_data(settings.head, batches)
         check_weights([weight for _, weight in sources], len(sources))
         sources = [(source, weight) for source, weight in sources if weight > 0]
+        if settings.keep is None and all(source.is_network for source, _ in sources):
+            settings = replace(settings, keep=1.0)  # less costs most of the features of a network
         for source, _ in sources:
             if source.diverged:
                 raise TransferError(f'supernet {source.name!r} has {source.divergence}: its training diverged.')

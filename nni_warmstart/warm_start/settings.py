@@ -11,6 +11,9 @@ import torch
 from ..errors import TransferError
 from .heads.registry import HEADS
 
+KEEP = 0.8
+"""Share of the weights of a supernet that a target inherits."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TransferSettings:
@@ -24,7 +27,7 @@ class TransferSettings:
 
     head: str = 'ridge'
     alpha: str | float = 'transfer'
-    keep: float = 0.8
+    keep: float | None = None
     noise: float = 1e-3
     untraceable: str = 'error'
     seed: int = 0
@@ -45,8 +48,14 @@ class TransferSettings:
             raise TransferError(f"alpha = {self.alpha!r} is unknown; give 'transfer', 'reset' or a number from 0 to 1.")
         if self.class_names is not None and not _is_texts(self.class_names):
             raise TransferError(f'class_names = {self.class_names!r}, but it must be a list of text, one for each class.')
-        _check_number('keep', self.keep, 1.0)
+        if self.keep is not None:
+            _check_number('keep', self.keep, 1.0)
         _check_number('noise', self.noise, math.inf)
+
+    @property
+    def kept(self) -> float:
+        """Share of the inherited weights, in [0, 1]."""
+        return KEEP if self.keep is None else self.keep
 
     @property
     def strength(self) -> float:

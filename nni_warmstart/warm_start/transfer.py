@@ -24,7 +24,7 @@ def transfer(
     *,
     head: str = 'ridge',
     alpha: str | float = 'transfer',
-    keep: float = 0.8,
+    keep: float | None = None,
     noise: float = 1e-3,
     data: Data | None = None,
     val_data: Data | None = None,
@@ -58,7 +58,7 @@ def transfer(
         ``alpha * inherited + (1 - alpha) * fresh``.
     keep
         Factor of shrink and perturb in [0, 1]: ``weight = keep * inherited + (1 - keep) * fresh`` (Ash & Adams, *On
-        Warm-Starting Neural Network Training*, NeurIPS 2020).
+        Warm-Starting Neural Network Training*, NeurIPS 2020). None for 0.8, and for 1 if the source is a network.
     noise
         Scale of the noise on replicated channels, relative to the scale of each tensor; equal spaces replicate none.
     data

@@ -1,0 +1,78 @@
+"""Learning rate of the weights that a search inherits from a pretrained network."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any, get_args
+
+import torch
+from pytorch_lightning import Callback
+from torch import Tensor
+
+from ..mapping.mapper import MappedKind
+from ..nni_adapter.choices import arch_parameters
+from ..warm_start.report import TransferReport
+
+RATE = 0.2
+"""Learning rate of inherited weights, as a share of that of the others. See benchmarks/NOTES.md."""
+
+
+class InheritedRate(Callback):
+    """Lets the weights of a pretrained network learn at a smaller rate than the classifier and what is fresh.
+
+    After each step of an optimizer, whichever it is, these weights are moved back by the rest of the way, which is the same
+    as a smaller rate in all its parameter groups, schedules and weight decay included.
+
+    Attributes
+    ----------
+    names
+        Names of the weights; empty for a search that did not start from a network.
+    """
+
+    @property
+    def state_key(self) -> str:
+        return 'nni_warmstart.inherited_rate'
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._hooks = ExitStack()
+
+    def slow_down(self, report: TransferReport) -> None:
+        """Slow down the weights that a warm start has mapped from a network, but no classifier that was fitted."""
+        mapped = get_args(MappedKind)
+        self.names = [origin.target for origin in report.origins if origin.parameter and origin.how in mapped]
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        parameters = dict(pl_module.model.named_parameters())
+        alphas = set(map(id, arch_parameters(pl_module.model)))
+        weights = [parameters[name] for name in self.names if id(parameters[name]) not in alphas]
+        for optimizer in trainer.optimizers:
+            own = {id(parameter) for group in optimizer.param_groups for parameter in group['params']}
+            self._watch(optimizer, [weight for weight in weights if id(weight) in own])
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self._hooks.close()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self._hooks.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {'names': self.names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.names = list(state_dict['names'])
+
+    def _watch(self, optimizer: Any, weights: list[Tensor]) -> None:
+        before: list[Tensor] = []
+
+        def remember(*_: Any) -> None:
+            before[:] = [weight.detach().clone() for weight in weights]
+
+        def move_back(*_: Any) -> None:
+            with torch.no_grad():
+                for weight, old in zip(weights, before, strict=True):
+                    weight.lerp_(old, 1 - RATE)
+
+        if weights:
+            self._hooks.callback(optimizer.register_step_pre_hook(remember).remove)
+            self._hooks.callback(optimizer.register_step_post_hook(move_back).remove)
