@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, TransferError
 from ..mapping.correspondence import match_modules
+from ..mapping.layer_alignment import align
+from ..mapping.network_mapper import extents_of
 from ..nni_adapter.choices import choices, kind_of
 from ..nni_adapter.classifier import find_head
 from ..nni_adapter.model_spaces import describe, input_of, resolve
@@ -55,9 +57,18 @@ def _reordered(source: Supernet, target: nn.Module) -> bool:
 
 
 def share_of_partners(source: Supernet, target: nn.Module, head_name: str | None, structure: Structure) -> float:
-    """Return the share of the target's weights (tensors) with a partner in the source; ``structure`` is the target's."""
-    partners = match_modules(structure, source.traced()).tensors
-    body = body_of(target, head_name)
+    """Return the share of the target's weights (tensors) with a partner in the source; ``structure`` is the target's.
+
+    Partners of a network without choices are found by the order of its layers, those of supernets by their modules. Blocks
+    that a network lacks do not count: they start as the identity, which keeps what it computes.
+    """
+    of_source, body = source.traced(), [*body_of(target, head_name)]
+    if source.is_network:
+        found = align(structure, of_source, extents_of(source.layers, of_source))
+        added = tuple(f'{block}.' for block in found.added)
+        partners, body = found.correspondence.tensors, [name for name in body if not name.startswith(added)]
+    else:
+        partners = match_modules(structure, of_source).tensors
     return sum(name in partners for name in body) / max(len(body), 1)
 
 

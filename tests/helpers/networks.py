@@ -96,3 +96,13 @@ def mobile_like(seed: int = 0, *, same: bool = False, blocks: list[list[tuple[in
         for _ in range(8):
             network(torch.randn(16, 3, 64, 64))
     return network.eval()
+
+
+def plain(seed: int = 0, classes: int = 4) -> nn.Sequential:
+    """Return the network that is the path with both convolutions of the tests' ``OwnSpace``, with random weights."""
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(),
+        nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, classes),
+    ).eval()  # fmt: skip
