@@ -59,17 +59,16 @@ def _reordered(source: Supernet, target: nn.Module) -> bool:
 def share_of_partners(source: Supernet, target: nn.Module, head_name: str | None, structure: Structure) -> float:
     """Return the share of the target's weights (tensors) with a partner in the source; ``structure`` is the target's.
 
-    Partners of a network without choices are found by the order of its layers, those of supernets by their modules. Blocks
-    that a network lacks do not count: they start as the identity, which keeps what it computes.
+    Partners of a network without choices are found by the order of its layers, those of supernets by their modules. Weights
+    of blocks that a network lacks count half: they start as the identity, which keeps what it computes and adds nothing.
     """
-    of_source, body = source.traced(), [*body_of(target, head_name)]
+    of_source, body = source.traced(), body_of(target, head_name)
     if source.is_network:
         found = align(structure, of_source, extents_of(source.layers, of_source))
-        added = tuple(f'{block}.' for block in found.added)
-        partners, body = found.correspondence.tensors, [name for name in body if not name.startswith(added)]
+        partners, added = found.correspondence.tensors, tuple(f'{block}.' for block in found.added)
     else:
-        partners = match_modules(structure, of_source).tensors
-    return sum(name in partners for name in body) / max(len(body), 1)
+        partners, added = match_modules(structure, of_source).tensors, ()
+    return sum(1.0 if name in partners else 0.5 * name.startswith(added) for name in body) / max(len(body), 1)
 
 
 def input_shape(target: nn.Module, images: Any, source: Supernet) -> tuple[int, ...]:

@@ -104,6 +104,10 @@ def test_a_search_starts_from_a_network(folder, source, capsys):
         ('source: w.pth', 'is a pickle, which is never loaded'),
         (f'source: ["{WORD}", auto], zoo: zoo', 'plain, mine cannot be fused with other sources'),
         (f'source: "{WORD}:more"', 'cannot be imported'),
+        ('source: "python:helpers.networks:mixing"', "module '1' (Mixer) of supernet 'mixing' cannot be mapped"),
+        ('source: "python:helpers.networks:of_nine_pixels"', 'does not take images of shape (3, 32, 32)'),
+        ('source: "python:helpers.networks:unclassified"', "network 'unclassified' cannot be a source: no linear layer"),
+        ('source: "python:helpers.networks:perceptron"', 'weights in common; choose a source of a similar space'),
     ],
 )
 def test_wrong_networks_of_a_search_are_one_line(folder, settings, message, monkeypatch, capsys):

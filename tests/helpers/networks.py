@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .tiny import Mixer
+
 
 class Gate(nn.Module):
     """Squeeze and excite."""
@@ -106,3 +108,23 @@ def plain(seed: int = 0, classes: int = 4) -> nn.Sequential:
         nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, classes),
     ).eval()  # fmt: skip
+
+
+def perceptron() -> nn.Sequential:
+    """Return a network without convolutions, which has nothing in common with a space of them."""
+    return nn.Sequential(nn.AdaptiveAvgPool2d(8), nn.Flatten(), nn.Linear(3 * 8 * 8, 8), nn.ReLU(), nn.Linear(8, 4))
+
+
+def mixing() -> nn.Sequential:
+    """Return a network with a module whose channels are not known."""
+    return nn.Sequential(nn.Conv2d(3, 6, 3), Mixer(6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
+
+
+def of_nine_pixels() -> nn.Sequential:
+    """Return a network that takes images of 9 x 9 pixels only."""
+    return nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 7 * 7, 4))
+
+
+def unclassified() -> nn.Sequential:
+    """Return a network that ends without a linear layer."""
+    return nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())

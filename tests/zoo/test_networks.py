@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.networks import WIDTHS, mobile_like, plain
+from helpers.networks import WIDTHS, mobile_like, perceptron, plain
 from helpers.tiny import OwnSpace, make_task, run, stripes
 from nni.nas.hub.pytorch import ProxylessNAS
 from torch import nn
@@ -16,7 +16,7 @@ from nni_warmstart.nni_adapter.mutation import mutate
 from nni_warmstart.warm_start.compatibility import share_in_common
 from nni_warmstart.warm_start.settings import TransferSettings
 from nni_warmstart.zoo.ranking import rank
-from nni_warmstart.zoo.selection import NETWORKS, SourceSelector
+from nni_warmstart.zoo.selection import LEAST, NETWORKS, SourceSelector
 
 
 def network(name: str = 'plain', seed: int = 0) -> Supernet:
@@ -49,18 +49,20 @@ def selector(zoo, **settings) -> SourceSelector:
 
 def test_the_share_in_common_is_that_of_aligned_layers():
     target, head = mutate(OwnSpace(), 'DARTS'), nn.Linear(6, 4)
-    perceptron = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 4))
     part = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
-    sources = [Supernet.from_network(each, name='n', input_shape=(3, 8, 8)) for each in (plain(), part, perceptron)]
+    sources = [Supernet.from_network(each, name='n', input_shape=(3, 8, 8)) for each in (plain(), part, perceptron())]
     whole, some, nothing = share_in_common(sources, target, images=torch.zeros(2, 3, 8, 8))
     assert whole == 1 > some > nothing == 0
 
 
-def test_only_blocks_that_the_network_has_count():
+@pytest.mark.slow
+def test_blocks_that_the_network_lacks_count_half():
     target = mutate(ProxylessNAS(num_labels=3, base_widths=WIDTHS), 'DARTS')
-    source = Supernet.from_network(mobile_like(), name='mobile', input_shape=(3, 64, 64))
-    (share,) = share_in_common([source], target, images=torch.zeros(2, 3, 64, 64))
-    assert share > 0.9
+    deeper = mobile_like(blocks=[[(1, 3)], *([(6, 3)] * 4 for _ in range(5)), [(6, 3)]])
+    found = (deeper, mobile_like(), perceptron())
+    sources = [Supernet.from_network(each, name='n', input_shape=(3, 64, 64)) for each in found]
+    whole, some, nothing = share_in_common(sources, target, images=torch.zeros(2, 3, 64, 64))
+    assert whole == 1 > some > LEAST > nothing
 
 
 def test_nearest_takes_a_network_whose_data_are_known(supernets, tmp_path):
@@ -84,8 +86,7 @@ def test_nearest_leaves_out_networks_of_unknown_data(supernets, tmp_path, caplog
 
 
 def test_a_network_does_not_fit_where_half_of_the_space_has_no_partner(tmp_path):
-    perceptron = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 4))
-    zoo = filled(tmp_path, Supernet.from_network(perceptron, name='flat', input_shape=(3, 8, 8)))
+    zoo = filled(tmp_path, Supernet.from_network(perceptron(), name='flat', input_shape=(3, 8, 8)))
     for rule in ('auto', 'nearest'):
         with pytest.raises(ZooError, match='has no entry that fits this model space'):
             selector(zoo).choose(rule)
