@@ -63,21 +63,22 @@ def _facts(entry: Supernet) -> Table:
     arguments = ', '.join(f'{key} {value}' for key, value in space.get('arguments', {}).items())
     names = f': {enumerated(entry.class_names, _MOST)}' if entry.class_names else ''
     embeddings = ('own features' if name == entry.key else name for name in entry.sketches)
-    made = {'network': space.get('class', '?'), 'choices': 'none; a warm start maps its layers onto a space'}
-    if not entry.is_network:
-        made = {
-            'space': f'{space.get("name") or space.get("class", "?")}{arguments and ", "}{arguments}',
-            'strategy': entry.strategy,
-        }
+    if entry.is_network:
+        made = {'network': space.get('class', '?'), 'choices': 'none; a warm start maps its layers onto a space'}
+    else:
+        kind = f'{space.get("name") or space.get("class", "?")}{arguments and ", "}{arguments}'
+        made = {'space': kind, 'strategy': entry.strategy}
+    told = {key: _in_words(entry.history.get(key)) for key in ('origin', 'normalisation')}
+    tried = ', and is tried by auto' if entry.is_network else ''
     facts = {
         **made,
         'parameters': f'{entry.num_parameters:,}',
         'images': 'unknown' if pictures is None else f'{pictures[1]} x {pictures[1]} pixels, {pictures[0]} channels',
         'classes': f'{entry.num_classes or "unknown"}{names}',
-        'sketches': ', '.join(embeddings) or 'none; it can be named as a source, but not ranked',
+        'sketches': ', '.join(embeddings) or f'none; it can be named as a source{tried}, but not ranked by distance',
         'created': entry.created or 'unknown',
+        **{key: text for key, text in told.items() if text},
     }
-    facts |= {key: shown for key in ('origin', 'normalisation') if (shown := _in_words(entry.history.get(key)))}
     if not entry.datasets:
         facts |= {'trained on': entry.dataset or 'unknown', 'licence': str(entry.licence or 'unknown')}
     table = Table.grid(padding=(0, 2))

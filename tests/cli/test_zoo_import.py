@@ -81,7 +81,7 @@ def test_what_cannot_be_imported_is_one_line(folder, arguments, message, monkeyp
 
 
 @pytest.mark.parametrize('source', [f'{WORD}@w.safetensors', 'mine', 'auto'])
-def test_a_search_starts_from_a_network(folder, source, capsys):
+def test_a_search_starts_from_a_network_and_goes_on(folder, source):
     (folder / 'search.yml').write_text(yaml.safe_dump(OWN))
     save_file(plain(1).state_dict(), folder / 'w.safetensors')
     assert imported(folder, f'{WORD}@{folder}/w.safetensors', '--name', 'mine', '--image-size', '8') == 0
@@ -89,8 +89,7 @@ def test_a_search_starts_from_a_network(folder, source, capsys):
     assert search(folder, '--set', strategy) == 0
     warm_start = json.loads((folder / 'out' / 'result.json').read_text())['warm_start']
     assert warm_start['source'] in ('plain', 'mine') and warm_start['share_inherited'] > 0.9
-    assert search(folder, '--set', strategy, '--resume', '--set', 'evaluator.max_epochs=3') in (0, 2)
-    capsys.readouterr()
+    assert search(folder, '--set', strategy, '--resume') == 0
 
 
 @pytest.mark.parametrize(

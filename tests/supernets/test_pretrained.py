@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from nni_warmstart import ConfigError, Supernet, SupernetFileError, TransferError, WarmStartError
-from nni_warmstart.supernets.pretrained import registry, timm_models
+from nni_warmstart.supernets.pretrained import registry, timm_models, torchvision_models
 from nni_warmstart.supernets.pretrained.images import IMAGENET, take_standardised
 from nni_warmstart.supernets.pretrained.registry import named_network
 
@@ -65,6 +65,19 @@ def test_a_licence_that_torchvision_tells_is_kept(published, monkeypatch):
     weights = torchvision.models.MobileNet_V3_Small_Weights.IMAGENET1K_V1.value
     monkeypatch.setattr(weights, 'meta', {**weights.meta, 'license': 'CC-BY-NC-4.0'})
     assert named_network(f'torchvision:{NAME}', input_shape=64).licence == 'CC-BY-NC-4.0'
+
+
+def test_a_network_that_normalises_again_is_changed_for_it(published, monkeypatch):
+    def make(name, **arguments):
+        made = network()
+        made.transform_input = False
+        return made
+
+    monkeypatch.setattr(torchvision_models, 'make', make)
+    source = named_network(f'torchvision:{NAME}', input_shape=64)
+    assert source.history['normalisation'] == {'mean': [0.5] * 3, 'std': [0.5] * 3}
+    scale = torch.tensor(IMAGENET['std']).view(1, 3, 1, 1) / 0.5
+    assert torch.allclose(source.tensors['features.0.0.weight'], scale * network().features[0][0].weight)
 
 
 def test_weights_of_ones_own_go_with_any_name(tmp_path, monkeypatch):

@@ -87,11 +87,14 @@ def read(name: str, weights: str, download: bool) -> Pretrained:
     network = make(name, num_classes=len(classes))
     give_weights(network, read_published(path), path)
     images = chosen.transforms()
+    mean, std = images.mean, images.std
+    if hasattr(network, 'transform_input'):  # of Inception: with published weights, torchvision normalises once more
+        mean, std = [0.5] * 3, [0.5] * 3
     facts = {
         'origin': f'torchvision:{name}@{chosen.name}',
         'dataset': next(iter(chosen.meta.get('_metrics', {})), None),
         'licence': chosen.meta.get('license'),
-        'normalisation': normalisation(images.mean, images.std),
+        'normalisation': normalisation(mean, std),
     }
     size = images.crop_size[0]
     return Pretrained(
