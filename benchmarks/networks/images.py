@@ -4,10 +4,10 @@ Needs what features.py needs::
 
     python benchmarks/networks/images.py --data DIR
 
-EfficientNet-Lite0 was trained on pixels in [-1, 1]. Its features of such images are compared with those of images that were
+EfficientNet-Lite0 was trained on pixels in [-1, 1]. Its features of such images are compared with those of images
 standardised by the task's own mean and deviation, as the evaluators give them, before and after the network was changed to
 take these (:func:`nni_warmstart.supernets.pretrained.images.take_standardised`). A ridge classifier is fitted on the
-features of 500 training images at 64 pixels, and measured on up to 500 test images. ``--report`` prints the means of the rows.
+features of 500 training images at 64 pixels, and measured on up to 500 test images. ``--report`` prints the means.
 """
 
 from __future__ import annotations
