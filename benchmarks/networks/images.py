@@ -1,6 +1,6 @@
 """Accuracy of a pretrained network's features by the normalisation of its images.
 
-Needs what features.py needs::
+Needs the packages of features.py, and the data folder of the benchmarks::
 
     python benchmarks/networks/images.py --data DIR
 
