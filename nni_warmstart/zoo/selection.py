@@ -211,6 +211,10 @@ class SourceSelector:
     def _ranked(self, number: int) -> list[Ranked]:
         """Return the nearest entries; more than one have to be supernets, since a network cannot be fused."""
         fit = [each for each in self._ranking if number == 1 or not self.candidates[each.name].is_network]
+        if not fit:
+            raise ZooError(
+                f'networks without choices cannot be fused, and there are only {enumerated(list(self.candidates))}.'
+            )
         return fit[:number]
 
     @property

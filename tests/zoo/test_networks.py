@@ -152,6 +152,12 @@ def test_a_network_is_not_fused(supernets, tmp_path):
         with pytest.raises(TransferError, match=r'cannot be fused with other sources: .*; name it alone') as refused:
             run(WarmStartDARTS(source=sources, zoo=zoo), tmp_path, space=OwnSpace(), epochs=1)
         assert '\n' not in str(refused.value)
+    only = filled(tmp_path / 'only', network().sketched(make_task()))
+    with pytest.raises(
+        ZooError, match=r"source 'fused': networks without choices cannot be fused, and there are only plain\."
+    ):
+        selector(only).choose('fused')
+    assert [each.name for each, _ in selector(only).choose('auto').sources] == ['plain']
     with pytest.raises(TransferError, match='cannot be fused'):
         transfer([network(), supernets[0]], mutate(OwnSpace(), 'DARTS'), head='random')
 
