@@ -81,7 +81,7 @@ def adjustments(
         for layer in idle.handing_on:
             _hand_on(found, layer, target, of_target, paired)
         for norm in idle.silenced:
-            found.constants |= {f'{norm}.{each}': _like(target, f'{norm}.{each}', 0.0) for each in ('weight', 'bias')}
+            found.constants.update({f'{norm}.{each}': _like(target, f'{norm}.{each}', 0.0) for each in ('weight', 'bias')})
     owned = {layer.norm for layer in _with_sides(layers_of(target))}
     for name in target.channels.tensors:
         path = name.rpartition('.')[0]
@@ -120,7 +120,7 @@ def _gate(
     if own.gate and other.gate:
         slope = SLOPES.get((kinds[1], of_target[own.gate[1]].activation))
         if slope is not None:
-            found.factors |= {f'{own.gate[1]}.{each}': torch.tensor(slope) for each in ('weight', 'bias')}
+            found.factors.update({f'{own.gate[1]}.{each}': torch.tensor(slope) for each in ('weight', 'bias')})
             found.notes[f'gates ({{}}) are a {of_target[own.gate[1]].activation} where the network has a {kinds[1]}'].add(
                 own.path
             )
@@ -132,14 +132,14 @@ def _gate(
         found.constants[f'{own.gate[1]}.weight'] = _like(target, f'{own.gate[1]}.weight', 0.0)
         found.constants[f'{own.gate[1]}.bias'] = _like(target, f'{own.gate[1]}.bias', constant[0])
         if constant[1] != 1:
-            found.factors |= dict.fromkeys(scaled, torch.tensor(1 / constant[1]))
+            found.factors.update(dict.fromkeys(scaled, torch.tensor(1 / constant[1])))
     else:
         activation = of_source[other.norm or other.path].activation
         if other.norm and {activation, *kinds} <= ACTIVATIONS.keys():
             layers = [(state[f'{path}.weight'], state[f'{path}.bias']) for path in other.gate]
             means = mean_after_norm(state[f'{other.norm}.weight'], state[f'{other.norm}.bias'], activation)
             factor = mean_gate(means, layers[0], layers[1], (kinds[0], kinds[1]))
-            found.factors |= dict.fromkeys(scaled, factor)
+            found.factors.update(dict.fromkeys(scaled, factor))
             found.notes['gates of the network have no place, and their means are used ({})'].add(other.path)
         else:
             found.notes['gates of the network have no place and are left out ({})'].add(other.path)

@@ -49,7 +49,7 @@ def completed(
             tensors |= {f'{norm}.weight': ones * (1 + _EPS) ** 0.5, f'{norm}.bias': zeros}
             tensors |= {f'{norm}.running_mean': zeros, f'{norm}.running_var': ones}
             fact = known.get(layer.path, Layer())
-            known[norm] = Layer(fact.size, (), _EPS, fact.activation)
+            known[norm] = fact._replace(start=(), eps=_EPS)
     axes_of: dict[str, Axes] = {}
     for name, axes in structure.channels.tensors.items():
         axes_of[name] = axes

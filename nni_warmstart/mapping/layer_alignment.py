@@ -15,7 +15,7 @@ from functools import cache
 from typing import NamedTuple
 
 from ..tracing.structure import Structure
-from .correspondence import Correspondence
+from .correspondence import Correspondence, why_opaque
 from .network_layers import Layer, in_a_choice, is_residual, layers_of
 from .places import Candidate, Idle, Place
 from .space_layers import places_of
@@ -79,7 +79,12 @@ class Alignment:
         return [pair for each in self.chosen for pair in zip(each.candidate.layers, each.run, strict=True)]
 
 
-def align(target: Structure, source: Structure, extents: Mapping[str, int] | None = None) -> Alignment:
+def align(
+    target: Structure,
+    source: Structure,
+    extents: Mapping[str, int] | None = None,
+    shortcuts: Mapping[str, str] | None = None,
+) -> Alignment:
     """Align a network without choices with a model space.
 
     Parameters
@@ -88,9 +93,18 @@ def align(target: Structure, source: Structure, extents: Mapping[str, int] | Non
         Structures of the space and of the network.
     extents
         Path of a convolution of the network -> size of the smallest centred kernel that contains its taps, where known.
+    shortcuts
+        Path of a layer or norm of the network -> activation that made what is added to its output.
     """
-    extents = extents or {}
-    layers = [replace(layer, kernels=(extents.get(layer.path, layer.kernels[-1]),)) for layer in layers_of(source)]
+    extents, shortcuts = extents or {}, shortcuts or {}
+    layers = [
+        replace(
+            layer,
+            kernels=(extents.get(layer.path, layer.kernels[-1]),),
+            shortcut=shortcuts.get(layer.norm or layer.path, ''),
+        )
+        for layer in layers_of(source)
+    ]
     places = places_of(target)
     steps = _least_cost(places, layers)
     # Choices that several places share are decided by most of them, and the others follow.
@@ -118,6 +132,7 @@ class _Step(NamedTuple):
 def _least_cost(places: list[Place], layers: list[Layer]) -> list[_Step]:
     """Return the steps of the alignment of least cost, in their order."""
     residual = _residual_runs(layers)
+    inside = Counter(k for i, j in residual.items() for k in range(i + 1, j))  # blocks that end after a layer begins
 
     @cache
     def best(i: int, k: int) -> _Step:
@@ -127,11 +142,13 @@ def _least_cost(places: list[Place], layers: list[Layer]) -> list[_Step]:
         steps = [_Step(_absence(places[k]) + best(i, k + 1).cost, 'skip', k, i, i)]
         if i < len(layers):
             steps.append(_Step(LEFT_OUT + best(i + 1, k).cost, 'drop', k, i, i + 1))
-        steps += [_Step(LEFT_OPEN + best(j, k).cost, 'drop', k, i, j) for j in residual.get(i, ())]
+        if i in residual and layers[residual[i] - 1].side is None:
+            steps.append(_Step(LEFT_OPEN + best(residual[i], k).cost, 'drop', k, i, residual[i]))
         for candidate in places[k].candidates:
             j = i + len(candidate.layers)
             cost = _cost(candidate, layers[i:j]) if j <= len(layers) else math.inf
             if cost < math.inf:
+                cost += RESIDUAL * inside[j] * (j > i)
                 steps.append(_Step(cost + best(j, k + 1).cost, 'pair', k, i, j, candidate))
         return min(steps, key=lambda step: step.cost)
 
@@ -205,6 +222,7 @@ def _cost(candidate: Candidate, run: list[Layer]) -> float:
     if not run:
         return LEFT_OPEN
     cost = candidate.cost + RESIDUAL * (candidate.residual != is_residual(run))
+    cost += GATE * (candidate.residual and candidate.shortcut not in (None, run[-1].shortcut))
     for own, other in zip(candidate.layers, run, strict=True):
         cost += STRIDE * (own.stride != other.stride) + GATE * (bool(own.gate) != bool(other.gate))
         cost += KERNEL * abs(math.log2(_nearest(own.kernels, other.kernels[-1]) / other.kernels[-1]))
@@ -219,13 +237,13 @@ def _nearest(numbers: tuple[int, ...], wanted: int) -> int:
     return next((number for number in numbers if number >= wanted), numbers[-1])
 
 
-def _residual_runs(layers: list[Layer]) -> dict[int, list[int]]:
-    """Return the ends of the shortest residual block that begins at each layer, by its number."""
-    found: dict[int, list[int]] = {}
+def _residual_runs(layers: list[Layer]) -> dict[int, int]:
+    """Return the end of the shortest residual block that begins at each layer, by its number."""
+    found: dict[int, int] = {}
     for i in range(len(layers)):
         ends = [j for j in range(i + 2, min(i + 6, len(layers)) + 1) if is_residual(layers[i:j])]
         if ends:
-            found[i] = ends[:1]
+            found[i] = ends[0]
     return found
 
 
@@ -239,4 +257,4 @@ def _tensor_pairs(target: Structure, source: Structure, candidate: list[Layer], 
             if path and partner:
                 locals_ = set(source.locals.get(partner, ()))
                 pairs |= {f'{path}.{each}': f'{partner}.{each}' for each in target.locals[path] if each in locals_}
-    return pairs
+    return {name: origin for name, origin in pairs.items() if not (why_opaque(target, name) or why_opaque(source, origin))}
