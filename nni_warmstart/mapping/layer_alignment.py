@@ -15,14 +15,15 @@ from functools import cache
 from typing import NamedTuple
 
 from ..tracing.structure import Structure
+from .complete_layers import NORM
 from .correspondence import Correspondence, why_opaque
 from .network_layers import Layer, in_a_choice, is_residual, layers_of
 from .places import Candidate, Idle, Place
 from .space_layers import places_of
 
-STRIDE, RESIDUAL, KERNEL, NARROWER, WIDER, GATE = 2.0, 1.0, 0.3, 1.0, 0.5, 0.2
+STRIDE, RESIDUAL, KERNEL, NARROWER, WIDER, BESIDE = 2.0, 1.0, 0.3, 1.0, 0.5, 0.2
 """Costs of another stride, of a residual connection on one side only, of an octave of the kernel's size, of an octave of a
-width that is missing or to spare, and of a gate on one side only."""
+width that is missing or to spare, and of a gate, a norm or another activation of the shortcut on one side only."""
 
 LEFT_OUT, LEFT_OPEN = 4.0, 0.5
 """Costs of a layer without a partner, and of a block that may be the identity."""
@@ -57,6 +58,8 @@ class Alignment:
         Layers of the network without a partner.
     idle
         Cells without a partner, which return nearly their input.
+    open
+        Other layers of the target without a partner, of those that are not in a choice.
     """
 
     rounds: list[dict[str, str]]
@@ -66,6 +69,7 @@ class Alignment:
     added: list[str]
     dropped: list[str] = field(default_factory=list)
     idle: list[Idle] = field(default_factory=list)
+    open: list[Layer] = field(default_factory=list)
 
     @property
     def correspondence(self) -> Correspondence:
@@ -189,6 +193,8 @@ def _alignment(
             found.idle.append(place.idle)
         elif step.kind == 'skip' and place.block:
             found.added.append(place.block)
+        elif step.kind == 'skip' and len(place.candidates) == 1:
+            found.open.extend(place.candidates[0].layers)
         elif step.kind == 'drop' or (step.kind == 'end' and step.begin < len(layers)):
             found.dropped.extend(layer.path for layer in (run or layers[step.begin :]))
     fixed = {name: origin for name, origin in rounds[0].items() if not in_a_choice(target, name)}
@@ -222,9 +228,10 @@ def _cost(candidate: Candidate, run: list[Layer]) -> float:
     if not run:
         return LEFT_OPEN
     cost = candidate.cost + RESIDUAL * (candidate.residual != is_residual(run))
-    cost += GATE * (candidate.residual and candidate.shortcut not in (None, run[-1].shortcut))
+    cost += BESIDE * (candidate.residual and candidate.shortcut not in (None, run[-1].shortcut))
     for own, other in zip(candidate.layers, run, strict=True):
-        cost += STRIDE * (own.stride != other.stride) + GATE * (bool(own.gate) != bool(other.gate))
+        cost += STRIDE * (own.stride != other.stride) + BESIDE * (bool(own.gate) != bool(other.gate))
+        cost += BESIDE * (bool(own.norm) != bool(other.norm and not other.norm.endswith(NORM)))
         cost += KERNEL * abs(math.log2(_nearest(own.kernels, other.kernels[-1]) / other.kernels[-1]))
         if 'full' in (own.kind, other.kind) or own.kind != 'linear':
             octaves = math.log2(_nearest(own.widths, other.width) / other.width)

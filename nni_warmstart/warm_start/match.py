@@ -24,7 +24,7 @@ from ..tracing.layers import Layer, layers_of
 from ..tracing.structure import Structure, structure_of
 from .heads.base import head_tensors
 from .heads.registry import HEADS
-from .network_match import align_network, complete_network, path_logits
+from .network_match import align_network, path_logits
 from .new_state import NewState, load
 from .settings import TransferSettings
 
@@ -125,14 +125,14 @@ def match_source(source: Supernet, target: Target, settings: TransferSettings) -
         If the two have (nearly) nothing in common, or one of them cannot be traced.
     """
     # Trace both, and match their modules.
-    source = complete_network(source) if source.is_network else source
     of_source, of_target = source.traced(), target.structure
     if settings.untraceable == 'error':
         _check_opaque(of_source, f'supernet {source.name!r}')
         _check_opaque(of_target, 'the target')
-    alignment, beside = (
-        align_network(source, of_source, target.model, of_target, target.layers) if source.is_network else (None, None)
-    )
+    alignment = beside = None
+    if source.is_network:
+        source, alignment, beside = align_network(source, target.model, of_target, target.layers)
+        of_source = source.traced()
     found = match_modules(of_target, of_source) if alignment is None else alignment.correspondence
     state, new, left_out = source.state_dict(), NewState(target.model, settings), target.left_out(settings)
     body = [name for name in new.weights if name in new.parameters and name not in left_out]

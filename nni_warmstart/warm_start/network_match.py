@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import TransferError
 from ..mapping.adjustments import Adjustments, adjustments
-from ..mapping.complete_layers import completed
+from ..mapping.complete_layers import HANDING_ON, completed, with_layer_before
 from ..mapping.layer_alignment import Alignment, align
 from ..mapping.nearest_numbers import nearest_candidates
 from ..mapping.network_mapper import extents_of
@@ -26,7 +26,7 @@ MARGIN = 3.0
 """Logit of candidates and depths that the network has; that of all others is 0."""
 
 
-def complete_network(source: Supernet) -> Supernet:
+def _completed(source: Supernet) -> Supernet:
     """Return a network with a bias and a norm for every convolution."""
     state, structure, layers = completed(source.state_dict(), source.traced(), source.layers)
     history = {**source.history, 'layers': {path: list(layer) for path, layer in layers.items()}}
@@ -34,14 +34,16 @@ def complete_network(source: Supernet) -> Supernet:
 
 
 def align_network(
-    source: Supernet, of_source: Structure, model: nn.Module, of_target: Structure, layers: dict[str, Layer]
-) -> tuple[Alignment, Adjustments]:
+    source: Supernet, model: nn.Module, of_target: Structure, layers: dict[str, Layer]
+) -> tuple[Supernet, Alignment, Adjustments]:
     """Align a network with a model space, gates and numbers that are searched included.
+
+    A layer of the space between the pool and the classifier, as MobileNetV3 has, gets a partner that hands on the features.
 
     Parameters
     ----------
-    source, of_source
-        Network, as :func:`complete_network` returns it, and its structure.
+    source
+        Network without choices.
     model, of_target, layers
         Mutated model space, its structure, and the facts about its layers.
 
@@ -50,8 +52,19 @@ def align_network(
     TransferError
         If hardly a layer of the network has a place in the space.
     """
-    shortcuts = {path: facts.shortcut for path, facts in source.layers.items()}
-    found = align(of_target, of_source, extents_of(source.layers, of_source), shortcuts)
+    source = _completed(source)
+    found = _aligned(source, of_target)
+    head = found.pairs[-1] if found.pairs else None
+    plain = [layer for layer in found.open if head is not None and layer.made == head[0].read and not layer.norm]
+    if head is not None and plain:
+        features = next((other for _, other in reversed(found.pairs[:-1])), head[1])
+        activations = source.layers[features.norm or features.path].activation, layers[plain[0].path].activation
+        completing = with_layer_before(head[1].path, source.state_dict(), source.traced(), *activations)
+        if completing is not None:
+            layers_known = {**source.history['layers'], f'{head[1].path}.{HANDING_ON}': list(Layer())}
+            history = {**source.history, 'layers': layers_known}
+            source = replace(source, tensors=completing[0], structure=completing[1], history=history)
+            found = _aligned(source, of_target)
     placed = [other for _, other in found.pairs if other.kind != 'linear']
     count = len(placed) + len(found.dropped)
     if len(placed) < max(LEAST * count, 1):
@@ -63,7 +76,12 @@ def align_network(
     widths, kernels = searched_widths(model), searched_kernels(model)
     wanted = [(widths[own.path], other.width) for own, other in found.pairs if own.path in widths]
     wanted += [(kernels[own.path], other.kernels[-1]) for own, other in found.pairs if own.path in kernels]
-    return replace(found, path={**found.path, **beside.path, **nearest_candidates(wanted)}), beside
+    return source, replace(found, path={**found.path, **beside.path, **nearest_candidates(wanted)}), beside
+
+
+def _aligned(source: Supernet, of_target: Structure) -> Alignment:
+    shortcuts = {path: facts.shortcut for path, facts in source.layers.items()}
+    return align(of_target, source.traced(), extents_of(source.layers, source.traced()), shortcuts)
 
 
 def path_logits(alignment: Alignment, target: Structure, new: NewState, margin: float = MARGIN) -> dict[str, Tensor]:
