@@ -70,7 +70,7 @@ def adjustments(
     found = Adjustments()
     for chosen in alignment.chosen:
         for candidate in chosen.place.candidates:
-            if len(candidate.layers) == len(chosen.run):
+            if len(candidate.layers) == len(chosen.run) > 0:
                 nexts = (*candidate.layers[1:], None), (*chosen.run[1:], None)
                 for own, other, *after in zip(candidate.layers, chosen.run, *nexts, strict=True):
                     _gate(found, own, other, after[0], target, of_target, state, of_source)

@@ -57,7 +57,7 @@ class Alignment:
     dropped
         Layers of the network without a partner.
     idle
-        Cells without a partner, which return nearly their input.
+        Cells and blocks without a partner, which return (nearly) their input.
     open
         Other layers of the target without a partner, of those that are not in a choice.
     """
@@ -193,6 +193,8 @@ def _alignment(
             found.idle.append(place.idle)
         elif step.kind == 'skip' and place.block:
             found.added.append(place.block)
+            if not any(each.residual for each in place.candidates):  # else the end of the residual branch is set to zero
+                found.idle.append(Idle([layer for each in place.candidates for layer in each.layers], []))
         elif step.kind == 'skip' and len(place.candidates) == 1:
             found.open.extend(place.candidates[0].layers)
         elif step.kind == 'drop' or (step.kind == 'end' and step.begin < len(layers)):
@@ -204,10 +206,10 @@ def _alignment(
 
 def _absence(place: Place) -> float:
     """Return the cost of a place without a partner: little for a block that may be left out, the last one first."""
-    if not all(each.layers for each in place.candidates):
-        return math.inf  # a candidate that hands on its input is chosen instead
     if place.idle is not None or (place.repeat and place.index):
         return LEFT_OPEN - 0.01 * min(place.index, 10)
+    if not all(each.layers for each in place.candidates):
+        return math.inf  # a candidate that hands on its input is chosen instead
     return LEFT_OUT * min(len(each.layers) for each in place.candidates)
 
 

@@ -98,8 +98,9 @@ def _with_gates(layers: list[Layer]) -> list[Layer]:
     while i < len(layers):
         pair = layers[i : i + 2]
         owner = next((k for k in reversed(range(len(found))) if found[k].made == pair[0].read), None)
-        closed = len(pair) == 2 and pair[0].read == pair[1].made and pair[0].made == pair[1].read
-        if closed and owner is not None and not pair[0].norm and not pair[1].norm:
+        closed = len(pair) == 2 and pair[0].read == pair[1].made and pair[0].made == pair[1].read != pair[0].read
+        plain = all(each.kernels == (1,) and not each.norm for each in pair)
+        if closed and plain and owner is not None:
             found[owner] = replace(found[owner], gate=(pair[0].path, pair[1].path))
             i += 2
         else:
