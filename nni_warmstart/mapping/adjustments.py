@@ -26,6 +26,8 @@ class Adjustments:
         Target tensor -> factor on its partner in the network, by input channel where it has several.
     constants
         Target tensor without a partner -> its value.
+    blocks
+        Path of a block without a partner -> values by which its layers hand on their input.
     path
         Label of the choice of a gate -> candidate that the network has.
     notes
@@ -34,6 +36,7 @@ class Adjustments:
 
     factors: dict[str, Tensor] = field(default_factory=dict)
     constants: dict[str, Tensor] = field(default_factory=dict)
+    blocks: dict[str, dict[str, Tensor]] = field(default_factory=lambda: defaultdict(dict))
     path: dict[str, str] = field(default_factory=dict)
     notes: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
@@ -76,17 +79,18 @@ def adjustments(
                     _gate(found, own, other, after[0], target, of_target, state, of_source)
     paired = {name for pairs in alignment.rounds for name in pairs}
     for layer in (layer for each in alignment.chosen for layer in each.candidate.handing_on):
-        _hand_on(found, layer, target, of_target, paired)
+        if f'{layer.path}.weight' not in paired:
+            found.constants.update(_handing_on(layer, target, of_target))
     for idle in alignment.idle:
         for layer in idle.handing_on:
-            _hand_on(found, layer, target, of_target, paired)
+            (found.blocks[idle.block] if idle.block else found.constants).update(_handing_on(layer, target, of_target))
         for norm in idle.silenced:
             found.constants.update({f'{norm}.{each}': _like(target, f'{norm}.{each}', 0.0) for each in ('weight', 'bias')})
     owned = {layer.norm for layer in _with_sides(layers_of(target))}
     for name in target.channels.tensors:
         path = name.rpartition('.')[0]
         if name.endswith('.running_mean') and path not in owned and not in_a_choice(target, path):
-            _unit_norm(found, path, target, of_target)
+            found.constants.update(_unit_norm(path, target, of_target))
     for own, other in alignment.pairs:
         before, now = of_source[other.norm or other.path].activation, of_target[own.norm or own.path].activation
         if before and now and before != now:
@@ -157,24 +161,22 @@ def _choice_of_gate(layer: Layer, target: Structure) -> tuple[str, bool, tuple[s
     return label, True, (having, lacking)
 
 
-def _hand_on(found: Adjustments, layer: Layer, target: Structure, of_target: Mapping[str, Facts], paired: set[str]) -> None:
-    """Let a layer without a partner hand on its input."""
-    weight = f'{layer.path}.weight'
-    if weight in paired or layer.kind != 'full':
-        return
-    found.constants[weight] = nn.init.dirac_(torch.empty(target.channels.tensors[weight].shape))
+def _handing_on(layer: Layer, target: Structure, of_target: Mapping[str, Facts]) -> dict[str, Tensor]:
+    """Return the values by which a convolution and the norm after it hand on their input."""
+    if layer.kind != 'full':
+        return {}
+    weight, bias = f'{layer.path}.weight', f'{layer.path}.bias'
+    found: dict[str, Tensor] = {weight: nn.init.dirac_(torch.empty(target.channels.tensors[weight].shape))}
     if 'bias' in target.locals[layer.path]:
-        found.constants[f'{layer.path}.bias'] = _like(target, f'{layer.path}.bias', 0.0)
-    if layer.norm:
-        _unit_norm(found, layer.norm, target, of_target)
+        found[bias] = _like(target, bias, 0.0)
+    return {**found, **(_unit_norm(layer.norm, target, of_target) if layer.norm else {})}
 
 
-def _unit_norm(found: Adjustments, path: str, target: Structure, of_target: Mapping[str, Facts]) -> None:
-    """Let a batch norm in evaluation mode hand on its input."""
+def _unit_norm(path: str, target: Structure, of_target: Mapping[str, Facts]) -> dict[str, Tensor]:
+    """Return the values by which a batch norm in evaluation mode hands on its input."""
     values = {'weight': (1 + of_target[path].eps) ** 0.5, 'bias': 0.0, 'running_mean': 0.0, 'running_var': 1.0}
-    for each in target.locals[path]:
-        if each in values:
-            found.constants[f'{path}.{each}'] = _like(target, f'{path}.{each}', values[each])
+    names = [each for each in target.locals[path] if each in values]
+    return {f'{path}.{each}': _like(target, f'{path}.{each}', values[each]) for each in names}
 
 
 def _like(target: Structure, name: str, value: float) -> Tensor:

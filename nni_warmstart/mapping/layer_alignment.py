@@ -193,8 +193,7 @@ def _alignment(
             found.idle.append(place.idle)
         elif step.kind == 'skip' and place.block:
             found.added.append(place.block)
-            if not any(each.residual for each in place.candidates):  # else the end of the residual branch is set to zero
-                found.idle.append(Idle([layer for each in place.candidates for layer in each.layers], []))
+            found.idle.append(Idle([layer for each in place.candidates for layer in each.layers], [], place.block))
         elif step.kind == 'skip' and len(place.candidates) == 1:
             found.open.extend(place.candidates[0].layers)
         elif step.kind == 'drop' or (step.kind == 'end' and step.begin < len(layers)):

@@ -53,10 +53,13 @@ class Idle:
         Layers that hand on their input.
     silenced
         Norms that make zeros.
+    block
+        Path of the block that this is needed for unless the end of its residual branch can be set to zero; '' for a cell.
     """
 
     handing_on: list[Layer]
     silenced: list[str]
+    block: str = ''
 
 
 @dataclass

@@ -155,6 +155,10 @@ def match_source(source: Supernet, target: Target, settings: TransferSettings) -
         for name, value in beside.constants.items():
             new.start(name, value, 'a gate or layer beside the network')
     zeroed = _start_added_blocks(target, found, new)
+    for block, values in beside.blocks.items() if beside is not None else ():
+        if not any(name.startswith(f'{block}.') for name in zeroed):
+            for name, value in values.items():
+                new.start(name, value, 'an added block')
     _start_handing_on(found, of_target, of_source, new)
     notes = tuple(
         f'What {path or "forward"} of {owner} does with channels is not followed: {reason}.'
