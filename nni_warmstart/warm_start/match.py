@@ -31,6 +31,9 @@ from .settings import TransferSettings
 LEAST = 0.1
 """Smallest share of a target's weights that must have a partner in the source."""
 
+MARGIN = 3.0
+"""Logit of candidates and depths that the network has; that of all others is 0."""
+
 Candidates = dict[str, tuple[list[str], list[str]]]
 """Label of a choice -> candidates of the target and of the source."""
 
@@ -149,7 +152,7 @@ def match_source(source: Supernet, target: Target, settings: TransferSettings) -
     found = _without_unlearnt(found, of_target, of_source)
     candidates = inherit_alphas(source, found, new)
     if alignment is not None and settings.strength:
-        for label, logits in path_logits(alignment, of_target, new).items():
+        for label, logits in path_logits(alignment, of_target, new, MARGIN).items():
             new.write_alpha(label, logits, 'op-mapped', alignment.path.get(label, label), 'the path that is the network')
     if beside is not None:
         for name, value in beside.constants.items():

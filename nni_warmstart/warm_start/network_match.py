@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from ..errors import TransferError
 from ..mapping.adjustments import Adjustments, adjustments
+from ..mapping.balance import balanced
 from ..mapping.complete_layers import HANDING_ON, completed, with_layer_before
 from ..mapping.layer_alignment import Alignment, align
 from ..mapping.nearest_numbers import nearest_candidates
 from ..mapping.network_mapper import extents_of
-from ..nni_adapter.searched import searched_kernels, searched_widths
+from ..nni_adapter.searched import KERNEL, READ, WIDTH, searched_numbers
 from ..supernets.supernet import Supernet
 from ..tracing.layers import Layer
 from ..tracing.structure import Structure
@@ -21,9 +22,6 @@ from .new_state import NewState
 
 LEAST = 0.25
 """Smallest share of a network's layers, the classifier aside, that must have a place in the space."""
-
-MARGIN = 3.0
-"""Logit of candidates and depths that the network has; that of all others is 0."""
 
 
 def _completed(source: Supernet) -> Supernet:
@@ -73,7 +71,7 @@ def align_network(
             'common; choose a network of blocks such as the target has, or another model space.'
         )
     beside = adjustments(found, of_target, layers, source.state_dict(), source.layers)
-    widths, kernels = searched_widths(model), searched_kernels(model)
+    widths, kernels = searched_numbers(model, WIDTH), searched_numbers(model, KERNEL)
     wanted = [(widths[own.path], other.width) for own, other in found.pairs if own.path in widths]
     wanted += [(kernels[own.path], other.kernels[-1]) for own, other in found.pairs if own.path in kernels]
     return source, replace(found, path={**found.path, **beside.path, **nearest_candidates(wanted)}), beside
@@ -84,8 +82,8 @@ def _aligned(source: Supernet, of_target: Structure) -> Alignment:
     return align(of_target, source.traced(), extents_of(source.layers, source.traced()), shortcuts)
 
 
-def path_logits(alignment: Alignment, target: Structure, new: NewState, margin: float = MARGIN) -> dict[str, Tensor]:
-    """Return the logits of all choices that the network decides: ``margin`` for its candidate or depth, 0 for others."""
+def path_logits(alignment: Alignment, target: Structure, new: NewState, margin: float) -> dict[str, Tensor]:
+    """Return the logits of all choices that the network decides: ``margin`` for what it has, 0 for all others."""
     preferred = dict(alignment.path)
     for path, depth in alignment.depths.items():
         preferred |= {label: str(depth) for label in target.values.get(path, ())}
@@ -93,3 +91,28 @@ def path_logits(alignment: Alignment, target: Structure, new: NewState, margin: 
         label: torch.tensor([margin * (each == name) for each in new.choices[label]])
         for label, name in preferred.items() if name in new.choices.get(label, ())
     }  # fmt: skip
+
+
+def balanced_weights(model: nn.Module, tensors: dict[str, Tensor], new: NewState) -> dict[str, Tensor]:
+    """Return those tensors of layers that search their widths or kernels such that the mixture computes what they do.
+
+    Parameters
+    ----------
+    model
+        Mutated model space.
+    tensors
+        Mapped tensors by name.
+    new
+        New state of the space, with its alphas.
+    """
+    probabilities = {
+        label: dict(zip(new.choices[label], torch.softmax(new.tensors[name].detach().double(), 0).tolist(), strict=True))
+        for label, name in new.alpha_names.items()
+    }
+    found: dict[str, Tensor] = {}
+    for axes, arguments in (((0,), WIDTH), ((1,), READ), ((-2, -1), KERNEL)):
+        for path, searched in searched_numbers(model, arguments).items():
+            for name in (f'{path}.weight', f'{path}.bias') if arguments is WIDTH else (f'{path}.weight',):
+                if name in tensors:
+                    found[name] = balanced(found.get(name, tensors[name]), axes, searched, probabilities)
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from unittest.mock import patch
 
 import torch
 from nni.nas.hub.pytorch import MobileNetV3Space
@@ -14,16 +15,23 @@ from torch import Tensor, nn
 
 from nni_warmstart import Supernet, TransferReport, transfer
 from nni_warmstart.nni_adapter.choices import choices
+from nni_warmstart.warm_start import match
 
 from .networks import plain_block
 
 
-def started(network: nn.Module, space: ModelSpace, size: int = 32, **settings) -> tuple[nn.Module, TransferReport]:
-    """Return the supernet that starts from a network, with all of its weights, and the report."""
+def started(
+    network: nn.Module, space: ModelSpace, size: int = 32, margin: float = match.MARGIN, **settings
+) -> tuple[nn.Module, TransferReport]:
+    """Return the supernet that starts from a network, with all of its weights, and the report.
+
+    With a ``margin``, its path has so much larger alphas from the start.
+    """
     source = Supernet.from_network(network, name='network', input_shape=(3, size, size))
     torch.manual_seed(0)
     target = DARTS().mutate_model(space).eval()
-    return target, transfer(source, target, **{'head': 'copy', 'keep': 1.0, 'noise': 0.0} | settings)
+    with patch.object(match, 'MARGIN', margin):
+        return target, transfer(source, target, **{'head': 'copy', 'keep': 1.0, 'noise': 0.0} | settings)
 
 
 def best(target: nn.Module) -> dict[str, str]:
@@ -102,6 +110,6 @@ def mobile_space(
     """Return a MobileNetV3Space with the stages of :class:`~helpers.networks.MobileLike`."""
     count = len(widths)
     return MobileNetV3Space(
-        5, base_widths=widths, width_multipliers=multipliers, expand_ratios=(3.0, 6.0), squeeze_excite=(gates,) * (count - 3),
-        activation=(activation,) * count, stride=(2, 1, 2, 2, 2, 1, 2, 1, 1, 1), depth_range=(1, 3),
+        5, base_widths=widths, width_multipliers=multipliers, expand_ratios=(3.0, 6.0), depth_range=(1, 3),
+        squeeze_excite=(gates,) * (count - 3), activation=(activation,) * count, stride=(2, 1, 2, 2, 2, 1, 2, 1, 1, 1),
     )  # fmt: skip
