@@ -117,6 +117,6 @@ def with_layer_before(
 def _vector(axes: Axes) -> Axes:
     """Return the axes of a tensor with one value for each output channel of a weight."""
     at = axes.roles.index(OUT)
-    labels = {kind: (values[at],) if at < len(values) else () for kind, values in (
-        ('pieces', axes.pieces), ('norms', axes.norms), ('strands', axes.strands))}  # fmt: skip
-    return Axes((axes.shape[at],), (OUT,), (axes.channels[at],), ((),), **labels)
+    pieces, norms, strands = (each[at : at + 1] for each in (axes.pieces, axes.norms, axes.strands))
+    channels = (axes.channels[at],)
+    return Axes((axes.shape[at],), (OUT,), channels, ((),), pieces=pieces, norms=norms, strands=strands)

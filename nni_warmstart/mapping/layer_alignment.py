@@ -15,18 +15,11 @@ from functools import cache
 from typing import NamedTuple
 
 from ..tracing.structure import Structure
-from .complete_layers import NORM
 from .correspondence import Correspondence, why_opaque
+from .layer_costs import LEFT_OPEN, LEFT_OUT, RESIDUAL, cost_of, cost_without, fits
 from .network_layers import Layer, in_a_choice, is_residual, layers_of
 from .places import Candidate, Idle, Place
 from .space_layers import places_of
-
-STRIDE, RESIDUAL, KERNEL, NARROWER, WIDER, BESIDE = 2.0, 1.0, 0.3, 1.0, 0.5, 0.2
-"""Costs of another stride, of a residual connection on one side only, of an octave of the kernel's size, of an octave of a
-width that is missing or to spare, and of a gate, a norm or another activation of the shortcut on one side only."""
-
-LEFT_OUT, LEFT_OPEN = 4.0, 0.5
-"""Costs of a layer without a partner, and of a block that may be the identity."""
 
 
 class Chosen(NamedTuple):
@@ -143,14 +136,14 @@ def _least_cost(places: list[Place], layers: list[Layer]) -> list[_Step]:
         """Return the first step of the best alignment of the layers from i on and the places from k on, with its cost."""
         if k == len(places):
             return _Step(LEFT_OUT * (len(layers) - i), 'end', k, i, i)
-        steps = [_Step(_absence(places[k]) + best(i, k + 1).cost, 'skip', k, i, i)]
+        steps = [_Step(cost_without(places[k]) + best(i, k + 1).cost, 'skip', k, i, i)]
         if i < len(layers):
             steps.append(_Step(LEFT_OUT + best(i + 1, k).cost, 'drop', k, i, i + 1))
         if i in residual and layers[residual[i] - 1].side is None:
             steps.append(_Step(LEFT_OPEN + best(residual[i], k).cost, 'drop', k, i, residual[i]))
         for candidate in places[k].candidates:
             j = i + len(candidate.layers)
-            cost = _cost(candidate, layers[i:j]) if j <= len(layers) else math.inf
+            cost = cost_of(candidate, layers[i:j]) if j <= len(layers) else math.inf
             if cost < math.inf:
                 cost += RESIDUAL * inside[j] * (j > i)
                 steps.append(_Step(cost + best(j, k + 1).cost, 'pair', k, i, j, candidate))
@@ -177,7 +170,7 @@ def _alignment(
         place, run = places[min(step.place, len(places) - 1)], layers[step.begin : step.end]
         if step.candidate is not None:
             number = 0
-            for each in (step.candidate, *(each for each in place.candidates if _fits(each.layers, run))):
+            for each in (step.candidate, *(each for each in place.candidates if fits(each.layers, run))):
                 pairs = _tensor_pairs(target, source, each.layers, run)
                 if pairs.keys() - known:
                     if number == len(rounds):
@@ -201,48 +194,6 @@ def _alignment(
     fixed = {name: origin for name, origin in rounds[0].items() if not in_a_choice(target, name)}
     rounds[1:] = [{**fixed, **each} for each in rounds[1:]]
     return found
-
-
-def _absence(place: Place) -> float:
-    """Return the cost of a place without a partner: little for a block that may be left out, the last one first."""
-    if place.idle is not None or (place.repeat and place.index):
-        return LEFT_OPEN - 0.01 * min(place.index, 10)
-    if not all(each.layers for each in place.candidates):
-        return math.inf  # a candidate that hands on its input is chosen instead
-    return LEFT_OUT * min(len(each.layers) for each in place.candidates)
-
-
-def _fits(candidate: list[Layer], run: list[Layer]) -> bool:
-    return len(candidate) == len(run) and all(_alike(own, other) for own, other in zip(candidate, run, strict=True))
-
-
-def _alike(own: Layer, other: Layer) -> bool:
-    """Check whether a layer can do what the other does; a linear layer is a 1 x 1 convolution of pooled features."""
-    kinds = {own.kind, other.kind}
-    pooled = kinds == {'linear', 'full'} and own.kernels == other.kernels == (1,) and not own.norm and not other.norm
-    return len(kinds) == 1 or pooled
-
-
-def _cost(candidate: Candidate, run: list[Layer]) -> float:
-    if not _fits(candidate.layers, run):
-        return math.inf
-    if not run:
-        return LEFT_OPEN
-    cost = candidate.cost + RESIDUAL * (candidate.residual != is_residual(run))
-    cost += BESIDE * (candidate.residual and candidate.shortcut not in (None, run[-1].shortcut))
-    for own, other in zip(candidate.layers, run, strict=True):
-        cost += STRIDE * (own.stride != other.stride) + BESIDE * (bool(own.gate) != bool(other.gate))
-        cost += BESIDE * (bool(own.norm) != bool(other.norm and not other.norm.endswith(NORM)))
-        cost += KERNEL * abs(math.log2(_nearest(own.kernels, other.kernels[-1]) / other.kernels[-1]))
-        if 'full' in (own.kind, other.kind) or own.kind != 'linear':
-            octaves = math.log2(_nearest(own.widths, other.width) / other.width)
-            cost += WIDER * octaves if octaves > 0 else -NARROWER * octaves
-    return cost
-
-
-def _nearest(numbers: tuple[int, ...], wanted: int) -> int:
-    """Return the smallest number that is as large as wanted; the largest of all if there is none."""
-    return next((number for number in numbers if number >= wanted), numbers[-1])
 
 
 def _residual_runs(layers: list[Layer]) -> dict[int, int]:

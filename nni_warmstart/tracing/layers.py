@@ -77,7 +77,8 @@ class _Watch(TorchDispatchMode):
 
     def note_activation(self, func: Any, args: Any, output: Any) -> None:
         """Note which activation follows the layer that made the input of an operator, and which made its shortcut."""
-        kind, inputs = _ACTIVATIONS.get(func.overloadpacket, ''), [each for each in args if isinstance(each, Tensor)]
+        inputs: list[Any] = [each for each in args if isinstance(each, Tensor)]
+        kind = _ACTIVATIONS.get(func.overloadpacket, '')
         made = [getattr(each, '_made_by', '') for each in inputs]
         if kind == 'hardtanh':
             kind = 'relu6' if tuple(args[1:3]) == (0, 6) else f'hardtanh{tuple(args[1:3])}'
@@ -90,8 +91,9 @@ class _Watch(TorchDispatchMode):
         if func.overloadpacket is aten.max_pool2d_with_indices:  # commutes with activations that increase
             output[0]._activation = getattr(args[0], '_activation', '')
         elif isinstance(output, Tensor) and (kind or func._schema.is_mutable):
-            output._activation = kind
-            output._made_by = made[0] if kind and output is args[0] else ''
+            marked: Any = output
+            marked._activation = kind
+            marked._made_by = made[0] if kind and output is args[0] else ''
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))

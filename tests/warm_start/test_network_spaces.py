@@ -136,7 +136,7 @@ def test_biases_and_norms_may_be_on_one_side_only(own, theirs):
     spare = [
         origin for origin in report.origins if origin.target.startswith('twos.blocks.1') and 'alpha' not in origin.target
     ]
-    assert all(origin.how == 'identity' for origin in spare if origin.parameter)
+    assert all(each.how == 'identity' for each in spare if each.parameter)
 
 
 @pytest.mark.parametrize(
