@@ -8,9 +8,10 @@ from .complete_layers import NORM
 from .network_layers import Layer, is_residual
 from .places import Candidate, Place
 
-STRIDE, RESIDUAL, KERNEL, NARROWER, WIDER, BESIDE = 2.0, 1.0, 0.3, 1.0, 0.5, 0.2
-"""Costs of another stride, of a residual connection on one side only, of an octave of the kernel's size, of an octave of a
-width that is missing or to spare, and of a gate, a norm or another activation of the shortcut on one side only."""
+STRIDE, RESIDUAL, KERNEL, NARROWER, WIDER, BESIDE = 2.0, 1.0, 0.3, 0.4, 0.2, 0.2
+"""Costs of another stride, of a residual connection on one side only, of an octave of the kernel's size, of many octaves of
+a width that are missing or to spare, and of a gate, a norm or another activation of the shortcut on one side only. One octave
+of a width costs half of many: in a narrow space all layers have to stay cheaper than leaving them out."""
 
 LEFT_OUT, LEFT_OPEN = 4.0, 0.5
 """Costs of a layer without a partner, and of a block that may be the identity."""
@@ -51,7 +52,7 @@ def cost_of(candidate: Candidate, run: list[Layer]) -> float:
         cost += KERNEL * abs(math.log2(_nearest(own.kernels, other.kernels[-1]) / other.kernels[-1]))
         if 'full' in (own.kind, other.kind) or own.kind != 'linear':
             octaves = math.log2(_nearest(own.widths, other.width) / other.width)
-            cost += WIDER * octaves if octaves > 0 else -NARROWER * octaves
+            cost += (WIDER if octaves > 0 else NARROWER) * abs(octaves) / (1 + abs(octaves))
     return cost
 
 
