@@ -10,8 +10,8 @@ from .places import Candidate, Place
 
 STRIDE, RESIDUAL, KERNEL, NARROWER, WIDER, BESIDE = 2.0, 1.0, 0.3, 0.4, 0.2, 0.2
 """Costs of another stride, of a residual connection on one side only, of an octave of the kernel's size, of many octaves of
-a width that are missing or to spare, and of a gate, a norm or another activation of the shortcut on one side only. One octave
-of a width costs half of many: in a narrow space all layers have to stay cheaper than leaving them out."""
+a width that are missing or to spare, and of a gate, a norm or another activation of the shortcut on one side only. One
+octave of a width costs half of many: in a narrow space all layers have to stay cheaper than leaving them out."""
 
 LEFT_OUT, LEFT_OPEN = 4.0, 0.5
 """Costs of a layer without a partner, and of a block that may be the identity."""
