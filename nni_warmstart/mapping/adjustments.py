@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ..tracing.layers import Layer as Facts
 from ..tracing.structure import Structure, ancestors
-from .gates import ACTIVATIONS, SLOPES, constant_gate, mean_after_norm, mean_gate
+from .gates import ACTIVATIONS, constant_gate, mean_after_norm, mean_gate
 from .layer_alignment import Alignment
 from .network_layers import Layer, in_a_choice, layers_of
 
@@ -71,12 +72,17 @@ def adjustments(
         Tensors of the network.
     """
     found = Adjustments()
+    of_source, of_target = (
+        defaultdict(Facts, each) for each in (of_source, of_target)
+    )  # layers without a module of their own
+    following = {own.path: after for (own, _), (after, _) in itertools.pairwise(alignment.pairs)}
     for chosen in alignment.chosen:
         for candidate in chosen.place.candidates:
             if len(candidate.layers) == len(chosen.run) > 0:
-                nexts = (*candidate.layers[1:], None), (*chosen.run[1:], None)
-                for own, other, *after in zip(candidate.layers, chosen.run, *nexts, strict=True):
-                    _gate(found, own, other, after[0], target, of_target, state, of_source)
+                nexts = (*candidate.layers[1:], None)
+                for own, other, after in zip(candidate.layers, chosen.run, nexts, strict=True):
+                    reader = after or following.get(own.path)
+                    _gate(found, own, other, reader, target, of_target, state, of_source)
     paired = {name for pairs in alignment.rounds for name in pairs}
     for layer in (layer for each in alignment.chosen for layer in each.candidate.handing_on):
         if f'{layer.path}.weight' not in paired:
@@ -122,12 +128,9 @@ def _gate(
     scaled = scaled or [f'{own.norm or own.path}.{each}' for each in ('weight', 'bias')]
     kinds = tuple(of_source[path].activation for path in other.gate)
     if own.gate and other.gate:
-        slope = SLOPES.get((kinds[1], of_target[own.gate[1]].activation))
-        if slope is not None:
-            found.factors.update({f'{own.gate[1]}.{each}': torch.tensor(slope) for each in ('weight', 'bias')})
-            found.notes[f'gates ({{}}) are a {of_target[own.gate[1]].activation} where the network has a {kinds[1]}'].add(
-                own.path
-            )
+        now = of_target[own.gate[1]].activation
+        if now != kinds[1]:
+            found.notes[f'gates ({{}}) are a {now} where the network has a {kinds[1]}'].add(own.path)
     elif own.gate:
         constant = constant_gate(of_target[own.gate[1]].activation, optional)
         if constant is None:

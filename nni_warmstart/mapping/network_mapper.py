@@ -121,7 +121,7 @@ def _fitted_to(
     """
     state, tensors = dict(state), dict(source.channels.tensors)
     for norm, weight, bias in _norms_to_layers(pairs, target, source):
-        scale = state[f'{norm}.weight'] / (state[f'{norm}.running_var'] + layers[norm].eps).sqrt()
+        scale = state[f'{norm}.weight'] / (state[f'{norm}.running_var'] + layers.get(norm, Layer()).eps).sqrt()
         state[weight] = state[weight] * scale.view(-1, *[1] * (state[weight].dim() - 1))
         if bias:
             state[bias] = (state[bias] - state[f'{norm}.running_mean']) * scale + state[f'{norm}.bias']

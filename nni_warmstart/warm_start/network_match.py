@@ -56,7 +56,8 @@ def align_network(
     plain = [layer for layer in found.open if head is not None and layer.made == head[0].read and not layer.norm]
     if head is not None and plain:
         features = next((other for _, other in reversed(found.pairs[:-1])), head[1])
-        activations = source.layers[features.norm or features.path].activation, layers[plain[0].path].activation
+        made = source.layers.get(features.norm or features.path, Layer()).activation
+        activations = made, layers.get(plain[0].path, Layer()).activation
         completing = with_layer_before(head[1].path, source.state_dict(), source.traced(), *activations)
         if completing is not None:
             layers_known = {**source.history['layers'], f'{head[1].path}.{HANDING_ON}': list(Layer())}
