@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..utils.modules import modes_kept
-from .layer_alignment import Layer, Place
+from .layer_alignment import Chosen
+from .network_layers import Layer
+from .places import Place
 from .regression import PENALTY, ridge_solution
 
 _ROWS = 4096  # outputs of each layer that take part
@@ -24,7 +26,7 @@ class _Seen(NamedTuple):
 
 
 @torch.no_grad()
-def fit_candidates(model: nn.Module, places: list[Place], path: dict[str, str], images: Tensor) -> dict[str, Tensor]:
+def fit_candidates(model: nn.Module, chosen: list[Chosen], images: Tensor) -> dict[str, Tensor]:
     r"""Fit the last layer of every other candidate to the outputs of the path, on the path's own inputs.
 
     A 1 x 1 convolution at the end of a candidate reads features :math:`x`; its weights become the ridge regression of the
@@ -36,10 +38,8 @@ def fit_candidates(model: nn.Module, places: list[Place], path: dict[str, str], 
     model
         Supernet with the mapped weights in which the path alone is selected; random choices have to be fixed by the caller.
         It is not changed.
-    places
-        Places of its model space.
-    path
-        Label of a choice -> candidate that is the network.
+    chosen
+        Places of its model space with the candidates of the path; those that are not one choice among modules are left.
     images
         A few hundred images in the shape that the supernet takes, batch first.
 
@@ -49,8 +49,8 @@ def fit_candidates(model: nn.Module, places: list[Place], path: dict[str, str], 
         Fitted tensors by name.
     """
     modules: dict[str, Any] = dict(model.named_modules())
-    chosen = [place for place in places if place.label in path]
-    last = {layers[-1].path for place in chosen for layers in place.candidates.values()}
+    chosen = [each for each in chosen if each.place.idle is None and len(each.candidate.selects) == 1 and each.run]
+    last = {layer.path for each in chosen for layer in _last_layers(each.place)}
     seen: dict[str, _Seen] = {}
     fitted: dict[str, Tensor] = {}
 
@@ -60,32 +60,37 @@ def fit_candidates(model: nn.Module, places: list[Place], path: dict[str, str], 
 
         return record
 
-    def fit(place: Place) -> Any:
+    def fit(each: Chosen) -> Any:
         def after(module: nn.Module, inputs: Any, output: Any) -> None:
-            teacher = place.candidates[path[place.label]][-1]
-            for name, layers in place.candidates.items():
-                if name != path[place.label] and _is_pointwise(modules[layers[-1].path]) and layers[-1].norm:
-                    fitted.update(_fitted(modules, layers[-1], teacher, seen[layers[-1].path], seen[teacher.path].z))
-            for layers in place.candidates.values():
-                del seen[layers[-1].path]
+            teacher = each.candidate.layers[-1]
+            for layer in _last_layers(each.place):
+                if layer.path != teacher.path and _is_pointwise(modules[layer.path]) and layer.norm:
+                    fitted.update(_fitted(modules, layer, teacher, seen[layer.path], seen[teacher.path].z))
+            for layer in _last_layers(each.place):
+                del seen[layer.path]
 
         return after
 
     with modes_kept(model), ExitStack() as hooks:
         for name in last:
             hooks.callback(modules[name].register_forward_hook(keep(name)).remove)
-        for place in chosen:
-            site = next(iter(place.candidates.values()))[-1].path
-            while not _is_parent(site, place):
+        for each in chosen:
+            site = each.candidate.layers[-1].path
+            while not _is_parent(site, each.place):
                 site = site.rpartition('.')[0]
-            hooks.callback(modules[site].register_forward_hook(fit(place)).remove)
+            hooks.callback(modules[site].register_forward_hook(fit(each)).remove)
         model.eval()(images)
     return fitted
 
 
+def _last_layers(place: Place) -> list[Layer]:
+    """Return the last layer of every candidate, once."""
+    return list({each.layers[-1].path: each.layers[-1] for each in place.candidates if each.layers}.values())
+
+
 def _is_parent(path: str, place: Place) -> bool:
     """Check whether a module contains all candidates of a place."""
-    return all(layer.path.startswith(f'{path}.') for layers in place.candidates.values() for layer in layers)
+    return all(layer.path.startswith(f'{path}.') for each in place.candidates for layer in each.layers)
 
 
 def _is_pointwise(module: Any) -> bool:

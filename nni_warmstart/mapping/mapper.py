@@ -206,7 +206,9 @@ def _matrices(couplings: Couplings, target: Axes, source: Axes) -> _Matrices:
 def _projected(tensor: Tensor, matrices: _Matrices, target: Axes, source: Axes, share: Callable[[Tensor], Tensor]) -> Tensor:
     (made_axis, made), (read_axis, read) = matrices.made, matrices.read
     made, read = (None if made is None else averaging(made)), (None if read is None else share(read))
-    if matrices.regrouped:
+    if matrices.regrouped and target.groups == target.shape[0] and source.groups == source.shape[0]:
+        out = project(tensor, made, None)  # depthwise: each channel is made of those of one kernel only
+    elif matrices.regrouped:
         size = target.shape[0], target.groups * target.shape[1], target.groups
         out = project_regrouped(tensor, made, matrices.regrouped[0], source.groups, size)
     elif matrices.grouped:

@@ -7,16 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..tracing.axes import IN, Axes
-from ..tracing.channel_spaces import ChannelSpace, Couple
+from ..tracing.axes import IN, NEITHER, OUT, Axes
 from ..tracing.layers import Layer
 from ..tracing.structure import Structure
 from .layer_alignment import Alignment
-from .mapper import Mapping, evenly, map_tensors
+from .mapper import Mapping, Share, map_tensors
 from .narrowing import regressing, weight_covariances
+from .network_layers import layers_of
+from .projection import sharing
+from .superkernel_coupling import strongest_first
 
 
 def extents_of(layers: Facts[str, Layer], source: Structure) -> dict[str, int]:
@@ -38,6 +39,7 @@ def map_network(
     alignment: Alignment,
     layers: Facts[str, Layer],
     eps: Facts[str, float],
+    factors: Facts[str, Tensor],
     skip: frozenset[str] = frozenset(),
 ) -> Mapping:
     """Map the tensors of a network, candidate by candidate, so that the path nearest to it computes what it does.
@@ -58,15 +60,16 @@ def map_network(
         Facts about the network's layers by path.
     eps
         Constant that each batch norm of the target adds to its variances, by path.
+    factors
+        Target tensor -> factor on its partner in the network.
     skip
         Target tensors that are left out.
     """
-    covariances = weight_covariances(state, source)
-    couple, share = strongest(state, source), regressing(covariances)
+    couple, share = strongest_first(state, source, target), _regressing_by_weights(state, source)
     found = alignment.correspondence
     whole: Mapping | None = None
     for pairs in alignment.rounds:
-        fitting, structure = _fitted_to(pairs, state, source, target, layers, eps)
+        fitting, structure = _fitted_to(pairs, state, source, target, layers, eps, factors)
         mapping = map_tensors(
             fitting, structure, target, couple=couple, share=share, skip=skip, correspondence=replace(found, tensors=pairs)
         )
@@ -83,32 +86,23 @@ def map_network(
     return replace(whole, correspondence=found)
 
 
-def strongest(state: dict[str, Tensor], source: Structure) -> Couple:
-    """Make couplings that keep the strongest channels; spaces that do not shrink are coupled evenly.
+def _regressing_by_weights(state: dict[str, Tensor], source: Structure) -> Share:
+    """Predict dropped channels from kept ones by covariances that are estimated where they are needed, to save memory."""
+    makers: dict[str, np.ndarray] = {}
+    for name, axes in source.channels.tensors.items():
+        channels = axes.channels[axes.roles.index(OUT)] if OUT in axes.roles and IN in axes.roles else None
+        if channels is not None:
+            makers[name] = channels
 
-    The strength of a channel is the product of the squares of the weights that read it, and of the scale and shift that
-    norms give it. Selection by covariances (:func:`~nni_warmstart.mapping.narrowing.select_channels`) takes minutes for the
-    thousand channels that the blocks of pretrained networks have.
-    """
-    even = evenly(source)
+    def share(name: str, coupling: Tensor) -> Tensor:
+        axes = source.channels.tensors[name]
+        read = axes.channels[axes.roles.index(IN)] if IN in axes.roles else None
+        if read is None or coupling.shape[0] <= coupling.shape[1]:
+            return sharing(coupling)
+        some = {each: state[each] for each, made in makers.items() if each == name or np.isin(made, read).any()}
+        return regressing(weight_covariances(some, source))(name, coupling)
 
-    def couple(source_space: ChannelSpace, target_space: ChannelSpace) -> Tensor:
-        if len(target_space) >= len(source_space) or np.isin(source_space.channels, source.channels.inputs).any():
-            return even(source_space, target_space)
-        strength = torch.ones(len(source_space), dtype=torch.float64)
-        for name, axis, _ in sorted(source_space.places):
-            axes, path = source.channels.tensors[name], name.rpartition('.')[0]
-            held = axes.channels[axis]
-            if held is None or held.ndim != 1 or not np.array_equal(held, source_space.channels):
-                continue
-            if axes.roles[axis] == IN:
-                strength *= state[name].double().movedim(axis, 0).flatten(1).square().sum(1)
-            elif f'{path}.running_mean' in state and name.endswith('.weight'):
-                strength *= state[name].double().square() + state[f'{path}.bias'].double().square()
-        kept = strength.topk(len(target_space)).indices.sort().values
-        return F.one_hot(kept, len(source_space)).T.double()
-
-    return couple
+    return share
 
 
 def _fitted_to(
@@ -118,23 +112,63 @@ def _fitted_to(
     target: Structure,
     layers: Facts[str, Layer],
     eps: Facts[str, float],
+    factors: Facts[str, Tensor],
 ) -> tuple[dict[str, Tensor], Structure]:
-    """Return the network's state and structure with kernels, epsilons and biases as the partners in the target need them."""
+    """Return the network's state and structure as the partners in the target need them.
+
+    Kernels, epsilons and factors are theirs, linear layers are 1 x 1 convolutions, and biases and norms that the target
+    lacks are absorbed by the layers beside them.
+    """
     state, tensors = dict(state), dict(source.channels.tensors)
+    for norm, weight, bias in _norms_to_layers(pairs, target, source):
+        scale = state[f'{norm}.weight'] / (state[f'{norm}.running_var'] + layers.get(norm, Layer()).eps).sqrt()
+        state[weight] = state[weight] * scale.view(-1, *[1] * (state[weight].dim() - 1))
+        if bias:
+            state[bias] = (state[bias] - state[f'{norm}.running_mean']) * scale + state[f'{norm}.bias']
     for name, origin in pairs.items():
         path, other = name.rpartition('.')[0], origin.rpartition('.')[0]
         layer, local = layers.get(other, Layer()), origin.rpartition('.')[2]
-        axes = tensors[origin]
-        if local == 'weight' and layer.start and set(axes.dilation) == {1} and target.channels.tensors[name].dilation:
-            state[origin] = _centred(state[origin], layer.start, target.channels.tensors[name])
+        axes, own = tensors[origin], target.channels.tensors[name]
+        if local == 'weight' and layer.start and set(axes.dilation) == {1} and own.dilation:
+            state[origin] = _centred(state[origin], layer.start, own)
             tensors[origin] = replace(axes, shape=tuple(state[origin].shape))
         elif local == 'weight' and layer.eps and path in eps and f'{other}.running_var' in state:
             variance = state[f'{other}.running_var'].double()
             factor = ((variance + eps[path]) / (variance + layer.eps)).sqrt()
             state[origin] = (state[origin].double() * factor).to(state[origin])
+        elif len(axes.shape) == 2 and len(own.shape) == 4:
+            state[origin] = state[origin][:, :, None, None]
+            tensors[origin] = _with_kernel(axes)
+        elif len(axes.shape) == 4 and len(own.shape) == 2:
+            state[origin], tensors[origin] = state[origin].flatten(1), _without_kernel(axes)
+        if name in factors:
+            at = axes.roles.index(IN) if IN in axes.roles and len(axes.shape) > 1 else 0
+            factor = factors[name].to(state[origin])
+            state[origin] = state[origin] * (
+                factor.view(-1, *[1] * (state[origin].dim() - 1 - at)) if factor.dim() else factor
+            )
     for own, other in _biases_to_norms(pairs, target, source):
         state[own] = state[own] - state[other]
     return state, replace(source, channels=replace(source.channels, tensors=tensors))
+
+
+def _times(tensor: Tensor, factor: Tensor, axis: int) -> Tensor:
+    """Multiply a tensor by one number, or by one for each index of an axis."""
+    return tensor * factor.to(tensor).view(-1, *[1] * (tensor.dim() - 1 - axis))
+
+
+def _norms_to_layers(pairs: dict[str, str], target: Structure, source: Structure) -> list[tuple[str, str, str]]:
+    """Return norms of the network that have no partner, with the weights and biases ('' for none) of the layers before."""
+    found = []
+    partnered = {origin.rpartition('.')[0] for origin in pairs.values()}
+    after = {each.path: each.norm for layer in layers_of(source) for each in (layer, layer.side) if each is not None}
+    for name, origin in pairs.items():
+        path, _, local = origin.rpartition('.')
+        norm = after.get(path, '')
+        if local == 'weight' and norm and norm not in partnered:
+            bias = f'{path}.bias' if 'bias' in target.locals[name.rpartition('.')[0]] else ''
+            found.append((norm, origin, bias))
+    return found
 
 
 def _biases_to_norms(pairs: dict[str, str], target: Structure, source: Structure) -> list[tuple[str, str]]:
@@ -148,6 +182,33 @@ def _biases_to_norms(pairs: dict[str, str], target: Structure, source: Structure
         elif origin.endswith('.running_mean') and last:
             found.append((origin, last))
     return found
+
+
+def _with_kernel(axes: Axes) -> Axes:
+    """Return the axes of a linear layer's weight as those of a 1 x 1 convolution's."""
+    labels = {kind: (*values, None, None) if values else values for kind, values in _labels(axes)}
+    return replace(
+        axes, shape=(*axes.shape, 1, 1), roles=(*axes.roles, NEITHER, NEITHER), channels=(*axes.channels, None, None),
+        bounds=(*axes.bounds, (), ()), dilation=(1, 1), **labels,
+    )  # fmt: skip
+
+
+def _without_kernel(axes: Axes) -> Axes:
+    """Return the axes of a 1 x 1 convolution's weight as those of a linear layer's."""
+    labels = {kind: values[:2] for kind, values in _labels(axes)}
+    return replace(
+        axes,
+        shape=axes.shape[:2],
+        roles=axes.roles[:2],
+        channels=axes.channels[:2],
+        bounds=axes.bounds[:2],
+        dilation=(),
+        **labels,
+    )
+
+
+def _labels(axes: Axes) -> tuple[tuple[str, tuple[np.ndarray | None, ...]], ...]:
+    return ('pieces', axes.pieces), ('norms', axes.norms), ('strands', axes.strands)
 
 
 def _centred(kernel: Tensor, start: tuple[int, ...], target: Axes) -> Tensor:

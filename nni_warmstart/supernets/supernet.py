@@ -247,7 +247,10 @@ class Supernet(Recorded):
         """
         try:
             known = self.history.get('layers', {}).items() if self.is_network else ()
-            return {path: Layer(int(size), tuple(map(int, start)), float(eps)) for path, (size, start, eps) in known}
+            return {
+                path: Layer(int(size), tuple(map(int, start)), float(eps), *map(str, functions[:2]))
+                for path, (size, start, eps, *functions) in known
+            }
         except (TypeError, ValueError, AttributeError) as error:
             raise TransferError(f'history.layers of network {self.name!r} is malformed ({reason(error)}).') from error
 

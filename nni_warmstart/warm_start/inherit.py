@@ -10,12 +10,10 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import TransferError, WarmStartError
 from ..mapping.candidate_fit import fit_candidates
 from ..mapping.correspondence import Correspondence
-from ..mapping.layer_alignment import places_of
 from ..mapping.mapper import Mapping, map_tensors
 from ..mapping.narrowing import narrow, regressing, selecting, weight_covariances
 from ..mapping.network_mapper import map_network
@@ -26,7 +24,8 @@ from ..tracing.channel_spaces import Couple
 from ..utils.modules import modes_kept
 from .compatibility import same_space
 from .heads.registry import HEADS
-from .match import Candidates, Match, Target, inherit_alphas, match_source, only_path
+from .match import Candidates, Match, Target, inherit_alphas, match_source
+from .network_match import balanced_weights, path_logits
 from .new_state import NewState, load
 from .report import TensorOrigin
 from .settings import TransferSettings
@@ -127,25 +126,28 @@ def mapped(match: Match, couple: Couple | None = None) -> Inheritance:
 
 
 def _from_network(match: Match, mapping: Mapping, model: nn.Module, images: Tensor | None) -> Inheritance:
-    """Fit candidates that cannot compute the same, if there are images."""
-    alignment = match.alignment
-    if images is None or alignment is None:
-        return _inherited(match, mapping)
-    draft = load(copy.deepcopy(model), {**match.started.inherited, **mapping.tensors, **only_path(alignment, match)})
-    with every_path(draft):
-        fitted = fit_candidates(draft, places_of(match.target.structure), alignment.path, images[:_FITTED_ON])
-    kept = {name: fitted[name].cpu() for name in fitted if name in mapping.tensors}
-    return _inherited(match, replace(mapping, tensors={**mapping.tensors, **kept}))
+    """Fit candidates that cannot compute the same, if there are images, and balance those that share their weights."""
+    alignment, tensors = match.alignment, dict(mapping.tensors)
+    if images is not None and alignment is not None:
+        new = match.started
+        only = path_logits(alignment, match.target.structure, new, 100.0)  # selects the path that is the network alone
+        only = {new.alpha_names[label]: logits.to(new.tensors[new.alpha_names[label]]) for label, logits in only.items()}
+        draft = load(copy.deepcopy(model), {**new.inherited, **tensors, **only})
+        with every_path(draft):
+            fitted = fit_candidates(draft, alignment.chosen, images[:_FITTED_ON])
+        tensors.update({name: fitted[name].cpu() for name in fitted if name in tensors})
+    tensors.update(balanced_weights(model, tensors, match.started))
+    return _inherited(match, replace(mapping, tensors=tensors))
 
 
 def _network(match: Match) -> Mapping:
     """Map a network without choices, candidate by candidate."""
     source, target = match.source, match.target
-    assert match.alignment is not None
-    eps = {path: float(module.eps) for path, module in target.model.named_modules() if isinstance(module, _BatchNorm)}
+    assert match.alignment is not None and match.adjustments is not None
+    eps = {path: facts.eps for path, facts in target.layers.items() if facts.eps}
     return map_network(
         source.state_dict(), match.source_structure, target.structure, match.alignment, source.layers, eps,
-        match.left_out | match.zeroed,
+        match.adjustments.factors, match.left_out | match.zeroed,
     )  # fmt: skip
 
 
@@ -226,7 +228,7 @@ def rebuilt(source: Supernet, images: Tensor) -> nn.Module | None:
 
 def _in_words(target: Axes, source: Axes) -> str:
     """Return the couplings of a tensor in words: 'out 8 -> 16, in 8 -> 16, kernel 3 -> 5'."""
-    sizes = zip(target.roles, source.shape, target.shape, strict=True)
+    sizes = zip(target.roles, source.shape, target.shape, strict=False)  # a linear layer becomes a 1 x 1 convolution
     parts = [f'{role or "kernel"} {before} -> {after}' for role, before, after in sizes if before != after]
     return ', '.join(dict.fromkeys(parts))
 

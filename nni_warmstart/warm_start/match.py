@@ -11,18 +11,20 @@ from torch import Tensor, nn
 
 from ..errors import TransferError
 from ..mapping import alphas
+from ..mapping.adjustments import Adjustments
 from ..mapping.correspondence import Correspondence, handed_on, match_modules, why_opaque
 from ..mapping.identity_blocks import start_as_identity
-from ..mapping.layer_alignment import Alignment, align
+from ..mapping.layer_alignment import Alignment
 from ..mapping.mapper import misfit, pair_tensors
 from ..mapping.narrowing import is_narrower
-from ..mapping.network_mapper import extents_of
 from ..nni_adapter.choices import NOT_CHOSEN
 from ..nni_adapter.paths import every_path
 from ..supernets.supernet import Supernet
+from ..tracing.layers import Layer, layers_of
 from ..tracing.structure import Structure, structure_of
 from .heads.base import head_tensors
 from .heads.registry import HEADS
+from .network_match import align_network, path_logits
 from .new_state import NewState, load
 from .settings import TransferSettings
 
@@ -59,6 +61,12 @@ class Target:
         """Channels, modules and choices, found by one run without data."""
         return structure_of(self.model, self.shape)
 
+    @cached_property
+    def layers(self) -> dict[str, Layer]:
+        """Facts about its layers by path, found by one run on zeros."""
+        with every_path(self.model):
+            return layers_of(self.model, self.shape)
+
     def left_out(self, settings: TransferSettings) -> frozenset[str]:
         """Return the tensors of the classifier, unless the head inherits them."""
         return frozenset() if HEADS[settings.head].is_inherited else frozenset(head_tensors(self.head_name))
@@ -86,6 +94,8 @@ class Match:
         New state with the alphas and with everything that starts as the identity, without mapped weights yet.
     alignment
         Alignment of a network without choices; None for supernets.
+    adjustments
+        What that asks for besides copies of weights; None for supernets.
     notes
         What else is to be said about the match, in sentences.
     """
@@ -99,6 +109,7 @@ class Match:
     zeroed: frozenset[str]
     started: NewState
     alignment: Alignment | None = None
+    adjustments: Adjustments | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -121,12 +132,15 @@ def match_source(source: Supernet, target: Target, settings: TransferSettings) -
     if settings.untraceable == 'error':
         _check_opaque(of_source, f'supernet {source.name!r}')
         _check_opaque(of_target, 'the target')
-    alignment = align(of_target, of_source, extents_of(source.layers, of_source)) if source.is_network else None
+    alignment = beside = None
+    if source.is_network:
+        source, alignment, beside = align_network(source, target.model, of_target, target.layers)
+        of_source = source.traced()
     found = match_modules(of_target, of_source) if alignment is None else alignment.correspondence
     state, new, left_out = source.state_dict(), NewState(target.model, settings), target.left_out(settings)
     body = [name for name in new.weights if name in new.parameters and name not in left_out]
     partners = [name for name in body if found.tensors.get(name) in state]
-    if len(partners) < max(LEAST * len(body), 1):
+    if alignment is None and len(partners) < max(LEAST * len(body), 1):
         raise TransferError(
             f'supernet {source.name!r} (space {source.space.get("name") or source.space.get("class")}) and the target have '
             f'{len(partners)} of {len(body)} weights in common; choose a source of a similar space.'
@@ -138,15 +152,24 @@ def match_source(source: Supernet, target: Target, settings: TransferSettings) -
     found = _without_unlearnt(found, of_target, of_source)
     candidates = inherit_alphas(source, found, new)
     if alignment is not None and settings.strength:
-        prefer_path(alignment, of_target, new)
+        for label, logits in path_logits(alignment, of_target, new, MARGIN).items():
+            new.write_alpha(label, logits, 'op-mapped', alignment.path.get(label, label), 'the path that is the network')
+    if beside is not None:
+        for name, value in beside.constants.items():
+            new.start(name, value, 'a gate or layer beside the network')
     zeroed = _start_added_blocks(target, found, new)
+    for block, values in beside.blocks.items() if beside is not None else ():
+        if not any(name.startswith(f'{block}.') for name in zeroed):
+            for name, value in values.items():
+                new.start(name, value, 'an added block')
     _start_handing_on(found, of_target, of_source, new)
     notes = tuple(
         f'What {path or "forward"} of {owner} does with channels is not followed: {reason}.'
         for structure, owner in ((of_target, 'the target'), (of_source, repr(source.name)))
         for path, reason in structure.channels.opaque.items()
     )
-    return Match(source, target, of_source, found, candidates, left_out - zeroed, zeroed, new, alignment, notes)
+    notes += beside.sentences if beside is not None else ()
+    return Match(source, target, of_source, found, candidates, left_out - zeroed, zeroed, new, alignment, beside, notes)
 
 
 def _check_opaque(structure: Structure, owner: str) -> None:
@@ -185,29 +208,6 @@ def inherit_alphas(source: Supernet, found: Correspondence, new: NewState) -> Ca
             if new.settings.strength:
                 _inherit_alpha(source, label, other, partners if label in found.choices else None, new)
     return candidates
-
-
-def prefer_path(alignment: Alignment, target: Structure, new: NewState) -> None:
-    """Give the candidates and depths of the path that is the network a larger logit than the others."""
-    for label, logits in _path_logits(alignment, target, new, MARGIN).items():
-        new.write_alpha(label, logits, 'op-mapped', alignment.path.get(label, label), 'the path that is the network')
-
-
-def only_path(alignment: Alignment, match: Match) -> dict[str, Tensor]:
-    """Return alphas that select the path that is the network alone, by name."""
-    new = match.started
-    found = _path_logits(alignment, match.target.structure, new, 100.0)
-    return {new.alpha_names[label]: logits.to(new.tensors[new.alpha_names[label]]) for label, logits in found.items()}
-
-
-def _path_logits(alignment: Alignment, target: Structure, new: NewState, margin: float) -> dict[str, Tensor]:
-    preferred = dict(alignment.path)
-    for path, depth in alignment.depths.items():
-        preferred |= {label: str(depth) for label in target.values.get(path, ())}
-    return {
-        label: torch.tensor([margin * (each == name) for each in new.choices[label]])
-        for label, name in preferred.items() if name in new.choices.get(label, ())
-    }  # fmt: skip
 
 
 def _inherit_alpha(source: Supernet, label: str, other: str, partners: dict[str, str] | None, new: NewState) -> None:

@@ -86,6 +86,11 @@ class NewState:
         self._set(name, torch.zeros_like(self.tensors[name]))
         self._account(name, 'identity', origin, by)
 
+    def start(self, name: str, value: Tensor, by: str) -> None:
+        """Set a tensor as it is, as part of a layer that starts without effect."""
+        self._set(name, value)
+        self._account(name, 'identity', None, by)
+
     def leave(self, name: str, why: str) -> None:
         """Record the reason why a tensor stays fresh."""
         self._account(name, 'fresh', None, why)

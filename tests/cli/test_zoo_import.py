@@ -106,7 +106,10 @@ def test_a_search_starts_from_a_network_and_goes_on(folder, source):
         ('source: "python:helpers.networks:mixing"', "module '1' (Mixer) of supernet 'mixing' cannot be mapped"),
         ('source: "python:helpers.networks:of_nine_pixels"', 'does not take images of shape (3, 32, 32)'),
         ('source: "python:helpers.networks:unclassified"', "network 'unclassified' cannot be a source: no linear layer"),
-        ('source: "python:helpers.networks:perceptron"', 'weights in common; choose a source of a similar space'),
+        (
+            'source: "python:helpers.networks:perceptron"',
+            'layers in common; choose a network of blocks such as the target has',
+        ),
     ],
 )
 def test_wrong_networks_of_a_search_are_one_line(folder, settings, message, monkeypatch, capsys):
