@@ -8,11 +8,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..errors import ZooError
-from . import zoo_rank, zoo_show
+from . import zoo_import, zoo_rank, zoo_show
 from .common import a_path, console
 
 HELP = 'look at remembered supernets'
-DESCRIPTION = 'List, show, rank, add and remove the supernets of a zoo.'
+DESCRIPTION = 'List, show, rank, add, import and remove the supernets of a zoo.'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,10 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ('show', zoo_show.run, 'card of one entry'),
         ('rank', zoo_rank.run, 'order the entries by their promise for a new dataset'),
         ('add', add, 'copy a supernet file into the zoo'),
+        ('import', zoo_import.run, 'add a pretrained network'),
         ('remove', remove, 'delete an entry'),
     ):
         action = actions.add_parser(name, help=text, description=text)
-        changes = name in ('add', 'remove')  # so that nobody changes the shipped zoo by mistake
+        changes = name in ('add', 'import', 'remove')  # so that nobody changes the shipped zoo by mistake
         default = '' if changes else ' (default: the one shipped with the package)'
         action.add_argument('--zoo', required=changes, help=f'folder or URL of the zoo{default}')
         if name in ('show', 'remove'):
@@ -34,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             zoo_show.add_arguments(action)
         if name == 'rank':
             zoo_rank.add_arguments(action)
+        if name == 'import':
+            zoo_import.add_arguments(action)
         if name == 'add':
             action.add_argument('file', type=a_path, help='supernet.safetensors')
             action.add_argument('--name', help='name of the entry (default: the one in the file)')

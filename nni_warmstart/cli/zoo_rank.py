@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Print the entries, the most promising first."""
     from ..data.image_folder import IMAGE_SIZE
     from ..data.sources import from_word
-    from ..runs.search import fitting
+    from ..runs.search import fitting, target_of
     from ..runs.setup import load_task
     from ..runs.strategies import make_strategy
     from ..zoo.ranking import RANKINGS, rank
@@ -56,7 +56,8 @@ def run(arguments: argparse.Namespace) -> None:
     zoo = open_zoo(zoo)
     if config is None:
         candidates = list(zoo.entries())
-        task = from_word(arguments.data, max((entry.pictures[1] for entry in candidates), default=0) or IMAGE_SIZE)
+        sizes = (entry.pictures[1] for entry in candidates if not entry.is_network)
+        task = from_word(arguments.data, max(sizes, default=0) or IMAGE_SIZE)
     else:
         task = load_task(config)
         candidates = fitting(config, task, zoo)
@@ -64,7 +65,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise ZooError(f'zoo {zoo.root} has no readable entry to rank; add supernets with `nni-warmstart zoo add`.')
     seed = arguments.seed if arguments.seed is not None else 0 if config is None else config.seed
     with console.status(f'Ranking {len(candidates)} entries by {arguments.by} ...'):
-        ranked = rank(candidates, task, by=arguments.by, seed=seed)
+        make_target = None if config is None else target_of(config)
+        ranked = rank(candidates, task, by=arguments.by, seed=seed, make_target=make_target)
     shifted = [entry.distance - min(ranked[0].distance, 0) for entry in ranked]  # negative: the best has no bar
     table = Table(title=f'{zoo.root} for {task.name}, by {arguments.by}; smaller is better')
     for column in ('', 'name', arguments.by, '', 'seconds'):

@@ -49,10 +49,11 @@ def run(arguments: argparse.Namespace) -> None:
     console.print(_facts(entry))
     if entry.datasets:
         console.print(_datasets(entry))
-    choices = Table('choice', 'probability by candidate', box=SIMPLE_HEAD)
-    for label, probability in _probabilities(entry).items():
-        choices.add_row(label, ', '.join(f'{name} {p:.2f}' for name, p in probability.items()))
-    console.print(choices)
+    if not entry.is_network:
+        choices = Table('choice', 'probability by candidate', box=SIMPLE_HEAD)
+        for label, probability in _probabilities(entry).items():
+            choices.add_row(label, ', '.join(f'{name} {p:.2f}' for name, p in probability.items()))
+        console.print(choices)
     console.print('--json prints the whole card: all class names, settings, curves, versions.')
 
 
@@ -62,14 +63,21 @@ def _facts(entry: Supernet) -> Table:
     arguments = ', '.join(f'{key} {value}' for key, value in space.get('arguments', {}).items())
     names = f': {enumerated(entry.class_names, _MOST)}' if entry.class_names else ''
     embeddings = ('own features' if name == entry.key else name for name in entry.sketches)
+    if entry.is_network:
+        made = {'network': space.get('class', '?'), 'choices': 'none; a warm start maps its layers onto a space'}
+    else:
+        kind = f'{space.get("name") or space.get("class", "?")}{arguments and ", "}{arguments}'
+        made = {'space': kind, 'strategy': entry.strategy}
+    told = {key: _in_words(entry.history.get(key)) for key in ('origin', 'normalisation')}
+    tried = ', and is tried by auto' if entry.is_network else ''
     facts = {
-        'space': f'{space.get("name") or space.get("class", "?")}{arguments and ", "}{arguments}',
-        'strategy': entry.strategy,
+        **made,
         'parameters': f'{entry.num_parameters:,}',
         'images': 'unknown' if pictures is None else f'{pictures[1]} x {pictures[1]} pixels, {pictures[0]} channels',
         'classes': f'{entry.num_classes or "unknown"}{names}',
-        'sketches': ', '.join(embeddings) or 'none; it can be named as a source, but not ranked',
+        'sketches': ', '.join(embeddings) or f'none; it can be named as a source{tried}, but not ranked by distance',
         'created': entry.created or 'unknown',
+        **{key: text for key, text in told.items() if text},
     }
     if not entry.datasets:
         facts |= {'trained on': entry.dataset or 'unknown', 'licence': str(entry.licence or 'unknown')}
@@ -77,6 +85,13 @@ def _facts(entry: Supernet) -> Table:
     for name, value in facts.items():
         table.add_row(Text(name, 'dim'), value)
     return table
+
+
+def _in_words(fact: object) -> str:
+    """Return a fact of the record on one line, which is '' if there is none; a file may hold anything."""
+    if isinstance(fact, dict):
+        return ', '.join(f'{key} {value}' for key, value in fact.items())
+    return '' if fact is None else str(fact)
 
 
 def _datasets(entry: Supernet) -> Table:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +11,13 @@ import numpy as np
 import torchvision.datasets
 
 from ..errors import UNREADABLE, DataError, reason
+from ..utils.deadline import silence_limited
 from .image_folder import IMAGE_SIZE
 from .lazy import CACHE_MB
 from .map_style import from_parts
 from .memory import check_fits
 from .source import Setting, Source
 from .task import Task, as_labels, channels_first, checked_task, numbered_classes
-
-_LONGEST_SILENCE = 30
-"""Seconds for which a download waits."""
 
 SPLITS = (('train', 'trainval', 'train-standard'), ('test', 'val', 'valid'))
 """Names of the splits for training and of those for testing."""
@@ -63,7 +58,7 @@ def from_torchvision(
         raise DataError(f'torchvision has no dataset {name!r}.')
     known = inspect.signature(cls).parameters if callable(cls) else {}
     try:
-        with _timeout():
+        with silence_limited():
             if 'train' in known:
                 _check_fits(cls, name, root)
                 parts = [cls(root, train=train, download=download) for train in (True, False)]
@@ -116,17 +111,6 @@ def _in_arrays(name: str, parts: list[Any]) -> Task:
     train_x, train_y, test_x, test_y = arrays
     names = getattr(parts[0], 'classes', None) or numbered_classes(train_y, name)
     return checked_task(name, train_x, train_y, test_x, test_y, [str(item) for item in names])
-
-
-@contextmanager
-def _timeout() -> Iterator[None]:
-    """Limit the time for which a download waits for an answer: torchvision sets no limit."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_LONGEST_SILENCE)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 SOURCE = Source(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ..tracing.layers import Layer as Facts
 from ..tracing.structure import Structure, ancestors
-from .gates import ACTIVATIONS, SLOPES, constant_gate, mean_after_norm, mean_gate
+from .gates import ACTIVATIONS, constant_gate, mean_after_norm, mean_gate
 from .layer_alignment import Alignment
 from .network_layers import Layer, in_a_choice, layers_of
 
@@ -26,6 +27,8 @@ class Adjustments:
         Target tensor -> factor on its partner in the network, by input channel where it has several.
     constants
         Target tensor without a partner -> its value.
+    blocks
+        Path of a block without a partner -> values by which its layers hand on their input.
     path
         Label of the choice of a gate -> candidate that the network has.
     notes
@@ -34,6 +37,7 @@ class Adjustments:
 
     factors: dict[str, Tensor] = field(default_factory=dict)
     constants: dict[str, Tensor] = field(default_factory=dict)
+    blocks: dict[str, dict[str, Tensor]] = field(default_factory=lambda: defaultdict(dict))
     path: dict[str, str] = field(default_factory=dict)
     notes: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
@@ -68,25 +72,31 @@ def adjustments(
         Tensors of the network.
     """
     found = Adjustments()
+    of_source, of_target = (
+        defaultdict(Facts, each) for each in (of_source, of_target)
+    )  # layers without a module of their own
+    following = {own.path: after for (own, _), (after, _) in itertools.pairwise(alignment.pairs)}
     for chosen in alignment.chosen:
         for candidate in chosen.place.candidates:
-            if len(candidate.layers) == len(chosen.run):
-                nexts = (*candidate.layers[1:], None), (*chosen.run[1:], None)
-                for own, other, *after in zip(candidate.layers, chosen.run, *nexts, strict=True):
-                    _gate(found, own, other, after[0], target, of_target, state, of_source)
+            if len(candidate.layers) == len(chosen.run) > 0:
+                nexts = (*candidate.layers[1:], None)
+                for own, other, after in zip(candidate.layers, chosen.run, nexts, strict=True):
+                    reader = after or following.get(own.path)
+                    _gate(found, own, other, reader, target, of_target, state, of_source)
     paired = {name for pairs in alignment.rounds for name in pairs}
     for layer in (layer for each in alignment.chosen for layer in each.candidate.handing_on):
-        _hand_on(found, layer, target, of_target, paired)
+        if f'{layer.path}.weight' not in paired:
+            found.constants.update(_handing_on(layer, target, of_target))
     for idle in alignment.idle:
         for layer in idle.handing_on:
-            _hand_on(found, layer, target, of_target, paired)
+            (found.blocks[idle.block] if idle.block else found.constants).update(_handing_on(layer, target, of_target))
         for norm in idle.silenced:
-            found.constants |= {f'{norm}.{each}': _like(target, f'{norm}.{each}', 0.0) for each in ('weight', 'bias')}
+            found.constants.update({f'{norm}.{each}': _like(target, f'{norm}.{each}', 0.0) for each in ('weight', 'bias')})
     owned = {layer.norm for layer in _with_sides(layers_of(target))}
     for name in target.channels.tensors:
         path = name.rpartition('.')[0]
         if name.endswith('.running_mean') and path not in owned and not in_a_choice(target, path):
-            _unit_norm(found, path, target, of_target)
+            found.constants.update(_unit_norm(path, target, of_target))
     for own, other in alignment.pairs:
         before, now = of_source[other.norm or other.path].activation, of_target[own.norm or own.path].activation
         if before and now and before != now:
@@ -118,12 +128,9 @@ def _gate(
     scaled = scaled or [f'{own.norm or own.path}.{each}' for each in ('weight', 'bias')]
     kinds = tuple(of_source[path].activation for path in other.gate)
     if own.gate and other.gate:
-        slope = SLOPES.get((kinds[1], of_target[own.gate[1]].activation))
-        if slope is not None:
-            found.factors |= {f'{own.gate[1]}.{each}': torch.tensor(slope) for each in ('weight', 'bias')}
-            found.notes[f'gates ({{}}) are a {of_target[own.gate[1]].activation} where the network has a {kinds[1]}'].add(
-                own.path
-            )
+        now = of_target[own.gate[1]].activation
+        if now != kinds[1]:
+            found.notes[f'gates ({{}}) are a {now} where the network has a {kinds[1]}'].add(own.path)
     elif own.gate:
         constant = constant_gate(of_target[own.gate[1]].activation, optional)
         if constant is None:
@@ -132,14 +139,14 @@ def _gate(
         found.constants[f'{own.gate[1]}.weight'] = _like(target, f'{own.gate[1]}.weight', 0.0)
         found.constants[f'{own.gate[1]}.bias'] = _like(target, f'{own.gate[1]}.bias', constant[0])
         if constant[1] != 1:
-            found.factors |= dict.fromkeys(scaled, torch.tensor(1 / constant[1]))
+            found.factors.update(dict.fromkeys(scaled, torch.tensor(1 / constant[1])))
     else:
         activation = of_source[other.norm or other.path].activation
         if other.norm and {activation, *kinds} <= ACTIVATIONS.keys():
             layers = [(state[f'{path}.weight'], state[f'{path}.bias']) for path in other.gate]
             means = mean_after_norm(state[f'{other.norm}.weight'], state[f'{other.norm}.bias'], activation)
             factor = mean_gate(means, layers[0], layers[1], (kinds[0], kinds[1]))
-            found.factors |= dict.fromkeys(scaled, factor)
+            found.factors.update(dict.fromkeys(scaled, factor))
             found.notes['gates of the network have no place, and their means are used ({})'].add(other.path)
         else:
             found.notes['gates of the network have no place and are left out ({})'].add(other.path)
@@ -157,24 +164,22 @@ def _choice_of_gate(layer: Layer, target: Structure) -> tuple[str, bool, tuple[s
     return label, True, (having, lacking)
 
 
-def _hand_on(found: Adjustments, layer: Layer, target: Structure, of_target: Mapping[str, Facts], paired: set[str]) -> None:
-    """Let a layer without a partner hand on its input."""
-    weight = f'{layer.path}.weight'
-    if weight in paired or layer.kind != 'full':
-        return
-    found.constants[weight] = nn.init.dirac_(torch.empty(target.channels.tensors[weight].shape))
+def _handing_on(layer: Layer, target: Structure, of_target: Mapping[str, Facts]) -> dict[str, Tensor]:
+    """Return the values by which a convolution and the norm after it hand on their input."""
+    if layer.kind != 'full':
+        return {}
+    weight, bias = f'{layer.path}.weight', f'{layer.path}.bias'
+    found: dict[str, Tensor] = {weight: nn.init.dirac_(torch.empty(target.channels.tensors[weight].shape))}
     if 'bias' in target.locals[layer.path]:
-        found.constants[f'{layer.path}.bias'] = _like(target, f'{layer.path}.bias', 0.0)
-    if layer.norm:
-        _unit_norm(found, layer.norm, target, of_target)
+        found[bias] = _like(target, bias, 0.0)
+    return {**found, **(_unit_norm(layer.norm, target, of_target) if layer.norm else {})}
 
 
-def _unit_norm(found: Adjustments, path: str, target: Structure, of_target: Mapping[str, Facts]) -> None:
-    """Let a batch norm in evaluation mode hand on its input."""
+def _unit_norm(path: str, target: Structure, of_target: Mapping[str, Facts]) -> dict[str, Tensor]:
+    """Return the values by which a batch norm in evaluation mode hands on its input."""
     values = {'weight': (1 + of_target[path].eps) ** 0.5, 'bias': 0.0, 'running_mean': 0.0, 'running_var': 1.0}
-    for each in target.locals[path]:
-        if each in values:
-            found.constants[f'{path}.{each}'] = _like(target, f'{path}.{each}', values[each])
+    names = [each for each in target.locals[path] if each in values]
+    return {f'{path}.{each}': _like(target, f'{path}.{each}', values[each]) for each in names}
 
 
 def _like(target: Structure, name: str, value: float) -> Tensor:

@@ -3,10 +3,11 @@
 A cell of NAS-Bench-201 sums, in every node, what its candidates (ReLU, convolution, batch norm) make of the nodes before it.
 A residual block ``x + bn(conv(relu(bn(conv(x)))))`` of a ResNet, where ``x`` is the ReLU of a sum, is one path of it: two
 convolutions one after the other, and on the edge past them a convolution that hands on its input, ReLU included. That is
-exact; ``skip_connect`` on that edge would add the sum itself. A convolution without a shortcut is the edge from
-the input to the output, also exactly. The blocks of a ResNet that reduce the image have a strided convolution on their
-shortcut; they go to the space's own reduction blocks, where an average pool precedes it: approximately the same. All cells
-share their choices, so the kind of block that the network has most often decides, and cells to spare hand on their input.
+exact, and so is ``skip_connect`` on that edge for blocks that add the sum itself. A convolution without a shortcut is the
+edge from the input to the output, also exactly. The blocks of a ResNet that reduce the image have a strided convolution on
+their shortcut; they go to the space's own reduction blocks, where an average pool precedes it, and no ReLU: approximately
+the same. All cells share their choices, so the kind of block that the network has most often decides, and cells to spare
+hand on their input.
 """
 
 from __future__ import annotations
@@ -40,22 +41,33 @@ def cell_place(structure: Structure, path: str, layers: list[tuple[str, str, Lay
     empty = {
         label: name
         for (j, i), (label, names) in sites.items() for name, child in names.items()
-        if family(structure.ops.get(f'{path}.layers.{i - 1}.{j}.{child}', [])) == 'zero'
+        if _family(structure, f'{path}.layers.{i - 1}.{j}.{child}') == 'zero'
     }  # fmt: skip
-    past = sites[0, last][0]
-    shortcut = dict([min(((past, name) for name in inside[past]), key=lambda each: inside[past][each[1]].kernels)][:1])
+    past, names = sites[0, last]
+    skip = [
+        name
+        for name, child in names.items()
+        if family(structure.ops.get(f'{path}.layers.{last - 1}.0.{child}', [])) == 'skip'
+    ]
+    smallest = sorted(inside[past], key=lambda name: inside[past][name].kernels)
+    shortcuts = [('', name) for name in skip[:1]] + [('relu', name) for name in smallest[:1]]
     candidates = []
     for number, nodes in enumerate(_chains(last)):
         labels = [sites[edge][0] for edge in itertools.pairwise(nodes)]
         beside = [layer for label in inside for layer in inside[label].values() if label not in labels]
         for names in itertools.product(*(inside[label] for label in labels)):
             chosen = dict(zip(labels, names, strict=True))
-            for selects, residual in (({**empty, **chosen}, False), ({**empty, **shortcut, **chosen}, True)):
-                if not residual or len(labels) > 1:
-                    chain = [inside[label][name] for label, name in chosen.items()]
-                    candidates.append(Candidate(chain, selects, residual, 0.01 * number, beside))
+            chain, cost = [inside[label][name] for label, name in chosen.items()], 0.01 * number
+            candidates.append(Candidate(chain, {**empty, **chosen}, cost=cost, handing_on=beside))
+            for activation, name in shortcuts if len(labels) > 1 else ():
+                selects = {**empty, past: name, **chosen}
+                candidates.append(Candidate(chain, selects, True, activation, cost, beside))
     silenced = [layer.norm for j in range(1, last) for layer in inside[sites[j, last][0]].values() if layer.norm]
     return Place(candidates, idle=Idle(list(inside[past].values()), silenced))
+
+
+def _family(structure: Structure, path: str) -> str:
+    return family(structure.ops.get(path, []))
 
 
 def _chains(last: int) -> list[tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""A network whose layers all have a bias and a batch norm: those that lack one get one without effect."""
+"""Layers without effect that complete a network: biases and batch norms, and a layer before the classifier."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..tracing.axes import OUT, Axes
+from ..tracing.axes import IN, OUT, Axes
 from ..tracing.layers import Layer
 from ..tracing.structure import Structure
 from .network_layers import layers_of
@@ -16,7 +16,16 @@ from .network_layers import layers_of
 NORM = 'unit_norm'
 """Name of an added norm, in the layer before it."""
 
+HANDING_ON = 'handing_on'
+"""Name of an added layer before the classifier, in the classifier."""
+
 _EPS = 1e-5
+
+_LEAST = {'relu': 0.0, 'relu6': 0.0, 'sigmoid': 0.0, 'hardsigmoid': 0.0, 'hardswish': -0.375, 'silu': -0.2785}
+"""Smallest values of activations."""
+
+_KEPT_FROM = {'': -float('inf'), 'relu': 0.0, 'hardswish': 3.0}
+"""Values from which on activations return what they are given."""
 
 
 def completed(
@@ -49,7 +58,7 @@ def completed(
             tensors |= {f'{norm}.weight': ones * (1 + _EPS) ** 0.5, f'{norm}.bias': zeros}
             tensors |= {f'{norm}.running_mean': zeros, f'{norm}.running_var': ones}
             fact = known.get(layer.path, Layer())
-            known[norm] = Layer(fact.size, (), _EPS, fact.activation)
+            known[norm] = fact._replace(start=(), eps=_EPS)
     axes_of: dict[str, Axes] = {}
     for name, axes in structure.channels.tensors.items():
         axes_of[name] = axes
@@ -61,9 +70,53 @@ def completed(
     return found, replace(structure, channels=replace(structure.channels, tensors=axes_of)), known
 
 
+def with_layer_before(
+    classifier: str,
+    state: Mapping[str, Tensor],
+    structure: Structure,
+    last: str,
+    activation: str,
+) -> tuple[dict[str, Tensor], Structure] | None:
+    """Add a layer before the classifier that hands on the features, plus what its activation needs to return them.
+
+    Parameters
+    ----------
+    classifier
+        Path of the classifier.
+    state, structure
+        Tensors and structure of a network.
+    last
+        Activation that made the features, which are means of its values.
+    activation
+        Activation after the added layer.
+
+    Returns
+    -------
+    tuple or None
+        The same two with the additional layer; None where the activation changes some of the features.
+    """
+    least, kept = _LEAST.get(last, -float('inf')), _KEPT_FROM.get(activation, float('inf'))
+    shift = max(kept - least, 0.0) if kept > -float('inf') else 0.0
+    if shift == float('inf') or f'{classifier}.bias' not in state:
+        return None
+    path, weight = f'{classifier}.{HANDING_ON}', state[f'{classifier}.weight']
+    found = dict(state)
+    found[f'{path}.weight'] = torch.eye(weight.shape[1]).to(weight)
+    found[f'{path}.bias'] = torch.full((weight.shape[1],), shift).to(weight)
+    found[f'{classifier}.bias'] = state[f'{classifier}.bias'] - shift * weight.sum(1)
+    axes_of: dict[str, Axes] = {}
+    for name, axes in structure.channels.tensors.items():
+        if name == f'{classifier}.weight':
+            features = axes.channels[axes.roles.index(IN)]
+            axes_of[f'{path}.weight'] = Axes((weight.shape[1],) * 2, (OUT, IN), (features, features), ((), ()))
+            axes_of[f'{path}.bias'] = Axes((weight.shape[1],), (OUT,), (features,), ((),))
+        axes_of[name] = axes
+    return found, replace(structure, channels=replace(structure.channels, tensors=axes_of))
+
+
 def _vector(axes: Axes) -> Axes:
     """Return the axes of a tensor with one value for each output channel of a weight."""
     at = axes.roles.index(OUT)
-    labels = {kind: (values[at],) if at < len(values) else () for kind, values in (
-        ('pieces', axes.pieces), ('norms', axes.norms), ('strands', axes.strands))}  # fmt: skip
-    return Axes((axes.shape[at],), (OUT,), (axes.channels[at],), ((),), **labels)
+    pieces, norms, strands = (each[at : at + 1] for each in (axes.pieces, axes.norms, axes.strands))
+    channels = (axes.channels[at],)
+    return Axes((axes.shape[at],), (OUT,), channels, ((),), pieces=pieces, norms=norms, strands=strands)

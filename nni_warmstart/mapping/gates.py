@@ -17,9 +17,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }  # fmt: skip
 """Activations whose means are known how to compute, by name."""
 
-SLOPES = {('sigmoid', 'hardsigmoid'): 1.2, ('hardsigmoid', 'sigmoid'): 1 / 1.2}
-"""Activation of a network's gate and of a target's -> factor on its logits by which they come near to each other."""
-
 _OPEN = {'hardsigmoid': 3 * (1 - 1e-6), 'sigmoid': 12.0}
 
 

@@ -15,17 +15,11 @@ from functools import cache
 from typing import NamedTuple
 
 from ..tracing.structure import Structure
-from .correspondence import Correspondence
+from .correspondence import Correspondence, why_opaque
+from .layer_costs import LEFT_OPEN, LEFT_OUT, RESIDUAL, cost_of, cost_without, fits
 from .network_layers import Layer, in_a_choice, is_residual, layers_of
 from .places import Candidate, Idle, Place
 from .space_layers import places_of
-
-STRIDE, RESIDUAL, KERNEL, NARROWER, WIDER, GATE = 2.0, 1.0, 0.3, 1.0, 0.5, 0.2
-"""Costs of another stride, of a residual connection on one side only, of an octave of the kernel's size, of an octave of a
-width that is missing or to spare, and of a gate on one side only."""
-
-LEFT_OUT, LEFT_OPEN = 4.0, 0.5
-"""Costs of a layer without a partner, and of a block that may be the identity."""
 
 
 class Chosen(NamedTuple):
@@ -56,7 +50,9 @@ class Alignment:
     dropped
         Layers of the network without a partner.
     idle
-        Cells without a partner, which return nearly their input.
+        Cells and blocks without a partner, which return (nearly) their input.
+    open
+        Other layers of the target without a partner, of those that are not in a choice.
     """
 
     rounds: list[dict[str, str]]
@@ -66,6 +62,7 @@ class Alignment:
     added: list[str]
     dropped: list[str] = field(default_factory=list)
     idle: list[Idle] = field(default_factory=list)
+    open: list[Layer] = field(default_factory=list)
 
     @property
     def correspondence(self) -> Correspondence:
@@ -79,7 +76,12 @@ class Alignment:
         return [pair for each in self.chosen for pair in zip(each.candidate.layers, each.run, strict=True)]
 
 
-def align(target: Structure, source: Structure, extents: Mapping[str, int] | None = None) -> Alignment:
+def align(
+    target: Structure,
+    source: Structure,
+    extents: Mapping[str, int] | None = None,
+    shortcuts: Mapping[str, str] | None = None,
+) -> Alignment:
     """Align a network without choices with a model space.
 
     Parameters
@@ -88,9 +90,18 @@ def align(target: Structure, source: Structure, extents: Mapping[str, int] | Non
         Structures of the space and of the network.
     extents
         Path of a convolution of the network -> size of the smallest centred kernel that contains its taps, where known.
+    shortcuts
+        Path of a layer or norm of the network -> activation that made what is added to its output.
     """
-    extents = extents or {}
-    layers = [replace(layer, kernels=(extents.get(layer.path, layer.kernels[-1]),)) for layer in layers_of(source)]
+    extents, shortcuts = extents or {}, shortcuts or {}
+    layers = [
+        replace(
+            layer,
+            kernels=(extents.get(layer.path, layer.kernels[-1]),),
+            shortcut=shortcuts.get(layer.norm or layer.path, ''),
+        )
+        for layer in layers_of(source)
+    ]
     places = places_of(target)
     steps = _least_cost(places, layers)
     # Choices that several places share are decided by most of them, and the others follow.
@@ -118,20 +129,23 @@ class _Step(NamedTuple):
 def _least_cost(places: list[Place], layers: list[Layer]) -> list[_Step]:
     """Return the steps of the alignment of least cost, in their order."""
     residual = _residual_runs(layers)
+    inside = Counter(k for i, j in residual.items() for k in range(i + 1, j))  # blocks that end after a layer begins
 
     @cache
     def best(i: int, k: int) -> _Step:
         """Return the first step of the best alignment of the layers from i on and the places from k on, with its cost."""
         if k == len(places):
             return _Step(LEFT_OUT * (len(layers) - i), 'end', k, i, i)
-        steps = [_Step(_absence(places[k]) + best(i, k + 1).cost, 'skip', k, i, i)]
+        steps = [_Step(cost_without(places[k]) + best(i, k + 1).cost, 'skip', k, i, i)]
         if i < len(layers):
             steps.append(_Step(LEFT_OUT + best(i + 1, k).cost, 'drop', k, i, i + 1))
-        steps += [_Step(LEFT_OPEN + best(j, k).cost, 'drop', k, i, j) for j in residual.get(i, ())]
+        if i in residual and layers[residual[i] - 1].side is None:
+            steps.append(_Step(LEFT_OPEN + best(residual[i], k).cost, 'drop', k, i, residual[i]))
         for candidate in places[k].candidates:
             j = i + len(candidate.layers)
-            cost = _cost(candidate, layers[i:j]) if j <= len(layers) else math.inf
+            cost = cost_of(candidate, layers[i:j]) if j <= len(layers) else math.inf
             if cost < math.inf:
+                cost += RESIDUAL * inside[j] * (j > i)
                 steps.append(_Step(cost + best(j, k + 1).cost, 'pair', k, i, j, candidate))
         return min(steps, key=lambda step: step.cost)
 
@@ -156,7 +170,7 @@ def _alignment(
         place, run = places[min(step.place, len(places) - 1)], layers[step.begin : step.end]
         if step.candidate is not None:
             number = 0
-            for each in (step.candidate, *(each for each in place.candidates if _fits(each.layers, run))):
+            for each in (step.candidate, *(each for each in place.candidates if fits(each.layers, run))):
                 pairs = _tensor_pairs(target, source, each.layers, run)
                 if pairs.keys() - known:
                     if number == len(rounds):
@@ -172,6 +186,9 @@ def _alignment(
             found.idle.append(place.idle)
         elif step.kind == 'skip' and place.block:
             found.added.append(place.block)
+            found.idle.append(Idle([layer for each in place.candidates for layer in each.layers], [], place.block))
+        elif step.kind == 'skip' and len(place.candidates) == 1:
+            found.open.extend(place.candidates[0].layers)
         elif step.kind == 'drop' or (step.kind == 'end' and step.begin < len(layers)):
             found.dropped.extend(layer.path for layer in (run or layers[step.begin :]))
     fixed = {name: origin for name, origin in rounds[0].items() if not in_a_choice(target, name)}
@@ -179,53 +196,13 @@ def _alignment(
     return found
 
 
-def _absence(place: Place) -> float:
-    """Return the cost of a place without a partner: little for a block that may be left out, the last one first."""
-    if not all(each.layers for each in place.candidates):
-        return math.inf  # a candidate that hands on its input is chosen instead
-    if place.idle is not None or (place.repeat and place.index):
-        return LEFT_OPEN - 0.01 * min(place.index, 10)
-    return LEFT_OUT * min(len(each.layers) for each in place.candidates)
-
-
-def _fits(candidate: list[Layer], run: list[Layer]) -> bool:
-    return len(candidate) == len(run) and all(_alike(own, other) for own, other in zip(candidate, run, strict=True))
-
-
-def _alike(own: Layer, other: Layer) -> bool:
-    """Check whether a layer can do what the other does; a linear layer is a 1 x 1 convolution of pooled features."""
-    kinds = {own.kind, other.kind}
-    pooled = kinds == {'linear', 'full'} and own.kernels == other.kernels == (1,) and not own.norm and not other.norm
-    return len(kinds) == 1 or pooled
-
-
-def _cost(candidate: Candidate, run: list[Layer]) -> float:
-    if not _fits(candidate.layers, run):
-        return math.inf
-    if not run:
-        return LEFT_OPEN
-    cost = candidate.cost + RESIDUAL * (candidate.residual != is_residual(run))
-    for own, other in zip(candidate.layers, run, strict=True):
-        cost += STRIDE * (own.stride != other.stride) + GATE * (bool(own.gate) != bool(other.gate))
-        cost += KERNEL * abs(math.log2(_nearest(own.kernels, other.kernels[-1]) / other.kernels[-1]))
-        if 'full' in (own.kind, other.kind) or own.kind != 'linear':
-            octaves = math.log2(_nearest(own.widths, other.width) / other.width)
-            cost += WIDER * octaves if octaves > 0 else -NARROWER * octaves
-    return cost
-
-
-def _nearest(numbers: tuple[int, ...], wanted: int) -> int:
-    """Return the smallest number that is as large as wanted; the largest of all if there is none."""
-    return next((number for number in numbers if number >= wanted), numbers[-1])
-
-
-def _residual_runs(layers: list[Layer]) -> dict[int, list[int]]:
-    """Return the ends of the shortest residual block that begins at each layer, by its number."""
-    found: dict[int, list[int]] = {}
+def _residual_runs(layers: list[Layer]) -> dict[int, int]:
+    """Return the end of the shortest residual block that begins at each layer, by its number."""
+    found: dict[int, int] = {}
     for i in range(len(layers)):
         ends = [j for j in range(i + 2, min(i + 6, len(layers)) + 1) if is_residual(layers[i:j])]
         if ends:
-            found[i] = ends[:1]
+            found[i] = ends[0]
     return found
 
 
@@ -239,4 +216,4 @@ def _tensor_pairs(target: Structure, source: Structure, candidate: list[Layer], 
             if path and partner:
                 locals_ = set(source.locals.get(partner, ()))
                 pairs |= {f'{path}.{each}': f'{partner}.{each}' for each in target.locals[path] if each in locals_}
-    return pairs
+    return {name: origin for name, origin in pairs.items() if not (why_opaque(target, name) or why_opaque(source, origin))}

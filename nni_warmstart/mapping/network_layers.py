@@ -31,8 +31,10 @@ class Layer:
         Channels that it makes and reads, as keys.
     gate
         Paths of the two layers of a squeeze-and-excite gate on its output; empty for none.
-    side
-        Layer on the shortcut that is added to its output; None for none.
+    side, passed
+        Layer on the shortcut that is added to its output (None for none), and the number of layers that this passes.
+    shortcut
+        Activation that made what is added to its output; '' for none, or where it is not known.
     """
 
     path: str
@@ -45,6 +47,8 @@ class Layer:
     norm: str = ''
     gate: tuple[str, ...] = ()
     side: Layer | None = None
+    passed: int = 0
+    shortcut: str = ''
 
     @property
     def width(self) -> int:
@@ -68,7 +72,9 @@ def layers_of(structure: Structure) -> list[Layer]:
 
 
 def is_residual(run: list[Layer]) -> bool:
-    """Check whether the input of some layers is added to their output."""
+    """Check whether the input of some layers is added to their output, as it is or after a layer beside them."""
+    if len(run) > 1 and run[-1].side is not None and run[-1].passed == len(run):
+        return True
     return len(run) > 1 and run[0].read == run[-1].made and any(layer.kind != 'depthwise' for layer in run)
 
 
@@ -92,8 +98,9 @@ def _with_gates(layers: list[Layer]) -> list[Layer]:
     while i < len(layers):
         pair = layers[i : i + 2]
         owner = next((k for k in reversed(range(len(found))) if found[k].made == pair[0].read), None)
-        closed = len(pair) == 2 and pair[0].read == pair[1].made and pair[0].made == pair[1].read
-        if closed and owner is not None and not pair[0].norm and not pair[1].norm:
+        closed = len(pair) == 2 and pair[0].read == pair[1].made and pair[0].made == pair[1].read != pair[0].read
+        plain = all(each.kernels == (1,) and not each.norm for each in pair)
+        if closed and plain and owner is not None:
             found[owner] = replace(found[owner], gate=(pair[0].path, pair[1].path))
             i += 2
         else:
@@ -108,13 +115,14 @@ def _with_shortcuts(layers: list[Layer], structure: Structure) -> list[Layer]:
     for layer in layers:
         if layer.kind != 'full' or layer.read == layer.made or in_a_choice(structure, layer.path):
             continue
-        at = found.index(layer)
-        after = (found[i:at] for i in range(max(at - _LONGEST, 0), at - 1))
+        at = next(i for i, each in enumerate(found) if each.path == layer.path)
+        after = (found[i:at] for i in range(at - 2, max(at - _LONGEST, 0) - 1, -1))
         before = (found[at + 1 : i] for i in range(at + 3, min(at + 2 + _LONGEST, len(found) + 1)))
         passed = next((run for run in (*after, *before) if _passes(layer, run)), None)
         if passed is not None and not any(in_a_choice(structure, each.path) for each in passed):
-            found[found.index(passed[-1])] = replace(passed[-1], side=layer)
-            found.remove(layer)
+            end = found.index(passed[-1])
+            found[end] = replace(passed[-1], side=found[at], passed=len(passed))
+            del found[at]
     return found
 
 

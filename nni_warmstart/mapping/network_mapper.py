@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..tracing.axes import IN, NEITHER, Axes
+from ..tracing.axes import IN, NEITHER, OUT, Axes
 from ..tracing.layers import Layer
 from ..tracing.structure import Structure
 from .layer_alignment import Alignment
-from .mapper import Mapping, map_tensors
+from .mapper import Mapping, Share, map_tensors
 from .narrowing import regressing, weight_covariances
 from .network_layers import layers_of
+from .projection import sharing
 from .superkernel_coupling import strongest_first
 
 
@@ -64,8 +65,7 @@ def map_network(
     skip
         Target tensors that are left out.
     """
-    covariances = weight_covariances(state, source)
-    couple, share = strongest_first(state, source, target), regressing(covariances)
+    couple, share = strongest_first(state, source, target), _regressing_by_weights(state, source)
     found = alignment.correspondence
     whole: Mapping | None = None
     for pairs in alignment.rounds:
@@ -86,6 +86,25 @@ def map_network(
     return replace(whole, correspondence=found)
 
 
+def _regressing_by_weights(state: dict[str, Tensor], source: Structure) -> Share:
+    """Predict dropped channels from kept ones by covariances that are estimated where they are needed, to save memory."""
+    makers: dict[str, np.ndarray] = {}
+    for name, axes in source.channels.tensors.items():
+        channels = axes.channels[axes.roles.index(OUT)] if OUT in axes.roles and IN in axes.roles else None
+        if channels is not None:
+            makers[name] = channels
+
+    def share(name: str, coupling: Tensor) -> Tensor:
+        axes = source.channels.tensors[name]
+        read = axes.channels[axes.roles.index(IN)] if IN in axes.roles else None
+        if read is None or coupling.shape[0] <= coupling.shape[1]:
+            return sharing(coupling)
+        some = {each: state[each] for each, made in makers.items() if each == name or np.isin(made, read).any()}
+        return regressing(weight_covariances(some, source))(name, coupling)
+
+    return share
+
+
 def _fitted_to(
     pairs: dict[str, str],
     state: dict[str, Tensor],
@@ -102,7 +121,7 @@ def _fitted_to(
     """
     state, tensors = dict(state), dict(source.channels.tensors)
     for norm, weight, bias in _norms_to_layers(pairs, target, source):
-        scale = state[f'{norm}.weight'] / (state[f'{norm}.running_var'] + layers[norm].eps).sqrt()
+        scale = state[f'{norm}.weight'] / (state[f'{norm}.running_var'] + layers.get(norm, Layer()).eps).sqrt()
         state[weight] = state[weight] * scale.view(-1, *[1] * (state[weight].dim() - 1))
         if bias:
             state[bias] = (state[bias] - state[f'{norm}.running_mean']) * scale + state[f'{norm}.bias']

@@ -18,8 +18,9 @@ class Candidate:
         Its layers in the order of execution.
     selects
         Labels of the choices that select it -> their candidates.
-    residual
-        Whether its input is added to its output.
+    residual, shortcut
+        Whether its input is added to its output, and the activation that is applied to it before ('' for none, None where it
+        does not matter).
     cost
         Cost of choosing it instead of one that computes the same.
     handing_on
@@ -29,6 +30,7 @@ class Candidate:
     layers: list[Layer]
     selects: dict[str, str] = field(default_factory=dict)
     residual: bool = False
+    shortcut: str | None = None
     cost: float = 0.0
     handing_on: list[Layer] = field(default_factory=list)
 
@@ -51,10 +53,13 @@ class Idle:
         Layers that hand on their input.
     silenced
         Norms that make zeros.
+    block
+        Path of the block that this is needed for unless the end of its residual branch can be set to zero; '' for a cell.
     """
 
     handing_on: list[Layer]
     silenced: list[str]
+    block: str = ''
 
 
 @dataclass

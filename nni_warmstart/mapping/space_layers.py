@@ -30,6 +30,7 @@ def places_of(structure: Structure) -> list[Place]:
     """Return the places of a model space in the order of execution."""
     layers = layers_of(structure)
     crowded = _crowded(layers, structure)
+    ends = {each.path: layer.path for i, layer in enumerate(layers) for each in layers[i + 1 - layer.passed : i + 1]}
     drafts: dict[str, _Draft] = {}
     for layer in layers:
         parents = ancestors(layer.path)
@@ -38,7 +39,7 @@ def places_of(structure: Structure) -> list[Place]:
         block = _block_in(parents, repeats)
         cell = next((path for path in parents if is_cell(structure, path)), '')
         single = cell or (sites[0] if sites and block in crowded else '')
-        key = single or block or (sites[-1] if sites else layer.path)
+        key = single or block or (sites[-1] if sites else ends.get(layer.path, layer.path))
         draft = drafts.setdefault(
             key, _Draft(key, [], '' if single else block, repeats[-1] if repeats and not single else '')
         )

@@ -25,23 +25,23 @@ class Searched(NamedTuple):
     numbers: dict[tuple[str, ...], int]
 
 
-def searched_widths(model: nn.Module) -> dict[str, Searched]:
-    """Return the width (output channels) of each layer that searches it, by path."""
-    return _searched(model, ('out_channels', 'out_features'))
+WIDTH, READ, KERNEL = ('out_channels', 'out_features'), ('in_channels', 'in_features'), ('kernel_size',)
+"""Arguments for the number of output channels, of input channels, and for the size of the kernel (pixels)."""
 
 
-def searched_kernels(model: nn.Module) -> dict[str, Searched]:
-    """Return the size (pixels) of each kernel that is searched, by the path of the layer."""
-    return _searched(model, ('kernel_size',))
+def searched_numbers(model: nn.Module, arguments: tuple[str, ...]) -> dict[str, Searched]:
+    """Return the number that each layer searches for one of some arguments, by the path of the layer.
 
-
-def _searched(model: nn.Module, names: tuple[str, ...]) -> dict[str, Searched]:
+    Input channels are left out where a layer has as many groups as channels, as these do not cut its weights.
+    """
     found: dict[str, Searched] = {}
     known: dict[int, Searched | None] = {}  # layers of a stage share their expressions
     for path, module in model.named_modules():
-        arguments: dict[str, Any] = module.mutable_arguments if isinstance(module, MixedOperation) else {}
-        for name in arguments.keys() & set(names):
-            expression = arguments[name]
+        searched: dict[str, Any] = module.mutable_arguments if isinstance(module, MixedOperation) else {}
+        for name in searched.keys() & set(arguments):
+            if name in READ and 'groups' in searched:
+                continue
+            expression = searched[name]
             if id(expression) not in known:
                 known[id(expression)] = _tabulated(expression)
             table = known[id(expression)]

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
+from torch import nn
 from torch.utils.data import DataLoader
 
 from ..data.lazy import LazyImages
@@ -24,12 +25,13 @@ from ..supernets.supernet import Supernet
 from ..utils.files import write_json
 from ..warm_start.report import TransferReport
 from ..warm_start.transfer import transfer
+from ..zoo.ranking import own_space
 from ..zoo.selection import SourceSelector
 from ..zoo.zoo import SupernetZoo
 from .config import SearchConfig
 from .folder import RunFolder
 from .provenance import Marked, Provenance
-from .setup import Problem, load_known_task, load_task, set_up, start, strategy_for, versions
+from .setup import Problem, load_known_task, load_task, make_space, set_up, start, strategy_for, versions
 from .strategies import make_strategy
 
 _logger = logging.getLogger(__name__)
@@ -181,6 +183,20 @@ def fitting(config: SearchConfig, task: Task, zoo: SupernetZoo) -> list[Supernet
     train = DataLoader(problem.splits.train, batch_size=_SHOWN)
     selector = SourceSelector(zoo, strategy.mutate_model(problem.space), lambda _: train, strategy.transfer_settings)
     return list(selector.candidates.values())
+
+
+def target_of(config: SearchConfig) -> Callable[[Supernet, int], nn.Module]:
+    """Return a function that makes the supernet in which a ranking runs an entry of a zoo, for a number of classes.
+
+    It is of the entry's own space, or, for a network without choices, of the space of the search.
+    """
+
+    def make(entry: Supernet, num_classes: int) -> nn.Module:
+        if not entry.is_network:
+            return own_space(entry, num_classes)
+        return make_strategy(config.strategy, config.base).mutate_model(make_space(config.space, num_classes))
+
+    return make
 
 
 def preview(config: SearchConfig, source: Supernet) -> TransferReport:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import ConfigError, WarmStartError
 from ..search.strategies import WarmStartDARTS, WarmStartGumbelDARTS, WarmStartProxyless
+from ..supernets.pretrained import registry
 from ..utils.checks import Expected, Range, expectations
 from ..warm_start.settings import TransferSettings
 from .settings import NamedConfig, checked, known, named, near
@@ -52,7 +53,7 @@ def strategy_arguments(cls: type[WarmStartDARTS]) -> dict[str, Expected | None]:
 _OF_TRANSFER = tuple(each.name for each in fields(TransferSettings) if each.name in strategy_arguments(WarmStartDARTS))
 """Settings of a warm start that are passed to the transfer."""
 
-_WARM = ('source', 'zoo', *_OF_TRANSFER)
+_WARM = ('source', 'zoo', 'download', *_OF_TRANSFER)
 """Settings of a warm start, which have no effect on strategies under NNI's own names."""
 
 
@@ -142,6 +143,8 @@ def make_strategy(config: NamedConfig, base: Path) -> WarmStartDARTS:
 
 
 def _beside(base: Path, value: str, key: str) -> str:
+    if key == 'source' and registry.is_named(value):
+        return registry.beside(base, value)
     if '://' not in value and (key != 'source' or os.path.isfile(base / value)):
         return str(base / os.path.expanduser(value))
     return value

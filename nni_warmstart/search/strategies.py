@@ -69,13 +69,16 @@ class WarmStartDARTS(DARTS):
     ----------
     source
         Supernet to start from: None (a cold start), a :class:`~nni_warmstart.Supernet`, any pretrained network
-        (``nn.Module``), the path of a file, the name of a zoo entry, or a rule. 'nearest' takes the entry whose data are
+        (``nn.Module``) or its name (``torchvision:NAME``, ``timm:NAME``, ``python:package.module:function``), the path of a
+        file, the name of a zoo entry, or a rule. 'nearest' takes the entry whose data are
         nearest to the training data by optimal transport, among those that fit the model space best; 'fused' takes the two
-        nearest; 'joint' takes the entry trained on most datasets; 'auto' takes the joint entry, unless the nearest, or both
-        fused, have a clearly lower error on some images. The members of a list are fused: aligned by optimal transport and
-        averaged, with larger weights for nearer data.
+        nearest; 'joint' takes the entry trained on most datasets; 'auto' takes the joint entry, unless the nearest, both
+        fused, or a network without choices have a clearly lower error on some images. The members of a list are fused:
+        aligned by optimal transport and averaged, with larger weights for nearer data.
     zoo
         Zoo in which names are looked up: a :class:`~nni_warmstart.SupernetZoo`, a folder, or None for the shipped zoo.
+    download
+        Whether published weights of a network that is named may be fetched if they are not on the disk.
     head
         Method to initialise the classifier: 'ridge', 'ot', 'prototype', 'random' or 'copy'; see
         :func:`~nni_warmstart.transfer`.
@@ -139,6 +142,7 @@ class WarmStartDARTS(DARTS):
         *,
         source: Source | Sequence[Source] | None = None,
         zoo: SupernetZoo | str | os.PathLike[str] | None = None,
+        download: bool = False,
         head: str = 'ridge',
         alpha: str | float = 'transfer',
         keep: float | None = None,
@@ -156,6 +160,7 @@ class WarmStartDARTS(DARTS):
     ) -> None:
         warm = source is not None
         check(fast, 'fast', Expected(bool, optional=True), ConfigError)
+        check(download, 'download', Expected(bool), ConfigError)
         transfer_settings = TransferSettings(
             head=head, alpha=alpha, keep=keep, noise=noise, untraceable=untraceable, class_names=class_names,
             fast=warm if fast is None else fast,
@@ -171,7 +176,7 @@ class WarmStartDARTS(DARTS):
             fast_asked=bool(fast),
         )
         super().__init__(arc_learning_rate=NNIS if arc_learning_rate is None else arc_learning_rate, **kwargs)
-        self.source, self.zoo = source, zoo
+        self.source, self.zoo, self.download = source, zoo, download
         self.transfer_settings, self.settings, self.save_to = transfer_settings, settings, save_to
         self.report: TransferReport | None = None
         self._validates = False
@@ -292,7 +297,7 @@ class WarmStartDARTS(DARTS):
 
         start = time.perf_counter()
         with quiet_randomness():  # whatever was chosen, its images come in the same order
-            choice = SourceSelector(self.zoo, target, make, settings).choose(cast(Source, self.source))
+            choice = SourceSelector(self.zoo, target, make, settings, self.download).choose(cast(Source, self.source))
         choosing = time.perf_counter() - start
         train, val = (self._readable(part, make) for part in ('train', 'val'))
         evaluator.module.identity.sources = {each.name: each.key for each, _ in choice.sources}

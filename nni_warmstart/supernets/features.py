@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..distance.embeddings import Embedding
 
 
-def own_features(model: nn.Module, key: str, channels: int, image_size: int) -> Embedding:
+def own_features(model: nn.Module, key: str, channels: int, image_size: int, *, keeps_statistics: bool = False) -> Embedding:
     """Make an embedding by the inputs of a supernet's classifier, with batch norm re-estimated on the embedded images.
 
     Parameters
@@ -21,6 +21,8 @@ def own_features(model: nn.Module, key: str, channels: int, image_size: int) -> 
         Identifier of its weights.
     channels, image_size
         Shape of its images; 0 takes images of any shape.
+    keeps_statistics
+        Whether batch norm keeps its statistics, as that of a pretrained network does.
     """
     from ..nni_adapter import batchnorm
     from ..nni_adapter.classifier import features_of, find_head
@@ -31,7 +33,8 @@ def own_features(model: nn.Module, key: str, channels: int, image_size: int) -> 
         device = next(network.parameters()).device
         batches = x.to(device).split(256)
         with best_path(network):
-            batchnorm.reestimate(network, batches)
+            if not keeps_statistics:
+                batchnorm.reestimate(network, batches)
             head = find_head(network, batches[0])
             return features_of(network, head, [(part, torch.zeros(len(part))) for part in batches], device)[0].cpu()
 

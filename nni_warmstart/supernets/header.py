@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ..errors import SupernetFileError, reason
 from ..utils.limits import Budget
 from ..utils.strict_json import parse
+from .pickles import is_pickle, refusal
 
 FORMAT = 3
 """Version of the file format (2: sketches of the datasets, 3: structure); files of a higher version are refused."""
@@ -79,6 +80,8 @@ def header_length(first: bytes, size: int | None, origin: str) -> int:
     """
     length = int.from_bytes(first, 'little')
     if len(first) < 8 or (size is not None and length > size - 8):
+        if is_pickle(first):
+            raise SupernetFileError(refusal(origin))
         raise SupernetFileError(f'{origin} is not a supernet file, or it is truncated ({size or len(first)} bytes).')
     return length
 
@@ -137,7 +140,10 @@ def _metadata(metadata: Any, origin: str) -> tuple[str, str]:
     metadata = metadata if isinstance(metadata, dict) else {}
     card, version, checksum = (metadata.get(key) for key in (CARD, VERSION, CHECKSUM))
     if not isinstance(card, str) or not isinstance(version, str):
-        raise SupernetFileError(f'{origin} is a safetensors file, but not a supernet of nni-warmstart (it has no card).')
+        raise SupernetFileError(
+            f'{origin} is a safetensors file, but not a supernet of nni-warmstart (it has no card); weights of a network go '
+            'with the function that builds it: python:package.module:function@FILE.'
+        )
     if not version.isdecimal() or len(version) > 9 or int(version) > FORMAT:
         shown = version[:20] if version.isdecimal() else repr(version[:20])
         raise SupernetFileError(

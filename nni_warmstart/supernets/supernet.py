@@ -248,8 +248,8 @@ class Supernet(Recorded):
         try:
             known = self.history.get('layers', {}).items() if self.is_network else ()
             return {
-                path: Layer(int(size), tuple(map(int, start)), float(eps), *map(str, activation[:1]))
-                for path, (size, start, eps, *activation) in known
+                path: Layer(int(size), tuple(map(int, start)), float(eps), *map(str, functions[:2]))
+                for path, (size, start, eps, *functions) in known
             }
         except (TypeError, ValueError, AttributeError) as error:
             raise TransferError(f'history.layers of network {self.name!r} is malformed ({reason(error)}).') from error
@@ -281,7 +281,8 @@ class Supernet(Recorded):
         model
             Mutated space that holds the weights; None rebuilds it.
         """
-        return own_features(self.build() if model is None else model, self.key, *self.pictures)
+        network = self.build() if model is None else model
+        return own_features(network, self.key, *self.pictures, keeps_statistics=self.is_network)
 
     def traced(self) -> Structure:
         """Return the structure; where the file has none, it is found by rebuilding the space.
@@ -317,9 +318,11 @@ class Supernet(Recorded):
         dataset
             Training data in any form that :meth:`DatasetSketch.from_dataset` takes.
         model
-            Mutated space that holds the weights; None rebuilds it.
+            Mutated space that holds the weights; None rebuilds it, which of a network without choices no file can: it then
+            has no sketch in its own features.
         """
-        return self.with_sketches(sketches_of([dataset], (*EMBEDDINGS, self.features(model)), self.name))
+        own = () if self.is_network and model is None else (self.features(model),)
+        return self.with_sketches(sketches_of([dataset], (*EMBEDDINGS, *own), self.name))
 
     def with_sketches(self, sketches: Iterable[DatasetSketch]) -> Supernet:
         """Return the same supernet with these sketches added; use compact ones for small files."""

@@ -38,12 +38,15 @@ class Layer(NamedTuple):
         Constant that a batch norm adds to its variances; 0 for other layers.
     activation
         Function that is applied to its output as it is, such as 'relu', 'relu6' or 'hardswish'; '' for none.
+    shortcut
+        Function that made what is added to its output, likewise: 'relu' in a ResNet, whose blocks end with one.
     """
 
     size: int = 1
     start: tuple[int, ...] = ()
     eps: float = 0.0
     activation: str = ''
+    shortcut: str = ''
 
 
 def layers_of(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Layer]:
@@ -72,20 +75,29 @@ class _Watch(TorchDispatchMode):
         self.stack: list[str] = []
         self.start: dict[str, tuple[int, ...]] = {}
 
-    def activated(self, func: Any, args: Any) -> None:
-        """Note the activation of the layer that made the input of an operator."""
-        path, kind = getattr(args[0], '_made_by', ''), _ACTIVATIONS.get(func.overloadpacket, '')
-        if path and not kind and func._schema.is_mutable:  # a shortcut that is added in place, say
-            args[0]._made_by = ''
-        elif path and kind and not self.layers[path].activation:
-            bounds = tuple(args[1:3])
-            kind = ('relu6' if bounds == (0, 6) else f'hardtanh{bounds}') if kind == 'hardtanh' else kind
-            self.layers[path] = self.layers[path]._replace(activation=kind)
+    def note_activation(self, func: Any, args: Any, output: Any) -> None:
+        """Note which activation follows the layer that made the input of an operator, and which made its shortcut."""
+        inputs: list[Any] = [each for each in args if isinstance(each, Tensor)]
+        kind = _ACTIVATIONS.get(func.overloadpacket, '')
+        made = [getattr(each, '_made_by', '') for each in inputs]
+        if kind == 'hardtanh':
+            kind = 'relu6' if tuple(args[1:3]) == (0, 6) else f'hardtanh{tuple(args[1:3])}'
+        if kind and made[0] and not self.layers[made[0]].activation:
+            self.layers[made[0]] = self.layers[made[0]]._replace(activation=kind)
+        elif func.overloadpacket in (aten.add, aten.add_) and len(inputs) == 2:
+            for path, other in zip(made, reversed(inputs), strict=True):
+                if path and getattr(other, '_activation', ''):
+                    self.layers[path] = self.layers[path]._replace(shortcut=other._activation)
+        if func.overloadpacket is aten.max_pool2d_with_indices:  # commutes with activations that increase
+            output[0]._activation = getattr(args[0], '_activation', '')
+        elif isinstance(output, Tensor) and (kind or func._schema.is_mutable):
+            marked: Any = output
+            marked._activation = kind
+            marked._made_by = made[0] if kind and output is args[0] else ''
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if args and isinstance(args[0], Tensor):
-            self.activated(func, args)
         output = func(*args, **(kwargs or {}))
+        self.note_activation(func, args, output)
         if func.overloadpacket is aten.constant_pad_nd:
             output._padded = tuple(reversed(args[1][::2]))  # what is before the first pixel
         elif func.overloadpacket is aten.convolution and self.stack:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 TIME_OUTS = (TimeoutError, asyncio.TimeoutError, concurrent.futures.TimeoutError)
 """What is raised when something takes too long; one class from Python 3.11 on."""
+
+LONGEST_SILENCE = 30
+"""Seconds for which a download waits for an answer."""
 
 T = TypeVar('T')
 
@@ -32,3 +37,14 @@ def in_time(seconds: float, function: Callable[[], T]) -> T:
 
     threading.Thread(target=run, daemon=True).start()
     return future.result(seconds)
+
+
+@contextmanager
+def silence_limited() -> Iterator[None]:
+    """Limit the time for which downloads of torch and torchvision wait for an answer, which set no limit."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(LONGEST_SILENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -18,10 +18,12 @@ from ..nni_adapter.model_spaces import describe, input_of, resolve
 from ..nni_adapter.mutation import first_names
 from ..nni_adapter.paths import best_path
 from ..supernets.supernet import Supernet
-from ..tracing.structure import Structure, guess_shape, structure_of
+from ..tracing.structure import guess_shape
 from ..utils.random import quiet_randomness
 from .heads.base import head_tensors
 from .heads.registry import HEADS
+from .match import Target
+from .network_match import align_network
 
 
 def body_of(target: nn.Module, head_name: str | None) -> dict[str, nn.Parameter]:
@@ -54,11 +56,28 @@ def _reordered(source: Supernet, target: nn.Module) -> bool:
     return any(path in modules and kinds.get(path) not in (None, kind_of(modules[path])) for path in paths)
 
 
-def share_of_partners(source: Supernet, target: nn.Module, head_name: str | None, structure: Structure) -> float:
-    """Return the share of the target's weights (tensors) with a partner in the source; ``structure`` is the target's."""
-    partners = match_modules(structure, source.traced()).tensors
-    body = body_of(target, head_name)
-    return sum(name in partners for name in body) / max(len(body), 1)
+def share_of_partners(source: Supernet, target: Target) -> float:
+    """Return the share of the target's weights (tensors) with a partner in the source.
+
+    Partners of a network without choices are found by the order of its layers, those of supernets by their modules. Weights
+    of blocks and cells that a network lacks count half: they hand on their input, which keeps what it computes and adds
+    nothing.
+
+    Raises
+    ------
+    TransferError
+        If hardly a layer of a network has a place in the target.
+    """
+    body, lacking = body_of(target.model, target.head_name), []
+    if source.is_network:
+        _, found, _ = align_network(source, target.model, target.structure, target.layers)
+        partners = found.correspondence.tensors
+        idle = [path for each in found.idle for path in (*(layer.path for layer in each.handing_on), *each.silenced)]
+        lacking = [f'{path}.' for path in (*found.added, *idle)]
+    else:
+        partners = match_modules(target.structure, source.traced()).tensors
+    shares = (1.0 if name in partners else 0.5 * name.startswith(tuple(lacking)) for name in body)
+    return sum(shares) / max(len(body), 1)
 
 
 def input_shape(target: nn.Module, images: Any, source: Supernet) -> tuple[int, ...]:
@@ -104,7 +123,7 @@ def share_in_common(
     The share is 0 for a source that does not support the head, that diverged, or whose space cannot be mapped. A few
     ``images`` of the target determine the shape of its input; ``class_names`` are those of its classes, if they are known.
     """
-    structure = functools.cache(lambda shape: structure_of(target, shape))
+    in_shape = functools.cache(lambda head_name, shape: Target(target, head_name, shape))
     state = target.state_dict()
 
     def share(source: Supernet) -> float:
@@ -118,10 +137,10 @@ def share_in_common(
         if same:
             return 1.0
         try:
-            of_source, of_target = source.traced(), structure(input_shape(target, images, source))
-            if untraceable == 'error' and (of_source.channels.opaque or of_target.channels.opaque):
+            of_source, of_target = source.traced(), in_shape(head_name, input_shape(target, images, source))
+            if untraceable == 'error' and (of_source.channels.opaque or of_target.structure.channels.opaque):
                 return 0.0
-            return share_of_partners(source, target, head_name, of_target)
+            return share_of_partners(source, of_target)
         except (TransferError, ConfigError):  # a space that this installation does not know
             return 0.0
 

@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from ..errors import TransferError
 from ..mapping.alignment import align
 from ..mapping.repair import activations, noise, repair
 from ..nni_adapter.mutation import first_names
 from ..nni_adapter.paths import every_path
 from ..supernets.supernet import Supernet
 from ..tracing.channel_spaces import Couple
+from ..utils.text import enumerated
 from .heads.base import head_tensors
 from .inherit import Inherit, Inheritance, mapped, prepare_one, rebuilt
 from .match import Match, Target, match_source
@@ -39,8 +41,14 @@ def prepare_fusion(
     Raises
     ------
     TransferError
-        If a source and the target have nothing in common.
+        If a source and the target have nothing in common, or a source is a network without choices.
     """
+    networks = [source.name for source, _ in sources if source.is_network]
+    if networks:
+        raise TransferError(
+            f'{enumerated(networks)} cannot be fused with other sources: a network without choices is one path of the '
+            'space, which an average with others would not keep; name it alone.'
+        )
     strength = float(settings.strength > 0)
     plain = replace(settings, keep=1.0, noise=0.0, alpha=strength)  # the average is shrunk and perturbed
     (first, _), *others = sources

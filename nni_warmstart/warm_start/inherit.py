@@ -24,7 +24,8 @@ from ..tracing.channel_spaces import Couple
 from ..utils.modules import modes_kept
 from .compatibility import same_space
 from .heads.registry import HEADS
-from .match import Candidates, Match, Target, inherit_alphas, match_source, only_path
+from .match import Candidates, Match, Target, inherit_alphas, match_source
+from .network_match import balanced_weights, path_logits
 from .new_state import NewState, load
 from .report import TensorOrigin
 from .settings import TransferSettings
@@ -125,15 +126,18 @@ def mapped(match: Match, couple: Couple | None = None) -> Inheritance:
 
 
 def _from_network(match: Match, mapping: Mapping, model: nn.Module, images: Tensor | None) -> Inheritance:
-    """Fit candidates that cannot compute the same, if there are images."""
-    alignment = match.alignment
-    if images is None or alignment is None:
-        return _inherited(match, mapping)
-    draft = load(copy.deepcopy(model), {**match.started.inherited, **mapping.tensors, **only_path(alignment, match)})
-    with every_path(draft):
-        fitted = fit_candidates(draft, alignment.chosen, images[:_FITTED_ON])
-    kept = {name: fitted[name].cpu() for name in fitted if name in mapping.tensors}
-    return _inherited(match, replace(mapping, tensors={**mapping.tensors, **kept}))
+    """Fit candidates that cannot compute the same, if there are images, and balance those that share their weights."""
+    alignment, tensors = match.alignment, dict(mapping.tensors)
+    if images is not None and alignment is not None:
+        new = match.started
+        only = path_logits(alignment, match.target.structure, new, 100.0)  # selects the path that is the network alone
+        only = {new.alpha_names[label]: logits.to(new.tensors[new.alpha_names[label]]) for label, logits in only.items()}
+        draft = load(copy.deepcopy(model), {**new.inherited, **tensors, **only})
+        with every_path(draft):
+            fitted = fit_candidates(draft, alignment.chosen, images[:_FITTED_ON])
+        tensors.update({name: fitted[name].cpu() for name in fitted if name in tensors})
+    tensors.update(balanced_weights(model, tensors, match.started))
+    return _inherited(match, replace(mapping, tensors=tensors))
 
 
 def _network(match: Match) -> Mapping:

@@ -11,23 +11,20 @@ from torch import Tensor, nn
 
 from ..errors import TransferError
 from ..mapping import alphas
-from ..mapping.adjustments import Adjustments, adjustments
-from ..mapping.complete_layers import completed
+from ..mapping.adjustments import Adjustments
 from ..mapping.correspondence import Correspondence, handed_on, match_modules, why_opaque
 from ..mapping.identity_blocks import start_as_identity
-from ..mapping.layer_alignment import Alignment, align
+from ..mapping.layer_alignment import Alignment
 from ..mapping.mapper import misfit, pair_tensors
 from ..mapping.narrowing import is_narrower
-from ..mapping.nearest_numbers import nearest_candidates
-from ..mapping.network_mapper import extents_of
 from ..nni_adapter.choices import NOT_CHOSEN
 from ..nni_adapter.paths import every_path
-from ..nni_adapter.searched import searched_kernels, searched_widths
 from ..supernets.supernet import Supernet
 from ..tracing.layers import Layer, layers_of
 from ..tracing.structure import Structure, structure_of
 from .heads.base import head_tensors
 from .heads.registry import HEADS
+from .network_match import align_network, path_logits
 from .new_state import NewState, load
 from .settings import TransferSettings
 
@@ -131,17 +128,19 @@ def match_source(source: Supernet, target: Target, settings: TransferSettings) -
         If the two have (nearly) nothing in common, or one of them cannot be traced.
     """
     # Trace both, and match their modules.
-    source = _completed(source) if source.is_network else source
     of_source, of_target = source.traced(), target.structure
     if settings.untraceable == 'error':
         _check_opaque(of_source, f'supernet {source.name!r}')
         _check_opaque(of_target, 'the target')
-    alignment, beside = _aligned(source, of_source, target) if source.is_network else (None, None)
+    alignment = beside = None
+    if source.is_network:
+        source, alignment, beside = align_network(source, target.model, of_target, target.layers)
+        of_source = source.traced()
     found = match_modules(of_target, of_source) if alignment is None else alignment.correspondence
     state, new, left_out = source.state_dict(), NewState(target.model, settings), target.left_out(settings)
     body = [name for name in new.weights if name in new.parameters and name not in left_out]
     partners = [name for name in body if found.tensors.get(name) in state]
-    if len(partners) < max(LEAST * len(body), 1):
+    if alignment is None and len(partners) < max(LEAST * len(body), 1):
         raise TransferError(
             f'supernet {source.name!r} (space {source.space.get("name") or source.space.get("class")}) and the target have '
             f'{len(partners)} of {len(body)} weights in common; choose a source of a similar space.'
@@ -153,11 +152,16 @@ def match_source(source: Supernet, target: Target, settings: TransferSettings) -
     found = _without_unlearnt(found, of_target, of_source)
     candidates = inherit_alphas(source, found, new)
     if alignment is not None and settings.strength:
-        prefer_path(alignment, of_target, new)
+        for label, logits in path_logits(alignment, of_target, new, MARGIN).items():
+            new.write_alpha(label, logits, 'op-mapped', alignment.path.get(label, label), 'the path that is the network')
     if beside is not None:
         for name, value in beside.constants.items():
             new.start(name, value, 'a gate or layer beside the network')
     zeroed = _start_added_blocks(target, found, new)
+    for block, values in beside.blocks.items() if beside is not None else ():
+        if not any(name.startswith(f'{block}.') for name in zeroed):
+            for name, value in values.items():
+                new.start(name, value, 'an added block')
     _start_handing_on(found, of_target, of_source, new)
     notes = tuple(
         f'What {path or "forward"} of {owner} does with channels is not followed: {reason}.'
@@ -166,24 +170,6 @@ def match_source(source: Supernet, target: Target, settings: TransferSettings) -
     )
     notes += beside.sentences if beside is not None else ()
     return Match(source, target, of_source, found, candidates, left_out - zeroed, zeroed, new, alignment, beside, notes)
-
-
-def _completed(source: Supernet) -> Supernet:
-    """Return a network with a bias and a norm for every convolution."""
-    state, structure, layers = completed(source.state_dict(), source.traced(), source.layers)
-    history = {**source.history, 'layers': {path: list(layer) for path, layer in layers.items()}}
-    return replace(source, tensors=state, aliases={}, structure=structure, history=history)
-
-
-def _aligned(source: Supernet, of_source: Structure, target: Target) -> tuple[Alignment, Adjustments]:
-    """Align a network with a model space, gates and numbers that are searched included."""
-    extents = extents_of(source.layers, of_source)
-    found = align(target.structure, of_source, extents)
-    beside = adjustments(found, target.structure, target.layers, source.state_dict(), source.layers)
-    widths, kernels = searched_widths(target.model), searched_kernels(target.model)
-    wanted = [(widths[own.path], other.width) for own, other in found.pairs if own.path in widths]
-    wanted += [(kernels[own.path], other.kernels[-1]) for own, other in found.pairs if own.path in kernels]
-    return replace(found, path={**found.path, **beside.path, **nearest_candidates(wanted)}), beside
 
 
 def _check_opaque(structure: Structure, owner: str) -> None:
@@ -222,29 +208,6 @@ def inherit_alphas(source: Supernet, found: Correspondence, new: NewState) -> Ca
             if new.settings.strength:
                 _inherit_alpha(source, label, other, partners if label in found.choices else None, new)
     return candidates
-
-
-def prefer_path(alignment: Alignment, target: Structure, new: NewState) -> None:
-    """Give the candidates and depths of the path that is the network a larger logit than the others."""
-    for label, logits in _path_logits(alignment, target, new, MARGIN).items():
-        new.write_alpha(label, logits, 'op-mapped', alignment.path.get(label, label), 'the path that is the network')
-
-
-def only_path(alignment: Alignment, match: Match) -> dict[str, Tensor]:
-    """Return alphas that select the path that is the network alone, by name."""
-    new = match.started
-    found = _path_logits(alignment, match.target.structure, new, 100.0)
-    return {new.alpha_names[label]: logits.to(new.tensors[new.alpha_names[label]]) for label, logits in found.items()}
-
-
-def _path_logits(alignment: Alignment, target: Structure, new: NewState, margin: float) -> dict[str, Tensor]:
-    preferred = dict(alignment.path)
-    for path, depth in alignment.depths.items():
-        preferred |= {label: str(depth) for label in target.values.get(path, ())}
-    return {
-        label: torch.tensor([margin * (each == name) for each in new.choices[label]])
-        for label, name in preferred.items() if name in new.choices.get(label, ())
-    }  # fmt: skip
 
 
 def _inherit_alpha(source: Supernet, label: str, other: str, partners: dict[str, str] | None, new: NewState) -> None:

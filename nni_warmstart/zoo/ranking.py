@@ -14,19 +14,21 @@ from torch import Tensor, nn
 
 from ..data.labelled import image_shape
 from ..data.stratified import stratified_part, stratified_split
-from ..distance.embeddings import DIMENSIONS, images_of
+from ..distance.embeddings import DIMENSIONS, Embedding, images_of
 from ..distance.logme import logme
 from ..distance.otdd import METHODS, dataset_distance
 from ..distance.sketch import DatasetSketch
 from ..errors import REFUSALS, DataError, WarmStartError, ZooError
 from ..nni_adapter.model_spaces import create
 from ..nni_adapter.mutation import mutate
+from ..supernets.features import own_features
 from ..supernets.supernet import Supernet
 from ..utils.construction import Bounded
 from ..utils.limits import Budget
 from ..utils.random import quiet_randomness
 from ..utils.text import enumerated
 from ..warm_start.settings import TransferSettings
+from ..warm_start.transfer import transfer
 from .probe import STEPS, Labelled, Probe, successive_halving
 
 _logger = logging.getLogger(__name__)
@@ -93,8 +95,8 @@ def rank(
     seed
         Seed of all random numbers.
     make_target
-        Function for 'probe' that makes a fresh, mutated model space for a candidate and a number of classes; None for the
-        candidate's own space.
+        Function that makes a fresh, mutated model space for a candidate and a number of classes: for 'probe', and for
+        'logme' of networks without choices, which have none of their own. None for the candidate's own space.
 
     Raises
     ------
@@ -120,6 +122,11 @@ def rank(
 
 def own_space(candidate: Supernet, num_classes: int) -> nn.Module:
     """Make a fresh supernet of a candidate's own space for another number of classes."""
+    if candidate.is_network:
+        raise ZooError(
+            'a network without choices has no space of its own; give one to map it onto: zoo rank --config search.yml, or '
+            'make_target= in Python.'
+        )
     if 'name' not in candidate.space:
         raise ZooError(
             f'supernet {candidate.name!r} was trained on {candidate.space.get("class")}, which a file cannot choose to run; '
@@ -228,15 +235,26 @@ def _random(candidates: Sequence[Supernet], dataset: Any, *, seed: int, **_: Any
     return [Ranked(each.name, value, 0.0) for each, value in zip(candidates, values, strict=True)]
 
 
-def _logme(candidates: Sequence[Supernet], dataset: Any, **_: Any) -> list[Ranked]:
+def _logme(
+    candidates: Sequence[Supernet], dataset: Any, *, make_target: Callable[[Supernet, int], nn.Module], **_: Any
+) -> list[Ranked]:
     """Rank by the evidence of the labels given each candidate's features."""
     data = functools.cache(lambda channels, image_size: _shown(dataset, channels, image_size, SCORED))
 
     def score(candidate: Supernet) -> float:
         x, y, _ = data(*_image_shape(candidate, dataset))
-        return -logme(candidate.features().function(x), y)
+        return -logme(_features(candidate, x, y, make_target).function(x), y)
 
     return _results(candidates, lambda each: _timed(each.name, score, each))
+
+
+def _features(candidate: Supernet, x: Tensor, y: Tensor, make_target: Callable[[Supernet, int], nn.Module]) -> Embedding:
+    """Return the features of a candidate; those of a network without choices are of the space that it is mapped onto."""
+    if not candidate.is_network:
+        return candidate.features()
+    model = make_target(candidate, int(y.max()) + 1)
+    transfer(candidate, model, head='random', keep=1.0, noise=0.0, data=(x, y))
+    return own_features(model, candidate.key, 0, 0, keeps_statistics=True)
 
 
 def _results(
@@ -297,13 +315,15 @@ def _probe(
 
 
 def _image_shape(candidate: Supernet, dataset: Any) -> tuple[int, int]:
-    """Return channels and size (pixels) of the images that a candidate takes.
+    """Return channels and size (pixels) of the images that a candidate takes; (0, 0) for a network, which takes any.
 
     Raises
     ------
     ZooError
         If they are far larger than those of the dataset, which would have to be enlarged.
     """
+    if candidate.is_network:
+        return 0, 0
     channels, image_size = candidate.pictures
     if image_size > _ENLARGED and image_size > 2 * (image_shape(dataset) or (0, 0))[1]:
         raise ZooError(f'it takes images of {image_size} pixels, to which those of the data are not enlarged.')

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import SupernetFileError, ZooError
+from ..supernets.pretrained import registry
 from ..supernets.supernet import Supernet
 from .zoo import RULES, SupernetZoo, numbered_stem, open_zoo, resolve_source
 
@@ -40,7 +41,8 @@ def own_entry(zoo: SupernetZoo, run: str, stem: str) -> str | None:
 def changed_sources(source: Any, zoo: SupernetZoo | str | os.PathLike[str] | None, known: Mapping[str, str]) -> list[str]:
     """Return the sources of a warm start that hold other weights than when they were taken.
 
-    Sources that are no longer there are left out: a search that goes on does not read them again.
+    Sources that are no longer there are left out, as are networks that are named (``torchvision:NAME``): a search that goes
+    on does not read them again.
 
     Parameters
     ----------
@@ -50,7 +52,9 @@ def changed_sources(source: Any, zoo: SupernetZoo | str | os.PathLike[str] | Non
         Name of a source -> :attr:`~nni_warmstart.Supernet.key` when it was taken; empty if that is not known.
     """
     items: Sequence[Any] = source if isinstance(source, list | tuple) else [source]
-    named = [item for item in items if isinstance(item, str | os.PathLike) and item not in RULES]
+    named = [
+        item for item in items if isinstance(item, str | os.PathLike) and item not in RULES and not registry.is_named(item)
+    ]
     changed = []
     for item in named if known else ():
         if _key(lambda item=item: resolve_source(item, zoo)) not in (None, *known.values()):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..data.labelled import first_batches
 from ..errors import DataError, TransferError, WarmStartError, ZooError
+from ..supernets.pretrained import registry
 from ..supernets.supernet import Supernet
 from ..utils.text import enumerated
 from ..warm_start.compatibility import is_same, share_in_common
@@ -33,6 +34,12 @@ Weighted = list[tuple[Supernet, float]]
 
 FUSED = 2
 """Number of supernets that 'fused' takes."""
+
+NETWORKS = 2
+"""Number of networks without choices that 'auto' tries out, those with the largest share of the target in common first."""
+
+LEAST = 0.5
+"""Least share of the target's weights with a partner in an entry that a rule takes."""
 
 PROBED = 512
 """Number of images of either half that 'auto' uses."""
@@ -74,12 +81,15 @@ class SourceSelector:
         Returns the loader of a half, 'train' or 'val'.
     settings
         Settings of the warm start.
+    download
+        Whether published weights of a network that is named may be fetched.
     """
 
     zoo: SupernetZoo | str | os.PathLike[str] | None
     target: nn.Module
     loader: Callable[[str], Any]
     settings: TransferSettings
+    download: bool = False
 
     def choose(self, source: Source | Sequence[Source]) -> Choice:
         """Find the supernets that a source stands for.
@@ -94,26 +104,32 @@ class SourceSelector:
                 return self.by_rule[source](self)
             except ZooError as error:
                 raise ZooError(f'source {source!r}: {error}') from error
-        if isinstance(source, nn.Module):
-            shape = [int(size) for size in self._some.shape[1:]]
-            return Choice([(Supernet.from_network(source, name=type(source).__name__, input_shape=shape), 1.0)])
+        if isinstance(source, nn.Module) or registry.is_named(source):
+            return Choice([(self._network(source), 1.0)])
         if not isinstance(source, list | tuple):
             return Choice([(resolve_source(cast(Any, source), self.zoo), 1.0)])
         if not source:
             raise ZooError('source is an empty list; name at least one supernet.')
         return Choice(self._weighted([each for item in source for each, _ in self.choose(item).sources]))
 
+    def _network(self, source: nn.Module | str) -> Supernet:
+        """Return a network as a source, for images of the target's shape."""
+        shape = [int(size) for size in self._some.shape[1:]]
+        if isinstance(source, str):
+            return registry.named_network(source, input_shape=shape, download=self.download)
+        return Supernet.from_network(source, name=type(source).__name__, input_shape=shape)
+
     def nearest(self) -> Choice:
         """Take the entry whose data are nearest by optimal transport."""
         return self._nearest(1)
 
     def fused(self) -> Choice:
-        """Take the nearest entries, to be fused."""
+        """Take the nearest supernets, to be fused."""
         return self._nearest(FUSED)
 
     def joint(self) -> Choice:
         """Take the entry trained on most datasets, preferably one of the target's own shape."""
-        found = [each for each in self.candidates.values() if each.is_joint]
+        found = [each for each in self.candidates.values() if each.is_joint and not each.is_network]
         if not found:
             raise ZooError(
                 f'zoo {open_zoo(self.zoo).root} has no supernet of several datasets that fits this model space; '
@@ -125,6 +141,7 @@ class SourceSelector:
     def auto(self) -> Choice:
         """Take the joint entry, unless the nearest has a clearly lower error, or the two nearest fused a clearly lower one.
 
+        Networks without choices have no data to be near to, as a rule, so those that fit best are tried out as well.
         Error rates are measured before any training: a few steps of training help less than more images do
         (benchmarks/NOTES.md). "Clearly" is by more than a standard error, as in Breiman et al., *Classification and
         Regression Trees*, 1984, section 3.4. Fusion takes longest, and hardly ever wins where the nearest alone has lost.
@@ -137,12 +154,14 @@ class SourceSelector:
                 found[rule] = self.by_rule[rule](self).sources
             except (ZooError, DataError) as error:  # no joint entry, or the nearest cannot be found
                 trouble = error
-        if trouble is not None and not found:
-            raise trouble
         if len({sources[0][0].name for sources in found.values()}) < len(found):
             del found['joint']  # the same entry
+        taken = [sources[0][0].name for sources in found.values()]
+        found |= {f'network {each.name}': [(each, 1.0)] for each in self._networks if each.name not in taken}
+        if trouble is not None and not found:
+            raise trouble
         # Try them out, and their fusion if the nearest has won.
-        may_fuse = 'nearest' in found and len(self._ranking) > 1
+        may_fuse = 'nearest' in found and not found['nearest'][0][0].is_network and len(self._ranked(FUSED)) > 1
         if len(found) == 1 and not may_fuse:
             return Choice(next(iter(found.values())))
         tried: dict[str, Probe] = {}
@@ -184,34 +203,59 @@ class SourceSelector:
     by_rule: ClassVar = {'nearest': nearest, 'fused': fused, 'joint': joint, 'auto': auto}
 
     def _nearest(self, number: int) -> Choice:
-        chosen = self._ranking[:number]
+        chosen = self._ranked(number)
         weights = inverse_square_weights([each.distance for each in chosen])
         sources = [(self.candidates[each.name], w) for each, w in zip(chosen, weights, strict=True)]
         return Choice(sources, self._ranking)
+
+    def _ranked(self, number: int) -> list[Ranked]:
+        """Return the nearest entries; more than one have to be supernets, since a network cannot be fused."""
+        fit = [each for each in self._ranking if number == 1 or not self.candidates[each.name].is_network]
+        if not fit:
+            raise ZooError(
+                f'networks without choices cannot be fused, and there are only {enumerated(list(self.candidates))}.'
+            )
+        return fit[:number]
+
+    @property
+    def _networks(self) -> list[Supernet]:
+        """Return the networks that 'auto' tries out."""
+        found = [each for each in self.candidates.values() if each.is_network]
+        return sorted(found, key=lambda each: -self._shares[each.name])[:NETWORKS]
 
     @functools.cached_property
     def candidates(self) -> dict[str, Supernet]:
         """Return the zoo's entries that fit the target best.
 
-        These are the entries of its own space, if there are any; among entries trained on the same data, those of its own
-        shape.
+        These are the supernets of its own space, if there are any; among supernets trained on the same data, those of its
+        own shape; and all networks without choices that fit it.
         """
-        zoo = open_zoo(self.zoo)
-        entries = list(zoo.entries())
-        head, untraceable = self.settings.head, self.settings.untraceable
-        names = self.settings.class_names or ()
-        shares = share_in_common(entries, self.target, head, untraceable, self._some, names)
-        least = max(0.5, 0.9 * max(shares, default=0.0))
-        fitting = [entry for entry, share in zip(entries, shares, strict=True) if share >= least]
+        zoo, shares = open_zoo(self.zoo), self._shares
+        supernets = [shares[entry.name] for entry in self._entries if not entry.is_network]
+        least = max(LEAST, 0.9 * max(supernets, default=0.0))
+        fitting = [entry for entry in self._entries if shares[entry.name] >= (LEAST if entry.is_network else least)]
         own = {entry.name: _data_of(entry) for entry in fitting if is_same(entry, self.target, self._some)}
         known = set(own.values()) - {frozenset()}
         found = {entry.name: entry for entry in fitting if entry.name in own or _data_of(entry) not in known}
         if not found:
             raise ZooError(
-                f'zoo {zoo.root} has no entry that fits this model space with head {head!r}; it has '
+                f'zoo {zoo.root} has no entry that fits this model space with head {self.settings.head!r}; it has '
                 f'{enumerated(zoo.names())}. Pretrain one on a similar space.'
             )
         return found
+
+    @functools.cached_property
+    def _entries(self) -> list[Supernet]:
+        return list(open_zoo(self.zoo).entries())
+
+    @functools.cached_property
+    def _shares(self) -> dict[str, float]:
+        """Return the share of the target's weights with a partner in each entry."""
+        settings = self.settings
+        shares = share_in_common(
+            self._entries, self.target, settings.head, settings.untraceable, self._some, settings.class_names or ()
+        )
+        return {entry.name: share for entry, share in zip(self._entries, shares, strict=True)}
 
     @functools.cached_property
     def _some(self) -> Tensor:
@@ -220,7 +264,13 @@ class SourceSelector:
 
     @functools.cached_property
     def _ranking(self) -> list[Ranked]:
-        return rank(list(self.candidates.values()), self.loader('train'))
+        entries = [each for each in self.candidates.values() if not each.is_network or EMBEDDING in each.sketches]
+        if not entries:
+            raise ZooError(
+                f'no data are known of {enumerated(list(self.candidates))}, to which yours could be near; name one of these '
+                "networks, or take 'auto', which tries them out."
+            )
+        return rank(entries, self.loader('train'))
 
     @functools.cached_property
     def _halves(self) -> dict[str, Sequence[tuple[Tensor, Tensor]]]:

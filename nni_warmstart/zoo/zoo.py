@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import SupernetFileError, ZooError
+from ..supernets.pretrained import registry
 from ..supernets.supernet import Supernet
 from ..utils.checks import suggestion
 from ..utils.limits import Budget
@@ -274,5 +275,5 @@ def resolve_source(source: Supernet | str | os.PathLike[str], zoo: SupernetZoo |
         return Supernet.load(path)
     raise ZooError(
         f'source = {str(source)!r} is neither a file nor an entry of {entries.root}; entries are '
-        f'{enumerated(entries.names())}.'
+        f'{enumerated(entries.names())}.{registry.hint(str(source))}'
     )

@@ -12,8 +12,8 @@ from nni_warmstart.runs.settings import NamedConfig
 from nni_warmstart.runs.strategies import STRATEGIES, make_strategy, parse_strategy, strategy_arguments
 from nni_warmstart.utils.checks import Expected, Range
 
-OURS = ['source', 'zoo', 'head', 'alpha', 'keep', 'noise', 'untraceable', 'average', 'refit_head', 'arc_learning_rate',
-        'save_to', 'parameter_free_cap', 'stop_on_eigenvalue', 'fast', 'class_names']  # fmt: skip
+OURS = ['source', 'zoo', 'download', 'head', 'alpha', 'keep', 'noise', 'untraceable', 'average', 'refit_head',
+        'arc_learning_rate', 'save_to', 'parameter_free_cap', 'stop_on_eigenvalue', 'fast', 'class_names']  # fmt: skip
 NNIS = ['gradient_clip_val', 'log_prob_every_n_step', 'warmup_epochs', 'penalty']
 
 
@@ -44,6 +44,15 @@ def test_a_new_strategy_is_a_class_and_a_name(monkeypatch, tmp_path):
 
 
 def test_a_warm_start_has_no_effect_under_the_names_of_nni():
-    settings = {'source': 'nearest', 'zoo': 'z', 'head': 'ot', 'alpha': 0.5, 'keep': 1, 'noise': 0, 'untraceable': 'fresh'}
+    settings = {
+        'source': 'nearest',
+        'zoo': 'z',
+        'download': True,
+        'head': 'ot',
+        'alpha': 0.5,
+        'keep': 1,
+        'noise': 0,
+        'untraceable': 'fresh',
+    }
     assert parse_strategy({'name': 'DARTS', **settings, 'average': 1}) == NamedConfig('DARTS', {'average': 1})
     assert parse_strategy({'name': 'WarmStartDARTS', **settings}).arguments == settings

@@ -1,0 +1,1 @@
+"""Pretrained networks by name: one module for each scheme, such as ``torchvision:``."""
