@@ -14,7 +14,7 @@ from ..tracing.layers import Layer as Facts
 from ..tracing.structure import Structure, ancestors
 from .gates import ACTIVATIONS, constant_gate, mean_after_norm, mean_gate
 from .layer_alignment import Alignment
-from .network_layers import Layer, in_a_choice, layers_of
+from .network_layers import Layer, in_a_choice, is_residual, layers_of, residual_runs
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,10 @@ def adjustments(
         before, now = of_source[other.norm or other.path].activation, of_target[own.norm or own.path].activation
         if before and now and before != now:
             found.notes[f'layers ({{}}) are followed by {now} where the network has {before}'].add(own.path)
+    for begin, end in residual_runs([other for _, other in alignment.pairs]).items():
+        owns, others = zip(*alignment.pairs[begin:end], strict=True)
+        if not is_residual(list(owns)):
+            found.notes['blocks of the network ({}) have a shortcut that the target has not'].add(others[0].path)
     if alignment.dropped:
         found.notes['layers of the network have no place in the target ({})'].update(alignment.dropped)
     return found
