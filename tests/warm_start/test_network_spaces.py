@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from nni.nas.hub.pytorch import MobileNetV3Space, NasBench201, ProxylessNAS
 from torch import nn
 
 from nni_warmstart import TransferError
+from nni_warmstart.mapping import adjustments
 from nni_warmstart.nni_adapter.choices import choices
 
 WIDTHS = (8, 16, 24, 32, 40, 48, 56, 64, 72)
@@ -78,10 +80,16 @@ def test_gates_of_the_network_alone_are_means():
     assert any('means are used' in note for note in report.notes)
 
 
-def test_other_activations_are_named_in_the_report():
+@pytest.mark.slow
+def test_other_activations_are_named_and_brought_near():
     network = mobile_like(widths=WIDTHS)
-    _, report = started(network, mobile_space((*WIDTHS, 72), activation='hswish'), 64)
-    assert any('followed by hardswish where the network has relu6' in note for note in report.notes)
+    found = []
+    for sharpness in (1.0, adjustments.SHARPNESS):
+        with patch.object(adjustments, 'SHARPNESS', sharpness):
+            target, report = started(network, mobile_space((*WIDTHS, 72), activation='hswish'), 64, 30)
+        assert any('followed by hardswish where the network has relu6' in note for note in report.notes)
+        found.append(agreement(network, target, 64))
+    assert found[1] > found[0] + 0.1
 
 
 @pytest.mark.slow
