@@ -73,9 +73,7 @@ def adjustments(
     """
     found = Adjustments()
     sharpened: dict[str, list[str]] = {}
-    of_source, of_target = (
-        defaultdict(Facts, each) for each in (of_source, of_target)
-    )  # layers without a module of their own
+    of_source, of_target = (defaultdict(Facts, each) for each in (of_source, of_target))  # not all layers are modules
     following = {own.path: after for (own, _), (after, _) in itertools.pairwise(alignment.pairs)}
     for chosen in alignment.chosen:
         for candidate in chosen.place.candidates:
@@ -110,6 +108,11 @@ def adjustments(
         owns, others = zip(*alignment.pairs[begin:end], strict=True)
         if not is_residual(list(owns)):
             found.notes['blocks of the network ({}) have a shortcut that the target has not'].add(others[0].path)
+    for own, other in alignment.pairs:
+        if own.side is not None and other.side is not None and own.side.stride != other.side.stride:
+            found.notes['layers on shortcuts ({}) read pooled images where the network strides, or vice versa'].add(
+                own.side.path
+            )
     if alignment.dropped:
         found.notes['layers of the network have no place in the target ({})'].update(alignment.dropped)
     return found

@@ -113,9 +113,9 @@ def test_residual_blocks_are_a_path_of_cells(count, before):
     assert path['cell/0_3'] == ('skip_connect' if before else 'conv_1x1')
 
 
-@pytest.mark.parametrize('count', [2, 3])
-def test_stages_with_average_pools_on_their_shortcuts_are_exact(count):
-    network = randomised(ResNetLike(2, 3, before=True))
+@pytest.mark.parametrize(('count', 'norm'), [(2, True), (3, False)])
+def test_stages_with_average_pools_on_their_shortcuts_are_exact(count, norm):
+    network = randomised(ResNetLike(2, 3, before=True, norm=norm))
     target, report = started(network, NasBench201(8, count, 5))
     assert change(network, selected(target)) < 1e-5
     assert not report.notes
@@ -127,6 +127,7 @@ def test_stages_of_a_resnet_have_places():
     mapped = {origin.source for origin in report.origins if origin.how == 'copied'}
     assert {name for name in network.state_dict() if 'conv' in name and 'weight' in name} <= mapped
     assert best(target)['cell/1_3'] == 'conv_3x3'
+    assert any('on shortcuts' in note for note in report.notes)
 
 
 def test_a_chain_of_convolutions_is_a_path_of_cells():
