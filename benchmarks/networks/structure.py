@@ -41,11 +41,6 @@ SMALL = {
     'activation': ('hswish', 'relu', 'relu', *['hswish'] * 5), 'depth_range': (1, 3),
 }  # fmt: skip
 
-B0 = {
-    'base_widths': (32, 16, 24, 40, 80, 112, 192, 320, 1280, 1280), 'expand_ratios': (3.0, 6.0),
-    'squeeze_excite': ('force',) * 7, 'stride': (2, 1, 2, 2, 2, 1, 2, 1, 1, 1), 'activation': ('swish',) * 10,
-}  # fmt: skip
-
 V2 = (32, 16, 24, 32, 64, 96, 160, 320, 1280)
 
 PAIRS: dict[str, tuple[str, Callable[[], Any]]] = {
@@ -57,11 +52,7 @@ PAIRS: dict[str, tuple[str, Callable[[], Any]]] = {
         'mobilenet_v3_large', lambda: MobileNetV3Space(10, width_multipliers=(0.5, 0.75, 1.0, 1.25), **LARGE)),
     'mobilenet_v3_small -> MobileNetV3Space, optional gates, searched widths': (
         'mobilenet_v3_small', lambda: MobileNetV3Space(10, width_multipliers=(0.5, 0.75, 1.0, 1.25), **SMALL)),
-    'efficientnet_b0 -> MobileNetV3Space': (
-        'efficientnet_b0', lambda: MobileNetV3Space(10, width_multipliers=1.0, **B0)),
-    'mobilenet_v2 -> MobileNetV3Space': ('mobilenet_v2', lambda: MobileNetV3Space(10, width_multipliers=1.0, **LARGE)),
     'resnet18 -> NasBench201': ('resnet18', lambda: NasBench201(64, 2, 10)),
-    'resnet50 -> NasBench201': ('resnet50', lambda: NasBench201(64, 2, 10)),
 }  # fmt: skip
 """Name of a pair -> name of a network of torchvision, and the space."""
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ..tracing.layers import Layer as Facts
 from ..tracing.structure import Structure, ancestors
-from .gates import ACTIVATIONS, constant_gate, mean_after_norm, mean_gate
+from .gates import ACTIVATIONS, SHARPENED, SHARPNESS, constant_gate, mean_after_norm, mean_gate
 from .layer_alignment import Alignment
-from .network_layers import Layer, in_a_choice, layers_of
+from .network_layers import Layer, in_a_choice, is_residual, layers_of, residual_runs
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,8 @@ def adjustments(
         Tensors of the network.
     """
     found = Adjustments()
-    of_source, of_target = (
-        defaultdict(Facts, each) for each in (of_source, of_target)
-    )  # layers without a module of their own
+    sharpened: dict[str, list[str]] = {}
+    of_source, of_target = (defaultdict(Facts, each) for each in (of_source, of_target))  # not all layers are modules
     following = {own.path: after for (own, _), (after, _) in itertools.pairwise(alignment.pairs)}
     for chosen in alignment.chosen:
         for candidate in chosen.place.candidates:
@@ -83,6 +82,14 @@ def adjustments(
                 for own, other, after in zip(candidate.layers, chosen.run, nexts, strict=True):
                     reader = after or following.get(own.path)
                     _gate(found, own, other, reader, target, of_target, state, of_source)
+                    _activation(found, own, other, reader, sharpened, of_target, of_source)
+    for norm, readers in sharpened.items():
+        scales = {
+            f'{norm}.weight': SHARPNESS,
+            f'{norm}.bias': SHARPNESS,
+            **{f'{path}.weight': 1 / SHARPNESS for path in readers},
+        }
+        found.factors.update({name: found.factors.get(name, torch.tensor(1.0)) * scale for name, scale in scales.items()})
     paired = {name for pairs in alignment.rounds for name in pairs}
     for layer in (layer for each in alignment.chosen for layer in each.candidate.handing_on):
         if f'{layer.path}.weight' not in paired:
@@ -97,13 +104,35 @@ def adjustments(
         path = name.rpartition('.')[0]
         if name.endswith('.running_mean') and path not in owned and not in_a_choice(target, path):
             found.constants.update(_unit_norm(path, target, of_target))
+    for begin, end in residual_runs([other for _, other in alignment.pairs]).items():
+        owns, others = zip(*alignment.pairs[begin:end], strict=True)
+        if not is_residual(list(owns)):
+            found.notes['blocks of the network ({}) have a shortcut that the target has not'].add(others[0].path)
     for own, other in alignment.pairs:
-        before, now = of_source[other.norm or other.path].activation, of_target[own.norm or own.path].activation
-        if before and now and before != now:
-            found.notes[f'layers ({{}}) are followed by {now} where the network has {before}'].add(own.path)
+        if own.side is not None and other.side is not None and own.side.stride != other.side.stride:
+            found.notes['layers on shortcuts ({}) read pooled images where the network strides, or vice versa'].add(
+                own.side.path
+            )
     if alignment.dropped:
         found.notes['layers of the network have no place in the target ({})'].update(alignment.dropped)
     return found
+
+
+def _activation(
+    found: Adjustments,
+    own: Layer,
+    other: Layer,
+    reader: Layer | None,
+    sharpened: dict[str, list[str]],
+    of_target: Mapping[str, Facts],
+    of_source: Mapping[str, Facts],
+) -> None:
+    """Note another activation after a layer, and the layers to scale where that brings both nearer to each other."""
+    before, now = of_source[other.norm or other.path].activation, of_target[own.norm or own.path].activation
+    if before and now and before != now:
+        found.notes[f'layers ({{}}) are followed by {now} where the network has {before}'].add(own.path)
+        if (before, now) in SHARPENED and reader is not None and reader.read == own.made and own.norm:
+            sharpened[own.norm] = [reader.path, *own.gate[:1]]
 
 
 def _gate(

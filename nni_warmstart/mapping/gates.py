@@ -1,4 +1,4 @@
-"""Squeeze-and-excite gates that only one side has: what a network's gate is on average, and gates that start constant."""
+"""Activations and gates that only one side has: means of a network's gates, constant ones, and scales of activations."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     'sigmoid': torch.sigmoid, 'gelu': F.gelu, 'mish': F.mish, 'tanh': torch.tanh, '': lambda x: x,
 }  # fmt: skip
 """Activations whose means are known how to compute, by name."""
+
+SHARPENED = {(before, now) for before in ('relu', 'relu6') for now in ('hardswish', 'silu')}
+"""Activation of a network and of a target, where the target's is nearly the network's for large inputs."""
+
+SHARPNESS = 4.0
+"""Factor s by which such inputs are scaled, for ``hardswish(s x) / s`` is at most 0.375 / s away from ``relu(x)``."""
 
 _OPEN = {'hardsigmoid': 3 * (1 - 1e-6), 'sigmoid': 12.0}
 

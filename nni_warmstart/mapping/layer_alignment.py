@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ..tracing.structure import Structure
 from .correspondence import Correspondence, why_opaque
 from .layer_costs import LEFT_OPEN, LEFT_OUT, RESIDUAL, cost_of, cost_without, fits
-from .network_layers import Layer, in_a_choice, is_residual, layers_of
+from .network_layers import Layer, in_a_choice, layers_of, residual_runs
 from .places import Candidate, Idle, Place
 from .space_layers import places_of
 
@@ -128,7 +128,7 @@ class _Step(NamedTuple):
 
 def _least_cost(places: list[Place], layers: list[Layer]) -> list[_Step]:
     """Return the steps of the alignment of least cost, in their order."""
-    residual = _residual_runs(layers)
+    residual = residual_runs(layers)
     inside = Counter(k for i, j in residual.items() for k in range(i + 1, j))  # blocks that end after a layer begins
 
     @cache
@@ -193,16 +193,6 @@ def _alignment(
             found.dropped.extend(layer.path for layer in (run or layers[step.begin :]))
     fixed = {name: origin for name, origin in rounds[0].items() if not in_a_choice(target, name)}
     rounds[1:] = [{**fixed, **each} for each in rounds[1:]]
-    return found
-
-
-def _residual_runs(layers: list[Layer]) -> dict[int, int]:
-    """Return the end of the shortest residual block that begins at each layer, by its number."""
-    found: dict[int, int] = {}
-    for i in range(len(layers)):
-        ends = [j for j in range(i + 2, min(i + 6, len(layers)) + 1) if is_residual(layers[i:j])]
-        if ends:
-            found[i] = ends[0]
     return found
 
 

@@ -78,6 +78,16 @@ def is_residual(run: list[Layer]) -> bool:
     return len(run) > 1 and run[0].read == run[-1].made and any(layer.kind != 'depthwise' for layer in run)
 
 
+def residual_runs(layers: list[Layer]) -> dict[int, int]:
+    """Return the end of the shortest residual block that begins at each layer, by its number."""
+    found: dict[int, int] = {}
+    for i in range(len(layers)):
+        ends = [j for j in range(i + 2, min(i + 6, len(layers)) + 1) if is_residual(layers[i:j])]
+        if ends:
+            found[i] = ends[0]
+    return found
+
+
 def _layer(path: str, axes: Axes, structure: Structure) -> Layer:
     made, spatial, ops = axes.channels[axes.roles.index(OUT)], len(axes.shape) > 2, structure.channels.ops.get(path, [])
     read = axes.channels[axes.roles.index(IN)] if IN in axes.roles else None

@@ -120,11 +120,16 @@ def _fitted_to(
     lacks are absorbed by the layers beside them.
     """
     state, tensors = dict(state), dict(source.channels.tensors)
+    passed = {layer.side.path: layer.norm for layer in layers_of(source) if layer.side is not None}
     for norm, weight, bias in _norms_to_layers(pairs, target, source):
         scale = state[f'{norm}.weight'] / (state[f'{norm}.running_var'] + layers.get(norm, Layer()).eps).sqrt()
         state[weight] = state[weight] * scale.view(-1, *[1] * (state[weight].dim() - 1))
+        path = weight.rpartition('.')[0]
+        shift = (state[f'{path}.bias'] - state[f'{norm}.running_mean']) * scale + state[f'{norm}.bias']
         if bias:
-            state[bias] = (state[bias] - state[f'{norm}.running_mean']) * scale + state[f'{norm}.bias']
+            state[bias] = shift
+        elif passed.get(path):  # what a shortcut adds to all pixels, the layers that it passes can add as well
+            state[f'{passed[path]}.bias'] = state[f'{passed[path]}.bias'] + shift
     for name, origin in pairs.items():
         path, other = name.rpartition('.')[0], origin.rpartition('.')[0]
         layer, local = layers.get(other, Layer()), origin.rpartition('.')[2]

@@ -27,8 +27,13 @@ class _Draft:
 
 
 def places_of(structure: Structure) -> list[Place]:
-    """Return the places of a model space in the order of execution."""
-    layers = layers_of(structure)
+    """Return the places of a model space in the order of execution.
+
+    Layers in NNI's own cells (those of DARTS's space, say) have none: every node reads separable convolutions of all nodes
+    before it, and the cell returns all nodes, which is nothing that a run of a network's layers does.
+    """
+    in_cells = tuple(f'{path}.' for path, kind in structure.kinds.items() if kind == 'Cell')
+    layers = [layer for layer in layers_of(structure) if not layer.path.startswith(in_cells)]
     crowded = _crowded(layers, structure)
     ends = {each.path: layer.path for i, layer in enumerate(layers) for each in layers[i + 1 - layer.passed : i + 1]}
     drafts: dict[str, _Draft] = {}

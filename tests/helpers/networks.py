@@ -159,9 +159,12 @@ def with_activations(network: nn.Module, kind: type[nn.Module]) -> nn.Module:
 
 
 class Residual(nn.Module):
-    """Residual block of two 3 x 3 convolutions; ``before`` puts the ReLUs before the convolutions."""
+    """Residual block of two 3 x 3 convolutions.
 
-    def __init__(self, read: int, made: int, stride: int = 1, *, before: bool = False) -> None:
+    ``before`` puts the ReLUs before the convolutions, and ``norm`` a norm on a shortcut with an average pool.
+    """
+
+    def __init__(self, read: int, made: int, stride: int = 1, *, before: bool = False, norm: bool = False) -> None:
         super().__init__()
         self.before = before
         self.conv1, self.bn1 = nn.Conv2d(read, made, 3, stride, 1, bias=False), nn.BatchNorm2d(made)
@@ -169,7 +172,8 @@ class Residual(nn.Module):
         self.down: nn.Module = nn.Identity()
         if stride > 1:
             point = nn.Conv2d(read, made, 1, 1 if before else stride, bias=False)
-            self.down = nn.Sequential(nn.AvgPool2d(2), point) if before else nn.Sequential(point, nn.BatchNorm2d(made))
+            norms = [nn.BatchNorm2d(made)] if norm or not before else []
+            self.down = nn.Sequential(*([nn.AvgPool2d(2)] if before else []), point, *norms)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.bn1(self.conv1(x.relu() if self.before else x)).relu()
@@ -183,14 +187,16 @@ class ResNetLike(nn.Module):
     With ``before``, the ReLUs come before the convolutions, and the halving blocks are additional ones.
     """
 
-    def __init__(self, count: int = 2, stages: int = 1, width: int = 8, classes: int = 5, *, before: bool = False) -> None:
+    def __init__(
+        self, count: int = 2, stages: int = 1, width: int = 8, classes: int = 5, *, before: bool = False, norm: bool = False
+    ) -> None:
         super().__init__()
         self.before = before
         self.stem, self.bn = nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
         blocks: list[nn.Module] = []
         for stage in range(stages):
             if stage:
-                blocks.append(Residual(width, 2 * width, 2, before=before))
+                blocks.append(Residual(width, 2 * width, 2, before=before, norm=norm))
                 width *= 2
             plain = count if before or not stage else count - 1
             blocks += [Residual(width, width, before=before) for _ in range(plain)]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nni_warmstart.mapping.balance import balanced
-from nni_warmstart.mapping.gates import ACTIVATIONS, constant_gate, mean_after_norm, mean_gate
+from nni_warmstart.mapping.gates import ACTIVATIONS, SHARPENED, SHARPNESS, constant_gate, mean_after_norm, mean_gate
 from nni_warmstart.mapping.nearest_numbers import nearest_candidates
 
 
@@ -67,6 +67,13 @@ def test_constant_gates_are_their_factor():
             gate.backward()
             assert abs(float(gate) - factor) < 1e-5 and x.grad is not None and float(x.grad) > 0  # it can learn
     assert constant_gate('tanh', True) is None
+
+
+def test_sharp_activations_are_near_to_a_relu():
+    x = torch.linspace(-5, 5, 200)
+    for _, now in SHARPENED:
+        sharp = ACTIVATIONS[now](SHARPNESS * x) / SHARPNESS
+        assert (sharp - x.relu()).abs().max() < 0.3 * (ACTIVATIONS[now](x) - x.relu()).abs().max()
 
 
 def test_balanced_weights_are_whole_in_the_mixture():
