@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import Timer
 from ..errors import ConfigError, reason
 from .checkpoints import AtomicCheckpoints
 from .log import KeepRows, RowLogger
+from .stop_at import StopAt
 
 SAFE_LOADING = {'weights_only': True}
 """Arguments of ``Trainer.fit`` by which a resumed checkpoint is loaded as data only, never unpickled."""
@@ -25,6 +26,7 @@ def make_trainer(
     progress: bool = True,
     callbacks: list[Any] | None = None,
     max_seconds: float = 0.0,
+    stop_at: float | None = None,
     devices: int = 1,
     accelerator: str = 'auto',
     num_nodes: int = 1,
@@ -33,9 +35,10 @@ def make_trainer(
 ) -> Any:
     """Make a Lightning trainer that writes its CSV log under ``out``, which a resumed run continues.
 
-    It stops after ``max_epochs``, or after the epoch in which ``max_seconds`` have passed (0 for no limit; time before a
-    resumption counts). On several devices it starts this script again for each, and gradients are averaged. ``accelerator``,
-    ``num_nodes`` and ``precision`` are Lightning's.
+    It stops after ``max_epochs``, after the epoch in which ``max_seconds`` have passed (0 for no limit; time before a
+    resumption counts), or once the validation accuracy ``stop_at`` is reached and held (:class:`StopAt`). On several devices
+    it starts this script again for each, and gradients are averaged. ``accelerator``, ``num_nodes`` and ``precision`` are
+    Lightning's.
 
     Raises
     ------
@@ -43,7 +46,8 @@ def make_trainer(
         If the machine has no such accelerator, or fewer devices.
     """
     logger = RowLogger(str(out), name='logs', version='')
-    clock = [Timer(timedelta(seconds=max_seconds), interval='epoch')] if max_seconds else []
+    ends: list[Any] = [Timer(timedelta(seconds=max_seconds), interval='epoch')] if max_seconds else []
+    ends += [] if stop_at is None else [StopAt(stop_at)]
     try:
         return Trainer(
             max_epochs=max_epochs,
@@ -55,7 +59,7 @@ def make_trainer(
             if devices * num_nodes == 1
             else 'ddp_find_unused_parameters_true',  # Proxyless trains one path per step
             logger=logger,
-            callbacks=[*(callbacks or []), *clock, KeepRows(logger)],
+            callbacks=[*(callbacks or []), *ends, KeepRows(logger)],
             plugins=[AtomicCheckpoints()],
             enable_progress_bar=progress,
             enable_model_summary=False,

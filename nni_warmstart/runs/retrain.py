@@ -150,6 +150,7 @@ def _retrain(
         **config.evaluator.trainer_arguments(),
         'devices': 1,
         'num_nodes': 1,
+        'stop_at': None,  # of searches; test images must not decide when a training ends
     }
     measured_on = 'test' if len(problem.task.test_x) else 'validation'
     callbacks: list[Callback] = [StopOnDivergence(), Marked(provenance)]

@@ -16,6 +16,7 @@ from ..data.task import Task
 from ..evaluators.checkpoints import every_epoch
 from ..evaluators.classification import classification
 from ..evaluators.divergence import StopOnDivergence
+from ..evaluators.stop_at import StopAt
 from ..evaluators.trainer import make_trainer
 from ..search.oneshot_module import DartsSearchModule
 from ..search.strategies import WarmStartDARTS
@@ -132,6 +133,7 @@ def _search(
         'data': problem.task.name,
         'seed': seed,
         'final': module.final,
+        'stop_at': next((each.to_dict() for each in trainer.callbacks if isinstance(each, StopAt)), None),
         'curve': strategy.curve,
         'alphas': module.alphas,
         'warm_start': warm_start,
