@@ -14,6 +14,7 @@ from ..data.source import ON_ERROR, Setting
 from ..data.sources import SOURCES
 from ..data.task import Task
 from ..errors import ConfigError
+from ..evaluators.loggers import LOGGERS
 from ..evaluators.trainer import make_trainer
 from ..nni_adapter.model_spaces import CLASS_ARGUMENTS
 from ..utils.checks import Range, suggestion
@@ -89,6 +90,7 @@ CHOICES = {
     'accelerator': ('auto', 'cpu', 'gpu', 'cuda', 'mps', 'tpu', 'hpu'),
     'precision': ('32-true', 'bf16-mixed', '16-mixed'),
     'sampler': ('shuffle', 'balanced'),
+    'logger': LOGGERS,
 }
 """Settings of an evaluator that are one of some words."""
 
@@ -116,6 +118,7 @@ class TrainingConfig:
     precision: str = '32-true'  # or bf16-mixed, 16-mixed: faster on a GPU
     num_workers: Annotated[int, Range(0, 1024)] = 0  # processes of each loader that read images; 0 for none
     prefetch: Annotated[int, Range(1, 1024)] = 2  # batches that each of them reads ahead
+    logger: str = 'csv'  # or tensorboard, mlflow, wandb: Lightning's logger of that name, besides logs/metrics.csv
 
     def trainer_arguments(self) -> dict[str, Any]:
         """Return the settings that :func:`~nni_warmstart.evaluators.trainer.make_trainer` takes."""
