@@ -13,7 +13,7 @@ from .nni_adapter.trial import next_parameter
 from .runs.config import parse_search
 from .runs.folder import RunFolder
 from .runs.search import run_search
-from .runs.settings import overridden, read
+from .runs.settings import chosen, overridden, read
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _search(arguments: argparse.Namespace) -> None:
-    document = overridden(read(arguments.config), next_parameter())
+    document = overridden(read(arguments.config), chosen(next_parameter()))
     config = parse_search(document, arguments.config.resolve().parent)
     given = os.environ.get('NNI_OUTPUT_DIR')
     out = Path(given or '.')
