@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .cli.common import console, quiet
 from .cli.main import status_of
-from .nni_adapter.trial import next_parameter
+from .nni_adapter.trial import next_parameter, show_tensorboard
 from .runs.config import parse_search
 from .runs.folder import RunFolder
 from .runs.search import run_search
@@ -35,6 +35,8 @@ def _search(arguments: argparse.Namespace) -> None:
     given = os.environ.get('NNI_OUTPUT_DIR')
     out = Path(given or '.')
     resume = given is not None and RunFolder(out).has_checkpoint()
+    if config.evaluator.logger == 'tensorboard':
+        show_tensorboard()
     run_search(
         config, seed=config.seed, out=out, resume=resume, overwrite=arguments.overwrite and not resume, progress=False,
         tell=console.print,

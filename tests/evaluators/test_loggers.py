@@ -12,6 +12,7 @@ from helpers.commands import search
 from helpers.tiny import SMALL, save_npz
 
 from nni_warmstart.evaluators.loggers import LOGGERS
+from nni_warmstart.nni_adapter import trial
 
 
 @pytest.fixture
@@ -63,3 +64,18 @@ def test_mlflow_has_the_figures(folder):
     assert run.info.run_name == 'out'
     assert {'search/default', 'search/train_loss'} <= run.data.metrics.keys()
     assert (folder / 'out' / 'logs' / 'metrics.csv').is_file()
+
+
+@pytest.mark.parametrize('pressed', [False, True])
+def test_nnis_page_finds_the_logs_of_a_local_trial(tmp_path, monkeypatch, pressed):
+    output = tmp_path / 'environments' / 'local-env' / 'trials' / 'AbCdE'
+    output.mkdir(parents=True)
+    shown = tmp_path / 'trials' / 'AbCdE' / 'output' / 'tensorboard'
+    if pressed:
+        shown.mkdir(parents=True)
+    of_trial = trial.trial_env_vars._replace(NNI_PLATFORM='local', NNI_OUTPUT_DIR=str(output))
+    monkeypatch.setattr(trial, 'trial_env_vars', of_trial)
+    for _ in range(2):  # as after a resumption
+        trial.show_tensorboard()
+    (output / 'tensorboard' / 'events').touch()
+    assert (shown / 'events').exists()
