@@ -24,12 +24,13 @@
     return [epochs, ...chart.series.map(each => epochs.map(epoch => each.values[epoch - each.start] ?? null))];
   }
 
-  // what the pointer is over, or the last values
+  // the values that the pointer is over, or the last ones
   function tell(plot, chart, readout) {
-    const index = plot.cursor.idx ?? plot.data[0].length - 1;
-    const parts = chart.series.map((each, number) => [each.name, plot.data[number + 1][index]]);
+    const index = plot.cursor.idx;
+    const value = values => index == null ? values.findLast(each => each != null) : values[index];
+    const parts = chart.series.map((each, number) => [each.name, value(plot.data[number + 1])]);
     const said = parts.filter(([name]) => !hidden.has(name)).map(([name, value]) => `${name}: ${shown(value)}`);
-    readout.textContent = `epoch ${plot.data[0][index]} · ${said.join(' · ')}`;
+    readout.textContent = `${index == null ? 'at the end' : `epoch ${plot.data[0][index]}`} · ${said.join(' · ')}`;
   }
 
   function draw(place, chart) {

@@ -95,7 +95,7 @@ def _compared(source: str, pairs: Sequence[Pair], networks: Sequence[Retrained])
             text = f'{number(pair.target)} after {_epochs(own)} and {quick:.1f} s instead of {theirs} and {slow:.1f} s'
             text += f'{", choosing and mapping the source included" if source else ""}.'
         facts.append((f'To the same accuracy{seed}', text))
-    facts.append(('Final validation accuracy', _differences([pair.difference for pair in pairs])))
+    facts.append(('Final validation accuracy', _differences([pair.difference for pair in pairs], than)))
     facts += _networks([*{id(p.reference): p.reference for p in pairs}.values(), *(p.other for p in pairs)], networks)
     facts.append(('Cost', '; '.join(f'{short(s.name)}: {_cost(s)}' for s in (one.reference, one.other)) + '.'))
     return {'headline': headline, 'facts': facts}
@@ -117,11 +117,11 @@ def _alone(search: Search, networks: Sequence[Retrained]) -> dict[str, Any]:
     return {'headline': headline, 'facts': facts}
 
 
-def _differences(values: Sequence[float]) -> str:
-    text = f'{fmean(values):+.4f}'
+def _differences(values: Sequence[float], than: str) -> str:
+    text = f'{fmean(values):+.4f} compared with {than}'
     if len(values) == 1:
-        return f'{text} for one seed; its spread takes several (--seed).'
-    return f'{text} on average, with a standard deviation of {stdev(values):.4f} over {len(values)} seeds.'
+        return f'{text}, for one seed; its spread takes several (--seed).'
+    return f'{text}, on average, with a standard deviation of {stdev(values):.4f} over {len(values)} seeds.'
 
 
 def _networks(searches: Sequence[Search], networks: Sequence[Retrained]) -> list[tuple[str, str]]:

@@ -40,7 +40,7 @@ def test_a_warm_search_against_a_cold_one():
         'To the same accuracy': (
             '0.9000 after 2 epochs and 7.0 s instead of 5 and 10.0 s, choosing and mapping the source included.'
         ),
-        'Final validation accuracy': '+0.0400 for one seed; its spread takes several (--seed).',
+        'Final validation accuracy': '+0.0400 compared with the cold one, for one seed; its spread takes several (--seed).',
         'Cost': 'cold: 8 epochs in 20.0 s; warm: 8 epochs in 20.0 s.',
     }
 
@@ -51,7 +51,7 @@ def test_several_seeds_have_a_spread():
     (verdict,) = verdicts([*warm, *cold], [])
     assert verdict['headline'].startswith('2.5 times fewer epochs')
     assert facts(verdict)['Final validation accuracy'] == (
-        '+0.0400 on average, with a standard deviation of 0.0200 over 3 seeds.'
+        '+0.0400 compared with the cold one, on average, with a standard deviation of 0.0200 over 3 seeds.'
     )
     assert 'To the same accuracy, seed 2' in facts(verdict)
 
