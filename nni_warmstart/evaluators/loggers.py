@@ -15,7 +15,7 @@ _PROJECT = 'nni-warmstart'
 
 
 def _tensorboard(out: Path) -> Logger:
-    return TensorBoardLogger(out, name='tensorboard', version='')  # where NNI's page looks for it in a trial
+    return TensorBoardLogger(out, name='tensorboard', version='')  # which a trial shows to NNI's page
 
 
 def _mlflow(out: Path) -> Logger:
