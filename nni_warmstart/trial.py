@@ -9,11 +9,11 @@ from pathlib import Path
 
 from .cli.common import console, quiet
 from .cli.main import status_of
-from .nni_adapter.trial import next_parameter
+from .nni_adapter.trial import next_parameter, show_tensorboard
 from .runs.config import parse_search
 from .runs.folder import RunFolder
 from .runs.search import run_search
-from .runs.settings import overridden, read
+from .runs.settings import chosen, overridden, read
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,11 +30,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _search(arguments: argparse.Namespace) -> None:
-    document = overridden(read(arguments.config), next_parameter())
+    document = overridden(read(arguments.config), chosen(next_parameter()))
     config = parse_search(document, arguments.config.resolve().parent)
     given = os.environ.get('NNI_OUTPUT_DIR')
     out = Path(given or '.')
     resume = given is not None and RunFolder(out).has_checkpoint()
+    if config.evaluator.logger == 'tensorboard':
+        show_tensorboard()
     run_search(
         config, seed=config.seed, out=out, resume=resume, overwrite=arguments.overwrite and not resume, progress=False,
         tell=console.print,

@@ -248,9 +248,10 @@ def report(rows: list[dict[str, Any]]) -> None:
     lines = [
         '# Large data',
         '',
-        'Made by `python benchmarks/data/run.py` on two cores that others used as well, without a GPU; seconds of the',
-        'processor, imports included, are those that one free core takes. Images are generated: JPEGs of',
-        f'224 x 224 pixels, {DISTINCT:,} distinct ones and copies with another comment, in {CLASSES} classes. Memory is',
+        'Made by `python benchmarks/data/run.py` on two cores without a GPU; but for 100,000 images of 224 pixels, others',
+        'used the cores as well. Seconds of the processor, imports included, are those that one free core takes. Images are',
+        f'generated: JPEGs of 224 x 224 pixels, {DISTINCT:,} distinct ones and copies with another comment, in {CLASSES}',
+        'classes. Memory is',
         'that of the process and its workers above the imports. "Pixels" is the size at which the model gets the images.',
         '',
         '| what | images | pixels | measured | required |',

@@ -1,4 +1,4 @@
-"""Start the NNI experiment of warmstart.yml, show its progress, and compare the cold with the warm trial."""
+"""Start the NNI experiment of warmstart.yml, show its progress, and say how much sooner the warm trial was as good."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from rich.table import Table
 from nni_warmstart.runs.config import parse_search
 from nni_warmstart.runs.settings import read
 from nni_warmstart.utils.files import write_json
-from nni_warmstart.utils.metrics import epochs_to, final_accuracy
+from nni_warmstart.utils.metrics import epochs_to
 
 HERE = Path(__file__).resolve().parent
 RESULT = HERE.parent.parent / '.demo' / 'result.json'
-NAMES = {'DARTS': 'cold', 'WarmStartDARTS': 'warm'}
+NAMES = ('cold', 'warm')
 ENDED = {'SUCCEEDED', 'FAILED', 'USER_CANCELED', 'SYS_CANCELED', 'EARLY_STOPPED'}
 
 console = Console()
@@ -76,13 +76,17 @@ def watch(experiment: Experiment) -> bool:
     columns = (TextColumn('{task.description}'), BarColumn(), TextColumn('epoch {task.completed}/{task.total}'),
                TextColumn('{task.fields[accuracy]}'), TimeElapsedColumn())  # fmt: skip
     with Progress(*columns, console=console) as progress:
-        bars = {name: progress.add_task(name, total=epochs, accuracy='') for name in NAMES.values()}
+        bars = {name: progress.add_task(name, total=epochs, accuracy='', start=False) for name in NAMES}
         while True:
             trials = experiment.list_trial_jobs()
             for trial in trials:
                 curve = curve_of(experiment, trial)
+                progress.start_task(bars[name_of(trial)])
                 accuracy = f'accuracy {curve[-1]["default"]:.3f}' if curve else ''
-                progress.update(bars[name_of(trial)], completed=len(curve), accuracy=accuracy)
+                total = len(curve) if trial.status == 'SUCCEEDED' else epochs  # the warm one ends early
+                progress.update(bars[name_of(trial)], completed=len(curve), total=total, accuracy=accuracy)
+                if trial.status in ENDED:
+                    progress.stop_task(bars[name_of(trial)])
             if len(trials) == len(NAMES) and all(trial.status in ENDED for trial in trials):
                 break
             if any(trial.status == 'FAILED' for trial in trials) or experiment.get_status() == 'ERROR':
@@ -102,9 +106,9 @@ def compare(experiment: Experiment) -> None:
     for trial in experiment.list_trial_jobs():
         result = json.loads((folder_of(trial) / 'result.json').read_text())
         runs[name_of(trial)] = {'trial': trial.trialJobId, **result}
-    target = final_accuracy([figures['default'] for figures in runs['cold']['curve']])
+    target = runs['cold']['final']['default']
     summary = {}
-    for name in NAMES.values():
+    for name in NAMES:
         run = runs[name]
         accuracies = [figures['default'] for figures in run['curve']]
         epochs = epochs_to(accuracies, target)
@@ -113,14 +117,14 @@ def compare(experiment: Experiment) -> None:
         summary[name] = {
             'epochs_to_target': epochs,
             'seconds_to_target': seconds,
-            'final_accuracy': final_accuracy(accuracies),
+            'final_accuracy': accuracies[-1],
             'curve': accuracies,
             'architecture': run['architecture'],
             'test_accuracy': run['final'].get('test_accuracy'),
             'accuracy_before_training': run['warm_start'] and run['warm_start']['zero_shot_accuracy'],
             'trial': run['trial'],
         }
-    table = Table(title=f"To reach the cold search's final validation accuracy, {target:.4f}")
+    table = Table(title=f"To reach the cold search's validation accuracy, {target:.4f}")
     for column in ('search', 'epochs', 'seconds', 'final accuracy', 'test accuracy'):
         table.add_column(column)
     table.add_column('architecture', no_wrap=True)
@@ -135,11 +139,20 @@ def compare(experiment: Experiment) -> None:
             '\n'.join(f'{label}\N{NO-BREAK SPACE}{op}' for label, op in row['architecture'].items()),
         )
     console.print(table)
+    console.print(verdict(summary['cold'], summary['warm']), style='bold')
     write_json(RESULT, {'target': target, **summary})
 
 
+def verdict(cold: dict, warm: dict) -> str:
+    """Say in one sentence how much sooner the warm search was as good."""
+    if warm['epochs_to_target'] is None:
+        return 'The warm search did not become as accurate as the cold one.'
+    fewer, less = (cold[f'{unit}_to_target'] / warm[f'{unit}_to_target'] for unit in ('epochs', 'seconds'))
+    return f'To become as accurate, the warm search took {fewer:.1f} times fewer epochs, {less:.1f} times less time.'
+
+
 def name_of(trial: object) -> str:
-    return NAMES[trial.hyperParameters[0].parameters['strategy.name']]  # type: ignore[attr-defined]
+    return trial.hyperParameters[0].parameters['start']['_name']  # type: ignore[attr-defined]
 
 
 def curve_of(experiment: Experiment, trial: object) -> list[dict[str, float]]:

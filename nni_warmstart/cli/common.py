@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,11 @@ class _Door(Console):
 
 
 console = _Door(quiet=not distributed.is_first(), width=None if _HAS_WIDTH else 120, markup=False, emoji=False)
+
+
+def loading() -> AbstractContextManager[Any]:
+    """Show on a terminal that PyTorch and NNI are being imported, which takes seconds."""
+    return console.status('Loading PyTorch and NNI ...')
 
 
 def complain(message: str) -> None:

@@ -120,16 +120,23 @@ def nnictl() -> Finding:
 
 
 def port_free(port: int) -> Finding:
-    """Check whether the port is free on all interfaces, since NNI's server listens on all of them."""
+    """Check whether the port is free, of which `nnictl create` says no more than a traceback."""
+    trouble = _cannot_listen(port)
+    if trouble is None:
+        return Finding(f'port {port}', 'good', "free for NNI's web page")
+    free = next((other for other in range(port + 1, min(port + 101, 65536)) if _cannot_listen(other) is None), 'PORT')
+    return Finding(f'port {port}', 'bad', f'cannot be used: {trouble}', f'nnictl create --port {free} ...')
+
+
+def _cannot_listen(port: int) -> str | None:
+    """Return why a port is not free on all interfaces, since NNI's server listens on all of them; None if it is."""
     with socket.socket() as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             trial.bind(('', port))
         except OSError as error:
-            return Finding(
-                f'port {port}', 'bad', f'cannot be used: {error.strerror}', f'nnictl create --port {port + 1} ...'
-            )
-    return Finding(f'port {port}', 'good', "free for NNI's web page")
+            return error.strerror
+    return None
 
 
 def listening() -> Finding:

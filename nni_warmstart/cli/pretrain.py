@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.table import Table
 
 from ..utils import distributed
-from .common import a_path, add_resume, add_seed, add_set, console, document
+from .common import a_path, add_resume, add_seed, add_set, console, document, loading
 
 HELP = 'train a source supernet'
 DESCRIPTION = 'Train one supernet jointly on the datasets of a YAML file.'
@@ -29,9 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train a joint supernet, add it to a zoo, and print its accuracies as a table."""
-    from ..runs.config import parse_pretrain
-    from ..runs.pretrain import is_own, pretrain
-    from ..zoo.zoo import SupernetZoo
+    with loading():
+        from ..runs.config import parse_pretrain
+        from ..runs.pretrain import is_own, pretrain
+        from ..zoo.zoo import SupernetZoo
 
     config = parse_pretrain(document(arguments), arguments.config.resolve().parent)
     zoo, out = SupernetZoo(arguments.zoo), arguments.out or Path(f'pretrain-{arguments.name}')

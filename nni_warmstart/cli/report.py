@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .common import a_path, check_file, console
+from .common import a_path, check_file, console, loading
 
 HELP = 'write one HTML page about searches'
 DESCRIPTION = (
@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the page."""
-    from ..report.page import write_report
+    with loading():
+        from ..report.page import write_report
 
     check_file('--out', arguments.out, '.html')
     with console.status('Drawing ...'):

@@ -6,7 +6,7 @@ import argparse
 
 from rich.table import Table
 
-from .common import a_path, add_resume, add_seed, add_set, changed, console, document
+from .common import a_path, add_resume, add_seed, add_set, changed, console, document, loading
 
 HELP = 'train the network that a search found'
 DESCRIPTION = (
@@ -33,8 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train the found network, then print its accuracies as a table."""
-    from ..runs.config import parse_search
-    from ..runs.retrain import retrain
+    with loading():
+        from ..runs.config import parse_search
+        from ..runs.retrain import retrain
 
     config = parse_search(document(arguments), arguments.config.resolve().parent)
     result = retrain(

@@ -6,7 +6,7 @@ import argparse
 
 from rich.table import Table
 
-from .common import a_path, add_resume, add_seed, add_set, console, document
+from .common import a_path, add_resume, add_seed, add_set, console, document, loading
 
 HELP = 'search for an architecture'
 DESCRIPTION = 'Search as the YAML says; the trial of nnictl runs the same code.'
@@ -24,8 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Search, then print the curve as a table."""
-    from ..runs.config import parse_search
-    from ..runs.search import run_search
+    with loading():
+        from ..runs.config import parse_search
+        from ..runs.search import run_search
 
     config = parse_search(document(arguments), arguments.config.resolve().parent)
     result = run_search(config, seed=config.seed, out=arguments.out, resume=arguments.resume,
@@ -41,6 +42,10 @@ def run(arguments: argparse.Namespace) -> None:
         accuracy = result['warm_start']['zero_shot_accuracy']
         chosen = result['warm_start']['chosen'] and f', {result["warm_start"]["chosen"]}'
         console.print(f'Warm start from {result["source"]}{chosen}: accuracy before training {accuracy:.4f}')
+    stop = result['stop_at']
+    if stop is not None:
+        reached = 'was not reached and held' if stop['epoch'] is None else f'was reached in epoch {stop["epoch"]}, and held'
+        console.print(f'Validation accuracy {stop["accuracy"]:g} {reached}')
     if 'test_accuracy' in result['final']:
         console.print(f'Test accuracy of the supernet: {result["final"]["test_accuracy"]:.4f}')
     console.print(f'Results in {arguments.out}')

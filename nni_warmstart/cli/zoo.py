@@ -9,7 +9,7 @@ from rich.table import Table
 
 from ..errors import ZooError
 from . import zoo_import, zoo_rank, zoo_show
-from .common import a_path, console
+from .common import a_path, console, loading
 
 HELP = 'look at remembered supernets'
 DESCRIPTION = 'List, show, rank, add, import and remove the supernets of a zoo.'
@@ -71,8 +71,9 @@ def list_entries(arguments: argparse.Namespace) -> None:
 
 def add(arguments: argparse.Namespace) -> None:
     """Copy a file into the zoo."""
-    from ..supernets.supernet import Supernet
-    from ..zoo.zoo import open_zoo
+    with loading():
+        from ..supernets.supernet import Supernet
+        from ..zoo.zoo import open_zoo
 
     supernet = Supernet.load(arguments.file)
     if supernet.diverged:

@@ -9,7 +9,7 @@ from rich.bar import Bar
 from rich.table import Table
 
 from ..errors import ConfigError, ZooError
-from .common import a_path, add_set, check_file, console, document
+from .common import a_path, add_set, check_file, console, document, loading
 
 if TYPE_CHECKING:
     from ..runs.config import SearchConfig
@@ -35,13 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the entries, the most promising first."""
-    from ..data.image_folder import IMAGE_SIZE
-    from ..data.sources import from_word
-    from ..runs.search import fitting, target_of
-    from ..runs.setup import load_task
-    from ..runs.strategies import make_strategy
-    from ..zoo.ranking import RANKINGS, rank
-    from ..zoo.zoo import open_zoo
+    with loading():
+        from ..data.image_folder import IMAGE_SIZE
+        from ..data.sources import from_word
+        from ..runs.search import fitting, target_of
+        from ..runs.setup import load_task
+        from ..runs.strategies import make_strategy
+        from ..zoo.ranking import RANKINGS, rank
+        from ..zoo.zoo import open_zoo
 
     if arguments.by not in RANKINGS:
         ways = ', '.join(f'{name} ({way.text})' for name, way in RANKINGS.items())
@@ -79,8 +80,9 @@ def run(arguments: argparse.Namespace) -> None:
         from ..utils.plots import heatmap
         from ..zoo.ranking import pairwise
 
-        names, distances = pairwise(candidates, task)
-        heatmap(names, distances, arguments.heatmap)
+        with console.status('Measuring all pairwise distances ...'):
+            names, distances = pairwise(candidates, task)
+            heatmap(names, distances, arguments.heatmap)
         console.print(f'Pairwise distances drawn in {arguments.heatmap}')
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ..errors import ConfigError
 from ..utils.text import enumerated
-from .common import a_path, check_file, console
+from .common import a_path, check_file, console, loading
 
 if TYPE_CHECKING:
     from ..supernets.supernet import Supernet
@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the card of an entry, or the report of what a search would inherit from it."""
-    from ..zoo.zoo import open_zoo
+    with loading():
+        from ..zoo.zoo import open_zoo
 
     entry = open_zoo(arguments.zoo)[arguments.name]
     if arguments.onto is not None:

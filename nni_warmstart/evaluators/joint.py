@@ -15,6 +15,7 @@ from ..errors import DataError
 from ..utils.checks import Expected, Range, check, checks_arguments
 from .joint_data import JointData
 from .joint_module import JointModule
+from .stop_at import StopAt
 from .trainer import SAFE_LOADING
 from .workers import Workers
 
@@ -64,6 +65,10 @@ class JointClassification(Lightning):
         colour (else 1), and for the largest size of any dataset.
     num_workers, prefetch
         Processes of each loader that read images, and batches that each of them reads ahead.
+    stop_at
+        Mean validation accuracy of the datasets at which training ends, once it is reached and held; see
+        :class:`~nni_warmstart.evaluators.stop_at.StopAt`. None for all epochs. NNI's own strategies do not validate, and
+        never stop.
 
     Raises
     ------
@@ -99,6 +104,7 @@ class JointClassification(Lightning):
         weights: Mapping[str, float] | None = None,
         num_workers: Annotated[int, Range(0)] = 0,
         prefetch: Annotated[int, Range(1)] = 2,
+        stop_at: Annotated[float, Range(0, 1)] | None = None,
     ) -> None:
         # Check the arguments that depend on the datasets or the trainer.
         if batch_norm not in BATCH_NORMS:
@@ -136,7 +142,10 @@ class JointClassification(Lightning):
         tasks = {name: task.adapted(channels, image_size) for name, task in tasks.items()}
         workers = Workers(num_workers, prefetch)
         data = JointData(tasks, val_share, batch_size, steps_per_epoch, temperature, arc_batch_size, weights, workers)
-        super().__init__(module, trainer or Trainer(max_epochs=epochs), datamodule=data, fit_kwargs=dict(SAFE_LOADING))
+        trainer = trainer or Trainer(max_epochs=epochs)
+        if stop_at is not None:
+            trainer.callbacks.insert(0, StopAt(stop_at))  # before the checkpoints, which keep its state
+        super().__init__(module, trainer, datamodule=data, fit_kwargs=dict(SAFE_LOADING))
 
 
 def _tasks(datasets: Mapping[str, Any] | Sequence[Task]) -> dict[str, Task]:

@@ -13,6 +13,8 @@ from pytorch_lightning.callbacks import Timer
 from ..errors import ConfigError, reason
 from .checkpoints import AtomicCheckpoints
 from .log import KeepRows, RowLogger
+from .loggers import further_loggers
+from .stop_at import StopAt
 
 SAFE_LOADING = {'weights_only': True}
 """Arguments of ``Trainer.fit`` by which a resumed checkpoint is loaded as data only, never unpickled."""
@@ -25,25 +27,32 @@ def make_trainer(
     progress: bool = True,
     callbacks: list[Any] | None = None,
     max_seconds: float = 0.0,
+    stop_at: float | None = None,
     devices: int = 1,
     accelerator: str = 'auto',
     num_nodes: int = 1,
     precision: Any = '32-true',
+    logger: str = 'csv',
     **settings: Any,
 ) -> Any:
     """Make a Lightning trainer that writes its CSV log under ``out``, which a resumed run continues.
 
-    It stops after ``max_epochs``, or after the epoch in which ``max_seconds`` have passed (0 for no limit; time before a
-    resumption counts). On several devices it starts this script again for each, and gradients are averaged. ``accelerator``,
-    ``num_nodes`` and ``precision`` are Lightning's.
+    ``logger`` names one of :data:`~nni_warmstart.evaluators.loggers.LOGGERS`, to which it writes as well.
+
+    It stops after ``max_epochs``, after the epoch in which ``max_seconds`` have passed (0 for no limit; time before a
+    resumption counts), or once the validation accuracy ``stop_at`` is reached and held (:class:`StopAt`). On several devices
+    it starts this script again for each, and gradients are averaged. ``accelerator``, ``num_nodes`` and ``precision`` are
+    Lightning's.
 
     Raises
     ------
     ConfigError
-        If the machine has no such accelerator, or fewer devices.
+        If the machine has no such accelerator, or fewer devices, or the package of the logger is not installed.
     """
-    logger = RowLogger(str(out), name='logs', version='')
-    clock = [Timer(timedelta(seconds=max_seconds), interval='epoch')] if max_seconds else []
+    rows = RowLogger(str(out), name='logs', version='')
+    loggers = [rows, *further_loggers(logger, out)]
+    ends: list[Any] = [Timer(timedelta(seconds=max_seconds), interval='epoch')] if max_seconds else []
+    ends += [] if stop_at is None else [StopAt(stop_at)]
     try:
         return Trainer(
             max_epochs=max_epochs,
@@ -54,8 +63,8 @@ def make_trainer(
             strategy='auto'
             if devices * num_nodes == 1
             else 'ddp_find_unused_parameters_true',  # Proxyless trains one path per step
-            logger=logger,
-            callbacks=[*(callbacks or []), *clock, KeepRows(logger)],
+            logger=loggers,
+            callbacks=[*(callbacks or []), *ends, KeepRows(rows)],
             plugins=[AtomicCheckpoints()],
             enable_progress_bar=progress,
             enable_model_summary=False,

@@ -63,6 +63,26 @@ def next_parameter() -> dict[str, Any]:
     return cast(dict[str, Any], parameters)
 
 
+def show_tensorboard() -> None:
+    """Let the TensorBoard button of NNI's page find the folder ``tensorboard`` in the output of this trial.
+
+    NNI 3.0 looks for it in ``trials/ID/output`` of the experiment (``training_service/v3/compat.js``), and the output of a
+    local trial is in ``environments/local-env/trials/ID``; a link leads from there to here. Elsewhere nothing is done.
+    """
+    if trial_env_vars.NNI_PLATFORM != 'local' or not in_trial():
+        return
+    output = Path(trial_env_vars.NNI_OUTPUT_DIR or '.').resolve()
+    if output.parent.parent.parent.name != 'environments':
+        return
+    target, link = output / 'tensorboard', output.parents[3] / 'trials' / output.name / 'output' / 'tensorboard'
+    target.mkdir(exist_ok=True)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if link.is_dir() and not link.is_symlink():
+        link.rmdir()  # made by the button, which was pressed before
+    if not link.is_symlink():
+        link.symlink_to(target)
+
+
 def forward_metrics(engine: ExecutionEngine, epoch: Callable[[], int]) -> None:
     """Forward the metrics of the engine's models to NNI as those of this trial.
 

@@ -52,9 +52,21 @@ RESULT = {
     'alphas': ALPHAS,
     'final': (dict, type(None)),
     'warm_start': (WARM_START, type(None)),
+    'stop_at': ({'accuracy': Needed(NUMBER), 'epoch': Needed((int, type(None)))}, type(None)),
     'versions': Values(object),
 }
 """Form of ``result.json``; what is not named here is shown as it is."""
+
+RETRAINED = {
+    'architecture': Needed(Values(object)),
+    'curve': Needed([MAYBE_NUMBER]),
+    'final': Needed(MAYBE_NUMBER),
+    'measured_on': Needed(str),
+    'parameters': Needed(int),
+    'weights': Needed(str),
+    'seconds': MAYBE_NUMBER,
+}
+"""Form of ``result.json`` of a retraining."""
 
 RECORD = {'curve': Needed([Values(object)]), 'samples': [Values(object)], 'alphas': ALPHAS}
 """Form of the record in a checkpoint."""

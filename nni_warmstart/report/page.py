@@ -17,24 +17,17 @@ import jinja2
 from ..data.sources import title_of
 from ..errors import ConfigError
 from ..runs.settings import flat
-from ..utils.files import plain, write_atomic
+from ..utils.files import write_atomic
 from ..utils.text import visible
 from . import figures
-from .runs import Search, find, natural, read_search
+from .charts import charts
+from .downloads import downloads
+from .runs import Retrained, Search, find, natural, read_retrained, read_search
+from .scripts import policy, scripts, style
+from .values import finite, listed, number, share, table
+from .verdict import verdicts
 
 _logger = logging.getLogger(__name__)
-
-CURVES = {
-    'default': 'validation accuracy',
-    'train_loss': 'train loss',
-    'alpha_entropy': 'alpha entropy',
-    'skip_share': 'skip share',
-}
-"""Figures of an epoch that are drawn, by key, and their titles."""
-
-
-_MOST_ROWS, _LONGEST_TEXT = 1000, 500
-"""Rows of a table, and letters of a cell, that are shown."""
 
 _MOST_CHOICES, _MOST_CANDIDATES = 100, 50
 """Choices whose probabilities are drawn, and candidates of each."""
@@ -66,43 +59,60 @@ def write_report(where: Sequence[str], out: str | os.PathLike[str]) -> int:
     ConfigError
         If there is nothing to report, or no search can be read.
     """
-    folders = list(dict.fromkeys(folder for each in where for folder in find(each)))
-    above = Path(os.path.commonpath(folders)) if len(folders) > 1 else folders[0].parent
-    names = [folder.name if folder == above else folder.relative_to(above).as_posix() for folder in folders]
-    searches, errors = [], []
-    for folder, name in zip(folders, names, strict=True):
+    found = [find(each) for each in where]
+    folders = list(dict.fromkeys(folder for searches, _ in found for folder in searches))
+    others = list(dict.fromkeys(folder for _, retrained in found for folder in retrained))
+    if not folders:
+        raise ConfigError(f'{others[0]} holds no search: it is a retraining; give the --out of its search, too.')
+    every = [*folders, *others]
+    above = Path(os.path.commonpath(every)) if len(every) > 1 else folders[0].parent
+    searches, networks, errors = [], [], []
+    for folder in every:
+        name = folder.name if folder == above else folder.relative_to(above).as_posix()
         try:
-            searches.append(read_search(folder, name))
+            if folder in others:
+                networks.append(read_retrained(folder, name))
+            else:
+                searches.append(read_search(folder, name))
         except ConfigError as error:
             errors.append(error)
     if not searches:
         raise errors[0]
     for error in errors:
         _logger.warning('A search is left out: %s', error)
-    write_atomic(out, visible(page(searches, [str(error) for error in errors])).encode('utf-8', 'replace'))
+    text = visible(page(searches, networks, [str(error) for error in errors]))
+    write_atomic(out, text.encode('utf-8', 'replace'))
     return len(searches)
 
 
-def page(searches: Sequence[Search], left_out: Sequence[str] = ()) -> str:
-    """Return the page as HTML, with all figures embedded and all text escaped.
+def page(searches: Sequence[Search], networks: Sequence[Retrained] = (), left_out: Sequence[str] = ()) -> str:
+    """Return the page as HTML, with all figures and scripts embedded and all text escaped.
 
     Parameters
     ----------
     searches
         Searches, one at least.
+    networks
+        Retrained networks.
     left_out
-        Reasons why other searches are not on the page.
+        Reasons why other folders are not on the page.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(resources.files('nni_warmstart.report').joinpath('page.html').read_text('utf-8'))
     return template.render(
         title=f'Search {searches[0].name}' if len(searches) == 1 else f'{len(searches)} searches',
         left_out=left_out,
-        overview=_overview(searches),
+        verdicts=verdicts(searches, networks),
+        overview=(overview := _overview(searches)),
+        downloads=downloads(searches, networks, overview),
         differing=_differing(searches),
-        curves=list(_curves(searches)),
+        networks=_networks(searches, networks),
+        curves=charts(searches, networks),
         searches=[_section(search) for search in searches],
         version=version('nni-warmstart'),
+        policy=policy(code := scripts()),
+        scripts=code,
+        style=style(),
     )
 
 
@@ -119,11 +129,25 @@ def _overview(searches: Sequence[Search]) -> dict[str, Any]:
         epochs = flat(settings).get('evaluator.max_epochs')
         rows.append((
             result.get('data') or _data(settings), f'{space.get("name", "?")} {arguments and f"({arguments})"}'.strip(),
-            result.get('strategy') or strategy.get('name', '?'), f'{_value(source)}{chosen}',
+            result.get('strategy') or strategy.get('name', '?'), f'{listed(source)}{chosen}',
             f'{len(search.curve)}{"" if epochs is None else f" of {epochs}"}{", unfinished" if search.note else ""}',
-            _number(last.get('default')), _number(final.get('test_accuracy')), _number(result.get('seconds'), '.1f'),
+            number(last.get('default')), number(final.get('test_accuracy')), number(result.get('seconds'), '.1f'),
         ))  # fmt: skip
-    return _table(columns, rows)
+    return table(columns, rows)
+
+
+def _networks(searches: Sequence[Search], networks: Sequence[Retrained]) -> dict[str, Any] | None:
+    """Return a table of the retrained networks, with the searches that found them."""
+    rows = []
+    for each in networks:
+        found = [search.name for search in searches if each.is_of(search)]
+        result = each.result
+        rows.append((
+            each.name, ', '.join(found) or '-', result['weights'], len(result['curve']), number(result['final']),
+            result['measured_on'], f'{result["parameters"]:,}', number(result.get('seconds'), '.1f'),
+        ))  # fmt: skip
+    columns = ('network', 'found by', 'weights', 'epochs', 'accuracy', 'measured on', 'parameters', 'seconds')
+    return table(columns, rows) if rows else None
 
 
 def _data(settings: Mapping[str, Any]) -> str:
@@ -136,33 +160,19 @@ def _differing(searches: Sequence[Search]) -> dict[str, Any] | None:
     """Return a table of the settings that differ between searches, with the shorter side across."""
     settings = [_settings(search) for search in searches]
     keys = dict.fromkeys(key for each in settings for key in each)
-    rows = [('', *(f'{number}. {search.name}' for number, search in enumerate(searches, 1)))]
+    rows = [('setting', *(f'{place}. {search.name}' for place, search in enumerate(searches, 1)))]
     rows += [(key, *values) for key in keys if len(set(values := [each.get(key, '-') for each in settings])) > 1]
     if len(rows) == 1:
         return None
-    rows = list(zip(*rows, strict=True)) if len(searches) >= len(rows) else rows
-    return _table(rows[0], rows[1:])
+    if len(searches) >= len(rows):
+        rows = [('search', *(row[0] for row in rows[1:])), *list(zip(*rows, strict=True))[1:]]
+    return table(rows[0], rows[1:])
 
 
 def _settings(search: Search) -> dict[str, str]:
     """Return the settings of a search by the dotted names of ``search.yml``."""
     given = flat(search.settings).items()
-    return {key.replace('.arguments.', '.', 1): _value(value) for key, value in given if value is not None}
-
-
-def _curves(searches: Sequence[Search]) -> Iterator[dict[str, str]]:
-    for key, label in CURVES.items():
-        series = []
-        for number, search in enumerate(searches, 1):
-            values, start = [_finite(each.get(key)) for each in search.curve], 1
-            before = _finite((search.result.get('warm_start') or {}).get('zero_shot_accuracy'))
-            if key == 'default' and before is not None:
-                values, start = [before, *values], 0
-            series.append(figures.Series(f'{number}. {search.name}', values, start))
-        if any(value is not None for each in series for value in each.values):
-            warm = any(each.start == 0 for each in series)
-            caption = 'Epoch 0: after the warm start, before any training.' if warm else ''
-            yield _figure(figures.curves(series, label), f'{label} over epochs', caption)
+    return {key.replace('.arguments.', '.', 1): listed(value) for key, value in given if value is not None}
 
 
 def _section(search: Search) -> dict[str, Any]:
@@ -177,8 +187,8 @@ def _section(search: Search) -> dict[str, Any]:
         'heat_maps': list(_heat_maps(search.alphas)),
         'transfer': _transfer(warm) if warm else None,
         'ranking': _ranking(warm) if warm.get('ranking') else None,
-        'settings': _table(('setting', 'value'), settings) if settings else None,
-        'versions': _table(('package', 'version'), versions) if versions else None,
+        'settings': table(('setting', 'value'), settings) if settings else None,
+        'versions': table(('package', 'version'), versions) if versions else None,
     }
 
 
@@ -187,11 +197,11 @@ def _choices(search: Search) -> dict[str, Any] | None:
     rows = []
     for label in sorted(search.architecture, key=natural):
         chosen = search.architecture[label]
-        rows.append((label, _value(chosen), _number(last.get(label, {}).get(str(chosen)))))
-    return _table(('choice', 'chosen', 'probability'), rows) if rows else None
+        rows.append((label, listed(chosen), number(last.get(label, {}).get(str(chosen)))))
+    return table(('choice', 'chosen', 'probability'), rows) if rows else None
 
 
-def _cells(architecture: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+def _cells(architecture: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     drawn = [(name, edges) for name, edges in found_cells(architecture).items() if len(edges) <= _MOST_EDGES]
     for name, edges in drawn[:_MOST_CELLS]:
         ends = {edge.source for edge in edges} | {edge.target for edge in edges}
@@ -204,7 +214,7 @@ def _cells(architecture: Mapping[str, Any]) -> Iterator[dict[str, str]]:
             nodes |= {0: 'k-2', 1: 'k-1'}
             caption += ' Its inputs are the outputs of the two cells before.'
         text = '; '.join(f'{nodes[e.source]} to {nodes[e.target]}: {e.op}' for e in edges)
-        yield _figure(figures.cell(edges, nodes), text, caption)
+        yield _figure(figures.cell(edges, nodes), text, caption, drawing=True)
 
 
 def found_cells(architecture: Mapping[str, Any]) -> dict[str, list[figures.Edge]]:
@@ -244,7 +254,7 @@ def found_cells(architecture: Mapping[str, Any]) -> dict[str, list[figures.Edge]
     return cells
 
 
-def _heat_maps(alphas: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, str]]:
+def _heat_maps(alphas: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     groups: dict[str, list[str]] = defaultdict(list)
     candidates: dict[str, set[str]] = defaultdict(set)
     for label, choice in (item for each in alphas for item in each.items()):
@@ -274,66 +284,35 @@ def _transfer(warm: Mapping[str, Any]) -> dict[str, Any]:
     accuracy = warm.get('zero_shot_accuracy')
     parts = [
         f'From {warm["source"]}{warm.get("chosen") and ", " + warm["chosen"]}: '
-        f'{_share(warm["share_inherited"])} of the parameters inherited, head {warm["head"]}',
-        *([] if accuracy is None else [f'accuracy before training {_number(accuracy)}']),
-        'seconds: ' + ', '.join(f'{step} {_number(seconds, ".2f")}' for step, seconds in warm['seconds'].items()),
+        f'{share(warm["share_inherited"])} of the parameters inherited, head {warm["head"]}',
+        *([] if accuracy is None else [f'accuracy before training {number(accuracy)}']),
+        'seconds: ' + ', '.join(f'{step} {number(seconds, ".2f")}' for step, seconds in warm['seconds'].items()),
     ]
     tables = []
     if 'cells' in warm:
-        share = warm.get('share_by_cell', {})
-        rows = [(cell, _share(share.get(cell, 0)), kind, count, f'{size:,}') for cell, kind, count, size in warm['cells']]
-        tables.append(_table(('cell', 'inherited', 'how', 'tensors', 'numbers'), rows))
+        shares = warm.get('share_by_cell', {})
+        rows = [(cell, share(shares.get(cell, 0)), kind, count, f'{size:,}') for cell, kind, count, size in warm['cells']]
+        tables.append(table(('cell', 'inherited', 'how', 'tensors', 'numbers'), rows))
     if warm.get('share_by_op'):
-        tables.append(_table(('op', 'inherited'), [(op, _share(share)) for op, share in warm['share_by_op'].items()]))
+        tables.append(table(('op', 'inherited'), [(op, share(each)) for op, each in warm['share_by_op'].items()]))
     sizes: dict[str, list[int]] = defaultdict(list)
     for _, kind, _, size, _ in warm['tensors']:
         sizes[kind].append(size)
     rows = [(kind, len(each), f'{sum(each):,}') for kind, each in sizes.items()]
-    tables.append(_table(('how', 'tensors', 'numbers'), rows))
+    tables.append(table(('how', 'tensors', 'numbers'), rows))
     if warm.get('blocks'):
-        tables.append(_table(('block', 'from'), list(warm['blocks'].items())))
+        tables.append(table(('block', 'from'), list(warm['blocks'].items())))
     return {'summary': '; '.join(parts) + '.', 'tables': tables}
 
 
-def _ranking(warm: Mapping[str, Any]) -> dict[str, str]:
+def _ranking(warm: Mapping[str, Any]) -> dict[str, Any]:
     label = 'error rate when tried' if 'tried' in warm.get('chosen', '') else 'distance of the data'
-    values = [(str(name), _finite(value)) for name, value in warm['ranking'][:_MOST_BARS]]
-    text = '; '.join(f'{name}: {_number(value)}' for name, value in values)
-    return _figure(
-        figures.bars(values, label, warm['source']), text, f'Candidates for the source, by {label}; less is better.'
-    )
+    values = [(str(name), finite(value)) for name, value in warm['ranking'][:_MOST_BARS]]
+    text = '; '.join(f'{name}: {number(value)}' for name, value in values)
+    caption = f'Candidates for the source, by {label}; less is better.'
+    return _figure(figures.bars(values, label, warm['source']), text, caption, drawing=True)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
-    """Return a table with the indices of its numeric columns; of many rows and long texts the beginning."""
-    texts = [[_short(str(cell)) for cell in row] for row in rows[:_MOST_ROWS]]
-    numeric = [all(re.fullmatch(r'-|\d[\d,]*(\.\d+)?( %)?', text) for text in column) for column in zip(*texts, strict=True)]
-    named = [{'name': name, 'numeric': flag} for name, flag in zip(columns, numeric or [False] * len(columns), strict=True)]
-    if len(rows) > _MOST_ROWS:
-        texts.append([f'and {len(rows) - _MOST_ROWS} more', *[''] * (len(columns) - 1)])
-    return {'columns': named, 'rows': texts}
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST_TEXT else f'{text[:_LONGEST_TEXT]}…'
-
-
-def _figure(uri: str, text: str, caption: str) -> dict[str, str]:
-    return {'uri': uri, 'text': text, 'caption': caption}
-
-
-def _finite(value: Any) -> float | None:
-    """Return a number that can be drawn, else None; a loss may be anything before it overflows."""
-    return plain(float(value)) if isinstance(value, int | float) and abs(value) < 1e30 else None
-
-
-def _number(value: Any, form: str = '.4f') -> str:
-    return '-' if _finite(value) is None else format(value, form)
-
-
-def _share(value: float) -> str:
-    return f'{100 * value:.1f} %'
-
-
-def _value(value: Any) -> str:
-    return ', '.join(map(str, value)) if isinstance(value, list) else str(value)
+def _figure(uri: str, text: str, caption: str, *, drawing: bool = False) -> dict[str, Any]:
+    """Return an image with its text; a drawing, whose colours have no meaning, is inverted on a dark page."""
+    return {'uri': uri, 'text': text, 'caption': caption, 'drawing': drawing}

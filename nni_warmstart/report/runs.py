@@ -23,7 +23,7 @@ from ..utils.files import plain
 from ..utils.json_files import read_json
 from ..utils.limits import Budget
 from ..utils.text import visible
-from .forms import RECORD, RESULT, SETTINGS, misfit
+from .forms import RECORD, RESULT, RETRAINED, SETTINGS, misfit
 
 _DAMAGED = (
     pickle.UnpicklingError, zipfile.BadZipFile, struct.error, EOFError, RuntimeError, LookupError, TypeError, ValueError,
@@ -79,13 +79,34 @@ class Search:
     note: str
 
 
-def find(where: str) -> list[Path]:
-    """Return the folders of the searches in or below ``where``, a folder or the id of an experiment of NNI.
+@dataclass(frozen=True)
+class Retrained:
+    """Content of the folder of a retraining.
+
+    Attributes
+    ----------
+    folder, name
+        As those of a :class:`Search`.
+    result
+        Content of ``result.json``.
+    """
+
+    folder: Path
+    name: str
+    result: dict[str, Any]
+
+    def is_of(self, search: Search) -> bool:
+        """Check whether its network is what a search found on the same data."""
+        return self.result['architecture'] == search.architecture and self.result.get('data') == search.result.get('data')
+
+
+def find(where: str) -> tuple[list[Path], list[Path]]:
+    """Return the folders of searches, and of retrainings, in or below ``where``: a folder or the id of an NNI experiment.
 
     Raises
     ------
     ConfigError
-        If there are no searches.
+        If there are neither.
     """
     root = Path(os.path.expanduser(where))
     if not root.is_dir():
@@ -97,13 +118,22 @@ def find(where: str) -> list[Path]:
         )
     root = root.resolve()
     found = {path.parent for name in ('result.json', 'settings.json') for path in root.rglob(name)}
-    searches = sorted((folder for folder in found if _is_search(folder)), key=lambda folder: natural(str(folder)))
-    if not searches:
+    folders = sorted(found, key=lambda folder: natural(str(folder)))
+    searches, retrained = (list(filter(is_one, folders)) for is_one in (_is_search, _is_retrained))
+    if not (searches or retrained):
         raise ConfigError(
             f'{root} holds no search: neither result.json nor settings.json of one is in it or below; give the --out of '
             '`nni-warmstart search`, or a folder above several.'
         )
-    return searches
+    return searches, retrained
+
+
+def _is_retrained(folder: Path) -> bool:
+    """Check whether ``folder`` is that of a finished retraining."""
+    try:
+        return {'weights', 'parameters', 'architecture', 'measured_on'} <= _json(folder / 'result.json').keys()
+    except ConfigError:
+        return False
 
 
 def _is_search(folder: Path) -> bool:
@@ -145,6 +175,19 @@ def read_search(folder: Path, name: str) -> Search:
     goes_on = result and curve[: len(result['curve'])] == result['curve']
     result = {key: result[key] for key in lasting if key in result} if goes_on else {}
     return Search(folder, name, settings, result, curve, kept.get('alphas', []), samples[-1] if samples else {}, note)
+
+
+def read_retrained(folder: Path, name: str) -> Retrained:
+    """Read the results of the retraining in ``folder``.
+
+    Raises
+    ------
+    ConfigError
+        If they are damaged, of another form, or take more memory than the limit of a file allows.
+    """
+    result = _json(folder / 'result.json')
+    _check(folder / 'result.json', result, RETRAINED)
+    return Retrained(folder, name, result)
 
 
 def _check(path: Path, content: dict[str, Any], form: Any) -> None:

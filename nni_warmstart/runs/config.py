@@ -14,9 +14,10 @@ from ..data.source import ON_ERROR, Setting
 from ..data.sources import SOURCES
 from ..data.task import Task
 from ..errors import ConfigError
+from ..evaluators.loggers import LOGGERS
 from ..evaluators.trainer import make_trainer
 from ..nni_adapter.model_spaces import CLASS_ARGUMENTS
-from ..utils.checks import Range
+from ..utils.checks import Range, suggestion
 from .settings import NamedConfig, check_values, checked, known, mapping, named, section_of, typed
 from .strategies import parse_strategy
 
@@ -89,6 +90,7 @@ CHOICES = {
     'accelerator': ('auto', 'cpu', 'gpu', 'cuda', 'mps', 'tpu', 'hpu'),
     'precision': ('32-true', 'bf16-mixed', '16-mixed'),
     'sampler': ('shuffle', 'balanced'),
+    'logger': LOGGERS,
 }
 """Settings of an evaluator that are one of some words."""
 
@@ -102,6 +104,7 @@ class TrainingConfig:
 
     max_epochs: Annotated[int, Range(1)] = 20  # epochs of the search
     max_seconds: Annotated[float, Range(0, 1e9)] = 0.0  # time limit, checked after each epoch; 0 for no limit
+    stop_at: Annotated[float, Range(0, 1)] | None = None  # ends once this validation accuracy is reached and held
     batch_size: Annotated[int, Range(2)] = 64  # images per step, of each half
     learning_rate: Annotated[float, Range(0)] = 0.025  # initial rate of the weights; falls to 0 along a cosine
     weight_decay: Annotated[float, Range(0)] = 3e-4
@@ -115,6 +118,7 @@ class TrainingConfig:
     precision: str = '32-true'  # or bf16-mixed, 16-mixed: faster on a GPU
     num_workers: Annotated[int, Range(0, 1024)] = 0  # processes of each loader that read images; 0 for none
     prefetch: Annotated[int, Range(1, 1024)] = 2  # batches that each of them reads ahead
+    logger: str = 'csv'  # or tensorboard, mlflow, wandb: Lightning's logger of that name, besides logs/metrics.csv
 
     def trainer_arguments(self) -> dict[str, Any]:
         """Return the settings that :func:`~nni_warmstart.evaluators.trainer.make_trainer` takes."""
@@ -229,7 +233,8 @@ def _evaluator(cls: Any, document: Mapping[str, Any]) -> Any:
     for key, allowed in CHOICES.items():
         value = getattr(config, key, allowed[0])
         if value not in allowed:
-            raise ConfigError(f'evaluator.{key} = {value!r}, but it must be one of {", ".join(allowed)}.')
+            meant = suggestion(value, allowed)
+            raise ConfigError(f'evaluator.{key} = {value!r}, but it must be one of {", ".join(allowed)}.{meant}')
     return config
 
 

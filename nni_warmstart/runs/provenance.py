@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from .config import DataConfig, EvaluatorConfig
 from .settings import flat
 
-MAY_CHANGE = ('evaluator.max_epochs', 'evaluator.max_seconds')
+MAY_CHANGE = ('evaluator.max_epochs', 'evaluator.max_seconds', 'evaluator.stop_at', 'evaluator.logger')
 """Settings that may change when a run is resumed."""
 
 LOADING = ('evaluator.num_workers', 'evaluator.prefetch')

@@ -32,6 +32,7 @@ from ..supernets.supernet import Supernet
 from ..utils.files import write_json
 from ..utils.metrics import final_accuracy
 from ..utils.modules import tensors_of
+from ..utils.progress import waiting
 from ..warm_start.classes import classifier_rows, in_order_of, match_classes
 from .config import OF_TRAINER, SearchConfig
 from .folder import EXPORTS, RunFolder
@@ -150,6 +151,7 @@ def _retrain(
         **config.evaluator.trainer_arguments(),
         'devices': 1,
         'num_nodes': 1,
+        'stop_at': None,  # of searches; test images must not decide when a training ends
     }
     measured_on = 'test' if len(problem.task.test_x) else 'validation'
     callbacks: list[Callback] = [StopOnDivergence(), Marked(provenance)]
@@ -197,7 +199,8 @@ def _retrain(
     folder.forget(EXPORTS)  # of an earlier end of this run
     for kind in exports:  # at the end: a network that cannot be exported is saved all the same
         channels, image_size = problem.image_shape
-        export(network, folder.path / f'network.{kind}', torch.zeros(2, channels, image_size, image_size))
+        with waiting(f'exporting network.{kind}'):
+            export(network, folder.path / f'network.{kind}', torch.zeros(2, channels, image_size, image_size))
         result['files'].append(f'network.{kind}')
         write_json(folder.path / 'result.json', result)
     return result

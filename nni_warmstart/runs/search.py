@@ -17,12 +17,14 @@ from ..data.task import Task
 from ..evaluators.checkpoints import every_epoch
 from ..evaluators.classification import classification
 from ..evaluators.divergence import StopOnDivergence
+from ..evaluators.stop_at import StopAt
 from ..evaluators.trainer import make_trainer
 from ..search.oneshot_module import DartsSearchModule
 from ..search.strategies import WarmStartDARTS
 from ..supernets.history import record
 from ..supernets.supernet import Supernet
 from ..utils.files import write_json
+from ..utils.progress import waiting
 from ..warm_start.report import TransferReport
 from ..warm_start.transfer import transfer
 from ..zoo.ranking import own_space
@@ -121,7 +123,8 @@ def _search(
         """Write the results, before anything is measured that may fail."""
         found['architecture'] = {'sample': module.export(), 'probabilities': module.probabilities()}
         if module.trainer.is_global_zero:  # only the first of several devices writes
-            _found(config, problem, strategy, seed).save(folder.path / 'supernet.safetensors')
+            with waiting('keeping the supernet, with sketches of its data'):
+                _found(config, problem, strategy, seed).save(folder.path / 'supernet.safetensors')
             write_json(folder.path / 'architecture.json', found['architecture'])
 
     module.ending.keep.append(keep)
@@ -134,6 +137,7 @@ def _search(
         'data': problem.task.name,
         'seed': seed,
         'final': module.final,
+        'stop_at': next((each.to_dict() for each in trainer.callbacks if isinstance(each, StopAt)), None),
         'curve': strategy.curve,
         'alphas': module.alphas,
         'warm_start': warm_start,
@@ -211,4 +215,5 @@ def preview(config: SearchConfig, source: Supernet) -> TransferReport:
     strategy = make_strategy(config.strategy, config.base)
     settings = replace(strategy.transfer_settings, max_samples=_SHOWN)
     train, val = (DataLoader(part, batch_size=_SHOWN) for part in (problem.splits.train, problem.splits.val))
-    return transfer(source, strategy.mutate_model(problem.space), data=train, val_data=val, **vars(settings))
+    with waiting('mapping the source'):
+        return transfer(source, strategy.mutate_model(problem.space), data=train, val_data=val, **vars(settings))

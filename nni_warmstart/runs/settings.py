@@ -122,6 +122,21 @@ def overridden(document: dict[str, Any], overrides: Mapping[str, Any]) -> dict[s
     return document
 
 
+def chosen(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return hyper-parameters of NNI with the keys of its nested choices, ``{_name: ..., key: value}``, beside the others.
+
+    The name of such a choice is for NNI's page.
+
+    >>> chosen({'start': {'_name': 'warm', 'strategy.source': 'auto'}, 'seed': 3})
+    {'strategy.source': 'auto', 'seed': 3}
+    """
+    found: dict[str, Any] = {}
+    for key, value in parameters.items():
+        nested = isinstance(value, Mapping) and '_name' in value
+        found |= chosen({name: item for name, item in value.items() if name != '_name'}) if nested else {key: value}
+    return found
+
+
 def check_values(document: Mapping[str, Any]) -> None:
     """Raise an error for values that cannot be copied or shown: endless aliases, millions of values, huge numbers."""
     left: list[tuple[str, Any, int]] = [('', document, 0)]

@@ -27,6 +27,7 @@ from ..supernets.history import record
 from ..supernets.supernet import Supernet
 from ..utils.checks import Expected, Range, check, checks_arguments
 from ..utils.divergence import divergence
+from ..utils.progress import waiting
 from ..utils.random import quiet_randomness
 from ..warm_start.heads.registry import HEADS
 from ..warm_start.report import TransferReport
@@ -296,15 +297,16 @@ class WarmStartDARTS(DARTS):
             return as_model_reads(self._loaders.read(part), evaluator.module.training_module)
 
         start = time.perf_counter()
-        with quiet_randomness():  # whatever was chosen, its images come in the same order
+        with waiting('choosing the source'), quiet_randomness():  # whatever was chosen, its images come in the same order
             choice = SourceSelector(self.zoo, target, make, settings, self.download).choose(cast(Source, self.source))
         choosing = time.perf_counter() - start
         train, val = (self._readable(part, make) for part in ('train', 'val'))
         evaluator.module.identity.sources = {each.name: each.key for each, _ in choice.sources}
-        if choice.plan is not None:
-            report = choice.plan.apply(target, train, val)
-        else:
-            report = transfer(choice.sources, target, data=train, val_data=val, **vars(settings))
+        with waiting('mapping the source'):
+            if choice.plan is not None:
+                report = choice.plan.apply(target, train, val)
+            else:
+                report = transfer(choice.sources, target, data=train, val_data=val, **vars(settings))
         if all(each.is_network for each, _ in choice.sources):
             evaluator.module.statistics.hold(report)
             evaluator.module.inherited_rate.slow_down(report)

@@ -10,6 +10,12 @@ from torch import Tensor, nn
 
 from .inputs import to_device
 
+HELD = 3
+"""Number of epochs whose mean is a final accuracy, and over which an accuracy has to be held."""
+
+_SLACK = 1e-6
+"""Accuracies are of 32 bits, in which 0.9 is a little less; rounding also leaves a mean of equal numbers below them."""
+
 
 def accuracy_on(
     model: nn.Module,
@@ -41,8 +47,8 @@ def among_own(logits: Tensor, y: Tensor, heads: Mapping[str, tuple[int, int]]) -
 
 
 def final_accuracy(curve: Sequence[float]) -> float:
-    """Return the final accuracy of a search: the mean of the last three epochs (of all, if there are fewer)."""
-    last = curve[-3:]
+    """Return the final accuracy of a search: the mean of the last :data:`HELD` epochs (of all, if there are fewer)."""
+    last = curve[-HELD:]
     return sum(last) / len(last)
 
 
@@ -55,8 +61,7 @@ def epochs_to(curve: Sequence[float], target: float) -> int | None:
     >>> epochs_to([0.5, 0.9, 0.6, 0.9, 0.9], 0.9)
     4
     """
-    slack = 1e-9  # rounding may leave the mean of three equal numbers below them
     for epoch, value in enumerate(curve):
-        if value >= target - slack and final_accuracy(curve[epoch : epoch + 3]) >= target - slack:
+        if value >= target - _SLACK and final_accuracy(curve[epoch : epoch + HELD]) >= target - _SLACK:
             return epoch + 1
     return None

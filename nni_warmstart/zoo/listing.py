@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from ..errors import SupernetFileError, ZooError
 from ..supernets.card import Summary
+from ..utils.progress import tracked
 from ..utils.text import visible
 from .store import NoAnswer, Store
 
@@ -26,7 +27,7 @@ def readable(names: list[str], read: Callable[[str], T]) -> Iterator[T]:
         If two entries in succession do not arrive in time: the others will not either.
     """
     silent = 0
-    for name in names:
+    for name in tracked(names, 'entries of the zoo'):
         try:
             entry = read(name)
         except (SupernetFileError, ZooError) as error:  # ZooError: another process has removed it

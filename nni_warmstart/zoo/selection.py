@@ -146,6 +146,8 @@ class SourceSelector:
         (benchmarks/NOTES.md). "Clearly" is by more than a standard error, as in Breiman et al., *Classification and
         Regression Trees*, 1984, section 3.4. Fusion takes longest, and hardly ever wins where the nearest alone has lost.
         """
+        if len(self.candidates) == 1:
+            return Choice([(each, 1.0) for each in self.candidates.values()])
         # Find the joint and the nearest entry; the zoo may lack either.
         found: dict[str, Weighted] = {}
         trouble: WarmStartError | None = None

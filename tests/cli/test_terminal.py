@@ -20,6 +20,7 @@ from nni_warmstart.cli import main, quiet
 from nni_warmstart.cli.common import complain, console
 from nni_warmstart.nni_adapter.mutation import mutate
 from nni_warmstart.report.page import write_report
+from nni_warmstart.report.scripts import scripts
 
 STEERING = ('\x1b', '\x07', '\x9b', '\u202e', '\u200b', '\r', '\b', '\udcff')
 
@@ -147,6 +148,9 @@ def test_a_page_about_searches(zoo, tmp_path, capfd):
         write_report([str(tmp_path / 'out')], tmp_path / 'report.html')
     page = (tmp_path / 'report.html').read_text()
     assert_harmless(page)
+    for own in scripts():
+        assert page.count(f'<script>{own}</script>') == 1
+        page = page.replace(f'<script>{own}</script>', '')
     assert '<script>' not in page and '<img src=x' not in page
     assert r'\x1b]0;owned' in page
 

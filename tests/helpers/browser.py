@@ -48,7 +48,9 @@ class Tab:
 
     def evaluate(self, expression: str) -> Any:
         # as by a user's gesture: a window that opens without one is blocked
-        answer = self.call('Runtime.evaluate', expression=expression, returnByValue=True, userGesture=True)
+        answer = self.call(
+            'Runtime.evaluate', expression=expression, returnByValue=True, userGesture=True, awaitPromise=True
+        )
         assert 'exceptionDetails' not in answer, f'{expression}: {answer["exceptionDetails"]}'
         return answer['result'].get('value')
 

@@ -57,7 +57,7 @@ def test_programs_are_followed_or_named(steps, widths, untraceable):
 def test_many_programs_are_followed_or_named():
     found: Counter[str] = Counter()
 
-    @settings(deadline=None, max_examples=600, derandomize=True, database=None)
+    @settings(deadline=None, max_examples=200, derandomize=True, database=None)
     @drawn
     def run(steps, widths, untraceable):
         found[outcome(steps, widths, untraceable)] += 1

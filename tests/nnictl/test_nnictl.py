@@ -33,9 +33,9 @@ def test_cold_and_warm_trials_are_seen_by_the_page(digits):
             time.sleep(1)
         jobs = experiment.wait(trials=2)
         assert [job['status'] for job in jobs] == ['SUCCEEDED', 'SUCCEEDED']
-        first_epoch = {}
+        first_epoch, last = {}, {}
         for job in jobs:
-            name = json.loads(job['hyperParameters'][0])['parameters']['strategy.name']
+            name = json.loads(job['hyperParameters'][0])['parameters']['start']['_name']
             curve = experiment.metrics(job['trialJobId'], 'PERIODICAL')
             assert len(curve) == 2
             for figures in curve:
@@ -51,8 +51,10 @@ def test_cold_and_warm_trials_are_seen_by_the_page(digits):
             assert final['default'] == curve[-1]['default']
             assert 0 < final['test_accuracy'] <= 1
             first_epoch[name] = curve[0]['default']
-        assert first_epoch.keys() == {'DARTS', 'WarmStartDARTS'}
-        assert first_epoch['WarmStartDARTS'] > first_epoch['DARTS']
+            last[name] = final['default']
+        assert first_epoch.keys() == {'cold', 'warm'}
+        assert first_epoch['warm'] > first_epoch['cold']
+        assert json.loads(jobs[1]['hyperParameters'][0])['parameters']['start']['evaluator.stop_at'] == last['cold']
 
 
 def test_a_source_that_falls_behind_is_stopped(tmp_path):
@@ -91,7 +93,7 @@ def test_a_resumed_experiment_goes_on_with_its_trial(tmp_path):
         points = [m for m in experiment.get(f'metric-data/{job["trialJobId"]}') if m['type'] == 'PERIODICAL']
         curve = experiment.metrics(job['trialJobId'], 'PERIODICAL')
     assert sorted(int(point['sequence']) for point in points) == list(range(8))
-    name = json.loads(job['hyperParameters'][0])['parameters']['strategy.name']
+    name = json.loads(job['hyperParameters'][0])['parameters']['start']['strategy.name']
     command = ['search', '--config', str(digits / 'search.yml'), '--out', str(tmp_path / 'whole')]
     assert main([*command, '--set', f'strategy.name={name}']) == 0
     whole = json.loads((tmp_path / 'whole' / 'result.json').read_text())['curve']

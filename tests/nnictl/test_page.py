@@ -22,7 +22,7 @@ from PIL import Image, ImageColor
 
 pytestmark = [pytest.mark.xdist_group('nnictl'), pytest.mark.nnictl, pytest.mark.slow]
 
-COLD, WARM = SOURCES = ['none', 'joint-nasbench201-w8']
+COLD, WARM = STARTS = ['cold', 'warm']
 PICTURES = os.environ.get('PAGE_PICTURES')
 
 
@@ -34,8 +34,7 @@ def browser(tmp_path_factory) -> Iterator[Browser]:
 
 @pytest.fixture(scope='module')
 def experiment(browser, tmp_path_factory) -> Iterator[Experiment]:  # needs no browser, but is not started without
-    space = {'strategy.source': {'_type': 'choice', '_value': SOURCES}}
-    digits = copy_of_digits(tmp_path_factory.mktemp('page'), epochs=None if PICTURES else 3, searchSpace=space)
+    digits = copy_of_digits(tmp_path_factory.mktemp('page'), epochs=None if PICTURES else 3)
     with Experiment(digits / 'warmstart.yml') as experiment:
         jobs = experiment.wait(trials=2, seconds=1200)
         assert [job['status'] for job in jobs] == ['SUCCEEDED', 'SUCCEEDED']
@@ -44,9 +43,9 @@ def experiment(browser, tmp_path_factory) -> Iterator[Experiment]:  # needs no b
 
 @pytest.fixture(scope='module')
 def jobs(experiment) -> dict[str, dict]:
-    """The trials by their source."""
+    """The trials by their start."""
     return {
-        json.loads(job['hyperParameters'][0])['parameters']['strategy.source']: job for job in experiment.get('trial-jobs')
+        json.loads(job['hyperParameters'][0])['parameters']['start']['_name']: job for job in experiment.get('trial-jobs')
     }
 
 
@@ -112,11 +111,14 @@ def test_both_accuracy_curves_are_drawn(page, experiment, jobs, pictures):
     chart = Chart(page, '.intermediate-graph')
     curves = reported(experiment, jobs, 'default')
     assert chart.curves() == curves
-    for source in (WARM, COLD):  # in the image, the last tooltip covers no curve
-        id = jobs[source]['trialJobId']
+    for start in (WARM, COLD):
+        id = jobs[start]['trialJobId']
         said = chart.tooltip(id, 1)
         assert float(re.findall(r'Intermediate: ([\d.]+)', said)[0]) == curves[id][1]
-        assert f'"strategy.source": "{source}"' in said
+        assert f'"_name": "{start}"' in said
+    page.hover(1, 1)  # in the image no tooltip covers a curve
+    visible = 'e => e.checkVisibility({opacityProperty: true, visibilityProperty: true})'
+    page.wait(f'![...document.querySelectorAll(".tooldetailAccuracy")].some({visible})')
     page.picture(pictures / 'page.png')
     with Image.open(pictures / 'page.png') as picture:
         pixels = np.asarray(picture.convert('RGB').crop(chart.box()), int).reshape(-1, 3)
@@ -139,28 +141,39 @@ def test_the_curves_of_another_metric_can_be_chosen(page, experiment, jobs, pict
     page.picture(pictures / 'metric.png')
 
 
-def test_the_hyper_parameter_view_shows_source_against_accuracy(page, experiment, jobs, pictures):
+def test_the_hyper_parameter_view_shows_the_start_against_accuracy(page, experiment, jobs, pictures):
     page.click('[role=tab]', 'Hyper-parameter')
+    page.wait('document.querySelectorAll(".parcoords .dimension").length > 2')
+    assert clipped(page) == []
     page.click('button', 'Add/Remove axes')
-    for label in ('Select all', 'strategy.source', 'default'):  # the first one unticks all
+    for label in ('Select all', 'start', 'default'):  # the first one unticks all
         page.click('.ms-Dialog-main label', label)
     page.click('.ms-Dialog-main button', 'Save')
     page.wait('document.querySelectorAll(".parcoords .dimension").length == 2')
-    page.picture(pictures / 'source.png')
-    source, accuracy = page.evaluate("""[...document.querySelectorAll('.parcoords .dimension')].map(axis => {
+    page.picture(pictures / 'start.png')
+    assert clipped(page) == []
+    start, accuracy = page.evaluate("""[...document.querySelectorAll('.parcoords .dimension')].map(axis => {
         const matrix = element => element.transform.baseVal[0].matrix;
         const ticks = [...axis.querySelectorAll('.tick')].map(tick => [tick.textContent, matrix(tick).f]);
         return {label: axis.querySelector('.label').textContent, x: matrix(axis).e, ticks: ticks};
     })""")
-    assert (source['label'], accuracy['label']) == ('strategy.source', 'default')
-    place = dict(source['ticks'])
-    assert place.keys() == set(SOURCES)
+    assert (start['label'], accuracy['label']) == ('start', 'default')
+    place = dict(start['ticks'])
+    assert place.keys() == set(STARTS)
     (low, y_low), *_, (high, y_high) = ((float(text), y) for text, y in accuracy['ticks'])
-    at_source, at_accuracy = (lines(page, x) for x in (source['x'] + 3, accuracy['x'] - 3))
+    at_start, at_accuracy = (lines(page, x) for x in (start['x'] + 3, accuracy['x'] - 3))
     final = {name: experiment.metrics(job['trialJobId'], 'FINAL')[0]['default'] for name, job in jobs.items()}
     for name, colour in zip(sorted(final, key=final.__getitem__), ('green', 'red'), strict=True):  # NNI's worst and best
-        assert at_source[colour] == pytest.approx(place[name], abs=3)
+        assert at_start[colour] == pytest.approx(place[name], abs=3)
         assert at_accuracy[colour] == pytest.approx(y_low + (final[name] - low) / (high - low) * (y_high - y_low), abs=3)
+
+
+def clipped(page: Tab) -> list[str]:
+    """Names and ticks of the axes of which a part is outside of the drawing."""
+    return page.evaluate("""(edge => [...document.querySelectorAll('.parcoords .dimension text')].filter(text => {
+        const box = text.getBoundingClientRect();
+        return box.left < edge.left - 1 || box.right > edge.right + 1;
+    }).map(text => text.textContent))(document.querySelector('.parcoords').getBoundingClientRect())""")
 
 
 def lines(page: Tab, x: float) -> dict[str, float]:
@@ -179,7 +192,7 @@ def test_a_trials_parameters_log_and_command_can_be_read(page, browser, jobs, pi
     row = f'[...document.querySelectorAll(".ms-DetailsRow")].find(row => row.textContent.includes("{job["trialJobId"]}"))'
     page.evaluate(f'{row}.querySelector("[data-icon-name=ChevronRight]").click()')
     page.wait('document.querySelector(".openRow")')
-    assert page.texts('.openRow .bgHyper') == [f'strategy.source:"{WARM}"']
+    assert f'_name:"{WARM}"' in ''.join(page.texts('.openRow .bgHyper'))
     page.click('.openRow [role=tab]', 'Log')
     page.wait('document.querySelector(".openRow .logpath")')
     assert job['logPath'] in page.texts('.openRow .logpath')[0]
@@ -189,7 +202,7 @@ def test_a_trials_parameters_log_and_command_can_be_read(page, browser, jobs, pi
     log = browser.opened(f'{job["trialJobId"]}/trial.log')
     log.wait('document.body?.textContent')
     assert log.texts('body') == [(Path(job['logPath']) / 'trial.log').read_text().strip()]
-    assert re.search(f"warm start from '{WARM}'.* accuracy before training 0", log.texts('body')[0])
+    assert re.search("(?is)warm start from '.*'.* accuracy before training 0", log.texts('body')[0])
     page.evaluate('document.querySelector("img[alt=config]").click()')
     page.wait('document.querySelector(".monaco-editor .view-line")')
     config = ' '.join(page.texts('.monaco-editor .view-line')).replace('\xa0', ' ')

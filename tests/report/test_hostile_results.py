@@ -207,7 +207,7 @@ def test_some_mutated_results(search, scratch, data):
 
 
 @pytest.mark.slow
-@settings(_BOUNDED, max_examples=200)
+@settings(_BOUNDED, max_examples=60)
 @given(data=st.data())
 def test_mutated_results(search, scratch, data):
     mutated(search, scratch, data)

@@ -97,12 +97,12 @@ def test_mutated_structures_are_refused_or_mapped(space, seed):
 
 
 @pytest.mark.slow
-def test_300_mutated_structures_take_little_time_and_memory():
+def test_100_mutated_structures_take_little_time_and_memory():
     assert all(sound(space).structure for space in SPACES)
     before = getrusage(RUSAGE_SELF).ru_maxrss
-    found = Counter(check_mutated(space, seed) for seed in range(75) for space in SPACES)
-    assert found.total() == 300
-    assert min(found['refused'], found['mapped']) > 30
+    found = Counter(check_mutated(space, seed) for seed in range(25) for space in SPACES)
+    assert found.total() == 100
+    assert min(found['refused'], found['mapped']) > 10
     assert getrusage(RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
 
 

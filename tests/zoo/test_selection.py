@@ -20,6 +20,7 @@ from nni_warmstart.nni_adapter.mutation import mutate
 from nni_warmstart.search_spaces import DartsSpace
 from nni_warmstart.warm_start import inherit
 from nni_warmstart.warm_start.settings import TransferSettings
+from nni_warmstart.zoo import selection
 from nni_warmstart.zoo.probe import Probe, successive_halving
 from nni_warmstart.zoo.selection import SourceSelector
 
@@ -175,7 +176,8 @@ def test_auto_maps_its_winner_once(zoo, tmp_path, monkeypatch, width):
         assert torch.equal(tensor, same.state_dict()[name]), name
 
 
-def test_auto_with_one_candidate_does_not_probe(zoo, tmp_path):
+def test_auto_with_one_candidate_neither_ranks_nor_probes(zoo, tmp_path, monkeypatch):
+    monkeypatch.setattr(selection, 'rank', None)
     one = SupernetZoo(tmp_path / 'zoo')
     one.add(zoo[JOINT])
     strategy = run(WarmStartDARTS(source='auto', zoo=one), tmp_path, epochs=1, task=make_task(seed=5))
