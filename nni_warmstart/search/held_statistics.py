@@ -48,7 +48,7 @@ class HeldStatistics(Callback):
             norm.eval()
 
     def state_dict(self) -> dict[str, Any]:
-        return {'names': self.names}
+        return {'names': self.names} if self.names else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.names = list(state_dict['names'])

@@ -57,7 +57,7 @@ class InheritedRate(Callback):
         self._hooks.close()
 
     def state_dict(self) -> dict[str, Any]:
-        return {'names': self.names}
+        return {'names': self.names} if self.names else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.names = list(state_dict['names'])

@@ -80,7 +80,7 @@ from nni_warmstart.runs.config import parse_search
         ),
         ('space.name=:C', "space.name = ':C' cannot be imported"),
         ('evaluator.max_epochs=.inf', 'evaluator.max_epochs = inf, but it must be a whole number'),
-        ('strategy={name: WarmStartDARTS, keep: null}', 'strategy.keep = None, but it must be a number'),
+        ('strategy={name: WarmStartDARTS, noise: null}', 'strategy.noise = None, but it must be a number'),
         ('strategy={name: WarmStartDARTS, alpha: [1]}', 'alpha = [1], but it must be from 0 to 1'),
         ('strategy={name: WarmStartDARTS, zoo: 5}', 'strategy.zoo = 5, but it must be text'),
         ('strategy={name: DARTS, log_prob_every_n_step: 0}', 'strategy.log_prob_every_n_step = 0, but it must be 1 or more'),
