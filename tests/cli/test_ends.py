@@ -43,6 +43,7 @@ def trial(arguments: list[str], messages: str) -> None:
     with open(messages, 'w') as file:
         os.dup2(file.fileno(), 2)
     os.chdir(Path(messages).parent)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background of a shell
     sys.exit(of_trial(arguments))
 
 

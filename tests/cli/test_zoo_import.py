@@ -29,7 +29,7 @@ def test_a_network_is_imported_listed_and_shown(folder, capsys):
     arguments = ('--name', 'mine', '--image-size', '8', '--licence', 'MIT')
     assert imported(folder, f'{WORD}@{folder}/w.safetensors', *arguments) == 0
     captured = capsys.readouterr()
-    assert captured.out.split() == ['Added', str(folder / 'zoo' / 'mine.safetensors')] and captured.err == ''
+    assert ''.join(captured.out.split()) == f'Added{folder / "zoo" / "mine.safetensors"}' and captured.err == ''
     entry = SupernetZoo(folder / 'zoo')['mine']
     assert torch.equal(entry.tensors['9.weight'], plain(1).state_dict()['9.weight']) and entry.licence == 'MIT'
     assert main(['zoo', 'list', '--zoo', str(folder / 'zoo')]) == 0

@@ -300,7 +300,6 @@ def test_proxyless_reports_only_the_statistics_that_were_estimated(source):
     ('settings', 'message'),
     [
         ({'keep': 1.5}, 'keep = 1.5, but it must be from 0 to 1'),
-        ({'keep': None}, 'keep = None, but it must be from 0 to 1'),
         ({'keep': True}, 'keep = True, but it must be from 0 to 1'),
         ({'keep': -0.1}, 'keep = -0.1, but it must be from 0 to 1'),
         ({'alpha': 2}, 'alpha = 2, but it must be from 0 to 1'),
