@@ -123,7 +123,7 @@ def _fitted_to(
     passed = {layer.side.path: layer.norm for layer in layers_of(source) if layer.side is not None}
     for norm, weight, bias in _norms_to_layers(pairs, target, source):
         scale = state[f'{norm}.weight'] / (state[f'{norm}.running_var'] + layers.get(norm, Layer()).eps).sqrt()
-        state[weight] = state[weight] * scale.view(-1, *[1] * (state[weight].dim() - 1))
+        state[weight] = _times(state[weight], scale, 0)
         path = weight.rpartition('.')[0]
         shift = (state[f'{path}.bias'] - state[f'{norm}.running_mean']) * scale + state[f'{norm}.bias']
         if bias:
@@ -148,10 +148,7 @@ def _fitted_to(
             state[origin], tensors[origin] = state[origin].flatten(1), _without_kernel(axes)
         if name in factors:
             at = axes.roles.index(IN) if IN in axes.roles and len(axes.shape) > 1 else 0
-            factor = factors[name].to(state[origin])
-            state[origin] = state[origin] * (
-                factor.view(-1, *[1] * (state[origin].dim() - 1 - at)) if factor.dim() else factor
-            )
+            state[origin] = _times(state[origin], factors[name], at)
     for own, other in _biases_to_norms(pairs, target, source):
         state[own] = state[own] - state[other]
     return state, replace(source, channels=replace(source.channels, tensors=tensors))

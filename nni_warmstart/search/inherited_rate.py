@@ -72,6 +72,7 @@ class InheritedRate(Callback):
             with torch.no_grad():
                 for weight, old in zip(weights, before, strict=True):
                     weight.lerp_(old, 1 - RATE)
+            before.clear()  # no second copy of the weights between steps
 
         if weights:
             self._hooks.callback(optimizer.register_step_pre_hook(remember).remove)
