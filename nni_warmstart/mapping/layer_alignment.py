@@ -53,6 +53,8 @@ class Alignment:
         Cells and blocks without a partner, which return (nearly) their input.
     open
         Other layers of the target without a partner, of those that are not in a choice.
+    sharing
+        Labels of ``path`` whose candidates are parts of the same weights: widths and kernels of one layer.
     """
 
     rounds: list[dict[str, str]]
@@ -63,6 +65,7 @@ class Alignment:
     dropped: list[str] = field(default_factory=list)
     idle: list[Idle] = field(default_factory=list)
     open: list[Layer] = field(default_factory=list)
+    sharing: frozenset[str] = frozenset()
 
     @property
     def correspondence(self) -> Correspondence:

@@ -25,7 +25,7 @@ from ..utils.modules import modes_kept
 from .compatibility import same_space
 from .heads.registry import HEADS
 from .match import Candidates, Match, Target, inherit_alphas, match_source
-from .network_match import balanced_weights, path_logits
+from .network_match import path_logits
 from .new_state import NewState, load
 from .report import TensorOrigin
 from .settings import TransferSettings
@@ -126,7 +126,7 @@ def mapped(match: Match, couple: Couple | None = None) -> Inheritance:
 
 
 def _from_network(match: Match, mapping: Mapping, model: nn.Module, images: Tensor | None) -> Inheritance:
-    """Fit candidates that cannot compute the same, if there are images, and balance those that share their weights."""
+    """Fit the candidates that cannot compute the same as the path that is the network, if there are images."""
     alignment, tensors = match.alignment, dict(mapping.tensors)
     if images is not None and alignment is not None:
         new = match.started
@@ -136,7 +136,6 @@ def _from_network(match: Match, mapping: Mapping, model: nn.Module, images: Tens
         with every_path(draft):
             fitted = fit_candidates(draft, alignment.chosen, images[:_FITTED_ON])
         tensors.update({name: fitted[name].cpu() for name in fitted if name in tensors})
-    tensors.update(balanced_weights(model, tensors, match.started))
     return _inherited(match, replace(mapping, tensors=tensors))
 
 

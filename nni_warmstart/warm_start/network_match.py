@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from ..errors import TransferError
 from ..mapping.adjustments import Adjustments, adjustments
-from ..mapping.balance import balanced
 from ..mapping.complete_layers import HANDING_ON, completed, with_layer_before
 from ..mapping.layer_alignment import Alignment, align
 from ..mapping.nearest_numbers import nearest_candidates
@@ -19,6 +18,11 @@ from ..supernets.supernet import Supernet
 from ..tracing.layers import Layer
 from ..tracing.structure import Structure
 from .new_state import NewState
+
+MARGIN_OF_NUMBERS = 7.0
+"""Logit of the width or kernel that the network has. NNI mixes such candidates by one layer, each weight multiplied by the
+probability of the candidates that have it, so that others with a share of a few percent would weaken the network layer by
+layer: of 0.633, the accuracy of the path, mixtures by 3, 5 and 7 kept 0.58, 0.62 and 0.63 (MobileNetV3Space)."""
 
 LEAST = 0.25
 """Smallest share of a network's layers, the classifier aside, that must have a place in the space."""
@@ -75,7 +79,8 @@ def align_network(
     widths, kernels = searched_numbers(model, WIDTH), searched_numbers(model, KERNEL)
     wanted = [(widths[own.path], other.width) for own, other in found.pairs if own.path in widths]
     wanted += [(kernels[own.path], other.kernels[-1]) for own, other in found.pairs if own.path in kernels]
-    return source, replace(found, path={**found.path, **beside.path, **nearest_candidates(wanted)}), beside
+    numbers = nearest_candidates(wanted)
+    return source, replace(found, path={**found.path, **beside.path, **numbers}, sharing=frozenset(numbers)), beside
 
 
 def _aligned(source: Supernet, of_target: Structure) -> Alignment:
@@ -84,36 +89,12 @@ def _aligned(source: Supernet, of_target: Structure) -> Alignment:
 
 
 def path_logits(alignment: Alignment, target: Structure, new: NewState, margin: float) -> dict[str, Tensor]:
-    """Return the logits of all choices that the network decides: ``margin`` for what it has, 0 for all others."""
+    """Return the logits of all choices that the network decides: at least ``margin`` for what it has, 0 for all others."""
     preferred = dict(alignment.path)
     for path, depth in alignment.depths.items():
         preferred |= {label: str(depth) for label in target.values.get(path, ())}
+    margins = dict.fromkeys(alignment.sharing, max(margin, MARGIN_OF_NUMBERS))
     return {
-        label: torch.tensor([margin * (each == name) for each in new.choices[label]])
+        label: torch.tensor([margins.get(label, margin) * (each == name) for each in new.choices[label]])
         for label, name in preferred.items() if name in new.choices.get(label, ())
     }  # fmt: skip
-
-
-def balanced_weights(model: nn.Module, tensors: dict[str, Tensor], new: NewState) -> dict[str, Tensor]:
-    """Return those tensors of layers that search their widths or kernels such that the mixture computes what they do.
-
-    Parameters
-    ----------
-    model
-        Mutated model space.
-    tensors
-        Mapped tensors by name.
-    new
-        New state of the space, with its alphas.
-    """
-    probabilities = {
-        label: dict(zip(new.choices[label], torch.softmax(new.tensors[name].detach().double(), 0).tolist(), strict=True))
-        for label, name in new.alpha_names.items()
-    }
-    found: dict[str, Tensor] = {}
-    for axes, arguments in (((0,), WIDTH), ((1,), READ), ((-2, -1), KERNEL)):
-        for path, searched in searched_numbers(model, arguments).items():
-            for name in (f'{path}.weight', f'{path}.bias') if arguments is WIDTH else (f'{path}.weight',):
-                if name in tensors:
-                    found[name] = balanced(found.get(name, tensors[name]), axes, searched, probabilities)
-    return found

@@ -1,4 +1,4 @@
-"""Pure functions of the mapping of networks: nearest numbers, means of gates, balance of shared weights."""
+"""Pure functions of the mapping of networks: nearest numbers and means of gates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nni_warmstart.mapping.balance import balanced
 from nni_warmstart.mapping.gates import ACTIVATIONS, SHARPENED, SHARPNESS, constant_gate, mean_after_norm, mean_gate
 from nni_warmstart.mapping.nearest_numbers import nearest_candidates
 
@@ -74,18 +73,3 @@ def test_sharp_activations_are_near_to_a_relu():
     for _, now in SHARPENED:
         sharp = ACTIVATIONS[now](SHARPNESS * x) / SHARPNESS
         assert (sharp - x.relu()).abs().max() < 0.3 * (ACTIVATIONS[now](x) - x.relu()).abs().max()
-
-
-def test_balanced_weights_are_whole_in_the_mixture():
-    weight = torch.randn(6, 4, 5, 5)
-    widths, kernels = Table(('w',), {('a',): 2, ('b',): 6}), Table(('k',), {('3',): 3, ('5',): 5})
-    probabilities = {'w': {'a': 0.25, 'b': 0.75}, 'k': {'3': 0.4, '5': 0.6}}
-    found = balanced(balanced(weight, (0,), widths, probabilities), (-2, -1), kernels, probabilities)
-    having = torch.ones(6, 1, 5, 5)
-    having[2:] *= 0.75
-    ring = torch.ones(5, 5, dtype=torch.bool)
-    ring[1:4, 1:4] = False
-    having[..., ring] *= 0.6
-    assert torch.allclose(found * having, weight, atol=1e-6)
-    rare = balanced(weight, (0,), widths, {'w': {'a': 1.0, 'b': 0.0}})
-    assert torch.equal(rare[:2], weight[:2]) and rare.isfinite().all()

@@ -61,15 +61,12 @@ def test_gates_of_the_space_alone_start_constant(multipliers, gates):
         assert change(network, target, 64) < 1e-4  # with the gates
 
 
-@pytest.mark.parametrize('alpha', ['transfer', pytest.param('reset', marks=pytest.mark.slow)])
-def test_the_mixture_of_searched_widths_and_kernels_computes_the_same(alpha):
+def test_searched_widths_and_kernels_compute_the_same_as_a_path_and_as_a_mixture():
     network = with_activations(mobile_like(widths=WIDTHS), nn.ReLU)
-    target, _ = started(network, mobile_space((*WIDTHS, 72), multipliers=(0.5, 1.0, 1.5)), 64, alpha=alpha)
-    with torch.no_grad():
-        for label, choice in choices(target).items():
-            if 'depth' in label:  # blocks to spare are the identity
-                choice.alpha.copy_(torch.tensor([0.0] * (len(choice.candidates) - 1) + [50.0]))
-    assert agreement(network, target, 64) > 0.999
+    target, _ = started(network, mobile_space((*WIDTHS, 72), multipliers=(0.5, 1.0, 1.5)), 64)
+    assert change(network, selected(target), 64) < 1e-5
+    mixture = selected(target, 'depth')  # of blocks to spare, which are not the identity under a norm
+    assert agreement(network, mixture, 64) > 0.98
 
 
 @pytest.mark.slow
