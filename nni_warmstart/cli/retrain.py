@@ -21,7 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--run', dest='run_folder', required=True, type=a_path, metavar='RUN', help='folder of the finished search'
     )
     parser.add_argument('--out', required=True, type=a_path, help='folder for network.safetensors, result.json, checkpoints')
-    parser.add_argument('--weights', default='scratch', help="scratch, or inherited: the supernet's own (default: scratch)")
+    parser.add_argument(
+        '--weights', default='scratch',
+        help="scratch, or inherited: the supernet's own, fitted to its outputs, at a fifth of the learning rate; with these "
+             'ten epochs go a long way (default: scratch)',
+    )  # fmt: skip
     parser.add_argument(
         '--export', nargs='+', default=[], metavar='FORMAT',
         help='write network.FORMAT too: pt2 (torch.export) or onnx',

@@ -73,6 +73,15 @@ def at(y: Tensor, where: Tensor) -> Tensor:
     return taken.transpose(1, 2).flatten(0, 1)
 
 
+def drawn(count: int, x: Tensor, rows: int) -> Tensor:
+    """Draw the same places of every image for :func:`at`, ``rows`` of all images together, shape ``(images, kept)``.
+
+    They are random, since a fixed stride might visit a single column.
+    """
+    found = torch.randperm(count, generator=torch.Generator().manual_seed(0))[: max(rows // len(x), 1)]
+    return found.to(x.device).expand(len(x), -1)
+
+
 def _columns(module: Any, x: Tensor, axis: int) -> int:
     side = x.shape[2 + axis] + 2 * module.padding[axis]
     return (side - module.dilation[axis] * (module.kernel_size[axis] - 1) - 1) // module.stride[axis] + 1

@@ -17,7 +17,7 @@ from ..tracing.axes import OUT
 from ..tracing.structure import Structure
 from ..utils.modules import modes_kept
 from .mapper import Mapping
-from .patches import at, count, is_plain, patches, places
+from .patches import at, count, drawn, is_plain, patches, places
 from .projection import averaging
 
 PENALTY = 1e-2
@@ -190,24 +190,18 @@ def ridge_solution(gram: Tensor, product: Tensor, penalty: float) -> Tensor:
     return torch.linalg.solve(gram + weight * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), product.double())
 
 
-def _where(count: int, x: Tensor, rows: int) -> Tensor:
-    """Draw the same random places of every image: a fixed stride might sample a single column."""
-    drawn = torch.randperm(count, generator=torch.Generator().manual_seed(0))[: max(rows // len(x), 1)]
-    return drawn.to(x.device).expand(len(x), -1)
-
-
 def _sampled(module: nn.Module, x: Tensor, rows: int) -> Tensor:
     """Return the channels at some places, shape ``(rows, channels)``."""
     if isinstance(module, nn.Linear):
         return x.flatten(0, -2)[:: max(x[..., 0].numel() // rows, 1)]
-    return at(x, _where(x[0, 0].numel(), x, rows))
+    return at(x, drawn(x[0, 0].numel(), x, rows))
 
 
 def _sampled_inputs(module: Any, x: Tensor, rows: int) -> Tensor | None:
     """Return the inputs of a layer for the same outputs, shape ``(rows, n_in * taps)``; None where they are not known."""
     if isinstance(module, nn.Linear):
         return _sampled(module, x, rows)
-    return patches(module, x, _where(places(module, x), x, rows)) if is_plain(module) else None
+    return patches(module, x, drawn(places(module, x), x, rows)) if is_plain(module) else None
 
 
 def _spread(x: Tensor) -> Tensor:

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from nni.nas.nn.pytorch import ModelSpace, Repeat
+from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation
 from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingCell
 from torch import Tensor, nn
 
 from ..errors import REFUSALS, TransferError, reason
 from ..utils.modules import tensors_of, untold_state
+from .node_sums import renaming
 
 
 def freeze(space: ModelSpace, architecture: dict[str, Any]) -> nn.Module:
@@ -60,16 +61,9 @@ def take_over(network: nn.Module, supernet: nn.Module, architecture: dict[str, A
 
 def _frozen_state(supernet: nn.Module, architecture: dict[str, Any]) -> dict[str, Tensor]:
     """Return the supernet's state by its names in the network: without ``blocks`` of repeats, and ops by number."""
-    modules = dict(supernet.named_modules())
-    repeats = [f'{path}.blocks.' for path, module in modules.items() if isinstance(module, Repeat)]
-
-    def renamed(name: str) -> str:
-        for prefix in sorted(filter(name.startswith, repeats), key=len, reverse=True):
-            name = prefix.removesuffix('blocks.') + name.removeprefix(prefix)
-        return name
-
+    renamed = renaming(supernet)
     state = {renamed(name): tensor for name, tensor in tensors_of(supernet).items()}
-    for path, cell in modules.items():
+    for path, cell in supernet.named_modules():
         if isinstance(cell, PathSamplingCell):
             for node, edges in enumerate(cell.ops):
                 for number in range(cell.num_ops_per_node):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 from pytorch_lightning import Callback
-from torch import nn
+from torch import Tensor, nn
 
 from ..data.splits import Images, Splits, split
 from ..data.task import Task
@@ -34,6 +34,7 @@ from ..utils.metrics import final_accuracy
 from ..utils.modules import tensors_of
 from ..utils.progress import waiting
 from ..warm_start.classes import classifier_rows, in_order_of, match_classes
+from ..warm_start.fitted_network import FITTED, fitted
 from .config import OF_TRAINER, SearchConfig
 from .folder import EXPORTS, RunFolder
 from .found import check_search, read_architecture
@@ -43,6 +44,9 @@ from .setup import load_known_task, set_up, versions
 _logger = logging.getLogger(__name__)
 
 WEIGHTS = ('scratch', 'inherited')
+
+RATE = 0.2
+"""Learning rate of inherited weights, as a share of the evaluator's."""
 
 
 def retrain(
@@ -72,8 +76,9 @@ def retrain(
     out
         Folder for the results, which no other process may use meanwhile.
     weights
-        Initial weights: 'scratch', or 'inherited' for those of the supernet, whose batch-norm statistics are re-estimated
-        for the network before every validation.
+        Initial weights: 'scratch', or 'inherited' for those of the supernet, fitted to its outputs for the network
+        (:func:`~nni_warmstart.warm_start.fitted_network.fitted`). Their learning rate is :data:`RATE` of the evaluator's,
+        and batch-norm statistics are re-estimated before every validation.
     exports
         Additional formats: 'pt2' (torch.export), 'onnx'; see :func:`~nni_warmstart.supernets.export.export`.
     seed
@@ -135,7 +140,8 @@ def _retrain(
     problem = set_up(config, task, seed, learning)
     described = describe(problem.space)
     searched = run if weights == 'inherited' else None
-    network = make_network(problem.space, architecture, searched, problem.task.class_names)
+    images = None if searched is None else some_images(problem.splits.train)
+    network = make_network(problem.space, architecture, searched, problem.task.class_names, images)
     if is_blind(network, problem.image_shape):
         raise ConfigError(
             f'the network that {run} found gives all images the same scores: no path of its operations leads from the '
@@ -156,6 +162,7 @@ def _retrain(
     measured_on = 'test' if len(problem.task.test_x) else 'validation'
     callbacks: list[Callback] = [StopOnDivergence(), Marked(provenance)]
     if weights == 'inherited':
+        training['learning_rate'] *= RATE
         callbacks.append(Recalibration(problem.splits.train, training['batch_size']))
     curve = train(
         network,
@@ -218,11 +225,22 @@ def learning(task: Task, val_share: float) -> Splits:
     return Splits(whole, splits.test, None)
 
 
+def some_images(images: Images) -> Tensor:
+    """Draw the images on which an inherited network is fitted, always the same."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    return images[order[:FITTED]][0]
+
+
 def make_network(
-    space: ModelSpace, architecture: dict[str, Any], run: Path | None, class_names: Sequence[str] = ()
+    space: ModelSpace,
+    architecture: dict[str, Any],
+    run: Path | None,
+    class_names: Sequence[str] = (),
+    images: Tensor | None = None,
 ) -> nn.Module:
     """Make the network of an architecture, with fresh weights or with those of the supernet in ``run``.
 
+    With ``images`` it is fitted to the outputs of the supernet.
     The rows of an inherited classifier are in the order of ``class_names``; classes that the search did not have start
     afresh.
     """
@@ -237,7 +255,9 @@ def make_network(
         if match.missing or not match.by_name:
             _logger.warning('The classes of the search are taken %s.', match.text)
         supernet = in_order_of(supernet, class_names, match, list(classifier), fresh)
-    return inherited(supernet, architecture, space)
+    if images is None:
+        return inherited(supernet, architecture, space)
+    return fitted(supernet, architecture, space, images=images)
 
 
 def train(

@@ -13,7 +13,7 @@ from ..mapping.complete_layers import HANDING_ON, completed, with_layer_before
 from ..mapping.layer_alignment import Alignment, align
 from ..mapping.nearest_numbers import nearest_candidates
 from ..mapping.network_mapper import extents_of
-from ..nni_adapter.searched import KERNEL, READ, WIDTH, searched_numbers
+from ..nni_adapter.searched import KERNEL, WIDTH, searched_numbers
 from ..supernets.supernet import Supernet
 from ..tracing.layers import Layer
 from ..tracing.structure import Structure

@@ -18,9 +18,10 @@ from nni_warmstart.cli import main
 from nni_warmstart.data.npz import from_npz
 from nni_warmstart.evaluators.recalibration import Recalibration
 from nni_warmstart.nni_adapter import batchnorm
-from nni_warmstart.runs.retrain import learning, train
+from nni_warmstart.runs.retrain import learning, some_images, train
 from nni_warmstart.supernets.export import export
 from nni_warmstart.supernets.network import Network, inherited
+from nni_warmstart.warm_start.fitted_network import fitted
 
 
 def retrain(folder, *arguments: str) -> int:
@@ -59,10 +60,11 @@ def test_a_network_is_retrained_and_exported_with_the_same_logits(searched):
 
 
 @pytest.mark.slow
-def test_inherited_weights_are_the_supernets(searched):
+def test_inherited_weights_are_the_supernets_fitted_on_training_images(searched):
     assert retrain(searched, '--weights', 'inherited', '--set', 'evaluator.learning_rate=0') == 0
     network = Network.load(searched / 'net' / 'network.safetensors').build()
-    theirs = inherited(Supernet.load(searched / 'out' / 'supernet.safetensors'))
+    images = some_images(learning(from_npz(searched / 'shapes.npz').adapted(3, 8), 0.5).train)
+    theirs = fitted(Supernet.load(searched / 'out' / 'supernet.safetensors'), images=images)
     for name, parameter in network.named_parameters():
         assert torch.equal(parameter, dict(theirs.named_parameters())[name])
     assert retrain(searched, '--weights', 'scratch', '--set', 'evaluator.learning_rate=0') == 0

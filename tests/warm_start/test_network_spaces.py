@@ -15,7 +15,6 @@ from torch import nn
 
 from nni_warmstart import TransferError
 from nni_warmstart.mapping import adjustments
-from nni_warmstart.nni_adapter.choices import choices
 
 WIDTHS = (8, 16, 24, 32, 40, 48, 56, 64, 72)
 
