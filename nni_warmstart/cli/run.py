@@ -65,11 +65,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     base = arguments.config.resolve().parent
     config = parse_search(document(arguments), base)
-    of_network = argparse.Namespace(**{**vars(arguments), 'set': [*arguments.set, *arguments.set_network]})
+    network_config = parse_search(document(arguments, '--set-network'), base)
     result = run_pipeline(
-        config, seed=config.seed, out=arguments.out, network_config=parse_search(document(of_network), base),
-        changed=changed(of_network), weights=arguments.weights, exports=list(dict.fromkeys(arguments.export)),
-        resume=arguments.resume, overwrite=arguments.overwrite, tell=console.print,
+        config, out=arguments.out, network_config=network_config, changed=changed(arguments, '--set-network'),
+        weights=arguments.weights, exports=list(dict.fromkeys(arguments.export)), resume=arguments.resume,
+        overwrite=arguments.overwrite, tell=console.print,
     )  # fmt: skip
     if not distributed.is_first():
         return

@@ -78,8 +78,8 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):
     random_state
         Seed of all random generators; None for another one each time.
     out
-        Folder of the run. A fit that was interrupted goes on there, one that is finished is only read; one of other images
-        or settings is refused. None for a temporary folder, as cross-validation needs.
+        Folder of the run. A fit that was interrupted goes on there, one that is finished is only read (or goes on for more
+        epochs); one of other images or settings is refused. None for a temporary folder, as cross-validation needs.
     verbose
         Whether to print stages, and to show progress bars.
 
@@ -165,8 +165,8 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):
         task, classes = self._task(X, y, config)
         with quiet_randomness(), _quiet(not self.verbose), _folder(self.out) as out:
             result = run_pipeline(
-                config, seed=config.seed, out=out, network_config=network_config, weights=self.weights,
-                resume=self.out is not None, task=with_held_out(task, self.validation_share), progress=self.verbose,
+                config, out=out, network_config=network_config, weights=self.weights, resume=self.out is not None,
+                task=with_held_out(task, self.validation_share), progress=self.verbose,
                 tell=print if self.verbose else _logger.info,
             )  # fmt: skip
             self.network_ = Network.load(out / 'network' / 'network.safetensors')

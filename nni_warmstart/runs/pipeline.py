@@ -27,7 +27,6 @@ _logger = logging.getLogger(__name__)
 def run_pipeline(
     config: SearchConfig,
     *,
-    seed: int,
     out: str | Path,
     network_config: SearchConfig | None = None,
     changed: Iterable[str] = (),
@@ -44,9 +43,7 @@ def run_pipeline(
     Parameters
     ----------
     config
-        Checked settings of the search.
-    seed
-        Seed of all random generators.
+        Checked settings of the search, and the seed of all random generators.
     out
         Folder for the results, which no other process may use meanwhile.
     network_config
@@ -59,7 +56,8 @@ def run_pipeline(
         Additional formats of the network: 'pt2' (torch.export), 'onnx'.
     resume
         Whether to resume where an earlier pipeline in ``out`` has ended, in whichever stage; its result is the same as
-        without an interruption. A stage that is finished is not repeated.
+        without an interruption. A stage that is finished is not repeated, unless the search goes on (for more epochs, say):
+        then its network is trained anew.
     overwrite
         Whether to replace an earlier pipeline in ``out``.
     task
@@ -90,31 +88,35 @@ def run_pipeline(
     with folder.claimed(resume=resume, overwrite=overwrite):
         with network.claimed(resume=resume, overwrite=overwrite):
             pass
+        lines: list[str] = []
 
-        def begun(line: str) -> None:
-            """Delete the results of a pipeline that is replaced."""
-            if not resume and is_first():
+        def searching(line: str) -> None:
+            """Delete what followed from an earlier search, or from one of fewer epochs."""
+            if is_first():
                 folder.clear()
                 network.clear()
+            lines.append(line)
             tell(line)
 
         tell(f'1/2 Search: {config.strategy.name} in {config.space.name}, {_length(config)}')
         with parameters_kept():
             found = run_search(
-                config, seed=seed, out=search.path, resume=resume and search.has_checkpoint(), overwrite=overwrite,
-                keep_finished=True, task=task, progress=progress, tell=begun,
+                config, seed=config.seed, out=search.path, resume=resume and search.has_checkpoint(), overwrite=overwrite,
+                keep_finished=True, task=task, progress=progress, tell=searching,
             )  # fmt: skip
         leave_group()
         if not is_first():
             return {}
+        if not lines:
+            tell(f'Finished before: {search.path}')
         tell(f'2/2 Network: {_length(network_config)}, {weights} weights')
         trained = retrain(
-            network_config, search.path, out=network.path, weights=weights, exports=exports, seed=seed,
+            network_config, search.path, out=network.path, weights=weights, exports=exports, seed=network_config.seed,
             resume=resume and network.has_checkpoint(), overwrite=overwrite, keep_finished=True, changed=changed, task=task,
             progress=progress, tell=tell,
         )  # fmt: skip
         result = _result(found, trained, folder.path)
-        settings = {**asdict(config), 'seed': seed, 'weights': weights, 'network': asdict(network_config.evaluator)}
+        settings = {**asdict(config), 'weights': weights, 'network': asdict(network_config.evaluator)}
         provenance = Provenance.of(settings, found['run']['data'])
         folder.begin(provenance, resume=True)
         result['run'] = {**provenance.to_dict(), 'search': found['run']['id'], 'network': trained['run']['id']}
@@ -136,7 +138,7 @@ def _result(found: dict[str, Any], trained: dict[str, Any], out: Path) -> dict[s
     card = Network.load(out / NETWORK / 'network.safetensors')
     return {
         'data': trained['data'],
-        'seed': trained['seed'],
+        'seed': found['seed'],
         'source': found['source'],
         'architecture': trained['architecture'],
         'supernet': {

@@ -74,7 +74,7 @@ def run_search(
     progress
         Whether to show progress bars.
     tell
-        Called with one line on what the search starts from, before it is trained, or that it had been finished.
+        Called with one line on what the search starts from, before it is trained.
 
     Returns
     -------
@@ -112,7 +112,6 @@ def _search(
         provenance, checkpoint = folder.resumed(provenance)
         finished = folder.finished(provenance) if keep_finished else None
         if finished is not None:
-            tell(f'Finished before: {folder.path}')
             return finished
     problem = set_up(config, task, seed)
     strategy = strategy_for(config, problem.space, problem.image_shape)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -177,9 +178,10 @@ def test_a_search_that_is_there_goes_on_to_a_network(again):
     assert result['network']['weights'] == 'scratch'
 
 
-def test_a_network_may_be_wider_than_the_search(again):
+def test_a_network_may_be_wider_than_the_search_and_have_a_seed_of_its_own(again):
     wider = ['--weights', 'scratch', '--set-network', 'space.width=6', '--set', 'evaluator.max_epochs=1']
-    assert main(words(again, '--overwrite', *wider)) == 0
+    assert main(words(again, '--overwrite', *wider, '--set-network', 'seed=5')) == 0
+    assert [read(again / 'whole' / stage / 'result.json')['seed'] for stage in ('search', 'network')] == [0, 5]
     assert Network.load(again / 'whole/network/network.safetensors').space['arguments']['width'] == 6
 
 
@@ -202,7 +204,8 @@ def test_what_is_replaced_leaves_nothing_behind(again, monkeypatch):
     [
         (['--weights', 'copied'], "weights = 'copied' is unknown; choose one of scratch, inherited."),
         (['--export', 'h5'], "format 'h5' is unknown; choose pt2 or onnx."),
-        (['--set-network', 'seed'], '--set \'seed\' has no "="; write KEY=VALUE.'),
+        (['--set-network', 'seed'], '--set-network \'seed\' has no "="; write KEY=VALUE.'),
+        (['--set-network', 'seed=['], "--set-network 'seed=[': the value is not YAML."),
         (['--set-network', 'evaluator.epochs=3'], 'key evaluator.epochs is unknown; did you mean max_epochs?'),
         (['--set-network', 'space.width=8'], "so it cannot have weights = 'inherited'; choose 'scratch'."),
         (['--set', 'data.npz.path=nowhere.npz'], 'nowhere.npz does not exist'),
@@ -251,10 +254,20 @@ def test_changed_data_are_refused_between_the_stages(again, capsys):
     assert 'began with other data: class names' in _error(capsys, words(again, '--resume'))
 
 
-def test_a_search_with_more_epochs_goes_on(again, capsys):
-    """Its result of fewer epochs is not taken for that of more."""
-    assert main(words(again, '--resume', '--set', 'evaluator.max_epochs=4')) in (0, 2)  # 2: it has found another network
-    assert len(read(again / 'whole/search/result.json')['curve']) == 4
+def test_a_search_with_more_epochs_goes_on_and_its_network_begins_anew(again):
+    """Neither the result nor the network of fewer epochs is taken for that of more, wherever it is killed."""
+    before = read(again / 'whole/network/run.json')['id']
+    longer = words(again, '--resume', '--set', 'evaluator.max_epochs=4', '--set-network', 'evaluator.max_epochs=3')
+    process = processes.Process(target=killed, args=(longer, *KILLS['between both']))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not (again / 'whole/result.json').exists() and not (again / 'whole/network/result.json').exists()
+    assert main(longer) == 0
+    result = read(again / 'whole/result.json')
+    assert (result['supernet']['epochs'], result['network']['epochs']) == (4, 3)
+    assert result['architecture'] == read(again / 'whole/search/architecture.json')['sample']
+    assert read(again / 'whole/network/run.json')['id'] != before
 
 
 @pytest.mark.parametrize('where', ['whole', 'whole/search'])
@@ -263,6 +276,23 @@ def test_the_report_shows_the_network(ran, tmp_path, where):
     text, result = (tmp_path / 'page.html').read_text(), read(ran / 'whole/result.json')
     assert 'Retrained networks' in text
     assert f'{result["network"]["parameters"]:,} parameters, from inherited' in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize('stage', ['search', 'network'])
+def test_a_signal_ends_it_in_its_stage(folder, number, status, stage):
+    long = {'search': '--set', 'network': '--set-network'}[stage]
+    command = [sys.executable, '-m', 'nni_warmstart.cli', *words(folder, long, 'evaluator.max_epochs=500')]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (folder / 'whole' / stage / 'checkpoints/last.ckpt').exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    assert process.communicate(timeout=60)[1].strip().splitlines()[-1] in ('terminated', 'interrupted')
+    assert process.returncode == status
+    assert (folder / 'whole/network/run.json').exists() == (stage == 'network')
+    assert not (folder / 'whole/result.json').exists()
 
 
 @pytest.mark.slow
