@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .distance.sketch import DatasetSketch
     from .errors import ConfigError, DataError, DivergenceError, SupernetFileError, TransferError, WarmStartError, ZooError
     from .evaluators.joint import JointClassification
+    from .runs.classifier import WarmStartClassifier
     from .search.strategies import WarmStartDARTS, WarmStartGumbelDARTS, WarmStartProxyless
     from .supernets.supernet import Supernet
     from .warm_start.report import TransferReport
@@ -31,6 +32,7 @@ _MODULES = {
     'SupernetZoo': 'zoo.zoo',
     'TransferError': 'errors',
     'TransferReport': 'warm_start.report',
+    'WarmStartClassifier': 'runs.classifier',
     'WarmStartDARTS': 'search.strategies',
     'WarmStartError': 'errors',
     'WarmStartGumbelDARTS': 'search.strategies',
@@ -54,6 +56,7 @@ __all__ = [
     'SupernetZoo',
     'TransferError',
     'TransferReport',
+    'WarmStartClassifier',
     'WarmStartDARTS',
     'WarmStartError',
     'WarmStartGumbelDARTS',

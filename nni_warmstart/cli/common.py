@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -108,24 +108,30 @@ def add_resume(parser: argparse.ArgumentParser, overwrite: str = 'start anew whe
     )  # fmt: skip
 
 
-def changed(arguments: argparse.Namespace) -> list[str]:
-    """Return the dotted names of the settings that --set changes."""
-    return [item.partition('=')[0] for item in arguments.set]
+def changed(arguments: argparse.Namespace, *further: str) -> list[str]:
+    """Return the dotted names of the settings that --set changes, and options like it."""
+    return [item.partition('=')[0] for _, item in _changes(arguments, further)]
 
 
-def document(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Read --config, changed by --set and --seed."""
+def _changes(arguments: argparse.Namespace, further: Sequence[str]) -> list[tuple[str, str]]:
+    """Return options with their KEY=VALUE."""
+    options = ('--set', *further)
+    return [(option, item) for option in options for item in vars(arguments)[option.lstrip('-').replace('-', '_')]]
+
+
+def document(arguments: argparse.Namespace, *further: str) -> dict[str, Any]:
+    """Read --config, changed by --set, by further options like it (their names), and by --seed."""
     from ..runs.settings import overridden, parse_yaml, read
 
     changes = {}
-    for item in arguments.set:
+    for option, item in _changes(arguments, further):
         key, equals, value = item.partition('=')
         if not equals:
-            raise ConfigError(f'--set {item!r} has no "="; write KEY=VALUE.')
+            raise ConfigError(f'{option} {item!r} has no "="; write KEY=VALUE.')
         try:
             changes[key] = parse_yaml(value)
         except ConfigError as error:
-            raise ConfigError(f'--set {item!r}: the value is not YAML.') from error
+            raise ConfigError(f'{option} {item!r}: the value is not YAML.') from error
     if arguments.seed is not None:
         changes['seed'] = arguments.seed
     return overridden(read(arguments.config), changes)

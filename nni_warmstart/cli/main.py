@@ -16,7 +16,7 @@ from ..utils import limits
 from ..utils.text import visible
 from .common import complain, quiet
 
-COMMANDS = ('search', 'retrain', 'pretrain', 'zoo', 'report', 'doctor', 'spaces')
+COMMANDS = ('run', 'search', 'retrain', 'pretrain', 'zoo', 'report', 'doctor', 'spaces')
 """Modules of this package with HELP, DESCRIPTION, ``add_arguments(parser)`` and ``run(arguments)``."""
 
 

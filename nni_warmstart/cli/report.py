@@ -17,7 +17,7 @@ DESCRIPTION = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'where', nargs='+', metavar='WHERE',
-        help='--out of a search (finished or not), a folder above several, or the id of an nnictl experiment',
+        help='--out of a search (finished or not) or of run, a folder above several, or the id of an nnictl experiment',
     )  # fmt: skip
     parser.add_argument('--out', type=a_path, default=Path('report.html'), help='the page (default: report.html)')
 

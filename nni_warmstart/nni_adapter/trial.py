@@ -108,6 +108,16 @@ def forward_metrics(engine: ExecutionEngine, epoch: Callable[[], int]) -> None:
 
 
 @contextmanager
+def parameters_kept() -> Iterator[None]:
+    """Put the parameters of this trial back at the end: a search leaves its own behind, and NNI's modules report by them."""
+    before = nni.trial._params
+    try:
+        yield
+    finally:
+        nni.trial._params = before
+
+
+@contextmanager
 def reports_if_measured(module: Any) -> Iterator[None]:
     """Keep NNI's final report from failing in a run that is resumed after its last epoch, and measures nothing.
 

@@ -16,7 +16,7 @@ import torch
 from ..errors import ConfigError, reason
 from ..evaluators.checkpoints import pickled_bytes
 from ..nni_adapter.trial import experiment_folder
-from ..runs.folder import RunFolder
+from ..runs.folder import RunFolder, network_of
 from ..runs.settings import check_values, flat
 from ..search.record import recorded_curve
 from ..utils.files import plain
@@ -114,10 +114,13 @@ def find(where: str) -> tuple[list[Path], list[Path]]:
     if not root.is_dir():
         raise ConfigError(
             f'{where} is neither a folder nor an experiment that NNI knows (`nnictl experiment list --all`); give the '
-            '--out of `nni-warmstart search`, a folder above several, or the id of an experiment.'
+            '--out of `nni-warmstart search` or `run`, a folder above several, or the id of an experiment.'
         )
     root = root.resolve()
     found = {path.parent for name in ('result.json', 'settings.json') for path in root.rglob(name)}
+    beside = network_of(root)
+    if beside is not None:
+        found.add(beside)
     folders = sorted(found, key=lambda folder: natural(str(folder)))
     searches, retrained = (list(filter(is_one, folders)) for is_one in (_is_search, _is_retrained))
     if not (searches or retrained):

@@ -1,1 +1,1 @@
-"""Runs described by YAML files: search, pretrain, retrain, and the folders that they leave."""
+"""Runs described by YAML files: search, pretrain, retrain, search and retrain as one, and the folders that they leave."""

@@ -28,8 +28,12 @@ KINDS = {
     'search': ('result.json', 'architecture.json', 'supernet.safetensors'),
     'retraining': ('result.json', 'network.safetensors'),
     'pretraining': (),
+    'pipeline': ('result.json',),
 }
 """Kind of a run -> its results, which it writes at its end."""
+
+SEARCH, NETWORK = 'search', 'network'
+"""Folders of the two runs in the folder of a pipeline."""
 
 _CHECKPOINT = 'checkpoints/last.ckpt'
 
@@ -203,6 +207,13 @@ class RunFolder:
         now.check_goes_on(kept, str(self.path))
         return replace(now, run=kept.run), checkpoint
 
+    def finished(self, now: Provenance) -> dict[str, Any] | None:
+        """Return the content of ``result.json`` if the run ``now`` has ended with these settings and data, else None."""
+        result = mapping_in(self.path / 'result.json')
+        own, written = now.to_dict(), result.get('run')
+        same = isinstance(written, dict) and all(written.get(key) == own[key] for key in own)
+        return result if same and all((self.path / name).is_file() for name in self.results) else None
+
     def begin(self, provenance: Provenance, *, resume: bool) -> None:
         """Write down a run that is about to train.
 
@@ -214,11 +225,16 @@ class RunFolder:
         earlier = self.earlier()
         results = () if earlier is None else earlier.results
         if not resume:
-            self.forget((_CHECKPOINT, *results))
+            self.clear()
             results = ()
         about = {'kind': self.kind, 'results': sorted({*self.results, *results})}
         write_json(self.path / 'run.json', {**provenance.to_dict(), **about})
         write_json(self.settings, provenance.settings)
+
+    def clear(self) -> None:
+        """Delete the checkpoint and the results of the run in the folder."""
+        earlier = self.earlier()
+        self.forget((_CHECKPOINT, *(() if earlier is None else earlier.results)))
 
     def forget(self, names: Iterable[str]) -> None:
         """Delete files of the run in the folder, and no others."""
@@ -227,6 +243,12 @@ class RunFolder:
         for name in names:
             if name in own:
                 (self.path / name).unlink(missing_ok=True)
+
+
+def network_of(search: Path) -> Path | None:
+    """Return the folder of the network of the same pipeline, for the folder of a search; None if there is none."""
+    earlier = RunFolder(search.parent).earlier() if search.name == SEARCH else None
+    return search.parent / NETWORK if earlier is not None and earlier.kind == 'pipeline' else None
 
 
 def mapping_in(path: Path, damaged: str = '') -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ..evaluators.classification import classification
 from ..evaluators.datamodule import seed_of
 from ..evaluators.divergence import StopOnDivergence
 from ..evaluators.recalibration import Recalibration
+from ..evaluators.seconds import Seconds
 from ..evaluators.trainer import make_trainer
 from ..nni_adapter.freezing import freeze
 from ..nni_adapter.model_spaces import describe
@@ -59,8 +60,11 @@ def retrain(
     seed: int = 0,
     resume: bool = False,
     overwrite: bool = False,
+    keep_finished: bool = False,
     changed: Iterable[str] = (),
+    task: Task | None = None,
     progress: bool = True,
+    tell: Callable[[str], None] = _logger.info,
 ) -> dict[str, Any]:
     """Train the network that the search in ``run`` found, and write ``network.safetensors`` and ``result.json`` to ``out``.
 
@@ -87,10 +91,17 @@ def retrain(
         Whether to resume from ``out/checkpoints/last.ckpt`` if it exists.
     overwrite
         Whether to replace an earlier retraining in ``out``.
+    keep_finished
+        Whether a retraining in ``out`` that has ended with these settings, data and exports is only read where it would be
+        resumed.
     changed
         Dotted names of settings of data and space that differ from those of the search on purpose: 'space.width'.
+    task
+        Images to train on, in place of those that ``config.data`` names.
     progress
         Whether to show progress bars.
+    tell
+        Called with one line before each export, or if the retraining had been finished.
 
     Returns
     -------
@@ -103,18 +114,25 @@ def retrain(
         If the search, the data or the settings do not work, data or space are not those of the search, ``out`` holds
         another run or is in use, or training diverges.
     """
-    # Check the arguments.
-    if weights not in WEIGHTS:
-        raise ConfigError(f'weights = {weights!r} is unknown; choose one of {", ".join(WEIGHTS)}.')
-    for kind in exports:
-        check_format(kind)
-    folder = RunFolder(Path(out), 'retraining', tuple(f'network.{kind}' for kind in exports))
+    folder = folder_of(out, weights, exports)
     if folder.path.resolve() == Path(run).resolve():
         raise ConfigError(f'{out} is the folder of the search, whose results must stay; choose another --out.')
     if config.evaluator.devices > 1:
         _logger.warning('evaluator.devices = %d is for searches; a network is trained on one.', config.evaluator.devices)
     with folder.claimed(resume=resume, overwrite=overwrite):
-        return _retrain(config, Path(run), folder, weights, exports, seed, changed, resume=resume, progress=progress)
+        return _retrain(
+            config, Path(run), folder, weights, exports, seed, changed, task,
+            resume=resume, keep_finished=keep_finished, progress=progress, tell=tell,
+        )  # fmt: skip
+
+
+def folder_of(out: str | Path, weights: str, exports: Sequence[str]) -> RunFolder:
+    """Return the folder of a retraining; raise an error for arguments of :func:`retrain` that are unknown."""
+    if weights not in WEIGHTS:
+        raise ConfigError(f'weights = {weights!r} is unknown; choose one of {", ".join(WEIGHTS)}.')
+    for kind in exports:
+        check_format(kind)
+    return RunFolder(Path(out), 'retraining', tuple(f'network.{kind}' for kind in exports))
 
 
 def _retrain(
@@ -125,18 +143,25 @@ def _retrain(
     exports: Sequence[str],
     seed: int,
     changed: Iterable[str],
+    given: Task | None,
     *,
     resume: bool,
+    keep_finished: bool,
     progress: bool,
+    tell: Callable[[str], None],
 ) -> dict[str, Any]:
     # Make the network.
-    began, architecture = time.perf_counter(), read_architecture(run)
-    task, data = load_known_task(config)
+    clock, architecture = Seconds(time.perf_counter()), read_architecture(run)
+    task, data = load_known_task(config, given)
     check_search(config, data, run, changed)
     settings = {**asdict(config), 'seed': seed, 'weights': weights, 'architecture': architecture}
     provenance, checkpoint = Provenance.of(settings, data), None
     if resume:
         provenance, checkpoint = folder.resumed(provenance)
+        finished = folder.finished(provenance) if keep_finished else None
+        if finished is not None and {f'network.{kind}' for kind in exports} <= set(finished.get('files', ())):
+            tell(f'Finished before: {folder.path}')
+            return finished
     problem = set_up(config, task, seed, learning)
     described = describe(problem.space)
     searched = run if weights == 'inherited' else None
@@ -160,7 +185,7 @@ def _retrain(
         'stop_at': None,  # of searches; test images must not decide when a training ends
     }
     measured_on = 'test' if len(problem.task.test_x) else 'validation'
-    callbacks: list[Callback] = [StopOnDivergence(), Marked(provenance)]
+    callbacks: list[Callback] = [StopOnDivergence(), Marked(provenance), clock]
     if weights == 'inherited':
         training['learning_rate'] *= RATE
         callbacks.append(Recalibration(problem.splits.train, training['batch_size']))
@@ -189,7 +214,7 @@ def _retrain(
         **normalisation,
         'files': ['network.safetensors'],
         'seed': seed,
-        'seconds': time.perf_counter() - began,
+        'seconds': clock.seconds,
         'versions': versions(),
         'run': provenance.to_dict(),
     }
@@ -206,6 +231,7 @@ def _retrain(
     folder.forget(EXPORTS)  # of an earlier end of this run
     for kind in exports:  # at the end: a network that cannot be exported is saved all the same
         channels, image_size = problem.image_shape
+        tell(f'Exporting network.{kind}')
         with waiting(f'exporting network.{kind}'):
             export(network, folder.path / f'network.{kind}', torch.zeros(2, channels, image_size, image_size))
         result['files'].append(f'network.{kind}')

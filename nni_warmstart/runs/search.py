@@ -48,6 +48,8 @@ def run_search(
     out: str | Path,
     resume: bool = False,
     overwrite: bool = False,
+    keep_finished: bool = False,
+    task: Task | None = None,
     progress: bool = True,
     tell: Callable[[str], None] = _logger.info,
 ) -> dict[str, Any]:
@@ -65,6 +67,10 @@ def run_search(
         Whether to resume from ``out/checkpoints/last.ckpt`` if it exists.
     overwrite
         Whether to replace an earlier search in ``out``.
+    keep_finished
+        Whether a search in ``out`` that has ended with these settings and data is only read where it would be resumed.
+    task
+        Images to search on, in place of those that ``config.data`` names.
     progress
         Whether to show progress bars.
     tell
@@ -82,7 +88,9 @@ def run_search(
     """
     folder, began = RunFolder(Path(out), 'search'), time.perf_counter()
     with folder.claimed(resume=resume, overwrite=overwrite):
-        return _search(config, seed, folder, began, resume=resume, progress=progress, tell=tell)
+        return _search(
+            config, seed, folder, began, task, resume=resume, keep_finished=keep_finished, progress=progress, tell=tell
+        )
 
 
 def _search(
@@ -90,16 +98,21 @@ def _search(
     seed: int,
     folder: RunFolder,
     began: float,
+    given: Task | None,
     *,
     resume: bool,
+    keep_finished: bool,
     progress: bool,
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
     # Set up the images, the model space, the strategy and the evaluator.
-    task, data = load_known_task(config)
+    task, data = load_known_task(config, given)
     provenance, checkpoint = Provenance.of({**asdict(config), 'seed': seed}, data), None
     if resume:
         provenance, checkpoint = folder.resumed(provenance)
+        finished = folder.finished(provenance) if keep_finished else None
+        if finished is not None:
+            return finished
     problem = set_up(config, task, seed)
     strategy = strategy_for(config, problem.space, problem.image_shape)
     trainer = make_trainer(

@@ -71,11 +71,14 @@ def load_task(config: SearchConfig) -> Task:
     return load_known_task(config)[0]
 
 
-def load_known_task(config: SearchConfig) -> tuple[Task, dict[str, str]]:
-    """Read the data of a search, and return their fingerprint as well: that of the images before they are resized."""
+def load_known_task(config: SearchConfig, task: Task | None = None) -> tuple[Task, dict[str, str]]:
+    """Read the data of a search, and return their fingerprint as well: that of the images before they are resized.
+
+    Images in ``task`` are taken in place of those that ``config.data`` names.
+    """
     channels, image_size = input_shape(config.space)
-    task = config.data.load(config.base, image_size)
-    return task.adapted(channels, image_size), fingerprint(task)
+    found = config.data.load(config.base, image_size) if task is None else task
+    return found.adapted(channels, image_size), fingerprint(found)
 
 
 def set_up(config: SearchConfig, task: Task, seed: int | None, cut: Callable[..., Splits] = split) -> Problem:

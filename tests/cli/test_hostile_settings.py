@@ -62,6 +62,7 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
 }  # fmt: skip
 
 COMMANDS = {
+    'run': ['run', '--out', 'out'],
     'search': ['search', '--out', 'out'],
     'retrain': ['retrain', '--run', 'run', '--out', 'out'],
     'pretrain': ['pretrain', '--name', 'a', '--zoo', 'zoo'],

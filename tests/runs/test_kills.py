@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
-import os
 import signal
 import sys
 from pathlib import Path
@@ -14,14 +12,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from helpers.killed import Point, killed, point_of, processes
 from helpers.tiny import SMALL, make_task, run, save_npz
 
-import nni_warmstart
 from nni_warmstart import Supernet, SupernetZoo, WarmStartDARTS
 from nni_warmstart.cli import main
 from nni_warmstart.supernets.network import Network
-
-PACKAGE = str(Path(nni_warmstart.__file__).parent)
 
 START = ('zoo', 'distance', 'tracing', 'mapping', 'warm_start', 'nni_adapter')
 """Folders whose functions choose, sketch and map."""
@@ -30,17 +26,6 @@ REST = ('search', 'evaluators', 'supernets', 'runs')
 """Folders whose functions train, validate, save, export and test."""
 
 WRITE = ('utils/files.py', 'write_atomic')
-
-processes = multiprocessing.get_context('forkserver')
-processes.set_forkserver_preload(['nni_warmstart.cli', 'nni_warmstart.runs.search', 'nni_warmstart.zoo.probe'])
-
-Point = tuple[str, str]
-"""File and name of a function."""
-
-
-def point_of(frame: Any) -> Point | None:
-    file = frame.f_code.co_filename
-    return (file[len(PACKAGE) + 1 :], frame.f_code.co_name) if file.startswith(PACKAGE) else None
 
 
 def watched(command: list[str], seen: Any) -> None:
@@ -57,21 +42,6 @@ def watched(command: list[str], seen: Any) -> None:
     status = main(command)
     sys.setprofile(None)
     seen.put((status, calls))
-
-
-def killed(command: list[str], point: Point, moment: str, call: int) -> None:
-    """Run a command, and kill the process where a function is called, or returns."""
-    left = call
-
-    def watch(frame: Any, event: str, _: Any) -> None:
-        nonlocal left
-        if event == moment and frame.f_code.co_name == point[1] and point_of(frame) == point:
-            left -= 1
-            if not left:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.setprofile(watch)
-    raise SystemExit(main(command))
 
 
 @pytest.fixture

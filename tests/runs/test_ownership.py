@@ -64,6 +64,7 @@ def commands(folder: Path, out: Path) -> dict[str, list[str]]:
         'search': ['search', *config, '--out', str(out)],
         'retraining': ['retrain', *config, '--run', str(folder / 'out'), '--out', str(out), '--export', 'pt2', 'onnx'],
         'pretraining': ['pretrain', *pretraining, '--out', str(out)],
+        'pipeline': ['run', *config, '--out', str(out)],
     }
 
 
