@@ -32,6 +32,7 @@ REPORTS = [
     ('claim/networks.py', '--report'),
     ('claim/run.py', '--report'),
     ('claim/run.py', '--report', '--out', 'benchmarks/claim_by_plans'),
+    ('networks/costs.py', '--report'),
     ('networks/ground_truth.py', '--report'),
     ('shapes/run.py', '--report'),
     ('step/run.py', '--report'),
@@ -80,7 +81,7 @@ def test_tables_are_those_of_the_committed_runs(tmp_path):
     shutil.copytree(ROOT / 'examples', tmp_path / 'examples')
     tables = made_from_rows(copy)
     committed = {path: path.read_text() for path in tables}
-    assert len(committed) == 19
+    assert len(committed) == 20
     for path in tables:
         path.unlink()
     run_all(REPORTS, copy, tmp_path)
