@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
 from ..errors import ConfigError
@@ -135,6 +136,20 @@ def document(arguments: argparse.Namespace, *further: str) -> dict[str, Any]:
     if arguments.seed is not None:
         changes['seed'] = arguments.seed
     return overridden(read(arguments.config), changes)
+
+
+def show_costs(costs: dict[str, Any] | None) -> None:
+    """Print what a network costs as a table, see :func:`~nni_warmstart.runs.found.costs_of`."""
+    if costs is None:
+        return
+    table = Table(title='Found network')
+    for column in ('parameters', 'multiply-adds', 'ms per image', 'quartiles'):
+        table.add_column(column, justify='right')
+    low, high = costs['latency_ms_quartiles']
+    latency = f'{costs["latency_ms"]:.2f}', f'{low:.2f} to {high:.2f}'
+    table.add_row(f'{costs["parameters"]:,}', f'{costs["multiply_adds"]:,}', *latency)
+    table.caption = 'For one image, on one thread of this CPU'
+    console.print(table)
 
 
 _OWN_FILE = 65_536  # bytes at the beginning of a file among which the name of this package is looked for

@@ -6,7 +6,7 @@ import argparse
 
 from rich.table import Table
 
-from .common import a_path, add_resume, add_seed, add_set, changed, console, document, loading
+from .common import a_path, add_resume, add_seed, add_set, changed, console, document, loading, show_costs
 
 HELP = 'train the network that a search found'
 DESCRIPTION = (
@@ -52,5 +52,6 @@ def run(arguments: argparse.Namespace) -> None:
     for label, op in result['architecture'].items():
         table.add_row(label, str(op))
     console.print(table)
+    show_costs(result['costs'])
     console.print(f'Accuracy on the {result["measured_on"]} images (mean of the last three epochs): {result["final"]:.4f}')
     console.print(f'Results in {arguments.out}: {", ".join(result["files"])}')

@@ -6,7 +6,7 @@ import argparse
 
 from rich.table import Table
 
-from .common import a_path, add_resume, add_seed, add_set, console, document, loading
+from .common import a_path, add_resume, add_seed, add_set, console, document, loading, show_costs
 
 HELP = 'search for an architecture'
 DESCRIPTION = 'Search as the YAML says; the trial of nnictl runs the same code.'
@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
         accuracy = result['warm_start']['zero_shot_accuracy']
         chosen = result['warm_start']['chosen'] and f', {result["warm_start"]["chosen"]}'
         console.print(f'Warm start from {result["source"]}{chosen}: accuracy before training {accuracy:.4f}')
+    show_costs(result['costs'])
     stop = result['stop_at']
     if stop is not None:
         reached = 'was not reached and held' if stop['epoch'] is None else f'was reached in epoch {stop["epoch"]}, and held'

@@ -27,6 +27,11 @@ class Option:
     zero: bool
 
 
+def is_zero(module: nn.Module) -> bool:
+    """Check whether a module is a zero operation."""
+    return type(module).__name__ in _ZEROS
+
+
 def operations(model: nn.Module, sample: dict[str, Any]) -> dict[str, dict[str, Option]]:
     """Return the choices among operations (not of inputs, widths or depths) by the label that ``sample`` has for them.
 
@@ -61,7 +66,7 @@ def _options(alpha: Tensor, names: Any, candidates: Any) -> dict[str, Option]:
         name: Option(
             probability,
             next(candidates[name].parameters(), None) is None,
-            type(candidates[name]).__name__ in _ZEROS,
+            is_zero(candidates[name]),
         )
         for name, probability in zip(names, probabilities, strict=False)  # without the extra slot of a cell's edge
     }

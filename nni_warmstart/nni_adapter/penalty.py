@@ -19,11 +19,9 @@ from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty
 from torch import Tensor, nn
 
 from .choices import choices
+from .cost_penalty import EXCESS, CostPenalty
 
 _logger = logging.getLogger(__name__)
-
-EXCESS = 0.05
-"""Share of the baseline by which an exported architecture may cost more."""
 
 Probabilities = Mapping[str, Mapping[Any, float]]
 """Label of a choice -> candidate -> probability."""
@@ -69,6 +67,13 @@ class DifferentiablePenalty(ExpectationProfilerPenalty):
         if self.profiler.profile(found) > limit:
             _logger.warning('No architecture was found that costs at most %g.', limit)
         return found
+
+
+def bound(penalty: ExpectationProfilerPenalty, model: Callable[[], nn.Module]) -> DifferentiablePenalty | CostPenalty:
+    """Return a penalty that acts on the alphas of the supernet that ``model`` returns; the given one is not changed."""
+    if isinstance(penalty, CostPenalty):
+        return CostPenalty(penalty.profiler, penalty.baseline, penalty.scale, model=model)
+    return DifferentiablePenalty(penalty, model)
 
 
 def affordable(

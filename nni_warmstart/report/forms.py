@@ -46,7 +46,16 @@ WARM_START = {
 }
 """Form of the report of a warm start, see :meth:`~nni_warmstart.TransferReport.to_dict`."""
 
+COSTS = {
+    'parameters': Needed(int),
+    'multiply_adds': Needed(int),
+    'latency_ms': Needed(NUMBER),
+    'latency_ms_quartiles': Needed(Row((NUMBER, NUMBER))),
+}
+"""Form of the costs of a network."""
+
 RESULT = {
+    'costs': (COSTS, type(None)),
     'architecture': Needed(Values(object)),
     'curve': Needed([Values(object)]),
     'alphas': ALPHAS,
@@ -64,6 +73,7 @@ RETRAINED = {
     'measured_on': Needed(str),
     'parameters': Needed(int),
     'weights': Needed(str),
+    'costs': (COSTS, type(None)),
     'seconds': MAYBE_NUMBER,
 }
 """Form of ``result.json`` of a retraining."""

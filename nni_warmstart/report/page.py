@@ -117,7 +117,7 @@ def page(searches: Sequence[Search], networks: Sequence[Retrained] = (), left_ou
 
 
 def _overview(searches: Sequence[Search]) -> dict[str, Any]:
-    columns = ('data', 'space', 'strategy', 'source', 'epochs', 'validation accuracy', 'test accuracy', 'seconds')
+    columns = ('data', 'space', 'strategy', 'source', 'epochs', 'validation accuracy', 'test accuracy', 'seconds', *_COSTS)
     rows = []
     for search in searches:
         settings, result, last = search.settings, search.result, search.curve[-1] if search.curve else {}
@@ -132,8 +132,20 @@ def _overview(searches: Sequence[Search]) -> dict[str, Any]:
             result.get('strategy') or strategy.get('name', '?'), f'{listed(source)}{chosen}',
             f'{len(search.curve)}{"" if epochs is None else f" of {epochs}"}{", unfinished" if search.note else ""}',
             number(last.get('default')), number(final.get('test_accuracy')), number(result.get('seconds'), '.1f'),
+            *_costs(result),
         ))  # fmt: skip
     return table(columns, rows)
+
+
+_COSTS = ('parameters', 'multiply-adds', 'ms per image')
+"""Costs of the network that a search found."""
+
+
+def _costs(result: Mapping[str, Any]) -> tuple[str, str, str]:
+    costs = result.get('costs')
+    if costs is None:  # of an earlier version, or of a network that could not be measured
+        return '-', '-', '-'
+    return f'{costs["parameters"]:,}', f'{costs["multiply_adds"]:,}', number(costs['latency_ms'], '.2f')
 
 
 def _networks(searches: Sequence[Search], networks: Sequence[Retrained]) -> dict[str, Any] | None:
@@ -144,9 +156,10 @@ def _networks(searches: Sequence[Search], networks: Sequence[Retrained]) -> dict
         result = each.result
         rows.append((
             each.name, ', '.join(found) or '-', result['weights'], len(result['curve']), number(result['final']),
-            result['measured_on'], f'{result["parameters"]:,}', number(result.get('seconds'), '.1f'),
+            result['measured_on'], f'{result["parameters"]:,}', *_costs(result)[1:],
+            number(result.get('seconds'), '.1f'),
         ))  # fmt: skip
-    columns = ('network', 'found by', 'weights', 'epochs', 'accuracy', 'measured on', 'parameters', 'seconds')
+    columns = ('network', 'found by', 'weights', 'epochs', 'accuracy', 'measured on', *_COSTS, 'seconds')
     return table(columns, rows) if rows else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Iterable, Mapping
@@ -9,7 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
+import torch
+from torch import nn
+
+from ..errors import REFUSALS, ConfigError, reason
+from ..utils import costs
 from ..utils.json_files import read_json
 from .config import SearchConfig
 from .folder import RunFolder, mapping_in
@@ -36,6 +41,39 @@ def read_architecture(run: str | Path) -> dict[str, Any]:
         raise
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f'{path} holds no architecture of `nni-warmstart search`.') from error
+
+
+def costs_of(network: nn.Module, image_shape: tuple[int, int]) -> dict[str, Any] | None:
+    """Return what a network costs for one image, or None, with a warning, for one that cannot be measured.
+
+    Parameters
+    ----------
+    network
+        Network, which is not changed.
+    image_shape
+        Channels and size (pixels) of its images.
+
+    Returns
+    -------
+    dict
+        ``parameters``; ``multiply_adds`` of its convolutions and linear layers; ``latency_ms`` and
+        ``latency_ms_quartiles``, milliseconds on one thread of this CPU, which vary from run to run. See
+        :mod:`nni_warmstart.utils.costs`.
+    """
+    channels, image_size = image_shape
+    image = torch.zeros(1, channels, image_size, image_size)
+    try:
+        network = copy.deepcopy(network).cpu()
+        median, *quartiles = costs.latency(network, image)
+        return {
+            'parameters': costs.parameters(network),
+            'multiply_adds': costs.multiply_adds(network, image),
+            'latency_ms': round(median, 4),
+            'latency_ms_quartiles': [round(value, 4) for value in quartiles],
+        }
+    except REFUSALS as error:
+        _logger.warning('The costs of the network are not known, since it cannot be measured: %s', reason(error)[:200])
+        return None
 
 
 def check_search(config: SearchConfig, data: Mapping[str, str], run: str | Path, changed: Iterable[str]) -> None:

@@ -30,6 +30,7 @@ from ..nni_adapter.trial import reports_if_measured
 from ..supernets.export import check_format, export
 from ..supernets.network import Network, inherited, is_blind
 from ..supernets.supernet import Supernet
+from ..utils.costs import parameters
 from ..utils.files import write_json
 from ..utils.metrics import final_accuracy
 from ..utils.modules import tensors_of
@@ -38,7 +39,7 @@ from ..warm_start.classes import classifier_rows, in_order_of, match_classes
 from ..warm_start.fitted_network import FITTED, fitted
 from .config import OF_TRAINER, SearchConfig
 from .folder import EXPORTS, RunFolder
-from .found import check_search, read_architecture
+from .found import check_search, costs_of, read_architecture
 from .provenance import Marked, Provenance
 from .setup import load_known_task, set_up, versions
 
@@ -207,7 +208,8 @@ def _retrain(
         'data': problem.task.name,
         'weights': weights,
         'architecture': architecture,
-        'parameters': sum(parameter.numel() for parameter in network.parameters()),
+        'parameters': parameters(network),
+        'costs': costs_of(network, problem.image_shape),
         'curve': curve,
         'final': final_accuracy(curve),
         'measured_on': measured_on,

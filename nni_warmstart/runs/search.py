@@ -19,12 +19,14 @@ from ..evaluators.classification import classification
 from ..evaluators.divergence import StopOnDivergence
 from ..evaluators.stop_at import StopAt
 from ..evaluators.trainer import make_trainer
+from ..nni_adapter.freezing import freeze
 from ..search.oneshot_module import DartsSearchModule
 from ..search.strategies import WarmStartDARTS
 from ..supernets.history import record
 from ..supernets.supernet import Supernet
 from ..utils.files import write_json
 from ..utils.progress import waiting
+from ..utils.random import quiet_randomness
 from ..warm_start.report import TransferReport
 from ..warm_start.transfer import transfer
 from ..zoo.ranking import own_space
@@ -32,6 +34,7 @@ from ..zoo.selection import SourceSelector
 from ..zoo.zoo import SupernetZoo
 from .config import SearchConfig
 from .folder import RunFolder
+from .found import costs_of
 from .provenance import Marked, Provenance
 from .setup import Problem, load_known_task, load_task, make_space, set_up, start, strategy_for, versions
 from .strategies import make_strategy
@@ -142,7 +145,8 @@ def _search(
 
     module.ending.keep.append(keep)
     strategy.run()
-    # Write the figures.
+    # Measure the found network, and write the figures.
+    costs = _costs(config, problem, found['architecture']['sample'])
     warm_start = module.identity.warm_start
     result = {
         'strategy': config.strategy.name,
@@ -155,13 +159,22 @@ def _search(
         'alphas': module.alphas,
         'warm_start': warm_start,
         'architecture': found['architecture']['sample'],
+        'costs': costs,
         'seconds': module.identity.seconds,
         'versions': versions(),
         'run': {**provenance.to_dict(), 'sources': module.identity.sources},
     }
     if module.trainer.is_global_zero:
+        write_json(folder.path / 'architecture.json', {**found['architecture'], 'costs': costs})
         write_json(folder.path / 'result.json', result)
     return result
+
+
+def _costs(config: SearchConfig, problem: Problem, architecture: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the costs of the found network, see :func:`~nni_warmstart.runs.found.costs_of`."""
+    with waiting('measuring the found network'), quiet_randomness():
+        network = freeze(make_space(config.space, problem.task.num_classes), architecture)
+        return costs_of(network, problem.image_shape)
 
 
 def _beginning(config: SearchConfig, strategy: WarmStartDARTS, folder: RunFolder, *, resumed: bool) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, cast
 
+import torch
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import RawFormatModelSpace
@@ -30,7 +31,7 @@ from .config import PretrainConfig, SearchConfig
 from .folder import RunFolder
 from .provenance import Provenance
 from .settings import NamedConfig
-from .strategies import make_strategy
+from .strategies import make_penalty, make_strategy
 
 SUPERNET = 'training_module._model.'
 """Prefix of the names of a supernet's tensors in the checkpoint of a search."""
@@ -122,7 +123,8 @@ def strategy_for(config: SearchConfig | PretrainConfig, space: ModelSpace, image
     ConfigError
         If NNI's strategy refuses its arguments, or images do not go through.
     """
-    strategy = make_strategy(config.strategy, config.base)
+    image = torch.zeros(1, image_shape[0], image_shape[1], image_shape[1])
+    strategy = make_strategy(config.strategy, config.base, make_penalty(config.strategy, space, image))
     if not isinstance(strategy, Proxyless):  # Proxyless runs one candidate at a time
         check_supernet(space, *image_shape)
     return strategy

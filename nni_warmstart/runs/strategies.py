@@ -9,7 +9,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from nni.nas.nn.pytorch import ModelSpace
+from torch import Tensor
+
 from ..errors import ConfigError, WarmStartError
+from ..nni_adapter.cost_penalty import CostPenalty
+from ..nni_adapter.cost_profiler import KINDS, CostProfiler
 from ..search.strategies import WarmStartDARTS, WarmStartGumbelDARTS, WarmStartProxyless
 from ..supernets.pretrained import registry
 from ..utils.checks import Expected, Range, expectations
@@ -86,6 +91,8 @@ def _parsed(key: str, value: Any, expected: Expected | None) -> Any:
     """Return a checked setting, in the form that the class takes."""
     if key == 'temperature':
         return _temperature(value)
+    if key == 'penalty':
+        return _penalty(value)
     if key == 'alpha':
         return _number(value) if isinstance(value, str) and value not in ('transfer', 'reset') else value
     if key == 'source' and value in ('none', 'None', ''):
@@ -109,6 +116,21 @@ def _temperature(value: Any) -> dict[str, float]:
     return {'init': first, 'min': last}
 
 
+def _penalty(value: Any) -> dict[str, Any] | None:
+    """Check the settings of a penalty on the cost of the found network: its kind, a target in its unit, and a weight."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or not {'cost', 'target'} <= value.keys():
+        form = f'{{cost: {" | ".join(KINDS)}, target: NUMBER}}'
+        raise ConfigError(f'strategy.penalty = {value!r}, but it must be {form}, and may have a weight.')
+    known(value, 'strategy.penalty', ('cost', 'target', 'weight'))
+    if value['cost'] not in KINDS:
+        raise ConfigError(f'strategy.penalty.cost = {value["cost"]!r} is unknown; choose one of {", ".join(KINDS)}.')
+    target = checked(value['target'], 'strategy.penalty.target', float, Range(1e-6, 1e15))
+    weight = checked(value.get('weight', 1.0), 'strategy.penalty.weight', float, Range(0))
+    return {'cost': value['cost'], 'target': target, 'weight': weight}
+
+
 def _number(value: str) -> Any:
     """Convert text to a number, such as 5e-1; return other text unchanged, for a later check to refuse."""
     try:
@@ -117,8 +139,19 @@ def _number(value: str) -> Any:
         return value
 
 
-def make_strategy(config: NamedConfig, base: Path) -> WarmStartDARTS:
-    """Make the strategy; relative paths start at ``base``.
+def make_penalty(config: NamedConfig, space: ModelSpace, image: Tensor) -> CostPenalty | None:
+    """Make the penalty on costs that a strategy has in a file, with the costs of a space for an image; None for none."""
+    given = config.arguments.get('penalty')
+    if given is None:
+        return None
+    try:
+        return CostPenalty(CostProfiler(space, image, given['cost']), given['target'], given['weight'])
+    except ConfigError as error:
+        raise ConfigError(f'strategy.penalty cannot be used: {error}') from error
+
+
+def make_strategy(config: NamedConfig, base: Path, penalty: CostPenalty | None = None) -> WarmStartDARTS:
+    """Make the strategy, with a penalty where it is to train; relative paths start at ``base``.
 
     Raises
     ------
@@ -126,8 +159,8 @@ def make_strategy(config: NamedConfig, base: Path) -> WarmStartDARTS:
         If NNI's strategy refuses its arguments.
     """
     arguments = dict(config.arguments)
-    if arguments.get('penalty'):
-        raise ConfigError("strategy.penalty needs a profiler, which is code: give it to the strategy in Python's own call.")
+    if 'penalty' in arguments:
+        arguments['penalty'] = penalty
     for key in ('source', 'zoo', 'save_to'):
         value = arguments.get(key)
         if isinstance(value, list):

@@ -22,7 +22,7 @@ from ..nni_adapter.oneshot import (
     without_onnx_export,
 )
 from ..nni_adapter.paths import best_path
-from ..nni_adapter.penalty import DifferentiablePenalty
+from ..nni_adapter.penalty import bound
 from . import collapse
 from .alpha_rate import AlphaRate
 from .continuity import Continuity
@@ -63,7 +63,7 @@ class DartsSearchModule(DartsLightningModule):
     loaders
         Loaders of the search.
     penalty
-        NNI's penalty, made differentiable; see :mod:`nni_warmstart.nni_adapter.penalty`.
+        NNI's penalty, made differentiable, or a :class:`~nni_warmstart.nni_adapter.cost_penalty.CostPenalty`.
     **kwargs
         Other arguments of NNI's module.
 
@@ -80,7 +80,7 @@ class DartsSearchModule(DartsLightningModule):
         self, training_module: Any, *, settings: SearchSettings, loaders: Loaders, penalty: Any = None, **kwargs: Any
     ) -> None:
         if penalty is not None:
-            penalty = DifferentiablePenalty(penalty, lambda: training_module.model)
+            penalty = bound(penalty, lambda: training_module.model)
         super().__init__(training_module, penalty=penalty, **kwargs)
         self.settings = settings
         self.identity = Identity()
@@ -186,8 +186,8 @@ class DartsSearchModule(DartsLightningModule):
         cap = self.settings.parameter_free_cap
         if cap is not None:
             sample = collapse.capped(self.model, collapse.without_zeros(self.model, sample), cap)
-        penalty = self.penalty
-        return penalty.kept(sample, self.probabilities()) if isinstance(penalty, DifferentiablePenalty) else sample
+        penalty: Any = self.penalty
+        return sample if penalty is None else penalty.kept(sample, self.probabilities())
 
     # -- training ----------------------------------------------------------------------------------------------------
 

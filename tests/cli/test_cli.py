@@ -20,12 +20,15 @@ from nni_warmstart import Supernet, SupernetZoo
 from nni_warmstart.cli import main
 from nni_warmstart.cli.main import make_parser
 from nni_warmstart.evaluators.optimisation import Cosine
+from nni_warmstart.nni_adapter.freezing import freeze
 from nni_warmstart.search import collapse
 from nni_warmstart.search.oneshot_module import DartsSearchModule
+from nni_warmstart.search_spaces import NasBench201Space
 
 
-def test_a_search_leaves_its_results(folder):
+def test_a_search_leaves_its_results(folder, capsys):
     assert search(folder, '--seed', '3') == 0
+    printed = capsys.readouterr().out
     out = folder / 'out'
     result = json.loads((out / 'result.json').read_text())
     architecture = json.loads((out / 'architecture.json').read_text())
@@ -35,6 +38,12 @@ def test_a_search_leaves_its_results(folder):
     assert result['architecture'] == architecture['sample']
     for label, op in architecture['sample'].items():
         assert architecture['probabilities'][label][op] == max(architecture['probabilities'][label].values())
+    costs = result['costs']
+    assert costs == architecture['costs']
+    network = freeze(NasBench201Space(4, 1, num_classes=3), result['architecture'])
+    assert costs['parameters'] == sum(parameter.numel() for parameter in network.parameters())
+    assert 0 < costs['latency_ms_quartiles'][0] <= costs['latency_ms'] <= costs['latency_ms_quartiles'][1]
+    assert 'Found network' in printed and f'{costs["multiply_adds"]:,}' in printed
     supernet = Supernet.load(out / 'supernet.safetensors')
     assert supernet.class_names == ['class 0', 'class 1', 'class 2']
     assert supernet.history['licence'] == 'CC0-1.0'

@@ -84,7 +84,15 @@ from nni_warmstart.runs.config import parse_search
         ('strategy={name: WarmStartDARTS, alpha: [1]}', 'alpha = [1], but it must be from 0 to 1'),
         ('strategy={name: WarmStartDARTS, zoo: 5}', 'strategy.zoo = 5, but it must be text'),
         ('strategy={name: DARTS, log_prob_every_n_step: 0}', 'strategy.log_prob_every_n_step = 0, but it must be 1 or more'),
-        ('strategy={name: DARTS, penalty: {}}', 'strategy DARTS cannot be made with'),
+        ('strategy={name: DARTS, penalty: {}}', 'strategy.penalty = {}, but it must be {cost: parameters | multiply_adds'),
+        ('strategy={name: DARTS, penalty: 5}', 'strategy.penalty = 5, but it must be {cost: parameters | multiply_adds'),
+        (
+            'strategy={name: DARTS, penalty: {cost: flops, target: 1}}',
+            "strategy.penalty.cost = 'flops' is unknown; choose one",
+        ),
+        ('strategy={name: DARTS, penalty: {cost: latency, target: 0}}', 'strategy.penalty.target = 0'),
+        ('strategy={name: DARTS, penalty: {cost: latency, target: 1, weight: -1}}', 'strategy.penalty.weight = -1'),
+        ('strategy={name: DARTS, penalty: {cost: latency, target: 1, scale: 1}}', 'key strategy.penalty.scale is unknown'),
         ('data={torchvision: {name: MNIST, root: 5}}', 'data.torchvision.root = 5, but it must be text'),
     ],
 )

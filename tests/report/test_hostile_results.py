@@ -82,6 +82,7 @@ def test_forms_are_those_of_a_search(search):
         ({'warm_start': {**WARM, 'head': None}}, 'warm_start.head'), ({'warm_start': {'source': 'a'}}, 'warm_start.head'),
         ({'warm_start': {**WARM, 'tensors': [['a', 'b', 'c', True, None]]}}, 'warm_start.tensors.0.3'),
         ({'warm_start': {**WARM, 'ranking': [['a']]}}, 'warm_start.ranking.0'), ({'warm_start': 5}, 'warm_start'),
+        ({'costs': {'parameters': 5}}, 'costs.multiply_adds'),
         ({'versions': []}, 'versions'), ({'final': 'x'}, 'final'), ({'architecture': None}, 'architecture'),
     ],
 )  # fmt: skip

@@ -110,8 +110,10 @@ def result_of(folder) -> dict:
     return json.loads((folder / 'result.json').read_text())
 
 
+COSTS = ('parameters', 'multiply-adds', 'ms per image')
 OVERVIEW = (
     'no.', 'search', 'data', 'space', 'strategy', 'source', 'epochs', 'validation accuracy', 'test accuracy', 'seconds',
+    *COSTS,
 )  # fmt: skip
 
 
@@ -136,6 +138,8 @@ def test_a_cold_and_a_warm_search_side_by_side(searches, tmp_path, capsys):
         assert row[6] == '2 of 2'
         assert row[7:] == [
             f'{result["curve"][-1]["default"]:.4f}', f'{result["final"]["test_accuracy"]:.4f}', f'{result["seconds"]:.1f}',
+            f'{result["costs"]["parameters"]:,}', f'{result["costs"]["multiply_adds"]:,}',
+            f'{result["costs"]["latency_ms"]:.2f}',
         ]  # fmt: skip
     assert [row[5] for row in rows] == ['none (cold)', 'nasbench201-shapes (named)']
     for label in ('validation accuracy', 'train loss', 'alpha entropy', 'skip share'):
@@ -285,7 +289,7 @@ def test_an_unfinished_search_says_so_and_goes_on(searches, tmp_path, monkeypatc
     (row,) = page.table(*OVERVIEW)
     whole = result_of(tmp_path / 'whole')
     assert row[2] == 'shapes'
-    assert row[6:] == ['2 of 3, unfinished', f'{whole["curve"][1]["default"]:.4f}', '-', '-']
+    assert row[6:] == ['2 of 3, unfinished', f'{whole["curve"][1]["default"]:.4f}', *['-'] * 5]
     assert read_search(tmp_path / 'cut', 'cut').alphas == whole['alphas'][:2]
     assert any(text.startswith('probabilities of cell/0_1') for text in page.pictures)
     assert search(searches, tmp_path / 'cut', *settings, resume=True) == 0
@@ -320,7 +324,7 @@ def test_a_search_without_an_epoch(runs, tmp_path):
         (runs / 'warm' / name).unlink()
     page = report(tmp_path / 'page.html', runs / 'warm')
     assert any(text.startswith('Unfinished: 0 of 2 epochs.') for text in page.texts)
-    assert page.table(*OVERVIEW)[0][6:] == ['0 of 2, unfinished', '-', '-', '-']
+    assert page.table(*OVERVIEW)[0][6:] == ['0 of 2, unfinished', '-', '-', '-', '-', '-', '-']
     assert not page.pictures
 
 
@@ -353,6 +357,14 @@ def test_an_older_checkpoint_goes_on(searches, runs):
     assert alphas[:2] == [{}, {}]
     assert 'cell/0_1' in alphas[2]
     report(runs / 'page.html', runs / 'cold')
+
+
+def test_results_without_costs_are_drawn(runs, tmp_path):
+    """As those of earlier versions are."""
+    result = result_of(runs / 'cold')
+    del result['costs']
+    (runs / 'cold' / 'result.json').write_text(json.dumps(result))
+    assert report(tmp_path / 'page.html', runs / 'cold').table(*OVERVIEW)[0][-3:] == ['-', '-', '-']
 
 
 def test_a_diverged_search_is_drawn_with_gaps(runs, tmp_path):
@@ -455,9 +467,10 @@ def test_retrained_networks_are_on_the_page_of_their_search(searches, tmp_path, 
     assert main(['retrain', *config, *run, '--out', str(tmp_path / 'net'), '--set', 'evaluator.max_epochs=1']) == 0
     page = report(tmp_path / 'page.html', searches / 'runs' / 'cold', tmp_path / 'net')
     result = result_of(tmp_path / 'net')
-    (row,) = page.table('network', 'found by', 'weights', 'epochs', 'accuracy', 'measured on', 'parameters', 'seconds')
+    (row,) = page.table('network', 'found by', 'weights', 'epochs', 'accuracy', 'measured on', *COSTS, 'seconds')
     assert row[0].endswith('net') and row[1].endswith('cold')
     assert row[2:7] == ['scratch', '1', f'{result["final"]:.4f}', 'test', f'{result["parameters"]:,}']
+    assert row[7] == f'{result["costs"]["multiply_adds"]:,}'
     assert any(f'{result["final"]:.4f} on test images' in text for text in page.texts)
     (tmp_path / 'net' / 'result.json').write_text(json.dumps({**result, 'parameters': 'many'}))
     page = report(tmp_path / 'page.html', searches / 'runs' / 'cold', tmp_path / 'net')
