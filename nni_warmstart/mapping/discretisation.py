@@ -105,9 +105,7 @@ def refit(network: nn.Module, supernet: nn.Module, images: Tensor, *, rows: int 
 
 def _sums_of(supernet: nn.Module, sums: Sequence[NodeSum], images: Tensor, rows: int) -> dict[NodeSum, Tensor]:
     """Return the supernet's sums at some places, shape ``(rows, channels)``."""
-    modules, found = dict(supernet.named_modules()), dict[NodeSum, Tensor]()
-
-    runs = Counter[NodeSum]()
+    modules, found, runs = dict(supernet.named_modules()), dict[NodeSum, Tensor](), Counter[NodeSum]()
 
     def reader(each: NodeSum) -> Any:
         def read(module: nn.Module, inputs: Any, output: Any) -> None:
