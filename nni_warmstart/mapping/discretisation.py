@@ -172,7 +172,7 @@ def _fit(ops: list[_Op], goal: Tensor, rows: int) -> tuple[Fit, Tensor] | None:
     """Fit the ops of one sum, and return how well they fit and the new sum; None if there is none to fit."""
     fitted = [op for op in ops if op.is_fitted]
     whole = torch.stack([op.output for op in ops]).sum(0)
-    if not fitted or len(_rows(whole, rows)) != len(goal):
+    if not fitted or _rows(whole, rows).shape != goal.shape:  # of another resolution, or of a width that is searched
         return None
     rest = whole - torch.stack([op.made for op in fitted if op.made is not None]).sum(0)
     missing = goal - _rows(rest, rows)

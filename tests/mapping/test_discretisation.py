@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 
+import nni
 import pytest
 import torch
 from nni.nas.hub.pytorch.nasbench201 import NasBench201
-from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableBatchNorm2d, MutableConv2d
 from nni.nas.strategy import DARTS
 from torch import nn
 
@@ -35,6 +36,22 @@ class Own(ModelSpace):
         self.stem = nn.Conv2d(3, 8, 3, padding=1)
         plain = [nn.Conv2d(8, 8, kernel, padding=kernel // 2) for kernel in (3, 1)]
         self.choice = LayerChoice([block(3, *after), block(1, *after)] if norm else plain, label='choice')
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.choice(self.stem(x).relu()).relu().mean((2, 3)))
+
+
+class Widths(ModelSpace):
+    """A stem whose width is searched, before a choice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = nni.choice('width', [4, 6])
+        self.stem = nn.Sequential(MutableConv2d(3, width, 3, padding=1), MutableBatchNorm2d(width))
+        self.choice = LayerChoice(
+            [MutableConv2d(width, 8, kernel, padding=kernel // 2) for kernel in (3, 1)], label='choice'
+        )
         self.head = nn.Linear(8, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -83,6 +100,15 @@ def test_fitted_networks_compute_nearly_what_the_supernet_does(name):
     plain = inherited(source, space=SPACES[name]())
     network = fitted(source, space=SPACES[name](), images=images())
     assert agreement(network, model) > max(agreement(plain, model), 0.9)
+
+
+def test_sums_of_another_width_than_in_the_supernet_are_left():
+    torch.manual_seed(0)
+    model = DARTS().mutate_model(Widths()).eval()
+    network = freeze(copy.deepcopy(model), {'width': 4, 'choice': 0})
+    stem = network.get_submodule('stem.0').weight.clone()
+    fits = refit(network, model, images())
+    assert fits.keys() == {'choice', 'head'} and torch.equal(network.get_submodule('stem.0').weight, stem)
 
 
 @pytest.mark.parametrize('name', ['choice', 'choice of convolutions with biases'])
