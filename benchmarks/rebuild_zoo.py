@@ -43,6 +43,13 @@ DARTS = {
     'space': {'name': 'darts', 'width': 4, 'num_cells': 3, 'image_size': 16},
     'evaluator': {'max_epochs': 8, 'batch_size': 32},
 }
+DARTS_W8 = {
+    'space': {'name': 'darts', 'width': 8, 'num_cells': 5, 'image_size': 32, 'stem_stride': 2},
+    'evaluator': {'max_epochs': 30, 'steps_per_epoch': 200},
+    'strategy': {'name': 'WarmStartDARTS', 'fast': True},
+    'flip': PHOTOGRAPHS, 'data': MORE,
+}  # fmt: skip
+"""Steps by plans; longer epochs, since validation takes as long as twenty steps."""
 BEGUN = 'joint-nasbench201-w16-begun'
 GONE_ON = {
     **W16, 'data': MORE, 'evaluator': {'max_epochs': 60},
@@ -61,9 +68,10 @@ CONTROLS = {
     BEGUN: (list(DATASETS), W16),
     **{f'nasbench201-w16-{name}': ([name], {**W16, 'evaluator': {'max_epochs': 3}}) for name in SINGLE},
     **{f'nasbench201-w8-{name}_3k': ([name], {**W8, 'evaluator': {'max_epochs': 20}}) for name in ('clothing', 'grocery')},
+    'joint-darts-w8': (list(DATASETS), DARTS_W8),
 }
 """Not shipped: the first goes on as a shipped one, the claim takes a random and the farthest of width 16, pretraining
-compares the others."""
+compares the next, and the last is to become the source of DARTS's own space."""
 OTHERS = 'joint-others-w16'
 """Not shipped: the one of zoo/pretrain_claim.yml."""
 

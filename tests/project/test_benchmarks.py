@@ -24,6 +24,7 @@ REPORTS = [
     ('choice/run.py', '--report'),
     ('data/run.py', '--report'),
     ('digits/run.py', '--report'),
+    ('discretisation/run.py', '--report'),
     ('distance/run.py', '--report'),
     ('mapper/run.py', '--report'),
     ('narrowing/run.py', '--report'),
@@ -81,7 +82,7 @@ def test_tables_are_those_of_the_committed_runs(tmp_path):
     shutil.copytree(ROOT / 'examples', tmp_path / 'examples')
     tables = made_from_rows(copy)
     committed = {path: path.read_text() for path in tables}
-    assert len(committed) == 20
+    assert len(committed) == 21
     for path in tables:
         path.unlink()
     run_all(REPORTS, copy, tmp_path)
