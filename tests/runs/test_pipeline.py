@@ -55,9 +55,10 @@ def same_tensors(cls: Any, one: Path, other: Path) -> bool:
 
 
 def without_clocks(value: Any) -> Any:
-    """The same without what differs between runs: seconds, and names of runs."""
+    """The same without what differs between runs: seconds, milliseconds, and names of runs."""
+    clocks = ('seconds', 'latency_ms')
     if isinstance(value, dict):
-        return {key: without_clocks(each) for key, each in value.items() if 'seconds' not in key and key != 'run'}
+        return {k: without_clocks(v) for k, v in value.items() if not any(c in k for c in clocks) and k != 'run'}
     return [without_clocks(each) for each in value] if isinstance(value, list) else value
 
 
