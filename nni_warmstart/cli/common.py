@@ -93,6 +93,14 @@ def add_set(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_export(parser: argparse.ArgumentParser) -> None:
+    """Add the option --export."""
+    parser.add_argument(
+        '--export', nargs='+', default=[], metavar='FORMAT',
+        help='write network.FORMAT too: pt2 (torch.export) or onnx',
+    )  # fmt: skip
+
+
 def add_seed(parser: argparse.ArgumentParser) -> None:
     """Add the option --seed."""
     parser.add_argument('--seed', type=int, help='seed of everything random (default: the key seed of the YAML, or 0)')

@@ -6,7 +6,7 @@ import argparse
 
 from rich.table import Table
 
-from .common import a_path, add_resume, add_seed, add_set, changed, console, document, loading, show_costs
+from .common import a_path, add_export, add_resume, add_seed, add_set, changed, console, document, loading, show_costs
 
 HELP = 'train the network that a search found'
 DESCRIPTION = (
@@ -26,10 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="scratch, or inherited: the supernet's own, fitted to its outputs, at a fifth of the learning rate; with these "
              'ten epochs go a long way (default: scratch)',
     )  # fmt: skip
-    parser.add_argument(
-        '--export', nargs='+', default=[], metavar='FORMAT',
-        help='write network.FORMAT too: pt2 (torch.export) or onnx',
-    )  # fmt: skip
+    add_export(parser)
     add_seed(parser)
     add_resume(parser)
     add_set(parser)

@@ -7,7 +7,7 @@ import argparse
 from rich.table import Table
 
 from ..utils import distributed
-from .common import a_path, add_resume, add_seed, add_set, changed, console, document, loading
+from .common import a_path, add_export, add_resume, add_seed, add_set, changed, console, document, loading
 
 HELP = 'from images to a trained network: search, train, test, export'
 DESCRIPTION = """\
@@ -44,10 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--weights', default='inherited',
         help="what the network begins with: inherited, the supernet's own, or scratch (default: inherited)",
     )  # fmt: skip
-    parser.add_argument(
-        '--export', nargs='+', default=[], metavar='FORMAT',
-        help='write network.FORMAT too: pt2 (torch.export) or onnx',
-    )  # fmt: skip
+    add_export(parser)
     add_seed(parser)
     add_resume(parser)
     add_set(parser)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,8 @@ from ..nni_adapter.batchnorm import reestimate
 from ..nni_adapter.node_sums import NodeSum, node_sums
 from ..nni_adapter.paths import every_path
 from ..utils.modules import modes_kept
-from .patches import at, drawn, is_plain, patches, places
-from .regression import PENALTY, ridge_solution
+from .patches import at, drawn, is_plain
+from .regression import PENALTY, ridge_solution, sampled_inputs
 
 ROWS = 8192
 """Largest number of outputs of a sum that take part in its regression."""
@@ -178,7 +178,7 @@ def _fit(ops: list[_Op], goal: Tensor, rows: int) -> tuple[Fit, Tensor] | None:
     missing = goal - _rows(rest, rows)
     mean = missing.mean(0)
     # Regress on the patches of all convolutions side by side.
-    x = [_patches(op, rows) for op in fitted]
+    x = [cast(Tensor, sampled_inputs(op.convolution, op.x, rows)) for op in fitted]  # known for all that are fitted
     centred = torch.cat([each - each.mean(0) for each in x], 1)
     weight = torch.cat([_effective(op) for op in fitted], 1)
     change = ridge_solution(centred.T @ centred, centred.T @ (missing - mean - centred @ weight.T), PENALTY).T.to(weight)
@@ -232,12 +232,6 @@ def _write(op: _Op, weight: Tensor, mean: Tensor) -> None:
         state['norm.bias'].copy_(mean)
     elif 'bias' in state:
         state['bias'].copy_(mean - z_mean)
-
-
-def _patches(op: _Op, rows: int) -> Tensor:
-    if isinstance(op.convolution, nn.Linear):
-        return op.x
-    return patches(op.convolution, op.x, drawn(places(op.convolution, op.x), op.x, rows))
 
 
 def _rows(y: Tensor, rows: int) -> Tensor:

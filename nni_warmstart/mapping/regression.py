@@ -139,7 +139,7 @@ def regress_layers(
 
     def reader(module: Any, inputs: Any, name: str) -> None:
         y = at_kept_channels(name, seen.made)
-        x = None if y is None else _sampled_inputs(module, inputs[0], rows)
+        x = None if y is None else sampled_inputs(module, inputs[0], rows)
         if y is None or x is None or len(x) != len(y):
             return
         if seen.places[mapping.correspondence.tensors[name]] != places(module, inputs[0]):
@@ -197,7 +197,7 @@ def _sampled(module: nn.Module, x: Tensor, rows: int) -> Tensor:
     return at(x, drawn(x[0, 0].numel(), x, rows))
 
 
-def _sampled_inputs(module: Any, x: Tensor, rows: int) -> Tensor | None:
+def sampled_inputs(module: Any, x: Tensor, rows: int) -> Tensor | None:
     """Return the inputs of a layer for the same outputs, shape ``(rows, n_in * taps)``; None where they are not known."""
     if isinstance(module, nn.Linear):
         return _sampled(module, x, rows)

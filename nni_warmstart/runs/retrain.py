@@ -166,7 +166,8 @@ def _retrain(
     problem = set_up(config, task, seed, learning)
     described = describe(problem.space)
     searched = run if weights == 'inherited' else None
-    images = None if searched is None else some_images(problem.splits.train)
+    resumed = checkpoint is not None  # with weights that have been fitted and trained already
+    images = None if searched is None or resumed else some_images(problem.splits.train)
     network = make_network(problem.space, architecture, searched, problem.task.class_names, images)
     if is_blind(network, problem.image_shape):
         raise ConfigError(
