@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +18,8 @@ from .places import Place
 from .regression import PENALTY, ridge_solution
 
 _ROWS = 4096  # outputs of each layer that take part
+
+_AT_ONCE = 16  # images that a place computes at once: all candidates together have activations larger than the network
 
 _SAME = 1e-4  # relative difference of outputs below which a candidate needs no fit
 
@@ -51,25 +55,32 @@ def fit_candidates(model: nn.Module, chosen: list[Chosen], images: Tensor) -> di
     modules: dict[str, Any] = dict(model.named_modules())
     chosen = [each for each in chosen if each.place.idle is None and len(each.candidate.selects) == 1 and each.run]
     last = {layer.path for each in chosen for layer in _last_layers(each.place)}
-    seen: dict[str, _Seen] = {}
+    seen: dict[str, list[_Seen]] = defaultdict(list)
     fitted: dict[str, Tensor] = {}
+    most = max(_ROWS * _AT_ONCE // len(images), 1)
 
     def keep(name: str) -> Any:
         def record(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            seen[name] = _Seen(_rows(inputs[0]), _rows(output))
+            seen[name].append(_Seen(_rows(inputs[0], most), _rows(output, most)))
 
         return record
 
-    def fit(each: Chosen) -> Any:
-        def after(module: nn.Module, inputs: Any, output: Any) -> None:
-            teacher = each.candidate.layers[-1]
-            for layer in _last_layers(each.place):
-                if layer.path != teacher.path and _is_pointwise(modules[layer.path]) and layer.norm:
-                    fitted.update(_fitted(modules, layer, teacher, seen[layer.path], seen[teacher.path].z))
-            for layer in _last_layers(each.place):
-                del seen[layer.path]
+    def fit(each: Chosen) -> None:
+        teacher, layers = each.candidate.layers[-1], _last_layers(each.place)
+        whole = {layer.path: _Seen(*map(torch.cat, zip(*seen.pop(layer.path), strict=True))) for layer in layers}
+        for layer in layers:
+            if layer.path != teacher.path and _is_pointwise(modules[layer.path]) and layer.norm:
+                fitted.update(_fitted(modules, layer, teacher, whole[layer.path], whole[teacher.path].z))
 
-        return after
+    def in_parts(site: nn.Module, each: Chosen) -> Any:
+        forward = site.forward
+
+        def run(x: Tensor) -> Tensor:
+            output = torch.cat([forward(part) for part in x.split(_AT_ONCE)])
+            fit(each)
+            return output
+
+        return run
 
     with modes_kept(model), ExitStack() as hooks:
         for name in last:
@@ -78,9 +89,22 @@ def fit_candidates(model: nn.Module, chosen: list[Chosen], images: Tensor) -> di
             site = each.candidate.layers[-1].path
             while not _is_parent(site, each.place):
                 site = site.rpartition('.')[0]
-            hooks.callback(modules[site].register_forward_hook(fit(each)).remove)
+            hooks.enter_context(_running(modules[site], in_parts(modules[site], each)))
         model.eval()(images)
     return fitted
+
+
+@contextmanager
+def _running(module: nn.Module, forward: Any) -> Iterator[None]:
+    """Exchange the forward of a module within the context."""
+    before = vars(module).get('forward')
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if before is not None:
+            module.forward = before
 
 
 def _last_layers(place: Place) -> list[Layer]:
@@ -123,8 +147,8 @@ def _fitted(modules: dict[str, Any], own: Layer, teacher: Layer, seen: _Seen, go
     return {name: tensor.detach().clone() for name, tensor in found.items()}
 
 
-def _rows(y: Tensor) -> Tensor:
-    """Return activations at some places, the same for all layers of one size, shape ``(rows, channels)``."""
+def _rows(y: Tensor, most: int) -> Tensor:
+    """Return activations at about ``most`` places, the same for all layers of one size, shape ``(rows, channels)``."""
     rows = y.movedim(1, -1).flatten(0, -2)
-    step = max(len(rows) // _ROWS, 1) | 1  # an odd step visits all columns
-    return rows[::step]
+    step = max(len(rows) // most, 1) | 1  # an odd step visits all columns
+    return rows[::step].clone()  # a view would keep all of them

@@ -9,6 +9,7 @@ narrow network are fitted as well.
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -41,10 +42,19 @@ def is_narrower(target: Structure, source: Structure, pairs: dict[str, str]) -> 
     return any(not np.isin(space.channels, source.channels.inputs).any() for space in narrower)
 
 
-def weight_covariances(state: dict[str, Tensor], source: Structure) -> dict[str, Tensor]:
+def weight_covariances(
+    state: dict[str, Tensor], source: Structure, names: Collection[str] | None = None
+) -> dict[str, Tensor]:
     r"""Estimate the covariances of each layer's inputs without data, as :math:`\sum_p W_p W_p^\top` over preceding weights.
 
     This is the covariance of the sum of several linear layers whose inputs are white and independent of each other.
+
+    Parameters
+    ----------
+    state, source
+        Tensors and structure of the network.
+    names
+        Weights to return covariances for; None for all.
 
     Returns
     -------
@@ -62,16 +72,18 @@ def weight_covariances(state: dict[str, Tensor], source: Structure) -> dict[str,
             made[channels.tobytes()] = channels, before + weight @ weight.T
     # Collect these sums at the input channels of every layer.
     found: dict[bytes, Tensor] = {}
-    for axes in tensors.values():
-        read = axes.channels[axes.roles.index(IN)]
+    reads = {name: axes.channels[axes.roles.index(IN)] for name, axes in tensors.items() if names is None or name in names}
+    for read in reads.values():
         if read is None or read.ndim != 1 or read.tobytes() in found:
             continue
         covariance = torch.zeros(len(read), len(read), dtype=torch.float64)
         for channels, gram in made.values():
+            if np.array_equal(read, channels):
+                covariance += gram
+                continue
             _, reader_at, maker_at = np.intersect1d(read, channels, return_indices=True)
             covariance[np.ix_(reader_at, reader_at)] += gram[np.ix_(maker_at, maker_at)]
         found[read.tobytes()] = covariance
-    reads = {name: axes.channels[axes.roles.index(IN)] for name, axes in tensors.items()}
     return {name: found[read.tobytes()] for name, read in reads.items() if read is not None and read.tobytes() in found}
 
 

@@ -67,23 +67,28 @@ def map_network(
     """
     couple, share = strongest_first(state, source, target), _regressing_by_weights(state, source)
     found = alignment.correspondence
-    whole: Mapping | None = None
-    for pairs in alignment.rounds:
+
+    def mapped(pairs: dict[str, str]) -> Mapping:
         fitting, structure = _fitted_to(pairs, state, source, target, layers, eps, factors)
-        mapping = map_tensors(
-            fitting, structure, target, couple=couple, share=share, skip=skip, correspondence=replace(found, tensors=pairs)
-        )
-        if whole is None:
-            whole = mapping
-        else:  # the path goes first, where fixed layers and shared channels are mapped once more
-            whole = replace(
-                whole,
-                tensors={**mapping.tensors, **whole.tensors}, pairs={**mapping.pairs, **whole.pairs},
-                kinds={**mapping.kinds, **whole.kinds}, unmapped={**mapping.unmapped, **whole.unmapped},
-                repeated=whole.repeated | mapping.repeated,
-            )  # fmt: skip
-    assert whole is not None
+        each = replace(found, tensors=pairs)
+        return map_tensors(fitting, structure, target, couple=couple, share=share, skip=skip, correspondence=each)
+
+    # The path goes first, where fixed layers and shared channels are mapped once more with every round of candidates.
+    first, *others = alignment.rounds
+    whole = mapped(first)
+    for pairs in others:
+        whole = _with_more(whole, mapped(pairs))
     return replace(whole, correspondence=found)
+
+
+def _with_more(whole: Mapping, more: Mapping) -> Mapping:
+    """Add what only another mapping has."""
+    return replace(
+        whole,
+        tensors={**more.tensors, **whole.tensors}, pairs={**more.pairs, **whole.pairs},
+        kinds={**more.kinds, **whole.kinds}, unmapped={**more.unmapped, **whole.unmapped},
+        repeated=whole.repeated | more.repeated,
+    )  # fmt: skip
 
 
 def _regressing_by_weights(state: dict[str, Tensor], source: Structure) -> Share:
@@ -100,7 +105,7 @@ def _regressing_by_weights(state: dict[str, Tensor], source: Structure) -> Share
         if read is None or coupling.shape[0] <= coupling.shape[1]:
             return sharing(coupling)
         some = {each: state[each] for each, made in makers.items() if each == name or np.isin(made, read).any()}
-        return regressing(weight_covariances(some, source))(name, coupling)
+        return regressing(weight_covariances(some, source, [name]))(name, coupling)
 
     return share
 

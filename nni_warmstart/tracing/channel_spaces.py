@@ -182,6 +182,7 @@ class Couplings:
         self.couple = couple
         self.found: dict[tuple[int, int], Tensor] = {}
         self._axes: dict[tuple[bytes, bytes], Tensor | None] = {}
+        self._distinct: dict[torch.Size, list[Tensor]] = defaultdict(list)
         self._same = {space.places: space.index for space in self.source_spaces.spaces if space.places}
 
     def partner(self, space: int, candidates: np.ndarray) -> int:
@@ -205,7 +206,8 @@ class Couplings:
     def of(self, space: int, other: int) -> Tensor:
         """Return the coupling of a target space and a source space, shape ``(n_source, n_target)``."""
         if (space, other) not in self.found:
-            self.found[space, other] = self.couple(self.source_spaces.spaces[other], self.target_spaces.spaces[space])
+            coupling = self.couple(self.source_spaces.spaces[other], self.target_spaces.spaces[space])
+            self.found[space, other] = self._shared(coupling)
         return self.found[space, other]
 
     def axis(self, target_axis: np.ndarray, source_axis: np.ndarray) -> Tensor | None:
@@ -217,8 +219,18 @@ class Couplings:
         """
         key = (target_axis.tobytes(), source_axis.tobytes())
         if key not in self._axes:
-            self._axes[key] = self._axis(target_axis, source_axis)
+            coupling = self._axis(target_axis, source_axis)
+            self._axes[key] = None if coupling is None else self._shared(coupling)
         return self._axes[key]
+
+    def _shared(self, coupling: Tensor) -> Tensor:
+        """Return an equal coupling that was found before, if there is one: those of many candidates take much memory."""
+        found = self._distinct[coupling.shape]
+        for other in found:
+            if torch.equal(coupling, other):
+                return other
+        found.append(coupling)
+        return coupling
 
     def _axis(self, target_axis: np.ndarray, source_axis: np.ndarray) -> Tensor | None:
         coupling = torch.zeros(len(source_axis), len(target_axis), dtype=torch.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,6 +43,20 @@ def write_tensor(module: nn.Module, name: str, own: Tensor, value: Tensor) -> No
         module.get_submodule(path).set_extra_state(value.to(own))
     else:
         own.copy_(value)
+
+
+@contextmanager
+def holding(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let some parameters and buffers hold other values within the context, without a copy of either."""
+    own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    before = {name: own[name].data for name in tensors}
+    try:
+        for name, value in tensors.items():
+            own[name].data = value.to(own[name])
+        yield
+    finally:
+        for name, value in before.items():
+            own[name].data = value
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from ..nni_adapter.paths import best_path, every_path
 from ..supernets.supernet import Supernet
 from ..tracing.axes import Axes
 from ..tracing.channel_spaces import Couple
-from ..utils.modules import modes_kept
+from ..utils.modules import holding, modes_kept
 from .compatibility import same_space
 from .heads.registry import HEADS
 from .match import Candidates, Match, Target, inherit_alphas, match_source
@@ -132,9 +132,8 @@ def _from_network(match: Match, mapping: Mapping, model: nn.Module, images: Tens
         new = match.started
         only = path_logits(alignment, match.target.structure, new, 100.0)  # selects the path that is the network alone
         only = {new.alpha_names[label]: logits.to(new.tensors[new.alpha_names[label]]) for label, logits in only.items()}
-        draft = load(copy.deepcopy(model), {**new.inherited, **tensors, **only})
-        with every_path(draft):
-            fitted = fit_candidates(draft, alignment.chosen, images[:_FITTED_ON])
+        with holding(model, {**new.inherited, **tensors, **only}), every_path(model):
+            fitted = fit_candidates(model, alignment.chosen, images[:_FITTED_ON])
         tensors.update({name: fitted[name].cpu() for name in fitted if name in tensors})
     return _inherited(match, replace(mapping, tensors=tensors))
 

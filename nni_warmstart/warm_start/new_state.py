@@ -36,7 +36,7 @@ class NewState:
 
     def __init__(self, target: nn.Module, settings: TransferSettings) -> None:
         self.settings = settings
-        self.tensors = {name: tensor.clone() for name, tensor in first_names(target)[0].items()}
+        self.tensors = dict(first_names(target)[0])
         self.parameters = {name for name, _ in target.named_parameters()}
         self.choices = {label: list(choice.candidates) for label, choice in choices(target).items()}
         names = {id(p): name for name, p in target.named_parameters()}
