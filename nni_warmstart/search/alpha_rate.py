@@ -2,7 +2,8 @@
 
 Adam moves an alpha by at most its learning rate per step. In DARTS's own search (Liu et al., ICLR 2019: 3e-4 for 50 epochs
 of some 390 steps) alphas can move by 6 from their equal initial values; in the few hundred steps of a warm search they could
-move by 0.1 only, while the source's alphas differ by 0.1 to 1.
+move by 0.1 only, while the source's alphas differ by 0.1 to 1. A pretrained network is another matter: its alphas prefer it
+to candidates that nobody has trained, and a short search that leaves it loses what it had (benchmarks/NOTES.md).
 """
 
 from __future__ import annotations
@@ -32,9 +33,14 @@ def alpha_rate(steps: float) -> float:
 
 
 class AlphaRate(Callback):
-    """Sets the learning rate of the alphas by the number of steps of the run; if time limits it, anew in every epoch."""
+    """Sets the learning rate of the alphas by the number of steps of the run; if time limits it, anew in every epoch.
+
+    A search that started from a pretrained network keeps the rate that it has.
+    """
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if pl_module.inherited_rate.names:
+            return
         rate = alpha_rate(planned_batches(trainer, pl_module.warmup_epochs))
         for group in pl_module.architecture_optimizers().param_groups:
             if group['lr'] != rate:

@@ -107,7 +107,8 @@ class WarmStartDARTS(DARTS):
         errors on these images. Training continues without it. None for True if ``head`` is a fitted one.
     arc_learning_rate
         Learning rate of Adam for the alphas. None for NNI's 3e-4 after a cold start, and after a warm start for a rate at
-        which they can move as far as in DARTS's own search, at most 0.03; see :mod:`nni_warmstart.search.alpha_rate`.
+        which they can move as far as in DARTS's own search, at most 0.03; see :mod:`nni_warmstart.search.alpha_rate`. NNI's
+        as well if the source is a network.
     save_to
         Zoo or folder in which the trained supernet is saved after the search, under the first free name; a resumed search
         replaces its own entry, never a copy. A supernet that has diverged is not saved, and a warning says so.

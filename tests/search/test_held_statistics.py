@@ -18,6 +18,7 @@ from nni_warmstart.data import split
 from nni_warmstart.evaluators.classification import classification
 from nni_warmstart.evaluators.trainer import make_trainer
 from nni_warmstart.nni_adapter.mutation import mutate
+from nni_warmstart.search.alpha_rate import NNIS
 
 
 def task():
@@ -50,6 +51,7 @@ def test_statistics_are_held_and_scales_learn(tmp_path):
     module.statistics.names = held[1:]  # what a network lacks is estimated as ever
     assert len(module.statistics.others(strategy.supernet)) == len(others) + 1
     assert f'{held[0]}.weight' in module.inherited_rate.names and 'classifier.weight' not in module.inherited_rate.names
+    assert module.architecture_optimizers().param_groups[0]['lr'] == NNIS  # untrained candidates do not outrun the network
 
 
 def test_a_resumed_search_holds_them_too(tmp_path):
