@@ -6,6 +6,7 @@ from typing import Any
 
 import nni
 from nni.nas.evaluator.pytorch import ClassificationModule, Lightning
+from torch import Tensor, nn
 
 from ..data.augmentation import Augmentation
 from ..data.splits import Splits
@@ -30,6 +31,8 @@ class CosineClassification(ClassificationModule):
         :class:`~nni_warmstart.data.augmentation.Augmentation`.
     flip
         Whether these images are mirrored at random.
+    label_smoothing
+        Share of the target distribution that is uniform while the network trains; None for 0.
 
     Attributes
     ----------
@@ -48,8 +51,11 @@ class CosineClassification(ClassificationModule):
         crop: float = 0.0,
         cutout: float = 0.0,
         flip: bool = False,
+        label_smoothing: float | None = None,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, num_classes=num_classes)
+        if label_smoothing:
+            self.criterion = _SmoothedInTraining(label_smoothing=label_smoothing)
         self.augmentation, self.flip = Augmentation(jitter, crop, cutout), flip
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
@@ -61,6 +67,13 @@ class CosineClassification(ClassificationModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.pop('hyper_parameters', None)  # NNI stores classes in them, which cannot be loaded as data only
+
+
+class _SmoothedInTraining(nn.CrossEntropyLoss):
+    """Cross-entropy with smoothed labels in training, and as it is in evaluation."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return super().forward(input, target) if self.training else nn.functional.cross_entropy(input, target)
 
 
 @nni.trace

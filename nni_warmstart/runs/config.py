@@ -134,6 +134,7 @@ class EvaluatorConfig(TrainingConfig):
     """Settings of the training of a supernet in a search."""
 
     sampler: str = 'shuffle'  # or balanced: training images are drawn with all classes equally frequent
+    label_smoothing: Annotated[float, Range(0, 0.99)] | None = None  # None: 0.1 to train inherited weights, 0 otherwise
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,9 @@ WEIGHTS = ('scratch', 'inherited')
 RATE = 0.2
 """Learning rate of inherited weights, as a share of the evaluator's."""
 
+SMOOTHING = 0.1
+"""Label smoothing of inherited weights, unless the evaluator has one. See benchmarks/NOTES.md."""
+
 
 def retrain(
     config: SearchConfig,
@@ -83,7 +86,7 @@ def retrain(
     weights
         Initial weights: 'scratch', or 'inherited' for those of the supernet, fitted to its outputs for the network
         (:func:`~nni_warmstart.warm_start.fitted_network.fitted`). Their learning rate is :data:`RATE` of the evaluator's,
-        and batch-norm statistics are re-estimated before every validation.
+        batch-norm statistics are re-estimated before every validation, and labels are smoothed by :data:`SMOOTHING`.
     exports
         Additional formats: 'pt2' (torch.export), 'onnx'; see :func:`~nni_warmstart.supernets.export.export`.
     seed
@@ -190,6 +193,8 @@ def _retrain(
     callbacks: list[Callback] = [StopOnDivergence(), Marked(provenance), clock]
     if weights == 'inherited':
         training['learning_rate'] *= RATE
+        if training['label_smoothing'] is None:
+            training['label_smoothing'] = SMOOTHING
         callbacks.append(Recalibration(problem.splits.train, training['batch_size']))
     curve = train(
         network,
