@@ -43,5 +43,8 @@ def run(arguments: argparse.Namespace) -> None:
     if entry.diverged:
         raise ZooError(f'{word} has {entry.divergence}; nothing can start from it.')
     console.print(f'Added {zoo.add(entry, overwrite=arguments.overwrite)}')
+    for path, why in list(entry.traced().channels.opaque.items())[:1]:
+        place = f'module {path!r}' if path else 'its forward'
+        complain(f'{word} can be mapped in part only, with untraceable: fresh in a search ({place}: {why}).')
     if entry.licence is None:
         complain(f'No licence is published with {word}; add it with --licence, once you know it.')

@@ -131,3 +131,8 @@ def test_networks_are_ranked_for_a_search(folder, capsys, caplog):
     assert 'plain' in capsys.readouterr().out
     assert main([*command, '--data', str(folder / 'shapes.npz')]) == 2
     assert 'Entry plain is not ranked: a network without choices has no space of its own' in caplog.text
+
+
+def test_a_network_that_can_only_be_taken_in_part_is_imported_with_a_warning(folder, capsys):
+    assert imported(folder, 'python:helpers.networks:mixing', '--image-size', '8', '--licence', 'MIT') == 0
+    assert 'can be mapped in part only' in (said := capsys.readouterr().err) and said.count('\n') == 1
