@@ -80,6 +80,25 @@ def test_round_trip_is_exact(name, tmp_path):
         assert list(choice.candidates) == loaded.candidates[label]
 
 
+def test_half_precision_halves_the_file_and_little_else(tmp_path):
+    model = mutate(small_space(), 'DARTS')
+    name, weight = next((name, each) for name, each in model.named_parameters() if each.dim() > 1)
+    with torch.no_grad():
+        weight.view(-1)[0] = 7e4  # beyond its range
+    whole = Supernet.from_model(model, name='net').sketched(make_task())
+    whole.in_half().save(tmp_path / 'net.safetensors')
+    loaded = Supernet.load(tmp_path / 'net.safetensors')
+    stored, state = loaded.tensors, loaded.state_dict()
+    assert {each.dtype for each in state.values() if each.is_floating_point()} == {torch.float32}
+    assert stored[name].dtype == torch.float32 and any(each.dtype == torch.float16 for each in stored.values())
+    for key, each in whole.state_dict().items():
+        assert torch.allclose(state[key].double(), each.double(), rtol=5e-4, atol=1e-7)
+    assert loaded.sketches[loaded.key].embedding == loaded.key != whole.key
+    built = loaded.build(small_space()).state_dict()
+    assert all(torch.equal(built[key], each) for key, each in state.items())
+    assert whole.in_half().in_half().key == loaded.key
+
+
 @pytest.mark.slow
 def test_shared_alphas_are_stored_once():
     model = mutate(hub.DARTS(width=4, num_cells=6, dataset='cifar'), 'DARTS')
