@@ -1,27 +1,28 @@
-"""Learning rate of the weights that a search inherits from a pretrained network."""
+"""Learning rate of the weights of a search that starts from a pretrained network."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from pytorch_lightning import Callback
 from torch import Tensor
 
-from ..mapping.mapper import MappedKind
 from ..nni_adapter.choices import arch_parameters
 from ..warm_start.report import TransferReport
 
 RATE = 0.2
-"""Learning rate of inherited weights, as a share of that of the others. See benchmarks/NOTES.md."""
+"""Learning rate, as a share of the evaluator's. See benchmarks/NOTES.md."""
 
 
 class InheritedRate(Callback):
-    """Lets the weights of a pretrained network learn at a smaller rate than the classifier and what is fresh.
+    """Lets the weights of a search that started from a pretrained network learn at a smaller rate than the evaluator's.
 
-    After each step of an optimizer, whichever it is, these weights are moved back by the rest of the way, which is the same
-    as a smaller rate in all its parameter groups, schedules and weight decay included.
+    A rate for searches from scratch ruins pretrained weights, and at it the classifier and added blocks, too, make a network
+    with held statistics of batch norm diverge. After each step of an optimizer, whichever it is, weights are moved back by
+    the rest of the way, which is the same as a smaller rate in all its parameter groups, schedules and weight decay
+    included.
 
     Attributes
     ----------
@@ -38,9 +39,8 @@ class InheritedRate(Callback):
         self._hooks = ExitStack()
 
     def slow_down(self, report: TransferReport) -> None:
-        """Slow down the weights that a warm start has mapped from a network, but no classifier that was fitted."""
-        mapped = get_args(MappedKind)
-        self.names = [origin.target for origin in report.origins if origin.parameter and origin.how in mapped]
+        """Slow down all weights, of which some were mapped from a network."""
+        self.names = [origin.target for origin in report.origins if origin.parameter]
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         parameters = dict(pl_module.model.named_parameters())

@@ -36,7 +36,9 @@ class NewState:
 
     def __init__(self, target: nn.Module, settings: TransferSettings) -> None:
         self.settings = settings
-        self.tensors = dict(first_names(target)[0])
+        fresh = first_names(target)[0]
+        mixed = settings.kept < 1 or 0 < settings.strength < 1  # with values that must stay fresh: a plan may be used twice
+        self.tensors = {name: tensor.clone() for name, tensor in fresh.items()} if mixed else fresh
         self.parameters = {name for name, _ in target.named_parameters()}
         self.choices = {label: list(choice.candidates) for label, choice in choices(target).items()}
         names = {id(p): name for name, p in target.named_parameters()}
