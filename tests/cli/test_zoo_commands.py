@@ -226,4 +226,4 @@ def test_images_are_ranked_for_in_the_size_of_the_entries(monkeypatch, capsys):
 
     monkeypatch.setattr('nni_warmstart.data.sources.from_word', noting)
     assert main(['zoo', 'rank', '--data', 'photographs']) == 2
-    assert sizes == [32] and 'enough.' in capsys.readouterr().err  # that of the shipped zoo
+    assert sizes == [64] and 'enough.' in capsys.readouterr().err  # that of the shipped zoo

@@ -98,16 +98,18 @@ def test_pages_show_the_examples_as_they_are(name, page):
 def test_shipped_supernets():
     """Small, readable, with a card that says what they come from; no digits of any kind among the images."""
     zoo = SupernetZoo.shipped()
-    for space, singles, widths in (('nasbench201', 8, [16, 8]), ('darts', 3, [4])):
+    for space, singles, joints in (
+        ('nasbench201', 8, 2),
+        ('darts', 3, 2),
+        ('MobileNetV3Space', 0, 1),
+        ('ProxylessNAS', 0, 1),
+    ):
         entries = [entry for entry in zoo.entries() if entry.space['name'] == space]
         joint = [entry for entry in entries if len(entry.history['datasets']) > 1]
-        assert [entry.space['arguments']['width'] for entry in joint] == widths
-        assert len(entries) - len(joint) == singles
-    assert sum(Path(zoo.path(name)).stat().st_size for name in zoo.names()) < 15_000_000
+        assert (len(joint), len(entries) - len(joint)) == (joints, singles)
+    assert sum(Path(zoo.path(name)).stat().st_size for name in zoo.names()) < 25_000_000
     for name in zoo.names():
         entry = zoo[name]
-        wide = entry.space['arguments']['width'] == 16
-        assert Path(zoo.path(name)).stat().st_size <= (2_100_000 if wide else 1_100_000)
         entry.build()
         assert entry.key in entry.sketches  # it can be ranked and its classes transported
         facts = entry.history
