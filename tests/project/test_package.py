@@ -98,18 +98,22 @@ def test_pages_show_the_examples_as_they_are(name, page):
 def test_shipped_supernets():
     """Small, readable, with a card that says what they come from; no digits of any kind among the images."""
     zoo = SupernetZoo.shipped()
-    for space, singles, joints in (
-        ('nasbench201', 8, 2),
-        ('darts', 3, 2),
-        ('MobileNetV3Space', 0, 1),
-        ('ProxylessNAS', 0, 1),
+    hubs = {'MobileNetV3Space': ('width_multipliers', [0.5]), 'ProxylessNAS': ('width_mult', [0.25])}
+    for space, singles, (argument, widths) in (
+        ('nasbench201', 8, ('width', [16, 8])),
+        ('darts', 3, ('width', [4, 8])),
+        *((space, 0, form) for space, form in hubs.items()),
     ):
         entries = [entry for entry in zoo.entries() if entry.space['name'] == space]
         joint = [entry for entry in entries if len(entry.history['datasets']) > 1]
-        assert (len(joint), len(entries) - len(joint)) == (joints, singles)
+        assert [entry.space['arguments'][argument] for entry in joint] == widths
+        assert len(entries) - len(joint) == singles
     assert sum(Path(zoo.path(name)).stat().st_size for name in zoo.names()) < 25_000_000
     for name in zoo.names():
         entry = zoo[name]
+        wide = name in ('joint-nasbench201-w16', 'joint-darts-w8')
+        most = 7_000_000 if entry.space['name'] in hubs else 2_100_000 if wide else 1_100_000
+        assert Path(zoo.path(name)).stat().st_size <= most
         entry.build()
         assert entry.key in entry.sketches  # it can be ranked and its classes transported
         facts = entry.history
