@@ -34,7 +34,7 @@ from nni_warmstart.cli import quiet
 from nni_warmstart.data import Task
 from nni_warmstart.nni_adapter.classifier import features_of
 from nni_warmstart.runs.retrain import learning, train
-from nni_warmstart.utils.metrics import final_accuracy
+from nni_warmstart.utils.metrics import epochs_to, final_accuracy
 from nni_warmstart.warm_start.heads.ridge import ridge
 
 HERE = Path(__file__).resolve().parent
@@ -120,17 +120,6 @@ def measured(data: Path, name: str, seed: int, side: str, rows: Rows) -> dict[st
     return tuned(task, seed, warm['processor_seconds'])
 
 
-def fewer(cold: list[float], warm: list[float]) -> float:
-    """Return how many times fewer epochs the warm search needs to the final accuracy of the cold one; 0 for never."""
-    goal = final_accuracy(cold)
-    return len(cold) / first if (first := first_at(warm, goal)) else 0.0
-
-
-def first_at(curve: list[float], goal: float) -> int | None:
-    """Return the first epoch whose accuracy reaches the goal, or None."""
-    return next((epoch for epoch, accuracy in enumerate(curve, 1) if accuracy >= goal), None)
-
-
 def document(rows: list[dict[str, Any]]) -> list[str]:
     """Return the lines of training.md, without pairs of which a search is missing."""
     found = {(row['task'], row['seed'], row['side']): row for row in rows}
@@ -152,7 +141,8 @@ def document(rows: list[dict[str, Any]]) -> list[str]:
         cold, warm, tuned = (found.get((task, seed, side)) for side in SIDES)
         assert cold is not None and warm is not None
         end, goal = final_accuracy(warm['curve']), final_accuracy(cold['curve'])
-        times.append(fewer(cold['curve'], warm['curve']))
+        first = epochs_to(warm['curve'], goal)
+        times.append(EPOCHS / first if first else 0.0)
         ends.append(end - goal)
         if tuned is not None:
             tests.append(warm['test_accuracy'] - tuned['test_accuracy'])
