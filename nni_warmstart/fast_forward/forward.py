@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import nn
 
+from ..utils.modules import forward_exchanged
 from .layout import channels_last, is_known
 from .plans import Plan, convolutions, mixed_modules, plan_of, watched
 
@@ -76,29 +77,21 @@ class FastForward:
         if self._is_applied:
             yield
             return
-        changed: list[nn.Module] = []
-        self._is_applied = True
-        try:
+        with ExitStack() as exchanged:
+            self._is_applied = True
+            exchanged.callback(setattr, self, '_is_applied', False)
+            changed = 0
             for name, module, plan in self._plans:
                 why = watched(module)
                 if not why:
-                    _exchange(module, plan)
-                    changed.append(module)
+                    exchanged.enter_context(forward_exchanged(module, plan))
+                    changed += 1
                 elif name not in self.misfits:
                     self.misfits[name] = why
                     _logger.info("%s runs by NNI's forward while %s.", name or 'The model', why)
             if self._any_order and changed and 'forward' not in vars(self._model):
-                _exchange(self._model, _with_channels_last(self._model.forward))
-                changed.append(self._model)
+                exchanged.enter_context(forward_exchanged(self._model, _with_channels_last(self._model.forward)))
             yield
-        finally:
-            self._is_applied = False
-            for module in changed:
-                del module.forward
-
-
-def _exchange(module: nn.Module, forward: Any) -> None:
-    module.forward = forward
 
 
 def _with_channels_last(forward: Any) -> Any:

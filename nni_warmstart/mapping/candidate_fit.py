@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..utils.modules import modes_kept
+from ..utils.modules import forward_exchanged, modes_kept
 from .layer_alignment import Chosen
 from .network_layers import Layer
 from .places import Place
@@ -89,22 +88,9 @@ def fit_candidates(model: nn.Module, chosen: list[Chosen], images: Tensor) -> di
             site = each.candidate.layers[-1].path
             while not _is_parent(site, each.place):
                 site = site.rpartition('.')[0]
-            hooks.enter_context(_running(modules[site], in_parts(modules[site], each)))
+            hooks.enter_context(forward_exchanged(modules[site], in_parts(modules[site], each)))
         model.eval()(images)
     return fitted
-
-
-@contextmanager
-def _running(module: nn.Module, forward: Any) -> Iterator[None]:
-    """Exchange the forward of a module within the context."""
-    before = vars(module).get('forward')
-    module.forward = forward
-    try:
-        yield
-    finally:
-        del module.forward
-        if before is not None:
-            module.forward = before
 
 
 def _last_layers(place: Place) -> list[Layer]:

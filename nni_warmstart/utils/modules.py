@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,6 +57,19 @@ def holding(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
     finally:
         for name, value in before.items():
             own[name].data = value
+
+
+@contextmanager
+def forward_exchanged(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Let a module compute something else within the context, by a ``forward`` of the instance."""
+    before = vars(module).get('forward')
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if before is not None:
+            module.forward = before
 
 
 @contextmanager
