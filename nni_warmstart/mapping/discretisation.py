@@ -63,9 +63,9 @@ class _Op:
 def refit(network: nn.Module, supernet: nn.Module, images: Tensor, *, rows: int = ROWS) -> dict[str, Fit]:
     r"""Fit a frozen network to the supernet that it was taken from, without labels.
 
-    A supernet computes mixtures, so a network of its most probable candidates classifies at chance. In the order of
-    execution, the last convolutions of the ops that enter a node are fitted together: their weights become the ridge
-    regression of the supernet's sum, less what the other ops add, on their own input patches, with the distance to the
+    A supernet computes mixtures, so a network of its most probable candidates loses accuracy, sometimes all of it. In the
+    order of execution, the last convolutions of the ops that enter a node are fitted together: their weights become the
+    ridge regression of the supernet's sum, less what the other ops add, on their own input patches, with the distance to the
     inherited weights as the penalty. Batch norms after them get such scales that they return the prediction. Layers beside
     the cells, which pass on what was lost, are fitted to the supernet's the same way. A fit that does not lessen the error
     is undone. The statistics of all batch norms become those of the images.

@@ -24,8 +24,9 @@ def fitted(
     """Return the network that ``supernet`` found (or another one of its space), fitted to the outputs of the supernet.
 
     A supernet computes mixtures, so that :func:`~nni_warmstart.supernets.network.inherited`, a network of some of its
-    candidates with its weights, classifies at chance. The fit (:func:`~nni_warmstart.mapping.discretisation.refit`) needs no
-    labels. It takes up to 512 images of 64 pixels, or 83 of 224.
+    candidates with its weights, loses accuracy, sometimes all of it. The fit
+    (:func:`~nni_warmstart.mapping.discretisation.refit`) needs no labels. It takes up to 512 images of 64 pixels, or 83 of
+    224.
 
     Parameters
     ----------
