@@ -55,13 +55,13 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     path, given = arguments.out / 'claim.jsonl', arguments.seeds or [3]
     seeds = list(range(given[0])) if len(given) == 1 and given[0] else given
+    space = {'name': arguments.space} if isinstance(arguments.space, str) else dict(arguments.space)
     if arguments.report:
         rows = [row for row in of_recipe(path, arguments.recipe) if arguments.seeds is None or row['seed'] in seeds]
-        report(rows, arguments.out)
+        report(rows, arguments.out, space)
         return
     if arguments.data is None or not sorted(arguments.data.glob('*.npz')):
         parser.error(f'--data must be a folder with NAME.npz; {arguments.data} has none.')
-    space = {'name': arguments.space} if isinstance(arguments.space, str) else dict(arguments.space)
     setting = Setting(
         arguments.data, arguments.zoo, space, arguments.pictures, arguments.out, arguments.controls, arguments.series
     )
@@ -83,7 +83,7 @@ def main() -> None:
         for seed in seeds for name in names for side in arguments.sides if side not in FIRST and (name, seed) in took
     ]  # fmt: skip
     perform(search, second, setting, path, arguments.processes)
-    report(of_recipe(path, recipe), arguments.out)
+    report(of_recipe(path, recipe), arguments.out, space)
 
 
 if __name__ == '__main__':

@@ -20,6 +20,7 @@ BENCHMARKS = ROOT / 'benchmarks'
 SCRIPTS = sorted(
     str(path.relative_to(BENCHMARKS)) for path in BENCHMARKS.rglob('*.py') if "__name__ == '__main__'" in path.read_text()
 )
+DARTS = '{name: darts, width: 8, num_cells: 5, image_size: 32, stem_stride: 2}'
 REPORTS = [
     ('choice/run.py', '--report'),
     ('data/run.py', '--report'),
@@ -33,6 +34,7 @@ REPORTS = [
     ('claim/networks.py', '--report'),
     ('claim/run.py', '--report'),
     ('claim/run.py', '--report', '--out', 'benchmarks/claim_by_plans'),
+    ('claim/run.py', '--report', '--space', DARTS, '--out', 'benchmarks/claim_darts'),
     ('networks/costs.py', '--report'),
     ('networks/ground_truth.py', '--report'),
     ('networks/training.py', '--report'),
@@ -83,7 +85,7 @@ def test_tables_are_those_of_the_committed_runs(tmp_path):
     shutil.copytree(ROOT / 'examples', tmp_path / 'examples')
     tables = made_from_rows(copy)
     committed = {path: path.read_text() for path in tables}
-    assert len(committed) == 22
+    assert len(committed) == 24
     for path in tables:
         path.unlink()
     run_all(REPORTS, copy, tmp_path)
