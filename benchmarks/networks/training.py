@@ -42,7 +42,7 @@ TASKS = ('flowers5', 'house_rooms', 'dog_cat', 'fashion_mnist', 'spoken_digits',
 """The last three are no photographs."""
 PICTURES, PIXELS, EPOCHS, SEEDS = 500, 64, 20, 2
 COLD = {**SETTINGS, 'crop': 0.125}
-TUNED = {**SETTINGS, 'crop': 0.125, 'learning_rate': 0.01}
+TUNED = {**COLD, 'learning_rate': 0.01}
 """Settings of the evaluator; those of fine-tuning at the best of three rates on the tasks for tuning."""
 SIDES = ('cold', 'warm', 'fine-tuned')
 
