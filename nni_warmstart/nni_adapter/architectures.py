@@ -20,11 +20,12 @@ _ZEROS = ('Zero', 'Zeroize')
 
 @dataclass(frozen=True)
 class Option:
-    """Candidate operation: its probability, whether it has no parameters (skip, pooling, zero), and whether it is zero."""
+    """Candidate operation: its probability; whether it has no parameters (skip, pooling, zero), is zero, or an identity."""
 
     probability: float
     parameter_free: bool
     zero: bool
+    identity: bool
 
 
 def is_zero(module: nn.Module) -> bool:
@@ -67,6 +68,7 @@ def _options(alpha: Tensor, names: Any, candidates: Any) -> dict[str, Option]:
             probability,
             next(candidates[name].parameters(), None) is None,
             is_zero(candidates[name]),
+            isinstance(candidates[name], nn.Identity),
         )
         for name, probability in zip(names, probabilities, strict=False)  # without the extra slot of a cell's edge
     }

@@ -115,6 +115,11 @@ class Loaders:
         persistent = isinstance(loader, DataLoader) and loader.persistent_workers
         return changed(loader, persistent_workers=False) if persistent else loader
 
+    def count(self, part: str) -> int:
+        """Return the number of samples of a half in training; 0 before it, and where they would have to be read for it."""
+        loader = (self._in_use or {}).get(part)
+        return sized_len(loader.sampler) or 0 if isinstance(loader, DataLoader) else 0
+
     def _of(self, part: str) -> Any:
         if part == 'val' and self._val is not None:
             with quiet_randomness():

@@ -38,6 +38,7 @@ from .loaders import Loaders
 from .phases import Phases
 from .random_state import RandomState
 from .record import STATE, Curve, Identity
+from .residual_cells import MANY, residual
 from .settings import SearchSettings
 from .undo import Undo
 
@@ -182,7 +183,12 @@ class DartsSearchModule(DartsLightningModule):
         return self.constrained(best_sample(self.model) if started_warm else super().export())
 
     def constrained(self, sample: dict[str, Any]) -> dict[str, Any]:
-        """Return an architecture within the cap on operations without parameters and the budget of the penalty."""
+        """Return an architecture in the form and within the bounds that the settings ask for."""
+        in_form = self.settings.residual_cells
+        if in_form is None:
+            in_form = self.evaluation.loaders.count('train') >= MANY
+        if in_form and not self.inherited_rate.names:
+            sample = residual(self.model, sample)
         cap = self.settings.parameter_free_cap
         if cap is not None:
             sample = collapse.capped(self.model, collapse.without_zeros(self.model, sample), cap)

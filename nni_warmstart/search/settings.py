@@ -21,6 +21,8 @@ class SearchSettings:
         Whether the learning rate of the alphas depends on the number of steps.
     parameter_free_cap
         Largest number of operations without parameters in a cell of an exported architecture; None for no cap.
+    residual_cells
+        Whether exported cells of NAS-Bench-201 are in residual form; None decides by the number of training images.
     stop_on_eigenvalue
         Whether the search stops when the curvature of the alphas' loss grows.
     fast
@@ -34,6 +36,7 @@ class SearchSettings:
     one_path: bool = False
     paced: bool = False
     parameter_free_cap: int | None = None
+    residual_cells: bool | None = False
     stop_on_eigenvalue: bool = False
     fast: bool = False
     fast_asked: bool = False

@@ -116,6 +116,11 @@ class WarmStartDARTS(DARTS):
         Largest number of operations without parameters (skip, pooling) in a cell of an exported architecture; zero
         operations are then replaced by the next best ones. See :mod:`nni_warmstart.search.collapse`. None for two after a
         warm start, whose alphas have had more time to collapse, and, as in NNI, no cap after a cold start.
+    residual_cells
+        Whether exported cells of NAS-Bench-201 have shortcuts from their first two nodes to the output, and operations with
+        parameters on all other edges; see :mod:`nni_warmstart.search.residual_cells`. None for True after a warm start with
+        many training images for which no ``parameter_free_cap`` is given, and False otherwise. If the source is a network,
+        its path decides.
     stop_on_eigenvalue
         Whether to stop when the curvature of the alphas' loss grows, and to export the architecture from before. It takes
         some seconds per epoch. See :mod:`nni_warmstart.search.collapse`.
@@ -159,9 +164,11 @@ class WarmStartDARTS(DARTS):
         stop_on_eigenvalue: bool = False,
         fast: bool | None = None,
         class_names: Sequence[str] | None = None,
+        residual_cells: bool | None = None,
         **kwargs: Any,
     ) -> None:
         warm = source is not None
+        check(residual_cells, 'residual_cells', Expected(bool, optional=True), ConfigError)
         check(fast, 'fast', Expected(bool, optional=True), ConfigError)
         check(download, 'download', Expected(bool), ConfigError)
         transfer_settings = TransferSettings(
@@ -174,6 +181,7 @@ class WarmStartDARTS(DARTS):
             one_path=isinstance(self, Proxyless),
             paced=warm and arc_learning_rate is None,
             parameter_free_cap=collapse.CAP if warm and parameter_free_cap is None else parameter_free_cap,
+            residual_cells=residual_cells if warm and parameter_free_cap is None else bool(residual_cells),
             stop_on_eigenvalue=stop_on_eigenvalue,
             fast=transfer_settings.fast,
             fast_asked=bool(fast),

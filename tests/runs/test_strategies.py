@@ -13,7 +13,8 @@ from nni_warmstart.runs.strategies import STRATEGIES, make_strategy, parse_strat
 from nni_warmstart.utils.checks import Expected, Range
 
 OURS = ['source', 'zoo', 'download', 'head', 'alpha', 'keep', 'noise', 'untraceable', 'average', 'refit_head',
-        'arc_learning_rate', 'save_to', 'parameter_free_cap', 'stop_on_eigenvalue', 'fast', 'class_names']  # fmt: skip
+        'arc_learning_rate', 'save_to', 'parameter_free_cap', 'stop_on_eigenvalue', 'fast', 'class_names',
+        'residual_cells']  # fmt: skip
 NNIS = ['gradient_clip_val', 'log_prob_every_n_step', 'warmup_epochs', 'penalty']
 
 
