@@ -96,6 +96,10 @@ def adjustments(
             found.constants.update(_handing_on(layer, target, of_target))
     for idle in alignment.idle:
         for layer in idle.handing_on:
+            if layer.stride > 1:
+                found.notes['layers of the target ({}) have no partner in the network and hand on every second pixel'].add(
+                    layer.path
+                )
             (found.blocks[idle.block] if idle.block else found.constants).update(_handing_on(layer, target, of_target))
         for norm in idle.silenced:
             found.constants.update({f'{norm}.{each}': _like(target, f'{norm}.{each}', 0.0) for each in ('weight', 'bias')})
@@ -113,6 +117,9 @@ def adjustments(
             found.notes['layers on shortcuts ({}) read pooled images where the network strides, or vice versa'].add(
                 own.side.path
             )
+    for own, other in alignment.pairs:
+        if own.kind == 'linear' and 'bias' not in target.locals[own.path] and f'{other.path}.bias' in state:
+            found.notes['linear layers ({}) lack the bias that the network has'].add(own.path)
     if alignment.dropped:
         found.notes['layers of the network have no place in the target ({})'].update(alignment.dropped)
     return found
@@ -194,11 +201,13 @@ def _choice_of_gate(layer: Layer, target: Structure) -> tuple[str, bool, tuple[s
 
 
 def _handing_on(layer: Layer, target: Structure, of_target: Mapping[str, Facts]) -> dict[str, Tensor]:
-    """Return the values by which a convolution and the norm after it hand on their input."""
-    if layer.kind != 'full':
+    """Return the values by which a convolution and the norm after it hand on their input, in turn to more channels."""
+    if layer.kind not in ('full', 'depthwise'):
         return {}
     weight, bias = f'{layer.path}.weight', f'{layer.path}.bias'
-    found: dict[str, Tensor] = {weight: nn.init.dirac_(torch.empty(target.channels.tensors[weight].shape))}
+    shape = target.channels.tensors[weight].shape
+    turns = [nn.init.dirac_(torch.empty(len(part), *shape[1:])) for part in torch.arange(shape[0]).split(shape[1])]
+    found: dict[str, Tensor] = {weight: torch.cat(turns)}
     if 'bias' in target.locals[layer.path]:
         found[bias] = _like(target, bias, 0.0)
     return {**found, **(_unit_norm(layer.norm, target, of_target) if layer.norm else {})}

@@ -50,7 +50,7 @@ class Alignment:
     dropped
         Layers of the network without a partner.
     idle
-        Cells and blocks without a partner, which return (nearly) their input.
+        Cells, blocks and choices without a partner, which return (nearly) their input.
     open
         Other layers of the target without a partner, of those that are not in a choice.
     sharing
@@ -190,6 +190,8 @@ def _alignment(
         elif step.kind == 'skip' and place.block:
             found.added.append(place.block)
             found.idle.append(Idle([layer for each in place.candidates for layer in each.layers], [], place.block))
+        elif step.kind == 'skip' and len(place.candidates) > 1 and not any(each.residual for each in place.candidates):
+            found.idle.append(Idle([layer for each in place.candidates for layer in each.layers], []))
         elif step.kind == 'skip' and len(place.candidates) == 1:
             found.open.extend(place.candidates[0].layers)
         elif step.kind == 'drop' or (step.kind == 'end' and step.begin < len(layers)):

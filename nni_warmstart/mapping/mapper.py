@@ -49,6 +49,8 @@ class Mapping:
         Unmapped tensors whose channels operators cut or rearrange in a way that cannot be followed to the target's widths.
     uneven
         Target tensors with channels over which means are taken, and of which some have more copies than others.
+    lacking
+        Layers of the source that read channels which do not reach their places in the target.
     """
 
     tensors: dict[str, Tensor]
@@ -60,6 +62,7 @@ class Mapping:
     correspondence: Correspondence
     unfollowed: tuple[str, ...] = ()
     uneven: tuple[str, ...] = ()
+    lacking: frozenset[str] = frozenset()
 
 
 def map_tensors(
@@ -71,6 +74,7 @@ def map_tensors(
     share: Share | None = None,
     skip: frozenset[str] = frozenset(),
     correspondence: Correspondence | None = None,
+    labels: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Mapping:
     """Map the tensors of a source to the shapes of a target.
 
@@ -90,10 +94,13 @@ def map_tensors(
         Target tensors that are left out (the classifier).
     correspondence
         Correspondence of the two networks; None to find it.
+    labels
+        Labels of the target's and the source's channels, by which these are coupled
+        (:class:`~nni_warmstart.tracing.channel_spaces.Couplings`); None for none.
     """
     found = match_modules(target, source) if correspondence is None else correspondence
     pairs = pair_tensors(found, state, skip)
-    couplings = Couplings(target.channels, source.channels, pairs, couple or evenly(source))
+    couplings = Couplings(target.channels, source.channels, pairs, couple or evenly(source), labels)
     tensors: dict[str, Tensor] = {}
     kinds: dict[str, MappedKind] = {}
     repeated: set[str] = set()

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..tracing.axes import IN, NEITHER, OUT, Axes
 from ..tracing.layers import Layer
 from ..tracing.structure import Structure
+from .channel_assignment import Assignment, assign_channels, passed_on, without_pieces
 from .layer_alignment import Alignment
 from .mapper import Mapping, Share, map_tensors
 from .narrowing import regressing, weight_covariances
@@ -46,7 +47,7 @@ def map_network(
 
     Kernels that pad on one side are moved into larger centred ones that contain them, and kept whole where there is none;
     smaller kernels are the crop of most energy. Other epsilons of batch norms, and biases that the target lacks, are
-    absorbed by the norms.
+    absorbed by the norms. Channels that are cut go where they are read.
 
     Parameters
     ----------
@@ -65,20 +66,39 @@ def map_network(
     skip
         Target tensors that are left out.
     """
-    couple, share = strongest_first(state, source, target), _regressing_by_weights(state, source)
     found = alignment.correspondence
+    assigned = _assigned(state, source, target, alignment, found.tensors.keys() - skip)
+    labels = assigned.target, assigned.source
+    target, source = (
+        replace(each, channels=without_pieces(each.channels, label))
+        for each, label in zip((target, source), labels, strict=True)
+    )
+    couple, share = strongest_first(state, source, target), _regressing_by_weights(state, source, labels[1])
 
     def mapped(pairs: dict[str, str]) -> Mapping:
         fitting, structure = _fitted_to(pairs, state, source, target, layers, eps, factors)
         each = replace(found, tensors=pairs)
-        return map_tensors(fitting, structure, target, couple=couple, share=share, skip=skip, correspondence=each)
+        return map_tensors(
+            fitting, structure, target, couple=couple, share=share, skip=skip, correspondence=each, labels=labels
+        )
 
     # The path goes first, where fixed layers and shared channels are mapped once more with every round of candidates.
     first, *others = alignment.rounds
     whole = mapped(first)
     for pairs in others:
         whole = _with_more(whole, mapped(pairs))
-    return replace(whole, correspondence=found)
+    return replace(whole, correspondence=found, lacking=assigned.lacking)
+
+
+def _assigned(
+    state: dict[str, Tensor], source: Structure, target: Structure, alignment: Alignment, names: set[str]
+) -> Assignment:
+    """Assign channels that are cut; layers on either side without a partner hand on what they read."""
+    pairs = {name: origin for name, origin in alignment.correspondence.tensors.items() if name in names}
+    idle = [layer for each in alignment.idle for layer in each.handing_on]
+    dropped = [layer for layer in layers_of(source) if layer.path in alignment.dropped]
+    passed = passed_on(target.channels, idle), passed_on(source.channels, dropped)
+    return assign_channels(target.channels, source.channels, pairs, state, passed)
 
 
 def _with_more(whole: Mapping, more: Mapping) -> Mapping:
@@ -91,8 +111,11 @@ def _with_more(whole: Mapping, more: Mapping) -> Mapping:
     )  # fmt: skip
 
 
-def _regressing_by_weights(state: dict[str, Tensor], source: Structure) -> Share:
-    """Predict dropped channels from kept ones by covariances that are estimated where they are needed, to save memory."""
+def _regressing_by_weights(state: dict[str, Tensor], source: Structure, labels: np.ndarray) -> Share:
+    """Predict dropped channels from kept ones by covariances that are estimated where they are needed, to save memory.
+
+    Channels with labels are of several layers, of which some read what the others do not, and are shared out.
+    """
     makers: dict[str, np.ndarray] = {}
     for name, axes in source.channels.tensors.items():
         channels = axes.channels[axes.roles.index(OUT)] if OUT in axes.roles and IN in axes.roles else None
@@ -102,7 +125,7 @@ def _regressing_by_weights(state: dict[str, Tensor], source: Structure) -> Share
     def share(name: str, coupling: Tensor) -> Tensor:
         axes = source.channels.tensors[name]
         read = axes.channels[axes.roles.index(IN)] if IN in axes.roles else None
-        if read is None or coupling.shape[0] <= coupling.shape[1]:
+        if read is None or coupling.shape[0] <= coupling.shape[1] or (labels[read] >= 0).all():
             return sharing(coupling)
         some = {each: state[each] for each, made in makers.items() if each == name or np.isin(made, read).any()}
         return regressing(weight_covariances(some, source, [name]))(name, coupling)

@@ -42,8 +42,12 @@ def barycentric_projection(coupling: Tensor, source: Tensor) -> Tensor:
 
 
 def averaging(coupling: Tensor) -> Tensor:
-    """Return Q, the coupling with columns that sum to one: a target channel is an average of source channels."""
-    return coupling / coupling.sum(0, keepdim=True).clamp_min(1e-300)
+    """Return Q, the coupling with columns that sum to one: a target channel is an average of source channels.
+
+    One that is coupled to none of them is the average of all.
+    """
+    mass = coupling.sum(0, keepdim=True)
+    return torch.where(mass > 0, coupling, 1.0) / torch.where(mass > 0, mass, len(coupling))
 
 
 def sharing(coupling: Tensor) -> Tensor:

@@ -174,10 +174,20 @@ class Couplings:
         Target tensor -> source tensor.
     couple
         Returns the coupling of two spaces; called once per pair, in the order of execution.
+    labels
+        Label of each channel of the target and of the source, -1 for none: where all channels of an axis have one, it is
+        coupled by labels instead.
     """
 
-    def __init__(self, target: Channels, source: Channels, tensors: dict[str, str], couple: Couple) -> None:
-        self.target, self.source = target, source
+    def __init__(
+        self,
+        target: Channels,
+        source: Channels,
+        tensors: dict[str, str],
+        couple: Couple,
+        labels: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> None:
+        self.target, self.source, self.labels = target, source, labels
         self.target_spaces, self.source_spaces = pair_spaces(target, source, tensors)
         self.couple = couple
         self.found: dict[tuple[int, int], Tensor] = {}
@@ -233,6 +243,24 @@ class Couplings:
         return coupling
 
     def _axis(self, target_axis: np.ndarray, source_axis: np.ndarray) -> Tensor | None:
+        coupling = self._by_label(target_axis, source_axis)
+        if coupling is None:
+            coupling = self._by_space(target_axis, source_axis)
+        identity = torch.eye(len(target_axis), dtype=coupling.dtype)
+        if coupling.shape[0] == coupling.shape[1] and torch.equal(coupling, identity):
+            return None
+        return coupling
+
+    def _by_label(self, target_axis: np.ndarray, source_axis: np.ndarray) -> Tensor | None:
+        if (
+            self.labels is None
+            or target_axis.max(initial=-1) >= len(self.labels[0])
+            or (self.labels[0][target_axis] < 0).any()
+        ):
+            return None
+        return torch.from_numpy(self.labels[1][source_axis][:, None] == self.labels[0][target_axis]).double()
+
+    def _by_space(self, target_axis: np.ndarray, source_axis: np.ndarray) -> Tensor:
         coupling = torch.zeros(len(source_axis), len(target_axis), dtype=torch.float64)
         target_spaces, source_spaces = self.target_spaces.of[target_axis], self.source_spaces.of[source_axis]
         candidates = np.unique(source_spaces)
@@ -245,9 +273,6 @@ class Couplings:
                 occurrences(source_axis, source_spaces == other, self.source_spaces.rank),
                 occurrences(target_axis, target_spaces == space, self.target_spaces.rank),
             )
-        identity = torch.eye(len(target_axis), dtype=coupling.dtype)
-        if coupling.shape[0] == coupling.shape[1] and torch.equal(coupling, identity):
-            return None
         return coupling
 
 

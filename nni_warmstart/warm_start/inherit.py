@@ -201,6 +201,12 @@ def _inherited(match: Match, mapping: Mapping) -> Inheritance:
             f'Means are taken over channels of which some have more copies than others ({mapping.uneven[0]}): what the '
             'source computes is kept approximately.',
         )
+    if mapping.lacking:
+        some = ', '.join(sorted(mapping.lacking)[:3]) + (', ...' if len(mapping.lacking) > 3 else '')
+        notes += (
+            f'{len(mapping.lacking)} layers of the network read channels that do not reach their places ({some}): what the '
+            'network computes is kept approximately.',
+        )
     return Inheritance(
         new.inherited, new.origins, match.correspondence, couplings, match.candidates, mapping.repeated, notes
     )

@@ -79,7 +79,9 @@ def align_network(
     widths, kernels = searched_numbers(model, WIDTH), searched_numbers(model, KERNEL)
     wanted = [(widths[own.path], other.width) for own, other in found.pairs if own.path in widths]
     wanted += [(kernels[own.path], other.kernels[-1]) for own, other in found.pairs if own.path in kernels]
-    numbers = nearest_candidates(wanted)
+    idle = [layer for each in found.idle if not each.block for layer in each.handing_on]  # a narrow one would lose channels
+    spare = nearest_candidates((widths[layer.path], layer.width) for layer in idle if layer.path in widths)
+    numbers = {**spare, **nearest_candidates(wanted)}
     return source, replace(found, path={**found.path, **beside.path, **numbers}, sharing=frozenset(numbers)), beside
 
 

@@ -9,6 +9,7 @@ import torch
 from nni.nas.hub.pytorch import MobileNetV3Space
 from nni.nas.hub.pytorch.modules.nasbench201 import NasBench201Cell
 from nni.nas.hub.pytorch.nasbench201 import OPS_WITH_STRIDE, PRIMITIVES
+from nni.nas.hub.pytorch.shufflenet import ShuffleNetBlock, ShuffleXceptionBlock
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, Repeat
 from nni.nas.strategy import DARTS
 from torch import Tensor, nn
@@ -102,6 +103,26 @@ class Own(ModelSpace):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.twos(self.ones(self.first(self.stem(x)))).mean((2, 3)))
+
+
+class Shuffles(ModelSpace):
+    """Choices of NNI's ShuffleNetSpace, with a max pool after the stem; parameters as of ``ShuffleLike``."""
+
+    def __init__(self, widths: tuple[int, ...], repeats: tuple[int, ...], classes: int = 5, *, affine: bool = True) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = []
+        for read, made, count in zip(widths, widths[1:-1], repeats, strict=False):
+            for index in range(count):
+                form = (made if index else read, made, made // 2)
+                facts = {'stride': 1 if index else 2, 'affine': affine}
+                kernels = {f'k{kernel}': ShuffleNetBlock(*form, kernel_size=kernel, **facts) for kernel in (3, 5, 7)}
+                label = f'layer_{len(blocks)}'
+                blocks.append(LayerChoice({**kernels, 'xcep': ShuffleXceptionBlock(*form, **facts)}, label=label))
+        self.stem, self.blocks = plain_block(3, widths[0], 3, 2), nn.Sequential(nn.MaxPool2d(3, 2, 1), *blocks)
+        self.last, self.fc = plain_block(*widths[-2:], 1), nn.Linear(widths[-1], classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.last(self.blocks(self.stem(x))).mean((2, 3)))
 
 
 def mobile_space(

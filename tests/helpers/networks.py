@@ -85,6 +85,59 @@ class MobileLike(nn.Module):
         return self.out(self.mix(self.trunk(self.first(x))).mean((2, 3)))
 
 
+class Shuffle(nn.Module):
+    """Block of a ShuffleNet V2: one half of the channels passes it, or all are halved in size by both branches."""
+
+    def __init__(self, read: int, made: int, stride: int) -> None:
+        super().__init__()
+        self.stride, half = stride, made // 2
+        beside = [*self._depthwise(read, 2), *self._pointwise(read, half)] if stride == 2 else []
+        self.beside = nn.Sequential(*beside)
+        self.branch = nn.Sequential(
+            *self._pointwise(read if stride == 2 else half, half),
+            *self._depthwise(half, stride),
+            *self._pointwise(half, half),
+        )
+
+    @staticmethod
+    def _depthwise(width: int, stride: int) -> list[nn.Module]:
+        return [nn.Conv2d(width, width, 3, stride, 1, groups=width, bias=False), nn.BatchNorm2d(width)]
+
+    @staticmethod
+    def _pointwise(read: int, made: int) -> list[nn.Module]:
+        return [nn.Conv2d(read, made, 1, bias=False), nn.BatchNorm2d(made), nn.ReLU()]
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept, read = (x, x) if self.stride == 2 else x.chunk(2, 1)
+        return nn.functional.channel_shuffle(torch.cat([self.beside(kept), self.branch(read)], 1), 2)
+
+
+class ShuffleLike(nn.Sequential):
+    """ShuffleNet V2 as torchvision has it, under other names.
+
+    Parameters
+    ----------
+    widths
+        Widths of the stem, of every stage, and of the last convolution.
+    repeats
+        Blocks of every stage.
+    pool
+        Size of the kernel of the max pool after the stem.
+    """
+
+    def __init__(
+        self, widths: tuple[int, ...], repeats: tuple[int, ...], classes: int = 5, *, pool: int = 3, bias: bool = True
+    ) -> None:
+        blocks = [
+            Shuffle(made if index else read, made, 1 if index else 2)
+            for read, made, count in zip(widths, widths[1:-1], repeats, strict=False) for index in range(count)
+        ]  # fmt: skip
+        super().__init__(
+            plain_block(3, widths[0], 3, 2), nn.MaxPool2d(pool, 2, pool // 2), *blocks, plain_block(*widths[-2:], 1),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes, bias=bias),
+        )  # fmt: skip
+
+
 WIDTHS = (8, 8, 16, 16, 24, 24, 32, 40, 64)
 
 BLOCKS = [[(1, 3)], [(6, 3), (3, 5)], [(6, 5)], [(6, 3), (6, 3), (3, 7)], [(6, 5), (6, 5)], [(6, 5)], [(6, 3)]]

@@ -7,14 +7,15 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from helpers.network_spaces import Cells, Own, agreement, best, change, mobile_space, selected, started
-from helpers.networks import BLOCKS, Plain, ResNetLike, mobile_like, randomised, with_activations
+from helpers.network_spaces import Cells, Own, Shuffles, agreement, best, change, mobile_space, selected, started
+from helpers.networks import BLOCKS, Plain, ResNetLike, ShuffleLike, mobile_like, randomised, with_activations
 from nni.nas.hub.pytorch import DARTS as DartsSpace
-from nni.nas.hub.pytorch import MobileNetV3Space, NasBench201, ProxylessNAS
+from nni.nas.hub.pytorch import MobileNetV3Space, NasBench201, ProxylessNAS, ShuffleNetSpace
 from torch import nn
 
 from nni_warmstart import TransferError
 from nni_warmstart.mapping import adjustments
+from nni_warmstart.nni_adapter.choices import choices
 
 WIDTHS = (8, 16, 24, 32, 40, 48, 56, 64, 72)
 
@@ -158,6 +159,62 @@ def test_other_depths_of_a_space_of_ones_own(kernels, path):
     target, _ = started(network, Own())
     assert change(network, selected(target)) < 1e-5
     assert best(target).items() >= path.items()
+
+
+SHUFFLED = (8, 16, 32, 64, 96)
+
+
+@pytest.mark.parametrize(
+    ('network', 'space', 'affine'),
+    [
+        ((SHUFFLED, (2, 3, 2)), (SHUFFLED, (2, 3, 2)), True),
+        ((SHUFFLED, (2, 3, 2)), (SHUFFLED, (3, 3, 4)), True),
+        (((8, 20, 36, 72, 96), (2, 6, 2)), ((12, 28, 60, 124, 104), (2, 6, 2)), True),
+        ((SHUFFLED, (2, 3, 2)), ((10, 24, 52, 112, 104), (3, 4, 2)), True),
+    ],
+)
+def test_shuffled_channels_are_followed_to_other_widths_and_depths(network, space, affine):
+    torch.manual_seed(0)
+    model = randomised(ShuffleLike(*network), 64)
+    target, report = started(model, Shuffles(*space, affine=affine), 64, 30)
+    assert set(best(target).values()) == {'k3'} and len(best(target)) == sum(network[1]) and not report.notes
+    for name in ('k3', 'k5', 'k7'):
+        with torch.no_grad():
+            for choice in choices(target).values():
+                choice.alpha.copy_(100.0 * torch.tensor([each == name for each in choice.candidates]))
+        assert change(model, target, 64) < 1e-5
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {},
+        pytest.param({'channel_search': True}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_shufflenet_is_a_path_of_the_hubs_space(settings):
+    torch.manual_seed(0)
+    network = randomised(ShuffleLike((16, 116, 232, 464, 1024), (4, 8, 4), pool=1, bias=False), 64)  # as wide as x1.0
+    target, report = started(network, ShuffleNetSpace(5, **settings), 64, 30)
+    assert change(network, target, 64) < 3e-5  # over 20 blocks
+    assert best(target)['layer_5'] == 'k3' and 'layer_4' not in best(target)  # the pool's stage hands on
+    assert len(report.notes) == 1 and 'hand on every second pixel' in report.notes[0]
+
+
+def test_shuffled_channels_without_a_place_are_named():
+    torch.manual_seed(0)
+    network = randomised(ShuffleLike(SHUFFLED, (2, 3, 2)), 64)
+    target, report = started(network, Shuffles((8, 16, 36, 64, 96), (2, 3, 2)), 64, 30)  # one branch of 28 for 32 channels
+    assert agreement(network, target, 64) > 0.9
+    assert any('layers of the network read channels that do not reach their places' in note for note in report.notes)
+
+
+def test_a_missing_bias_of_the_classifier_is_named():
+    torch.manual_seed(0)
+    space = Shuffles(SHUFFLED, (2, 3, 2))
+    space.fc = nn.Linear(96, 5, bias=False)
+    _, report = started(randomised(ShuffleLike(SHUFFLED, (2, 3, 2)), 64), space, 64)
+    assert len(report.notes) == 1 and report.notes[0].startswith('1 linear layers (fc) lack the bias that the network has')
 
 
 def test_a_missing_shortcut_is_named():
