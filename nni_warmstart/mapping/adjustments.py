@@ -215,7 +215,8 @@ def _handing_on(layer: Layer, target: Structure, of_target: Mapping[str, Facts])
 
 def _unit_norm(path: str, target: Structure, of_target: Mapping[str, Facts]) -> dict[str, Tensor]:
     """Return the values by which a batch norm in evaluation mode hands on its input."""
-    values = {'weight': (1 + of_target[path].eps) ** 0.5, 'bias': 0.0, 'running_mean': 0.0, 'running_var': 1.0}
+    eps, scaled = of_target[path].eps, 'weight' in target.locals[path]
+    values = {'weight': (1 + eps) ** 0.5, 'bias': 0.0, 'running_mean': 0.0, 'running_var': 1.0 if scaled else 1.0 - eps}
     names = [each for each in target.locals[path] if each in values]
     return {f'{path}.{each}': _like(target, f'{path}.{each}', values[each]) for each in names}
 

@@ -47,7 +47,7 @@ def map_network(
 
     Kernels that pad on one side are moved into larger centred ones that contain them, and kept whole where there is none;
     smaller kernels are the crop of most energy. Other epsilons of batch norms, and biases that the target lacks, are
-    absorbed by the norms. Channels that are cut go where they are read.
+    absorbed by the norms; scales that these lack, by the layers before them. Channels that are cut go where they are read.
 
     Parameters
     ----------
@@ -158,6 +158,13 @@ def _fitted_to(
             state[bias] = shift
         elif passed.get(path):  # what a shortcut adds to all pixels, the layers that it passes can add as well
             state[f'{passed[path]}.bias'] = state[f'{passed[path]}.bias'] + shift
+    for norm, path, own in _scales_to_layers(pairs, target, source):
+        variance = state[f'{norm}.running_var'] + eps[own]
+        scale = state[f'{norm}.weight'] * (variance / (variance - eps[own] + layers.get(norm, Layer()).eps)).sqrt()
+        for name in {f'{path}.weight', f'{path}.bias'} & state.keys():
+            state[name] = _times(state[name], scale, 0)
+        mean = f'{norm}.running_mean'
+        state[mean] = state[mean] * scale - state[f'{norm}.bias'] * variance.sqrt()
     for name, origin in pairs.items():
         path, other = name.rpartition('.')[0], origin.rpartition('.')[0]
         layer, local = layers.get(other, Layer()), origin.rpartition('.')[2]
@@ -199,6 +206,15 @@ def _norms_to_layers(pairs: dict[str, str], target: Structure, source: Structure
             bias = f'{path}.bias' if 'bias' in target.locals[name.rpartition('.')[0]] else ''
             found.append((norm, origin, bias))
     return found
+
+
+def _scales_to_layers(pairs: dict[str, str], target: Structure, source: Structure) -> list[tuple[str, str, str]]:
+    """Return norms of the network with the layers before them, and their partners, of those that have no scale there."""
+    before = {each.norm: each.path for layer in layers_of(source) for each in (layer, layer.side) if each is not None}
+    norms = [(each, name) for name, other in pairs.items() if (each := other.removesuffix('.running_mean')) in before]
+    partners = {norm: name.rpartition('.')[0] for norm, name in norms}
+    scaled = {norm: own for norm, own in partners.items() if 'weight' in source.locals[norm]}
+    return [(norm, before[norm], own) for norm, own in scaled.items() if 'weight' not in target.locals[own]]
 
 
 def _biases_to_norms(pairs: dict[str, str], target: Structure, source: Structure) -> list[tuple[str, str]]:

@@ -125,7 +125,7 @@ def _hooked(model: nn.Module, seen: _Watch) -> Iterator[None]:
 
     with ExitStack() as hooks:
         for path, module in model.named_modules():
-            if next(module.parameters(recurse=False), None) is not None:
+            if isinstance(module, _BatchNorm) or next(module.parameters(recurse=False), None) is not None:
                 hooks.callback(module.register_forward_pre_hook(before(path)).remove)
                 hooks.callback(module.register_forward_hook(after(path)).remove)
         yield
