@@ -50,14 +50,16 @@ def main() -> None:
         '--out', type=Path, default=HERE, help='folder of claim.jsonl, tables and figures (default: that of this script)'
     )
     parser.add_argument('--report', action='store_true', help='run nothing, write tables and figures')
-    parser.add_argument('--recipe', help='of the runs of a report (default: that of the last line)')
+    recipes = 'of the runs of a report; of a run in several, the last (default: that of the last line)'
+    parser.add_argument('--recipe', nargs='+', default=[None], help=recipes)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     path, given = arguments.out / 'claim.jsonl', arguments.seeds or [3]
     seeds = list(range(given[0])) if len(given) == 1 and given[0] else given
     space = {'name': arguments.space} if isinstance(arguments.space, str) else dict(arguments.space)
     if arguments.report:
-        rows = [row for row in of_recipe(path, arguments.recipe) if arguments.seeds is None or row['seed'] in seeds]
+        rows = [row for recipe in arguments.recipe for row in of_recipe(path, recipe)]
+        rows = [row for row in rows if arguments.seeds is None or row['seed'] in seeds]
         report(rows, arguments.out, space)
         return
     if arguments.data is None or not sorted(arguments.data.glob('*.npz')):

@@ -21,6 +21,7 @@ SCRIPTS = sorted(
     str(path.relative_to(BENCHMARKS)) for path in BENCHMARKS.rglob('*.py') if "__name__ == '__main__'" in path.read_text()
 )
 DARTS = '{name: darts, width: 8, num_cells: 5, image_size: 32, stem_stride: 2}'
+DARTS_RECIPES = ('--recipe', 'a3416907cac1', '2296ff697cfa')  # before and after the source was rounded to half precision
 REPORTS = [
     ('choice/run.py', '--report'),
     ('data/run.py', '--report'),
@@ -34,7 +35,7 @@ REPORTS = [
     ('claim/networks.py', '--report'),
     ('claim/run.py', '--report'),
     ('claim/run.py', '--report', '--out', 'benchmarks/claim_by_plans'),
-    ('claim/run.py', '--report', '--space', DARTS, '--out', 'benchmarks/claim_darts'),
+    ('claim/run.py', '--report', '--space', DARTS, *DARTS_RECIPES, '--out', 'benchmarks/claim_darts'),
     ('networks/costs.py', '--report'),
     ('networks/ground_truth.py', '--report'),
     ('networks/training.py', '--report'),
