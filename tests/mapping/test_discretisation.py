@@ -129,6 +129,16 @@ def test_a_fit_of_no_use_is_undone():
     assert all(torch.allclose(tensor, before[name], atol=1e-4) for name, tensor in network.named_parameters())
 
 
+def test_a_network_that_already_computes_what_the_supernet_does_keeps_its_statistics():
+    model = supernet_of('choice')
+    choices(model)['choice'].alpha.data.copy_(torch.tensor([50.0, 0.0]))
+    batchnorm.reestimate(model, [10 * images()])  # of other images than those of the fit
+    source = Supernet.from_model(model, name='found')
+    plain = inherited(source, space=Own()).state_dict()
+    found = fitted(source, space=Own(), images=images(32)).state_dict()
+    assert all(torch.equal(tensor, plain[name]) for name, tensor in found.items())
+
+
 def test_a_fit_leaves_modes_and_hooks_alone():
     model = supernet_of('NasBench201')
     network = freeze(copy.deepcopy(model), best_sample(model)).train()
