@@ -74,12 +74,13 @@ class Setting:
     out: Path
     controls: str | None = None
     series: str | None = None
+    epochs: int = EPOCHS
 
     @functools.cached_property
     def recipe(self) -> str:
         """Identity of what is measured; runs of another one are left alone."""
         zoo = sorted((entry.name, entry.key) for entry in open_zoo(self.zoo).entries())
-        parts = (zoo, self.space, self.pictures, EPOCHS, SETTINGS, CLIP, alpha_rate.TRAVEL, alpha_rate.LARGEST)
+        parts = (zoo, self.space, self.pictures, self.epochs, SETTINGS, CLIP, alpha_rate.TRAVEL, alpha_rate.LARGEST)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 
@@ -123,7 +124,7 @@ def search(run: Run, setting: Setting) -> dict[str, Any]:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as out:
         strategy(
-            RawFormatModelSpace(space, evaluator(task, splits, out, **CHANGES.get(run.side, {}))),
+            RawFormatModelSpace(space, evaluator(task, splits, out, setting.epochs, **CHANGES.get(run.side, {}))),
             SequentialExecutionEngine(),
         )
     row |= {
@@ -132,7 +133,7 @@ def search(run: Run, setting: Setting) -> dict[str, Any]:
         'seconds': round(time.perf_counter() - start, 2),
         'test_accuracy': strategy.oneshot_module.final.get('test_accuracy'),
         'architecture': strategy.oneshot_module.samples[-1],
-        'architecture_quarter': strategy.oneshot_module.samples[EPOCHS // 4 - 1],
+        'architecture_quarter': strategy.oneshot_module.samples[setting.epochs // 4 - 1],
     }
     if strategy.report is not None:
         row |= {
@@ -152,7 +153,7 @@ def equals_upstream(run: Run, setting: Setting, supernet: torch.nn.Module) -> bo
     space = space_of(setting, task)
     theirs = DARTS(gradient_clip_val=CLIP)
     with tempfile.TemporaryDirectory() as out:
-        theirs(RawFormatModelSpace(space, evaluator(task, split(task), out)), SequentialExecutionEngine())
+        theirs(RawFormatModelSpace(space, evaluator(task, split(task), out, setting.epochs)), SequentialExecutionEngine())
     mine = supernet.state_dict()
     return all(torch.equal(tensor, mine[name]) for name, tensor in theirs.supernet.state_dict().items())
 

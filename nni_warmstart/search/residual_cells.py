@@ -28,14 +28,8 @@ def residual(model: nn.Module, sample: dict[str, Any]) -> dict[str, Any]:
     """Return an architecture with its cells of NAS-Bench-201 in residual form; all other choices are as in ``sample``.
 
     The edges from the first :data:`SHORTCUTS` nodes to the output are identities, all others the most probable operations
-    with parameters. An edge without such candidates is not changed.
-
-    Parameters
-    ----------
-    model
-        The supernet.
-    sample
-        Exported architecture.
+    with parameters. An edge without such candidates is not changed. Parameters as in
+    :func:`~nni_warmstart.search.collapse.capped`.
     """
     result, options = dict(sample), operations(model, sample)
     for cell in model.modules():

@@ -23,6 +23,7 @@ SCRIPTS = sorted(
 DARTS = '{name: darts, width: 8, num_cells: 5, image_size: 32, stem_stride: 2}'
 DARTS_RECIPES = ('--recipe', 'a3416907cac1', '2296ff697cfa')  # before and after the source was rounded to half precision
 REPORTS = [
+    ('budgets/run.py', '--report'),
     ('choice/run.py', '--report'),
     ('data/run.py', '--report'),
     ('digits/run.py', '--report'),
@@ -86,7 +87,7 @@ def test_tables_are_those_of_the_committed_runs(tmp_path):
     shutil.copytree(ROOT / 'examples', tmp_path / 'examples')
     tables = made_from_rows(copy)
     committed = {path: path.read_text() for path in tables}
-    assert len(committed) == 24
+    assert len(committed) == 25
     for path in tables:
         path.unlink()
     run_all(REPORTS, copy, tmp_path)
