@@ -76,6 +76,16 @@ class Setting:
     series: str | None = None
     epochs: int = EPOCHS
 
+    @property
+    def names(self) -> list[str]:
+        """Tasks in the folder of the data."""
+        return [path.stem for path in self.data.glob('*.npz')]
+
+    @property
+    def is_claim(self) -> bool:
+        """Whether epochs and images are those of the claim."""
+        return (self.epochs, self.pictures) == (EPOCHS, PICTURES)
+
     @functools.cached_property
     def recipe(self) -> str:
         """Identity of what is measured; runs of another one are left alone."""
@@ -141,7 +151,7 @@ def search(run: Run, setting: Setting) -> dict[str, Any]:
             'zero_shot': strategy.report.zero_shot_accuracy,
             'start_seconds': {key: round(value, 3) for key, value in strategy.report.seconds.items()},
         }
-    elif run.side == 'cold' and run.seed == 0 and run.task == min(p.stem for p in setting.data.glob('*.npz')):
+    elif run.side == 'cold' and setting.is_claim and run.seed == 0 and run.task == min(setting.names):
         row['equals_upstream'] = equals_upstream(run, setting, strategy.supernet)
     return row
 

@@ -58,12 +58,8 @@ def search(
     ``strategy`` are arguments of :class:`~nni_warmstart.WarmStartDARTS`; the alphas' rate is NNI's, the default when these
     searches were run first. The space is made here, so that its first weights, too, are of the seed.
     """
-    seed_everything(seed, workers=True, verbose=False)
-    warm = WarmStartDARTS(**{'gradient_clip_val': 5.0, 'arc_learning_rate': NNIS, **strategy})
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as out:
-        evaluator = classification(split(task), task.num_classes, make_trainer(epochs, out, progress=False), **settings)
-        warm(RawFormatModelSpace(space(task.num_classes), evaluator), SequentialExecutionEngine())
+    warm = searched(space, task, seed=seed, epochs=epochs, settings=settings, **strategy)
     found = {
         'curve': [round(figures['default'], 5) for figures in warm.curve],
         'test_accuracy': warm.oneshot_module.final['test_accuracy'],
@@ -74,3 +70,15 @@ def search(
         found |= {'inherited': warm.report.share_inherited, 'refit_head': warm.settings.refit_head}
         found |= {'start_seconds': sum(warm.report.seconds.values())}
     return found
+
+
+def searched(
+    space: Callable[[int], ModelSpace], task: Task, *, seed: int, epochs: int, settings: dict[str, Any], **strategy: Any
+) -> WarmStartDARTS:
+    """Return the strategy after a search, as in :func:`search`."""
+    seed_everything(seed, workers=True, verbose=False)
+    warm = WarmStartDARTS(**{'gradient_clip_val': 5.0, 'arc_learning_rate': NNIS, **strategy})
+    with tempfile.TemporaryDirectory() as out:
+        evaluator = classification(split(task), task.num_classes, make_trainer(epochs, out, progress=False), **settings)
+        warm(RawFormatModelSpace(space(task.num_classes), evaluator), SequentialExecutionEngine())
+    return warm

