@@ -52,13 +52,13 @@ def fitted(
     before = copy.deepcopy(network)
     images = images[: max(32, min(FITTED, _PIXELS // images[0, 0].numel()))]
     refit(network, mixed, images)
-    return min(network, before, key=lambda each: _difference(each, mixed, images))
+    goal = _logits(mixed, images)
+    return min(network, before, key=lambda each: float((_logits(each, images) - goal).square().sum()))
 
 
 @torch.no_grad()
-def _difference(network: nn.Module, supernet: nn.Module, images: Tensor) -> float:
-    """Return the sum of the squared differences of the logits in evaluation mode."""
-    with modes_kept(network), modes_kept(supernet):
-        network.eval()
-        supernet.eval()
-        return sum(float((network(x) - supernet(x)).square().sum()) for x in images.split(64))
+def _logits(model: nn.Module, images: Tensor) -> Tensor:
+    """Return the logits in evaluation mode."""
+    with modes_kept(model):
+        model.eval()
+        return torch.cat([model(x) for x in images.split(64)])
