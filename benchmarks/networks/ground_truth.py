@@ -40,6 +40,8 @@ PHOTOGRAPHS = (
     'tinyimagenet_things',
 )  # fmt: skip
 """Tasks of the claim that are photographs of things, for which the table speaks."""
+NAMES = {'conv_1x1': 'nor_conv_1x1', 'conv_3x3': 'nor_conv_3x3'}
+"""Operations that NATS-Bench names otherwise."""
 SOURCES = ('joint-nasbench201-w16', 'joint-others-w16')
 NNIS_RATE, PACED = '2a68403e33e8', 'f5f55426c58f'
 """Recipes of the claim: alphas at NNI's learning rate, and at the rate that a warm start has by default."""
@@ -119,8 +121,14 @@ def on_many_images() -> dict[str, list[dict[str, Any]]]:
 def cell_string(sample: Any) -> str:
     """Return the cell of an architecture of the space ``nasbench201`` as NATS-Bench writes it."""
     nodes = [[(sample[f'cell/{source}_{node}'], source) for source in range(node)] for node in (1, 2, 3)]
-    names = {'conv_1x1': 'nor_conv_1x1', 'conv_3x3': 'nor_conv_3x3'}
-    return '+'.join('|' + ''.join(f'{names.get(op, op)}~{source}|' for op, source in edges) for edges in nodes)
+    return '+'.join('|' + ''.join(f'{NAMES.get(op, op)}~{source}|' for op, source in edges) for edges in nodes)
+
+
+def architecture_of(cell: str) -> dict[str, str]:
+    """Return the architecture of the space ``nasbench201`` whose cell NATS-Bench writes as ``cell``."""
+    ours = {name: op for op, name in NAMES.items()}
+    edges = [(*edge.split('~'), node) for node, part in enumerate(cell.split('+'), 1) for edge in part.strip('|').split('|')]
+    return {f'cell/{source}_{node}': ours.get(op, op) for op, source, node in edges}
 
 
 def report(looked_up: list[dict[str, Any]]) -> None:

@@ -35,9 +35,8 @@ from benchmarks.networks.features import WIDTHS, network
 from nni_warmstart import Supernet
 from nni_warmstart.cli import quiet
 from nni_warmstart.data import Task
-from nni_warmstart.evaluators.recalibration import Recalibration
 from nni_warmstart.nni_adapter.classifier import features_of
-from nni_warmstart.runs.retrain import SMOOTHING, learning, some_images, train
+from nni_warmstart.runs.retrain import SMOOTHING, learning, some_images, statistics_of, train
 from nni_warmstart.utils.metrics import epochs_to, final_accuracy
 from nni_warmstart.warm_start.fitted_network import fitted
 from nni_warmstart.warm_start.heads.ridge import ridge
@@ -108,11 +107,11 @@ def found_and_trained(task: Task, seed: int, tuned_epochs: int) -> dict[str, Any
     def inherited(epochs: int) -> list[float]:
         model = fitted(supernet, architecture, space(task.num_classes), images=some_images(splits.train))
         settings = {**TUNED, 'max_epochs': epochs, 'label_smoothing': SMOOTHING}
-        recalibration = Recalibration(splits.train, TUNED['batch_size'])
+        statistics = statistics_of(supernet, model, splits.train, TUNED['batch_size'])
         with tempfile.TemporaryDirectory() as out:
             return train(
                 model.train(), splits, task.num_classes, settings, out,
-                seed=seed, measured_on='test', callbacks=[recalibration], progress=False,
+                seed=seed, measured_on='test', callbacks=[statistics], progress=False,
             )  # fmt: skip
 
     search_seconds, begun = time.process_time() - begun, time.process_time()

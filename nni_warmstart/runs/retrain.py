@@ -27,6 +27,7 @@ from ..evaluators.trainer import make_trainer
 from ..nni_adapter.freezing import freeze
 from ..nni_adapter.model_spaces import describe
 from ..nni_adapter.trial import reports_if_measured
+from ..search.held_statistics import HeldStatistics
 from ..supernets.export import check_format, export
 from ..supernets.network import Network, inherited, is_blind
 from ..supernets.supernet import Supernet
@@ -86,7 +87,8 @@ def retrain(
     weights
         Initial weights: 'scratch', or 'inherited' for those of the supernet, fitted to its outputs for the network
         (:func:`~nni_warmstart.warm_start.fitted_network.fitted`). Their learning rate is :data:`RATE` of the evaluator's,
-        batch-norm statistics are re-estimated before every validation, and labels are smoothed by :data:`SMOOTHING`.
+        labels are smoothed by :data:`SMOOTHING`, and batch-norm statistics are re-estimated before every validation; those
+        of a pretrained network are held, as in the search around it.
     exports
         Additional formats: 'pt2' (torch.export), 'onnx'; see :func:`~nni_warmstart.supernets.export.export`.
     seed
@@ -168,10 +170,10 @@ def _retrain(
             return finished
     problem = set_up(config, task, seed, learning)
     described = describe(problem.space)
-    searched = run if weights == 'inherited' else None
+    supernet = Supernet.load(run / 'supernet.safetensors') if weights == 'inherited' else None
     resumed = checkpoint is not None  # with weights that have been fitted and trained already
-    images = None if searched is None or resumed else some_images(problem.splits.train)
-    network = make_network(problem.space, architecture, searched, problem.task.class_names, images)
+    images = None if supernet is None or resumed else some_images(problem.splits.train)
+    network = make_network(problem.space, architecture, supernet, problem.task.class_names, images)
     if is_blind(network, problem.image_shape):
         raise ConfigError(
             f'the network that {run} found gives all images the same scores: no path of its operations leads from the '
@@ -191,11 +193,11 @@ def _retrain(
     }
     measured_on = 'test' if len(problem.task.test_x) else 'validation'
     callbacks: list[Callback] = [StopOnDivergence(), Marked(provenance), clock]
-    if weights == 'inherited':
+    if supernet is not None:
         training['learning_rate'] *= RATE
         if training['label_smoothing'] is None:
             training['label_smoothing'] = SMOOTHING
-        callbacks.append(Recalibration(problem.splits.train, training['batch_size']))
+        callbacks.append(statistics_of(supernet, network, problem.splits.train, training['batch_size']))
     curve = train(
         network,
         problem.splits,
@@ -268,19 +270,18 @@ def some_images(images: Images) -> Tensor:
 def make_network(
     space: ModelSpace,
     architecture: dict[str, Any],
-    run: Path | None,
+    supernet: Supernet | None,
     class_names: Sequence[str] = (),
     images: Tensor | None = None,
 ) -> nn.Module:
-    """Make the network of an architecture, with fresh weights or with those of the supernet in ``run``.
+    """Make the network of an architecture, with fresh weights or with those of a supernet.
 
     With ``images`` it is fitted to the outputs of the supernet.
     The rows of an inherited classifier are in the order of ``class_names``; classes that the search did not have start
     afresh.
     """
-    if run is None:
+    if supernet is None:
         return freeze(space, architecture)
-    supernet = Supernet.load(run / 'supernet.safetensors')
     classifier, fresh = classifier_rows(supernet, ()), space.state_dict()
     if classifier and classifier.keys() <= fresh.keys():
         name = next(iter(classifier))
@@ -292,6 +293,15 @@ def make_network(
     if images is None:
         return inherited(supernet, architecture, space)
     return fitted(supernet, architecture, space, images=images)
+
+
+def statistics_of(supernet: Supernet, network: nn.Module, images: Images, batch_size: int) -> Callback:
+    """Return what keeps the batch-norm statistics right while a network with the weights of ``supernet`` trains."""
+    if not supernet.holds_statistics:
+        return Recalibration(images, batch_size)
+    held = HeldStatistics()
+    held.hold_all(network)
+    return held
 
 
 def train(

@@ -1,4 +1,4 @@
-"""Batch-norm statistics of a pretrained network, which a search that starts from it holds."""
+"""Batch-norm statistics of a pretrained network, which a training that starts from it holds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..warm_start.report import INHERITED, TransferReport
 
 
 class HeldStatistics(Callback):
-    """Holds inherited batch-norm statistics while a search trains; scales and shifts learn as ever.
+    """Holds inherited batch-norm statistics while a search or a network trains; scales and shifts learn as ever.
 
     The statistics of a pretrained network describe millions of images. Those of a batch of a search describe a few hundred
     pixels in the last stages, and normalising by them loses most of what was inherited (benchmarks/NOTES.md). Detectors are
@@ -23,7 +23,7 @@ class HeldStatistics(Callback):
     Attributes
     ----------
     names
-        Paths of the batch norms; empty for a search that did not start from a network.
+        Paths of the batch norms; empty for a training that did not start from a network.
     """
 
     @property
@@ -37,6 +37,11 @@ class HeldStatistics(Callback):
         """Hold what a warm start from a network has inherited."""
         statistics = (origin.target.rpartition('.') for origin in report.origins if origin.how in INHERITED)
         self.names = [path for path, _, local in statistics if local == 'running_mean']
+
+    def hold_all(self, model: nn.Module) -> None:
+        """Hold the statistics of all batch norms of a model."""
+        norms = set(map(id, batch_norms(model)))
+        self.names = [path for path, module in model.named_modules() if id(module) in norms]
 
     def others(self, model: nn.Module) -> list[_BatchNorm]:
         """Return the batch norms of a model whose statistics are not held."""

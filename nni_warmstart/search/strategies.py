@@ -317,7 +317,7 @@ class WarmStartDARTS(DARTS):
                 report = choice.plan.apply(target, train, val)
             else:
                 report = transfer(choice.sources, target, data=train, val_data=val, **vars(settings))
-        if all(each.is_network for each, _ in choice.sources):
+        if all(each.holds_statistics for each, _ in choice.sources):
             evaluator.module.statistics.hold(report)
             evaluator.module.inherited_rate.slow_down(report)
         return replace(
@@ -347,6 +347,12 @@ class WarmStartDARTS(DARTS):
         super()._run()
         module: Any = self.oneshot_module
         self.report = module.trainer.strategy.broadcast(self.report)  # the first device's warm start counts
+
+    @property
+    def holds_statistics(self) -> bool:
+        """Whether the search held the batch-norm statistics of a pretrained network."""
+        module = self.oneshot_module
+        return isinstance(module, DartsSearchModule) and bool(module.statistics.names)
 
     def _remember(self) -> None:
         module: Any = self.oneshot_module

@@ -120,6 +120,8 @@ class Supernet(Recorded):
         history
             Additional entries of the record, as plain data.
         """
+        if getattr(strategy, 'holds_statistics', False):
+            history = {**(history or {}), 'statistics_held': True}
         return cls.from_model(strategy.supernet, name=name, dataset=dataset, class_names=class_names, history=history)
 
     @classmethod
@@ -235,6 +237,11 @@ class Supernet(Recorded):
     def is_network(self) -> bool:
         """Whether this is a network without choices, made by :meth:`from_network`."""
         return self.strategy == NETWORK
+
+    @property
+    def holds_statistics(self) -> bool:
+        """Whether its batch-norm statistics are those of a pretrained network, which a training should hold."""
+        return self.is_network or self.history.get('statistics_held') is True
 
     @property
     def layers(self) -> dict[str, Layer]:

@@ -28,8 +28,8 @@ def fitted(
     A supernet computes mixtures, so that :func:`~nni_warmstart.supernets.network.inherited`, a network of some of its
     candidates with its weights, loses accuracy, sometimes all of it. The fit
     (:func:`~nni_warmstart.mapping.discretisation.refit`) needs no labels. It takes up to 512 images of 64 pixels, or 83 of
-    224. Where its logits differ more from those of the supernet than before, it is undone: a supernet around a pretrained
-    network computes nearly what that does, with the statistics of far more images.
+    224. Where its logits differ more from those of the supernet than before, it is undone. A supernet around a pretrained
+    network is not fitted: it computes nearly what the network does, and a fit would lose the statistics of far more images.
 
     Parameters
     ----------
@@ -48,8 +48,10 @@ def fitted(
         If the space or the architecture does not fit, or the network has weights that the supernet lacks.
     """
     fresh = copy.deepcopy(space)
-    network, mixed = inherited(supernet, architecture, space), supernet.build(fresh)
-    before = copy.deepcopy(network)
+    network = inherited(supernet, architecture, space)
+    if supernet.holds_statistics:
+        return network
+    mixed, before = supernet.build(fresh), copy.deepcopy(network)
     images = images[: max(32, min(FITTED, _PIXELS // images[0, 0].numel()))]
     refit(network, mixed, images)
     goal = _logits(mixed, images)

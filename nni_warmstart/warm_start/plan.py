@@ -92,7 +92,7 @@ class Plan:
         _check_data(settings.head, batches)
         check_weights([weight for _, weight in sources], len(sources))
         sources = [(source, weight) for source, weight in sources if weight > 0]
-        if settings.keep is None and all(source.is_network for source, _ in sources):
+        if settings.keep is None and all(source.holds_statistics for source, _ in sources):
             settings = replace(settings, keep=1.0)  # less costs most of the features of a network
         for source, _ in sources:
             if source.diverged:
@@ -147,8 +147,8 @@ class Plan:
                 with best_path(model), FastForward(model).applied() if settings.fast else nullcontext():
                     # Batch norm: inherited statistics describe the source's images. Those of a pretrained network describe
                     # so many that they serve better (flowers5: 0.64 of the test images right with them, 0.51 without).
-                    networks = all(source.is_network for source, _ in self.sources)
-                    changed = () if networks else reestimate_statistics(model, batches, settings.device)
+                    held = all(source.holds_statistics for source, _ in self.sources)
+                    changed = () if held else reestimate_statistics(model, batches, settings.device)
                     origins |= {n: replace(origins[n], how='re-estimated') for n in changed if n in origins}
                     clock.stop('batch_norm')
                     # Head: fit the classifier to the warm features.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -18,7 +19,9 @@ from nni_warmstart.data import split
 from nni_warmstart.evaluators.classification import classification
 from nni_warmstart.evaluators.trainer import make_trainer
 from nni_warmstart.nni_adapter.mutation import mutate
+from nni_warmstart.runs.retrain import learning, some_images, statistics_of, train
 from nni_warmstart.search.alpha_rate import NNIS
+from nni_warmstart.warm_start.fitted_network import fitted
 
 
 def task():
@@ -52,6 +55,33 @@ def test_statistics_are_held_and_scales_learn(tmp_path):
     assert len(module.statistics.others(strategy.supernet)) == len(others) + 1
     assert {f'{held[0]}.weight', 'classifier.weight'} <= {*module.inherited_rate.names}
     assert module.architecture_optimizers().param_groups[0]['lr'] == NNIS  # untrained candidates do not outrun the network
+
+
+def test_the_supernet_of_such_a_search_is_held_by_what_starts_from_it(tmp_path):
+    first = searched(tmp_path / 'first')
+    supernet = Supernet.from_strategy(first, name='around a network')
+    supernet.save(tmp_path / 'supernet.safetensors')
+    supernet = Supernet.load(tmp_path / 'supernet.safetensors')
+    assert supernet.holds_statistics
+    again = run(WarmStartDARTS(source=supernet), tmp_path / 'again', space=space(), epochs=1, task=task())
+    held = first.oneshot_module.statistics.names
+    assert set(held) <= set(again.oneshot_module.statistics.names)
+    before, after = first.supernet.state_dict(), again.supernet.state_dict()
+    assert all(torch.equal(before[f'{name}.running_mean'], after[f'{name}.running_mean']) for name in held)
+
+
+def test_its_network_is_not_fitted_and_holds_them_too(tmp_path):
+    strategy = searched(tmp_path)
+    supernet, architecture = Supernet.from_strategy(strategy, name='found'), strategy.oneshot_module.export()
+    splits = learning(task(), val_share=0.5)
+    network = fitted(supernet, architecture, space(), images=some_images(splits.train))
+    before = copy.deepcopy(network.state_dict())
+    statistics = statistics_of(supernet, network, splits.train, 8)
+    settings = {'max_epochs': 1, 'batch_size': 8, 'learning_rate': 0.01}
+    train(network, splits, task().num_classes, settings, tmp_path / 'out', callbacks=[statistics], progress=False)
+    after = network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before if 'running_' in name)
+    assert not torch.equal(before['classifier.weight'], after['classifier.weight'])
 
 
 def test_a_resumed_search_holds_them_too(tmp_path):

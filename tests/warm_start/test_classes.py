@@ -193,21 +193,20 @@ def test_searches_copy_by_name(source, tmp_path):
     assert [entry.class_names for entry in SupernetZoo(tmp_path / 'new').entries()] == [['c', 'a', 'b']]
 
 
-def test_an_inherited_network_has_the_classes_of_its_data(source, tmp_path, caplog):
-    source.save(tmp_path / 'supernet.safetensors')
+def test_an_inherited_network_has_the_classes_of_its_data(source, caplog):
     theirs = inherited(source)
     architecture = {label: source.candidates[label][int(source.alpha(label).argmax())] for label in source.candidates}
-    network = make_network(small_space(3), architecture, tmp_path, ('b', 'c', 'a'))
+    network = make_network(small_space(3), architecture, source, ('b', 'c', 'a'))
     assert torch.equal(network.classifier.weight, theirs.classifier.weight[[1, 2, 0]])
     assert not caplog.records
     space = small_space(4)
     row = space.classifier.weight[2].clone()
-    network = make_network(space, architecture, tmp_path, ('b', 'c', 'new', 'a'))
+    network = make_network(space, architecture, source, ('b', 'c', 'new', 'a'))
     assert torch.equal(network.classifier.weight[[3, 0, 1]], theirs.classifier.weight)
     assert torch.equal(network.classifier.weight[2], row)
     assert "by name, 3 of 4; 'three' has no new" in caplog.text
     with pytest.raises(TransferError, match='--weights inherited needs classes of the same names'):
-        make_network(small_space(3), architecture, tmp_path, ('u', 'v', 'w'))
+        make_network(small_space(3), architecture, source, ('u', 'v', 'w'))
 
 
 def test_the_classifier_of_a_source_is_what_makes_its_outputs():
