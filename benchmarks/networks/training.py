@@ -36,7 +36,7 @@ from nni_warmstart import Supernet
 from nni_warmstart.cli import quiet
 from nni_warmstart.data import Task
 from nni_warmstart.nni_adapter.classifier import features_of
-from nni_warmstart.runs.retrain import SMOOTHING, learning, some_images, statistics_of, train
+from nni_warmstart.runs.retrain import CLIP, SMOOTHING, learning, some_images, statistics_of, train
 from nni_warmstart.utils.metrics import epochs_to, final_accuracy
 from nni_warmstart.warm_start.fitted_network import fitted
 from nni_warmstart.warm_start.heads.ridge import ridge
@@ -111,7 +111,7 @@ def found_and_trained(task: Task, seed: int, tuned_epochs: int) -> dict[str, Any
         with tempfile.TemporaryDirectory() as out:
             return train(
                 model.train(), splits, task.num_classes, settings, out,
-                seed=seed, measured_on='test', callbacks=[statistics], progress=False,
+                seed=seed, measured_on='test', gradient_clip_val=CLIP, callbacks=[statistics], progress=False,
             )  # fmt: skip
 
     search_seconds, begun = time.process_time() - begun, time.process_time()

@@ -51,6 +51,9 @@ WEIGHTS = ('scratch', 'inherited')
 RATE = 0.2
 """Learning rate of inherited weights, as a share of the evaluator's."""
 
+CLIP = 5.0
+"""Largest norm of the gradients where batch-norm statistics are held, as in a search: without it, training diverges."""
+
 SMOOTHING = 0.1
 """Label smoothing of inherited weights, unless the evaluator has one. See benchmarks/NOTES.md."""
 
@@ -193,11 +196,13 @@ def _retrain(
     }
     measured_on = 'test' if len(problem.task.test_x) else 'validation'
     callbacks: list[Callback] = [StopOnDivergence(), Marked(provenance), clock]
+    largest_gradient = None
     if supernet is not None:
         training['learning_rate'] *= RATE
         if training['label_smoothing'] is None:
             training['label_smoothing'] = SMOOTHING
         callbacks.append(statistics_of(supernet, network, problem.splits.train, training['batch_size']))
+        largest_gradient = CLIP if supernet.holds_statistics else None
     curve = train(
         network,
         problem.splits,
@@ -207,6 +212,7 @@ def _retrain(
         seed=seed,
         checkpoint=None if checkpoint is None else folder.checkpoint,
         measured_on=measured_on,
+        gradient_clip_val=largest_gradient,
         callbacks=callbacks,
         progress=progress,
     )
@@ -314,6 +320,7 @@ def train(
     seed: int = 0,
     checkpoint: Path | None = None,
     measured_on: str = 'validation',
+    gradient_clip_val: float | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> list[float]:
@@ -338,13 +345,16 @@ def train(
         File to resume from.
     measured_on
         Kind of the images in ``splits.val``, 'validation' or 'test', by which figures are named in the log.
+    gradient_clip_val
+        Largest norm of the gradients; None for any.
     callbacks
         Further callbacks of Lightning.
     """
     folder, epochs = RunFolder(Path(out)), Epochs(seed)
     limits = {key: settings[key] for key in OF_TRAINER if key in settings}
+    all_callbacks = [epochs, every_epoch(folder.checkpoint), *callbacks]
     trainer = make_trainer(
-        out=folder.path, progress=progress, callbacks=[epochs, every_epoch(folder.checkpoint), *callbacks], **limits
+        out=folder.path, progress=progress, callbacks=all_callbacks, gradient_clip_val=gradient_clip_val, **limits
     )
     others = {key: value for key, value in settings.items() if key not in limits}
     evaluator = classification(splits, num_classes, trainer, **others, seed=seed, tested=measured_on == 'test')

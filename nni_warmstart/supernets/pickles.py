@@ -20,11 +20,12 @@ def refusal(path: str | os.PathLike[str]) -> str:
     """Return the error about a pickle: why it is refused, and how to convert it."""
     name, kind = os.path.splitext(os.path.basename(os.fspath(path)))
     new = f'{name}.safetensors'
-    load = f'torch.load({name + kind!r}, weights_only=True)'
+    load, other = f'torch.load({name + kind!r}, weights_only=True)', ''
     if kind == '.pt2':
-        load = f'torch.export.load({name + kind!r}).state_dict'
+        program = f'torch.export.load({name + kind!r})'
+        load, other = f'{program}.state_dict', f', or, without such a function, save Supernet.from_network({program}, ...)'
     return (
         f'{path} is a pickle, which is never loaded, since that may run any code; if you trust it, convert it by '
         f'safetensors.torch.save_file({load}, {new!r}), and name the function that builds the network with the new file: '
-        f'python:package.module:function@{new}.'
+        f'python:package.module:function@{new}{other}.'
     )

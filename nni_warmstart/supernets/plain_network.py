@@ -10,12 +10,14 @@ from typing import Any, cast
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 from torch import nn
+from torch.export import ExportedProgram
 from torch.nn.parameter import is_lazy
 
 from ..errors import TransferError, reason
 from ..nni_adapter.classifier import find_head
 from ..nni_adapter.mutation import first_names
 from ..nni_adapter.oneshot import is_supernet
+from ..tracing.exported import with_layers
 from ..tracing.layers import layers_of
 from ..tracing.structure import structure_of
 from ..utils.files import plain
@@ -25,7 +27,7 @@ from .history import record
 
 
 def fields_of(
-    model: nn.Module,
+    model: nn.Module | ExportedProgram,
     name: str,
     input_shape: Sequence[int],
     class_names: Sequence[str] | None,
@@ -39,7 +41,10 @@ def fields_of(
         If the network does not take such images, cannot be traced, or has no linear classifier; the message names
         the module.
     """
-    kind = type(model).__name__
+    cls = type(model)
+    if isinstance(model, ExportedProgram):
+        model = with_layers(model)
+    kind = cls.__name__
     shape = tuple(input_shape)
     if not isinstance(model, nn.Module):
         raise TransferError(f'model is a {kind}, but it must be a network (nn.Module); build it, and load its weights.')
@@ -80,7 +85,6 @@ def fields_of(
         classes=None if class_names else count,
         layers={path: list(layer) for path, layer in layers.items()},
     )
-    cls = type(model)
     return {
         'name': name,
         'tensors': {key: tensor.detach().cpu().clone() for key, tensor in tensors.items()},

@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from ..data.labelled import image_shape, known_name, name_and_classes
 from ..distance.embeddings import EMBEDDINGS, Embedding
@@ -195,7 +196,7 @@ class Supernet(Recorded):
     @classmethod
     def from_network(
         cls,
-        model: nn.Module,
+        model: nn.Module | ExportedProgram,
         *,
         name: str,
         input_shape: Sequence[int],
@@ -209,7 +210,8 @@ class Supernet(Recorded):
         Parameters
         ----------
         model
-            Network of convolutions, batch norms and linear layers with a linear classifier; it is not changed.
+            Network of convolutions, batch norms and linear layers with a linear classifier, or the result of
+            ``torch.export.export`` for one; it is not changed.
         name
             Name of the entry.
         input_shape

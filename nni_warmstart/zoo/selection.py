@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from ..data.labelled import first_batches
 from ..errors import DataError, TransferError, WarmStartError, ZooError
@@ -28,7 +29,7 @@ from .zoo import SupernetZoo, open_zoo, resolve_source
 
 _logger = logging.getLogger(__name__)
 
-Source = Supernet | nn.Module | str | os.PathLike[str]
+Source = Supernet | nn.Module | ExportedProgram | str | os.PathLike[str]
 
 Weighted = list[tuple[Supernet, float]]
 
@@ -104,7 +105,7 @@ class SourceSelector:
                 return self.by_rule[source](self)
             except ZooError as error:
                 raise ZooError(f'source {source!r}: {error}') from error
-        if isinstance(source, nn.Module) or registry.is_named(source):
+        if isinstance(source, nn.Module | ExportedProgram) or registry.is_named(source):
             return Choice([(self._network(source), 1.0)])
         if not isinstance(source, list | tuple):
             return Choice([(resolve_source(cast(Any, source), self.zoo), 1.0)])
@@ -112,7 +113,7 @@ class SourceSelector:
             raise ZooError('source is an empty list; name at least one supernet.')
         return Choice(self._weighted([each for item in source for each, _ in self.choose(item).sources]))
 
-    def _network(self, source: nn.Module | str) -> Supernet:
+    def _network(self, source: nn.Module | ExportedProgram | str) -> Supernet:
         """Return a network as a source, for images of the target's shape."""
         shape = [int(size) for size in self._some.shape[1:]]
         if isinstance(source, str):
