@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -56,7 +56,7 @@ def with_layers(program: ExportedProgram) -> nn.Module:
     _only([node for node in graph.nodes if node.op == 'placeholder'], 'inputs')
     for path, tensor in program.state_dict.items():
         parent, _, name = path.rpartition('.')
-        if name == 'num_batches_tracked' and isinstance(parts.get(parent), nn.BatchNorm2d):
+        if name == 'num_batches_tracked' and isinstance(parts.get(parent), nn.BatchNorm1d | nn.BatchNorm2d):
             parts[parent].num_batches_tracked = tensor
     return fx.GraphModule(parts, graph, 'Exported').eval()
 
@@ -74,11 +74,12 @@ def _layer(exported: nn.Module, node: fx.Node) -> nn.Module | None:
 
 
 class _Call:
-    """Arguments of an operator by name, tensors in the place of the nodes that name them."""
+    """Arguments of an operator by name, tensors in the place of the nodes that name them, and dimensions of its input."""
 
     def __init__(self, exported: nn.Module, node: fx.Node) -> None:
         schema: Any = node.target
         self.named: dict[str, Any] = {}
+        self.dimensions: int = cast(Any, node.args[0]).meta['val'].dim()
         for position, argument in enumerate(schema._schema.arguments):
             default = argument.default_value if argument.has_default_value() else None
             value = node.args[position] if position < len(node.args) else node.kwargs.get(argument.name, default)
@@ -124,7 +125,8 @@ def _convolution(call: _Call) -> nn.Module | None:
 def _batch_norm(call: _Call) -> nn.Module | None:
     if call['running_mean'] is None:
         return None
-    layer = nn.BatchNorm2d(len(call['running_mean']), call['eps'], call['momentum'])
+    norm = nn.BatchNorm2d if call.dimensions == 4 else nn.BatchNorm1d
+    layer = norm(len(call['running_mean']), call['eps'], call['momentum'])
     layer.running_mean, layer.running_var = call['running_mean'], call['running_var']
     return _filled(layer, call)
 

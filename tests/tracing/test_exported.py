@@ -24,7 +24,7 @@ class Unusual(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(3, 8, 3, padding='same', bias=False)
         self.shared = nn.Conv2d(8, 8, 3, padding=1, groups=4)
-        self.norms = nn.ModuleList([nn.BatchNorm2d(8, affine=False), nn.BatchNorm2d(8)])
+        self.norms = nn.ModuleList([nn.BatchNorm2d(8, affine=False), nn.BatchNorm2d(8), nn.BatchNorm1d(8)])
         self.kernel, self.factor = nn.Parameter(torch.randn(8, 8, 1, 1)), nn.Parameter(torch.rand(8, 1, 1))
         self.drop, self.classifier = nn.Dropout(0.5), nn.Linear(8, 4, bias=False)
 
@@ -33,7 +33,7 @@ class Unusual(nn.Module):
         for _ in range(2):
             x = x + self.norms[1](self.shared(x))
         x = nn.functional.conv2d(x, self.kernel) * self.factor
-        return self.classifier(self.drop(x.mean((2, 3))))
+        return self.classifier(self.drop(self.norms[2](x.mean((2, 3)))))
 
 
 def exported(model):
@@ -50,7 +50,7 @@ def test_it_has_the_layers_of_the_network(train):
     x = torch.randn(5, *SHAPE)  # another number of images than in the export
     assert torch.equal(network(x), model.eval()(x))
     theirs, ours = (dict(each.named_modules()) for each in (model, network))
-    for name in ('first', 'shared', 'norms.0', 'norms.1', 'classifier'):
+    for name in ('first', 'shared', 'norms.0', 'norms.1', 'norms.2', 'classifier'):
         assert type(ours[name]) is type(theirs[name])
     state = network.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items() if name in state)
