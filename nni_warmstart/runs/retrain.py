@@ -51,8 +51,8 @@ WEIGHTS = ('scratch', 'inherited')
 RATE = 0.2
 """Learning rate of inherited weights, as a share of the evaluator's."""
 
-CLIP = 5.0
-"""Largest norm of the gradients where batch-norm statistics are held, as in a search: without it, training diverges."""
+CLIP = 1.0
+"""Largest norm of the gradients where batch-norm statistics are held: with larger ones training may diverge."""
 
 SMOOTHING = 0.1
 """Label smoothing of inherited weights, unless the evaluator has one. See benchmarks/NOTES.md."""
