@@ -196,13 +196,11 @@ def _retrain(
     }
     measured_on = 'test' if len(problem.task.test_x) else 'validation'
     callbacks: list[Callback] = [StopOnDivergence(), Marked(provenance), clock]
-    largest_gradient = None
     if supernet is not None:
         training['learning_rate'] *= RATE
         if training['label_smoothing'] is None:
             training['label_smoothing'] = SMOOTHING
         callbacks.append(statistics_of(supernet, network, problem.splits.train, training['batch_size']))
-        largest_gradient = CLIP if supernet.holds_statistics else None
     curve = train(
         network,
         problem.splits,
@@ -212,7 +210,7 @@ def _retrain(
         seed=seed,
         checkpoint=None if checkpoint is None else folder.checkpoint,
         measured_on=measured_on,
-        gradient_clip_val=largest_gradient,
+        gradient_clip_val=CLIP if supernet is not None and supernet.holds_statistics else None,
         callbacks=callbacks,
         progress=progress,
     )
