@@ -36,7 +36,7 @@ from nni_warmstart import Supernet
 from nni_warmstart.cli import quiet
 from nni_warmstart.data import Task
 from nni_warmstart.nni_adapter.classifier import features_of
-from nni_warmstart.runs.retrain import CLIP, SMOOTHING, learning, some_images, statistics_of, train
+from nni_warmstart.runs.retrain import gentle, learning, some_images, train
 from nni_warmstart.utils.metrics import epochs_to, final_accuracy
 from nni_warmstart.warm_start.fitted_network import fitted
 from nni_warmstart.warm_start.heads.ridge import ridge
@@ -106,12 +106,11 @@ def found_and_trained(task: Task, seed: int, tuned_epochs: int) -> dict[str, Any
 
     def inherited(epochs: int) -> list[float]:
         model = fitted(supernet, architecture, space(task.num_classes), images=some_images(splits.train))
-        settings = {**TUNED, 'max_epochs': epochs, 'label_smoothing': SMOOTHING}
-        statistics = statistics_of(supernet, model, splits.train, TUNED['batch_size'])
+        settings, statistics = gentle({**COLD, 'max_epochs': epochs}, supernet, model, splits.train)
         with tempfile.TemporaryDirectory() as out:
             return train(
                 model.train(), splits, task.num_classes, settings, out,
-                seed=seed, measured_on='test', gradient_clip_val=CLIP, callbacks=[statistics], progress=False,
+                seed=seed, measured_on='test', callbacks=[statistics], progress=False,
             )  # fmt: skip
 
     search_seconds, begun = time.process_time() - begun, time.process_time()

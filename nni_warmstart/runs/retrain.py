@@ -51,8 +51,8 @@ WEIGHTS = ('scratch', 'inherited')
 RATE = 0.2
 """Learning rate of inherited weights, as a share of the evaluator's."""
 
-CLIP = 1.0
-"""Largest norm of the gradients where batch-norm statistics are held: with larger ones training may diverge."""
+HELD_RATE, HELD_CLIP = 0.6, 1.0
+"""The same where batch-norm statistics are held, and the largest norm of the gradients there. See benchmarks/NOTES.md."""
 
 SMOOTHING = 0.1
 """Label smoothing of inherited weights, unless the evaluator has one. See benchmarks/NOTES.md."""
@@ -89,9 +89,7 @@ def retrain(
         Folder for the results, which no other process may use meanwhile.
     weights
         Initial weights: 'scratch', or 'inherited' for those of the supernet, fitted to its outputs for the network
-        (:func:`~nni_warmstart.warm_start.fitted_network.fitted`). Their learning rate is :data:`RATE` of the evaluator's,
-        labels are smoothed by :data:`SMOOTHING`, and batch-norm statistics are re-estimated before every validation; those
-        of a pretrained network are held, as in the search around it.
+        (:func:`~nni_warmstart.warm_start.fitted_network.fitted`). They train as :func:`gentle` says.
     exports
         Additional formats: 'pt2' (torch.export), 'onnx'; see :func:`~nni_warmstart.supernets.export.export`.
     seed
@@ -197,10 +195,8 @@ def _retrain(
     measured_on = 'test' if len(problem.task.test_x) else 'validation'
     callbacks: list[Callback] = [StopOnDivergence(), Marked(provenance), clock]
     if supernet is not None:
-        training['learning_rate'] *= RATE
-        if training['label_smoothing'] is None:
-            training['label_smoothing'] = SMOOTHING
-        callbacks.append(statistics_of(supernet, network, problem.splits.train, training['batch_size']))
+        training, statistics = gentle(training, supernet, network, problem.splits.train)
+        callbacks.append(statistics)
     curve = train(
         network,
         problem.splits,
@@ -210,7 +206,6 @@ def _retrain(
         seed=seed,
         checkpoint=None if checkpoint is None else folder.checkpoint,
         measured_on=measured_on,
-        gradient_clip_val=CLIP if supernet is not None and supernet.holds_statistics else None,
         callbacks=callbacks,
         progress=progress,
     )
@@ -299,13 +294,24 @@ def make_network(
     return fitted(supernet, architecture, space, images=images)
 
 
-def statistics_of(supernet: Supernet, network: nn.Module, images: Images, batch_size: int) -> Callback:
-    """Return what keeps the batch-norm statistics right while a network with the weights of ``supernet`` trains."""
-    if not supernet.holds_statistics:
-        return Recalibration(images, batch_size)
-    held = HeldStatistics()
-    held.hold_all(network)
-    return held
+def gentle(
+    settings: dict[str, Any], supernet: Supernet, network: nn.Module, images: Images
+) -> tuple[dict[str, Any], Callback]:
+    """Return settings of :func:`train` for a network with the weights of ``supernet``, and what keeps its statistics right.
+
+    The learning rate is :data:`RATE` of the one in ``settings``, and labels are smoothed by :data:`SMOOTHING`, unless
+    ``settings`` say otherwise. Batch-norm statistics are re-estimated before every validation. Those of a pretrained network
+    are held, as in the search around it; such a network learns at :data:`HELD_RATE` of the rate, and its gradients are
+    clipped to a norm of :data:`HELD_CLIP`.
+    """
+    held, rate = supernet.holds_statistics, settings['learning_rate']
+    smoothing = settings.get('label_smoothing')
+    settings = {**settings, 'label_smoothing': SMOOTHING if smoothing is None else smoothing}
+    if not held:
+        return {**settings, 'learning_rate': RATE * rate}, Recalibration(images, settings['batch_size'])
+    statistics = HeldStatistics()
+    statistics.hold_all(network)
+    return {**settings, 'learning_rate': HELD_RATE * rate, 'gradient_clip_val': HELD_CLIP}, statistics
 
 
 def train(
@@ -318,7 +324,6 @@ def train(
     seed: int = 0,
     checkpoint: Path | None = None,
     measured_on: str = 'validation',
-    gradient_clip_val: float | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> list[float]:
@@ -333,7 +338,7 @@ def train(
     num_classes
         Number of classes of the task.
     settings
-        Settings of the trainer, of which max_epochs is required, and settings of
+        Settings of the trainer, of which max_epochs is required (and gradient_clip_val possible), and settings of
         :func:`~nni_warmstart.evaluators.classification.classification`.
     out
         Folder for the log and the checkpoint.
@@ -343,17 +348,13 @@ def train(
         File to resume from.
     measured_on
         Kind of the images in ``splits.val``, 'validation' or 'test', by which figures are named in the log.
-    gradient_clip_val
-        Largest norm of the gradients; None for any.
     callbacks
         Further callbacks of Lightning.
     """
     folder, epochs = RunFolder(Path(out)), Epochs(seed)
-    limits = {key: settings[key] for key in OF_TRAINER if key in settings}
+    limits = {key: settings[key] for key in (*OF_TRAINER, 'gradient_clip_val') if key in settings}
     all_callbacks = [epochs, every_epoch(folder.checkpoint), *callbacks]
-    trainer = make_trainer(
-        out=folder.path, progress=progress, callbacks=all_callbacks, gradient_clip_val=gradient_clip_val, **limits
-    )
+    trainer = make_trainer(out=folder.path, progress=progress, callbacks=all_callbacks, **limits)
     others = {key: value for key, value in settings.items() if key not in limits}
     evaluator = classification(splits, num_classes, trainer, **others, seed=seed, tested=measured_on == 'test')
     evaluator.module.set_model(network)

@@ -19,7 +19,7 @@ from nni_warmstart.data import split
 from nni_warmstart.evaluators.classification import classification
 from nni_warmstart.evaluators.trainer import make_trainer
 from nni_warmstart.nni_adapter.mutation import mutate
-from nni_warmstart.runs.retrain import learning, some_images, statistics_of, train
+from nni_warmstart.runs.retrain import HELD_CLIP, HELD_RATE, gentle, learning, some_images, train
 from nni_warmstart.search.alpha_rate import NNIS
 from nni_warmstart.warm_start.fitted_network import fitted
 
@@ -76,8 +76,8 @@ def test_its_network_is_not_fitted_and_holds_them_too(tmp_path):
     splits = learning(task(), val_share=0.5)
     network = fitted(supernet, architecture, space(), images=some_images(splits.train))
     before = copy.deepcopy(network.state_dict())
-    statistics = statistics_of(supernet, network, splits.train, 8)
-    settings = {'max_epochs': 1, 'batch_size': 8, 'learning_rate': 0.01}
+    settings, statistics = gentle({'max_epochs': 1, 'batch_size': 8, 'learning_rate': 0.01}, supernet, network, splits.train)
+    assert (settings['learning_rate'], settings['gradient_clip_val']) == (0.01 * HELD_RATE, HELD_CLIP)
     train(network, splits, task().num_classes, settings, tmp_path / 'out', callbacks=[statistics], progress=False)
     after = network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before if 'running_' in name)
