@@ -1,4 +1,4 @@
-"""Learning rate of the weights of a search that starts from a pretrained network."""
+"""Learning rate and largest gradients of the weights of a search that starts from a pretrained network."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from ..warm_start.report import TransferReport
 RATE = 0.2
 """Learning rate, as a share of the evaluator's. See benchmarks/NOTES.md."""
 
+CLIP = 5.0
+"""Largest norm of the gradients, unless the strategy has one; NNI's strategies clip nothing by default."""
+
 
 class InheritedRate(Callback):
     """Lets the weights of a search that started from a pretrained network learn at a smaller rate than the evaluator's.
@@ -22,7 +25,7 @@ class InheritedRate(Callback):
     A rate for searches from scratch ruins pretrained weights, and at it the classifier and added blocks, too, make a network
     with held statistics of batch norm diverge. After each step of an optimizer, whichever it is, weights are moved back by
     the rest of the way, which is the same as a smaller rate in all its parameter groups, schedules and weight decay
-    included.
+    included. Gradients are clipped, since large ones make such a network diverge.
 
     Attributes
     ----------
@@ -43,6 +46,8 @@ class InheritedRate(Callback):
         self.names = [origin.target for origin in report.origins if origin.parameter]
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if self.names and pl_module.gradient_clip_val is None:
+            pl_module.gradient_clip_val = CLIP
         parameters = dict(pl_module.model.named_parameters())
         alphas = set(map(id, arch_parameters(pl_module.model)))
         weights = [parameters[name] for name in self.names if id(parameters[name]) not in alphas]

@@ -99,9 +99,15 @@ def test_a_resumed_search_holds_them_too(tmp_path):
     assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items())
 
 
+def test_gradients_are_clipped_as_the_strategy_says(tmp_path):
+    module = searched(tmp_path, gradient_clip_val=0.5).oneshot_module
+    assert module.gradient_clip_val == 0.5
+
+
 def test_a_supernet_holds_nothing(tmp_path):
     module = run(WarmStartDARTS(source='joint'), tmp_path, epochs=1).oneshot_module
     assert module.statistics.names == module.inherited_rate.names == []
+    assert module.gradient_clip_val is None
 
 
 @pytest.mark.parametrize(('network', 'kept'), [(True, 1.0), (False, 0.8)])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from nni_warmstart.search.inherited_rate import RATE, InheritedRate
+from nni_warmstart.search.inherited_rate import CLIP, RATE, InheritedRate
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,9 @@ def test_updates_are_those_of_a_group_with_a_smaller_rate(kind, settings):
         groups = [{'params': model['body'].parameters(), 'lr': settings['lr'] * (RATE if is_group else 1)}]
         optimizer = kind([*groups, {'params': model['head'].parameters()}], **settings)
         rate.names = [] if is_group else ['body.weight', 'body.bias']
-        rate.on_train_start(SimpleNamespace(optimizers=[optimizer]), SimpleNamespace(model=model))
+        module = SimpleNamespace(model=model, gradient_clip_val=None)
+        rate.on_train_start(SimpleNamespace(optimizers=[optimizer]), module)
+        assert module.gradient_clip_val == (None if is_group else CLIP)
         for _ in range(2):
             optimizer.zero_grad()
             model['head'](model['body'](x)).square().sum().backward()
