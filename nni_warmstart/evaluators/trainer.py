@@ -33,6 +33,7 @@ def make_trainer(
     num_nodes: int = 1,
     precision: Any = '32-true',
     logger: str = 'csv',
+    gradient_clip_val: float | None = None,
     **settings: Any,
 ) -> Any:
     """Make a Lightning trainer that writes its CSV log under ``out``, which a resumed run continues.
@@ -41,8 +42,8 @@ def make_trainer(
 
     It stops after ``max_epochs``, after the epoch in which ``max_seconds`` have passed (0 for no limit; time before a
     resumption counts), or once the validation accuracy ``stop_at`` is reached and held (:class:`StopAt`). On several devices
-    it starts this script again for each, and gradients are averaged. ``accelerator``, ``num_nodes`` and ``precision`` are
-    Lightning's.
+    it starts this script again for each, and gradients are averaged. ``accelerator``, ``num_nodes``, ``precision`` and
+    ``gradient_clip_val`` are Lightning's.
 
     Raises
     ------
@@ -60,6 +61,7 @@ def make_trainer(
             accelerator=accelerator,
             num_nodes=num_nodes,
             precision=precision,
+            gradient_clip_val=gradient_clip_val,
             strategy='auto'
             if devices * num_nodes == 1
             else 'ddp_find_unused_parameters_true',  # Proxyless trains one path per step

@@ -52,7 +52,7 @@ RATE = 0.2
 """Learning rate of inherited weights, as a share of the evaluator's."""
 
 HELD_RATE, HELD_CLIP = 0.6, 1.0
-"""The same where batch-norm statistics are held, and the largest norm of the gradients there. See benchmarks/NOTES.md."""
+"""That share where batch-norm statistics are held, and the largest norm of the gradients. See benchmarks/NOTES.md."""
 
 SMOOTHING = 0.1
 """Label smoothing of inherited weights, unless the evaluator has one. See benchmarks/NOTES.md."""
@@ -304,10 +304,9 @@ def gentle(
     are held, as in the search around it; such a network learns at :data:`HELD_RATE` of the rate, and its gradients are
     clipped to a norm of :data:`HELD_CLIP`.
     """
-    held, rate = supernet.holds_statistics, settings['learning_rate']
-    smoothing = settings.get('label_smoothing')
+    rate, smoothing = settings['learning_rate'], settings.get('label_smoothing')
     settings = {**settings, 'label_smoothing': SMOOTHING if smoothing is None else smoothing}
-    if not held:
+    if not supernet.holds_statistics:
         return {**settings, 'learning_rate': RATE * rate}, Recalibration(images, settings['batch_size'])
     statistics = HeldStatistics()
     statistics.hold_all(network)
@@ -338,7 +337,7 @@ def train(
     num_classes
         Number of classes of the task.
     settings
-        Settings of the trainer, of which max_epochs is required (and gradient_clip_val possible), and settings of
+        Settings of the trainer, of which max_epochs is required, and settings of
         :func:`~nni_warmstart.evaluators.classification.classification`.
     out
         Folder for the log and the checkpoint.
@@ -352,7 +351,7 @@ def train(
         Further callbacks of Lightning.
     """
     folder, epochs = RunFolder(Path(out)), Epochs(seed)
-    limits = {key: settings[key] for key in (*OF_TRAINER, 'gradient_clip_val') if key in settings}
+    limits = {key: settings[key] for key in OF_TRAINER if key in settings}
     all_callbacks = [epochs, every_epoch(folder.checkpoint), *callbacks]
     trainer = make_trainer(out=folder.path, progress=progress, callbacks=all_callbacks, **limits)
     others = {key: value for key, value in settings.items() if key not in limits}

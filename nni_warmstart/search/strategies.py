@@ -131,9 +131,9 @@ class WarmStartDARTS(DARTS):
         search goes on as it began.
     **kwargs
         Arguments of NNI's strategy of the same name. ``gradient_clip_val`` is 5 by default if the source is a network, and
-        None, as in NNI, otherwise. Unlike in NNI 3.0, ``penalty`` has an effect, and if it punishes costs
-        above its baseline, the exported architecture respects this; see :mod:`nni_warmstart.nni_adapter.penalty`. In cells
-        it takes a :class:`~nni_warmstart.nni_adapter.cost_penalty.CostPenalty`.
+        None, as in NNI, otherwise. Unlike in NNI 3.0, ``penalty`` has an effect, and if it punishes costs above its
+        baseline, the exported architecture respects this; see :mod:`nni_warmstart.nni_adapter.penalty`. In cells it takes a
+        :class:`~nni_warmstart.nni_adapter.cost_penalty.CostPenalty`.
 
     Attributes
     ----------
