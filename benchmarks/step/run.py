@@ -2,11 +2,13 @@
 
     python benchmarks/step/run.py               # what step.jsonl lacks, and step.md (half an hour)
     python benchmarks/step/run.py --only NAME   # one space
+    python benchmarks/step/run.py --gpu         # the same on a GPU
     python benchmarks/step/run.py --report      # the table from the results so far
 
-A step is one of the alphas and one of the weights, with Lightning's part, on one thread; processor time, median over steps.
-NNI, a cold search and one by plans take turns in one process. Peak memory is that of one search in a process of its own. The
-difference is that of logits and gradients between plans and NNI's forward, in float64, relative to the largest.
+A step is one of the alphas and one of the weights, with Lightning's part, on one thread; median over steps of the processor
+time, or, on a GPU, of the time that passes. NNI, a cold search and one by plans take turns in one process. Peak memory is
+that of one search in a process of its own; on a GPU it is the memory of its tensors. The difference is that of logits and
+gradients between plans and NNI's forward, in float64, relative to the largest.
 """
 
 from __future__ import annotations
@@ -66,52 +68,62 @@ STRATEGIES = {
     'Proxyless': (Proxyless, WarmStartProxyless),
 }
 VARIANTS = ('nni', 'cold', 'fast')
+FILES = {'cpu': 'step', 'gpu': 'step_gpu'}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--only', choices=SPACES, help='measure this space only')
+    parser.add_argument('--gpu', action='store_true', help='measure on a GPU (default: on the processor)')
     parser.add_argument('--report', action='store_true', help='write the table, run nothing')
     arguments = parser.parse_args()
-    rows = Rows(HERE / 'step.jsonl', ('space',))
+    device = 'gpu' if arguments.gpu else 'cpu'
+    rows = Rows(HERE / f'{FILES[device]}.jsonl', ('space',))
     if not arguments.report:
         quietly()
         for name in [arguments.only] if arguments.only else SPACES:
-            rows.measure({'space': name}, measured, name)
-    report(rows.all())
+            rows.measure({'space': name}, measured, name, device)
+    report(rows.all(), device)
 
 
-def measured(name: str) -> dict[str, Any]:
+def measured(name: str, device: str) -> dict[str, Any]:
     """Measure everything about one space."""
     seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     for _ in range(ROUNDS):
         for variant in VARIANTS:
-            seconds[variant] += search(name, variant)
+            seconds[variant] += search(name, variant, device)
     medians = {variant: statistics.median(found) for variant, found in seconds.items()}
     context = multiprocessing.get_context('spawn')
     peaks = {}
     for variant in VARIANTS:
         with context.Pool(1, quietly) as pool:
-            peaks[variant] = pool.apply(peak, (name, variant))
-    return {'processor': processor(), 'torch': torch.__version__, 'seconds': medians, 'peak_mb': peaks, **difference(name)}
+            peaks[variant] = pool.apply(peak, (name, variant, device))
+    on = torch.cuda.get_device_name() if device == 'gpu' else processor()
+    return {'processor': on, 'torch': torch.__version__, 'seconds': medians, 'peak_mb': peaks, **difference(name)}
 
 
 class Clock(Callback):
-    """Processor time of every step but the first."""
+    """Seconds of every step but the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         self.seconds: list[float] = []
-        self.begun = 0.0
+        self.begun, self.device = 0.0, device
 
     def on_train_batch_start(self, *_: Any) -> None:
-        self.begun = time.process_time()
+        self.begun = self.now()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if batch_idx:
-            self.seconds.append(time.process_time() - self.begun)
+            self.seconds.append(self.now() - self.begun)
+
+    def now(self) -> float:
+        if self.device == 'cpu':
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
 
 
-def search(name: str, variant: str) -> list[float]:
+def search(name: str, variant: str, device: str) -> list[float]:
     """Search for some steps, and return the seconds of each."""
     make, side, batch, kind = SPACES[name]
     torch.manual_seed(0)
@@ -120,10 +132,10 @@ def search(name: str, variant: str) -> list[float]:
     images = torch.randn(2 * batch, 3, side, side)
     data = TensorDataset(images, torch.arange(len(images)) % 10)
     loader = DataLoader(torch.utils.data.ConcatDataset([data] * (STEPS + 1)), batch)
-    clock = Clock()
+    clock = Clock(device)
     trainer = Trainer(
         max_epochs=1, limit_train_batches=STEPS + 1, limit_val_batches=0, callbacks=[clock], logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, accelerator='cpu',
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, accelerator=device,
     )  # fmt: skip
     module = ClassificationModule(num_classes=10, learning_rate=0.01, optimizer=torch.optim.SGD)
     evaluator = Lightning(module, trainer, loader, loader)
@@ -131,12 +143,12 @@ def search(name: str, variant: str) -> list[float]:
     return clock.seconds
 
 
-def peak(name: str, variant: str) -> float:
+def peak(name: str, variant: str, device: str) -> float:
     """Peak memory of a search in MiB, beyond what the imports take."""
     before = resident()
     with Peak() as found:
-        search(name, variant)
-    return found.value - before
+        search(name, variant, device)
+    return torch.cuda.max_memory_allocated() / 2**20 if device == 'gpu' else found.value - before
 
 
 def difference(name: str) -> dict[str, float]:
@@ -180,10 +192,11 @@ def quietly() -> None:
     torch.set_num_threads(1)
 
 
-def report(rows: list[dict[str, Any]]) -> None:
-    """Write step.md."""
+def report(rows: list[dict[str, Any]], device: str) -> None:
+    """Write step.md, or step_gpu.md."""
+    command, clock, digits = ('run.py --gpu', 'time', 3) if device == 'gpu' else ('run.py', 'processor time', 2)
     lines = [
-        "A step of a search beside NNI's untouched strategy (`python benchmarks/step/run.py`): processor time of one step",
+        f"A step of a search beside NNI's untouched strategy (`python benchmarks/step/{command}`): {clock} of one step",
         'of the alphas and one of the weights, one thread, variants in turns, medians; peak memory of a search; largest',
         'difference of logits and gradients in float64, relative to the largest.',
         '',
@@ -195,8 +208,8 @@ def report(rows: list[dict[str, Any]]) -> None:
         cold, fast = (seconds[variant] / seconds['nni'] for variant in ('cold', 'fast'))
         memory = ' / '.join(f'{peaks[variant] / peaks["nni"]:.2f}' for variant in ('cold', 'fast'))
         differs = f'{max(row["logits"], row["gradients"]):.0e}' if 'logits' in row else 'no plan'
-        lines.append(f'| {row["space"]} | {seconds["nni"]:.2f} | {cold:.2f} | {fast:.2f} | {memory} | {differs} |')
-    write(HERE / 'step.md', lines, rows)
+        lines.append(f'| {row["space"]} | {seconds["nni"]:.{digits}f} | {cold:.2f} | {fast:.2f} | {memory} | {differs} |')
+    write(HERE / f'{FILES[device]}.md', lines, rows)
 
 
 def write(path: Path, lines: list[str], rows: list[dict[str, Any]]) -> None:

@@ -51,7 +51,7 @@ class Module(ClassificationModule):
     def on_train_batch_end(self, outputs, batch, batch_idx) -> None:
         with torch.no_grad():
             self.model.head.weight.mul_(0.99)
-            self.model.head.bias.add_(0.01 * torch.rand(3))
+            self.model.head.bias.add_(0.01 * torch.rand(3).to(self.device))
 
     def on_train_epoch_end(self) -> None:
         torch.rand(2)

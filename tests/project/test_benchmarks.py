@@ -21,6 +21,7 @@ SCRIPTS = sorted(
     str(path.relative_to(BENCHMARKS)) for path in BENCHMARKS.rglob('*.py') if "__name__ == '__main__'" in path.read_text()
 )
 DARTS = '{name: darts, width: 8, num_cells: 5, image_size: 32, stem_stride: 2}'
+HUB = '{name: darts, width: 16, num_cells: 8, image_size: 32}'
 DARTS_RECIPES = ('--recipe', 'a3416907cac1', '2296ff697cfa')  # before and after the source was rounded to half precision
 REPORTS = [
     ('budgets/run.py', '--report'),
@@ -37,12 +38,14 @@ REPORTS = [
     ('claim/run.py', '--report'),
     ('claim/run.py', '--report', '--out', 'benchmarks/claim_by_plans'),
     ('claim/run.py', '--report', '--space', DARTS, *DARTS_RECIPES, '--out', 'benchmarks/claim_darts'),
+    ('claim/run.py', '--report', '--space', HUB, '--out', 'benchmarks/claim_hub'),
     ('networks/costs.py', '--report'),
     ('networks/ground_truth.py', '--report'),
     ('networks/source_cells.py', '--report'),
     ('networks/training.py', '--report'),
     ('shapes/run.py', '--report'),
     ('step/run.py', '--report'),
+    ('step/run.py', '--gpu', '--report'),
     ('step/search.py', '--report'),
 ]
 """Commands that write tables and run nothing; claim/run.py takes over what claim/networks.py writes."""
@@ -88,7 +91,7 @@ def test_tables_are_those_of_the_committed_runs(tmp_path):
     shutil.copytree(ROOT / 'examples', tmp_path / 'examples')
     tables = made_from_rows(copy)
     committed = {path: path.read_text() for path in tables}
-    assert len(committed) == 26
+    assert len(committed) == 29
     for path in tables:
         path.unlink()
     run_all(REPORTS, copy, tmp_path)
