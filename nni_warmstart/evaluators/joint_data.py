@@ -77,9 +77,9 @@ class JointData(LightningDataModule):
     def val_dataloader(self) -> Any:
         return Loader(_numbered(self._parts('val')), batch_sampler=self._validation(), **self.reading)
 
-    def sample_loader(self, part: str, at_most: int = 1024) -> Any:
-        """Return a loader of a half, 'train' or 'val', with each image once and at most ``at_most`` of every dataset."""
-        parts = [each.part(stratified_part(each.y, at_most, seed=0)) for each in self._parts(part)]
+    def sample_loader(self, part: str) -> Any:
+        """Return a loader of a half, 'train' or 'val', with each image once and at most 1,024 of every dataset."""
+        parts = [each.part(stratified_part(each.y, 1024, seed=0)) for each in self._parts(part)]
         batches = _EveryBatch([len(each) for each in parts], self.batch_size, all_first=True)
         return Loader(_numbered(parts), batch_sampler=batches)
 
@@ -127,7 +127,7 @@ class _EveryBatch(Sampler[list[int]]):
             order = torch.randperm(size, generator=generator) + start
             parts = max(1, min(-(-size // batch_size), size // 2))  # batch norm cannot train on a single image
             firsts.append(len(batches))
-            batches += [part.tolist() for part in order.tensor_split(parts)]
+            batches += order.tensor_split(parts)
             start += size
         mixed = torch.randperm(len(batches), generator=generator).tolist()
         if all_first:
@@ -138,7 +138,7 @@ class _EveryBatch(Sampler[list[int]]):
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches)
+        return (batch.tolist() for batch in self.batches)
 
 
 def _numbered(parts: list[Images]) -> ConcatDataset:

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..utils.inputs import size_of
 from ..utils.modules import modes_kept
+from .mixed import momentum_of
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
@@ -68,7 +69,7 @@ def by_batch(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _estimating(model: nn.Module, norms: Sequence[_BatchNorm]) -> Iterator[None]:
-    momenta = [_momentum(norm) for norm in norms]
+    momenta = [momentum_of(norm) for norm in norms]
     with modes_kept(model):
         model.eval()
         for norm in norms:
@@ -78,10 +79,6 @@ def _estimating(model: nn.Module, norms: Sequence[_BatchNorm]) -> Iterator[None]
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 _set_momentum(norm, momentum)
-
-
-def _momentum(norm: _BatchNorm) -> float | None:
-    return norm.init_arguments['momentum'] if isinstance(norm, MixedBatchNorm2d) else norm.momentum
 
 
 def _set_momentum(norm: _BatchNorm, momentum: float | None) -> None:

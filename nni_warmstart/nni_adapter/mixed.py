@@ -13,6 +13,7 @@ from nni.nas.oneshot.pytorch.supermodule._expression_utils import weighted_sum
 from nni.nas.oneshot.pytorch.supermodule.differentiable import DifferentiableMixedCell, DifferentiableMixedLayer
 from nni.nas.oneshot.pytorch.supermodule.operation import MixedBatchNorm2d, MixedConv2d, MixedOperation
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = [
     'DifferentiableMixedCell',
@@ -128,7 +129,7 @@ def convolution_of(layer: nn.Module, x: Tensor) -> Convolution | None:
 _SEARCHED = ('in_channels', 'out_channels', 'kernel_size', 'groups')
 
 
-def momentum_of(norm: nn.BatchNorm2d) -> float | None:
+def momentum_of(norm: _BatchNorm) -> float | None:
     """Return the momentum with which a batch norm updates its statistics; NNI's ignores its attribute."""
     return norm.init_arguments['momentum'] if isinstance(norm, MixedBatchNorm2d) else norm.momentum
 

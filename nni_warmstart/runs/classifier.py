@@ -17,7 +17,7 @@ import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.given import as_classes, as_images, with_held_out
 from ..data.image_folder import from_folder
@@ -26,6 +26,7 @@ from ..data.resizing import resize_images
 from ..data.splits import Images
 from ..data.task import Task, checked_task
 from ..errors import ConfigError, DataError, SupernetFileError
+from ..nni_adapter.model_spaces import resolve
 from ..supernets.network import Network
 from ..utils.checks import Expected, Range, check
 from ..utils.random import quiet_randomness
@@ -270,7 +271,7 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):
             raise SupernetFileError(f'{path} has a malformed card: there are not {len(network.class_names)} labels.')
         named = {}
         if 'class' not in network.space:
-            named = {'space': network.space['name'], 'space_arguments': dict(network.space['arguments'])}
+            named = {'space': _known(network.space['name'], path), 'space_arguments': dict(network.space['arguments'])}
         found = cls(**{**named, **parameters})
         found.network_, found.classes_ = network, np.array(labels)
         return found
@@ -311,12 +312,23 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):
         task = checked_task('images', x, labels, x[:0], labels[:0], [str(label) for label in classes])
         return task, classes
 
+    def _module(self) -> nn.Module:
+        """Return the network as a module, which is built once."""
+        network, (known, module) = self.network_, self.__dict__.get('_built', (None, None))
+        if module is None or known is not network:
+            own = None
+            if 'class' in network.space:  # a file never chooses what code runs, the parameter does
+                own = make_space(NamedConfig(self.space, self.space_arguments or {}), len(network.class_names))
+            module = network.build(own)
+            self._built = network, module
+        return module
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != '_built'}
+
     def _probabilities(self, images: AnyImages) -> np.ndarray:
         """Return the probabilities of the classes for images ``(n, channels, height, width)``."""
-        network, own = self.network_, None
-        if 'class' in network.space:  # a file never chooses what code runs, the parameter does
-            own = make_space(NamedConfig(self.space, self.space_arguments or {}), len(network.class_names))
-        module, nothing = network.build(own), torch.zeros(0)
+        network, module, nothing = self.network_, self._module(), torch.zeros(0)
         normalise = Images(nothing, nothing, torch.tensor(network.mean), torch.tensor(network.std)).normalised
         parts = []
         with torch.no_grad():
@@ -324,6 +336,15 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):
                 part: Tensor = resize_images(images[start : start + _AT_ONCE], *network.pictures)
                 parts.append(module(normalise(part)).double().softmax(1))
         return torch.cat(parts).numpy()
+
+
+def _known(name: str, path: Any) -> str:
+    """Return the name of a model space in a file, which must not be one that is to be imported."""
+    try:
+        resolve(name)
+    except ConfigError as error:
+        raise SupernetFileError(f'{path} has a network of an unknown model space: {error}') from error
+    return name
 
 
 def _without_data(config: SearchConfig) -> SearchConfig:

@@ -75,7 +75,7 @@ class WeightAverage:
 
     def exchanged(self, trained: Sequence[Tensor]) -> bool:
         """Check whether somebody has put others in the place of the weights that :meth:`trained` returned."""
-        return not all(map(torch.equal, self.weights, trained))
+        return not all(map(_equal, self.weights, trained))
 
     def apply(self) -> None:
         """Replace the weights by their averages for good."""
@@ -89,6 +89,10 @@ class WeightAverage:
     def _write(self, values: Sequence[Tensor]) -> None:
         for weight, value in zip(self.weights, values, strict=True):
             weight.copy_(value)
+
+
+def _equal(weight: Tensor, other: Tensor) -> bool:
+    return torch.equal(weight, other) or torch.equal(weight.nan_to_num(), other.nan_to_num())  # of a search that diverged
 
 
 def _wide(weight: Tensor) -> torch.dtype:

@@ -71,9 +71,7 @@ def without_zeros(model: nn.Module, sample: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def dominant_eigenvalue(
-    loss: Callable[[], Tensor], alphas: Sequence[nn.Parameter], *, steps: int = 20, seed: int = 0
-) -> float:
+def dominant_eigenvalue(loss: Callable[[], Tensor], alphas: Sequence[nn.Parameter], *, steps: int = 20) -> float:
     r"""Return the eigenvalue of largest absolute value of the Hessian :math:`\nabla^2_\alpha L`, by power iteration.
 
     Parameters
@@ -84,12 +82,10 @@ def dominant_eigenvalue(
         Architecture parameters.
     steps
         Number of iterations, each a product of the Hessian with a vector.
-    seed
-        Seed of the initial vector; the global generator is not used.
     """
     gradient = _flat(torch.autograd.grad(loss(), alphas, create_graph=True, materialize_grads=True))
-    generator = torch.Generator().manual_seed(seed)
-    vector = torch.randn(len(gradient), generator=generator).to(gradient)
+    own = torch.Generator().manual_seed(0)  # the global generator is not used
+    vector = torch.randn(len(gradient), generator=own).to(gradient)
     value = 0.0
     for _ in range(steps):
         vector = vector / vector.norm().clamp_min(1e-12)

@@ -77,14 +77,14 @@ class Evaluation(Callback):
 
     def begin(self, pl_module: Any) -> None:
         """Begin with the average of the weights, after the last hook before training."""
-        if not self.settings.average:
-            return
-        trainer = pl_module.trainer
-        why_not = why_not_averaged(trainer, pl_module.training_module, pl_module.model) or self._why_not_read()
-        if why_not:
-            _logger.warning('The weights are not averaged: %s.', why_not)
-        else:
-            self._start_averaging(pl_module)
+        if self.settings.average:
+            trainer = pl_module.trainer
+            why_not = why_not_averaged(trainer, pl_module.training_module, pl_module.model) or self._why_not_read()
+            if why_not:
+                _logger.warning('The weights are not averaged: %s.', why_not)
+            else:
+                self._start_averaging(pl_module)
+        self._earlier = None  # averages of weights that are trained further
 
     def _why_not_read(self) -> str:
         try:
@@ -230,11 +230,13 @@ class Evaluation(Callback):
         training_module = pl_module.training_module
         if not has_nnis(training_module, 'validation_step') or 'acc' not in getattr(training_module, 'metrics', {}):
             return None  # only the evaluator knows how to call the model, and what its outputs mean
-        loader, share = held_out.loader(), self._head_share(pl_module.trainer, pl_module.current_epoch)
+        loader = held_out.loader()
         if loader is None:
             return None
         after: Any = getattr(held_out.data, 'on_after_batch_transfer')  # noqa: B009 - it may normalise images
-        with quiet_randomness(), self.evaluating(pl_module, calibrate=True, head=share):
+        final = self.averaged is not None  # with statistics and a classifier of their own
+        as_saved = best_path(pl_module.model) if final else self.evaluating(pl_module, calibrate=True)
+        with quiet_randomness(), as_saved:
             batches = (after((on_device(pl_module, x), y), 0) for x, y in pairs(loader))
             return _accuracy(training_module, batches, pl_module.device)
 

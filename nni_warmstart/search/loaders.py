@@ -111,9 +111,16 @@ class Loaders:
             return self.data.sample_loader(part)
         loader = self._of(part)
         if isinstance(loader, CombinedLoader) or sized_len(loader) is None:
-            return FirstSamples(loader)
-        persistent = isinstance(loader, DataLoader) and loader.persistent_workers
-        return changed(loader, persistent_workers=False) if persistent else loader
+            loader = FirstSamples(loader)
+        elif isinstance(loader, DataLoader) and loader.persistent_workers:
+            loader = changed(loader, persistent_workers=False)
+        hooks = 'on_before_batch_transfer', 'on_after_batch_transfer'
+        has_own = any(is_overridden(hook, self.data, LightningDataModule) for hook in hooks)
+        return through(loader, self._transferred) if has_own else loader
+
+    def _transferred(self, batch: Any) -> Any:
+        """Change a batch as the hooks of the data module do on its way to the device; they may normalise images."""
+        return self.data.on_after_batch_transfer(self.data.on_before_batch_transfer(batch, 0), 0)
 
     def count(self, part: str) -> int:
         """Return the number of samples of a half in training; 0 before it, and where they would have to be read for it."""
@@ -174,6 +181,26 @@ def changed(loader: DataLoader, **attributes: Any) -> DataLoader:
     twin = copy.copy(loader)
     vars(twin).update(attributes, _iterator=None)
     return twin
+
+
+def through(loader: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a loader of the same samples, whose batches a function of this process has changed."""
+    if not isinstance(loader, DataLoader):
+        return _Through(loader, change)
+    collate = loader.collate_fn
+    # workers would have to have a copy of what the function knows
+    alone = {'num_workers': 0, 'persistent_workers': False, 'prefetch_factor': None}
+    return changed(loader, collate_fn=lambda samples: change(collate(samples)), **alone)
+
+
+class _Through:
+    """Iterable over the changed batches of another one."""
+
+    def __init__(self, batches: Any, change: Callable[[Any], Any]) -> None:
+        self.batches, self.change, self.dataset = batches, change, getattr(batches, 'dataset', None)
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self.change, self.batches)
 
 
 class FirstSamples:

@@ -8,6 +8,7 @@ rest of its batches only. So each checkpoint of a search holds the place where i
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from pytorch_lightning.callbacks import EarlyStopping
 
 
-def place_of(trainer: Any, *, between_epochs: bool, validated: bool = False) -> dict[str, Any]:
+def place_of(trainer: Any, *, between_epochs: bool) -> dict[str, Any]:
     """Return the place of a search as plain data, when the hooks of a batch, of a validation or of an epoch are over.
 
     Parameters
@@ -24,14 +25,12 @@ def place_of(trainer: Any, *, between_epochs: bool, validated: bool = False) -> 
         Lightning's trainer.
     between_epochs
         Whether the epoch is over.
-    validated
-        Whether the validation that may follow a batch is over.
     """
     loop = trainer.fit_loop
     loaded = loop._last_train_dl_reload_epoch
     return {
         'between_epochs': between_epochs,
-        'validated': validated,
+        'validated': False,  # until the validation that may follow a batch is over
         'epochs': loop.epoch_progress.state_dict(),
         'batches': loop.epoch_loop.batch_progress.state_dict(),
         'loaders_of_epoch': int(loaded) if loaded >= 0 else None,
@@ -113,11 +112,33 @@ def limit(trainer: Any, epochs: int | None, steps: int) -> None:
     trainer.fit_loop.max_epochs, trainer.fit_loop.epoch_loop.max_steps = epochs, steps
 
 
-def stopped(trainer: Any) -> bool:
-    """Stop a run that one of Lightning's callbacks had stopped when its checkpoint was saved; return whether it is over."""
+def stopped(trainer: Any, place: Mapping[str, Any]) -> bool:
+    """Stop a run that one of Lightning's callbacks had stopped when its checkpoint was saved; return whether it is over.
+
+    Parameters
+    ----------
+    trainer
+        Lightning's trainer, with the figures of the checkpoint.
+    place
+        Where the search was, see :func:`place_of`.
+    """
     callbacks = (each for each in trainer.callbacks if isinstance(each, EarlyStopping))
-    trainer.should_stop |= any(each.wait_count >= max(1, each.patience) for each in callbacks)
+    trainer.should_stop |= any(_has_stopped(each, trainer.callback_metrics, place) for each in callbacks)
     return trainer.should_stop
+
+
+def _has_stopped(callback: EarlyStopping, figures: Mapping[str, Any], place: Mapping[str, Any]) -> bool:
+    """Check whether a callback has stopped the run: its state tells how long it has waited, and no other reason."""
+    has_waited, figure = callback.wait_count >= max(1, callback.patience), figures.get(callback.monitor)
+    has_looked = place['between_epochs'] or not callback._check_on_train_epoch_end
+    if has_waited or figure is None or not has_looked:
+        return has_waited
+    best, worst = callback.stopping_threshold, callback.divergence_threshold
+    return (
+        (callback.check_finite and not math.isfinite(figure))
+        or (best is not None and bool(callback.monitor_op(figure, best)))
+        or (worst is not None and bool(callback.monitor_op(-figure, -worst)))
+    )
 
 
 @contextmanager

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.model_helpers import is_overridden
-from torch.utils.data import DataLoader
 
 from ..nni_adapter.oneshot import has_nnis
 from ..utils.modules import modes_kept
-from .loaders import changed, pairs
+from .loaders import pairs, through
 
 
 class _Reached(Exception):
@@ -59,16 +58,6 @@ def reader_of(training_module: Any) -> Callable[[Any], Any] | None:
     return read
 
 
-class _Read:
-    """Iterable over the batches of another one, with their inputs as the model reads them."""
-
-    def __init__(self, batches: Iterable[Any], read: Callable[[Any], Any]) -> None:
-        self.batches, self.read = batches, read
-
-    def __iter__(self) -> Iterator[Any]:
-        return ((self.read(inputs), labels) for inputs, labels in pairs(self.batches))
-
-
 def as_model_reads(loader: Any, training_module: Any) -> Any:
     """Return a loader of the same samples, as the model of an evaluator reads them.
 
@@ -82,13 +71,9 @@ def as_model_reads(loader: Any, training_module: Any) -> Any:
     read = reader_of(training_module)
     if read is None:
         return loader
-    if not isinstance(loader, DataLoader):
-        return _Read(loader, read)
-    collate = loader.collate_fn
 
-    def collate_and_read(samples: Any) -> Any:
-        inputs, labels = collate(samples)
+    def read_inputs(batch: Any) -> Any:
+        ((inputs, labels),) = pairs([batch])
         return read(inputs), labels
 
-    # workers would have to have a copy of the model
-    return changed(loader, collate_fn=collate_and_read, num_workers=0, persistent_workers=False, prefetch_factor=None)
+    return through(loader, read_inputs)

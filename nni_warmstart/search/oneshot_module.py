@@ -228,9 +228,15 @@ class DartsSearchModule(DartsLightningModule):
         outputs: Any = self.training_module.training_step(batch, 2 * batch_idx + 1)
         loss = outputs['loss'] if isinstance(outputs, dict) else outputs
         self.phases.look(self, loss)
-        self.advance_optimization(self.phases.with_gradient(loss), batch_idx, self.gradient_clip_val)
+        self.advance_optimization(self.phases.with_gradient(loss), batch_idx, self._clip())
         self.record.add_loss(loss)
         return outputs
+
+    def _clip(self) -> float | None:
+        """Return the largest norm of gradients when they are clipped: with ``16-mixed``, that of gradients times a scale."""
+        scaler = getattr(self.trainer.precision_plugin, 'scaler', None)
+        clip = self.gradient_clip_val
+        return clip if clip is None or scaler is None else clip * scaler.get_scale()
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -274,6 +280,9 @@ class DartsSearchModule(DartsLightningModule):
             self.training_module.on_validation_epoch_start()
         self.record.look(self)
         self.evaluation.open(self)
+
+    def on_validation_model_zero_grad(self) -> None:
+        """Keep the gradients: NNI does not validate, and an evaluator may accumulate them."""
 
     def on_validation_batch_start(self, *args: Any, **kwargs: Any) -> None:
         if self.record.validated:

@@ -8,11 +8,12 @@ bit. Where somebody may look at the other gradients, all are computed as in NNI;
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -26,17 +27,37 @@ PHASES: tuple[Phase, ...] = ('alphas', 'weights')
 class Phases(Callback):
     """Lets each phase of a step compute its own gradients only."""
 
+    @property
+    def state_key(self) -> str:
+        return 'nni_warmstart.gradients'
+
     def __init__(self) -> None:
         self._alphas: list[nn.Parameter] = []
         self._weights: list[nn.Parameter] = []
         self._restricted: frozenset[Phase] | None = None  # not known before the first step
         self._omits = False
+        self._accumulates = False
+        self._earlier: Sequence[Tensor | None] = ()  # accumulated gradients in the checkpoint to resume from
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self._alphas = pl_module.arch_parameters()
         known = {id(alpha) for alpha in self._alphas}
         self._weights = [parameter for parameter in pl_module.parameters() if id(parameter) not in known]
         self._restricted = None
+        self._accumulates = bool(accumulating(pl_module))
+        for parameter, gradient in zip(self._parameters, self._earlier, strict=False):
+            parameter.grad = None if gradient is None else gradient.to(parameter)
+        self._earlier = ()
+
+    @property
+    def _parameters(self) -> list[nn.Parameter]:
+        return self._alphas + self._weights
+
+    def state_dict(self) -> dict[str, Any]:
+        return {'gradients': [parameter.grad for parameter in self._parameters]} if self._accumulates else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._earlier = state_dict['gradients']
 
     @contextmanager
     def gradients(self, phase: Phase) -> Iterator[None]:
@@ -99,8 +120,10 @@ def looks_at_all(pl_module: Any, loss: Tensor) -> dict[Phase, str]:
     if _has_node(loss, 'CheckpointFunctionBackward'):
         why = 'reentrant gradient checkpointing needs inputs with gradients'
         return dict.fromkeys(PHASES, why)
+    if own := _own(module, 'on_after_backward') or _hook_of(trainer.callbacks):
+        return dict.fromkeys(PHASES, f'{own} may change them')
     found: dict[Phase, str] = {}
-    if own := _own(module, 'optimizer_zero_grad') or _own_zero_grad(trainer.optimizers):
+    if own := accumulating(pl_module):
         found['alphas'] = f'{own} may accumulate them'
     if own := next(filter(None, (_own(module, name) for name in ('configure_gradient_clipping', 'optimizer_step'))), ''):
         found['weights'] = f'{own} may read them'
@@ -110,6 +133,17 @@ def looks_at_all(pl_module: Any, loss: Tensor) -> dict[Phase, str]:
         if not all(alpha.requires_grad for alpha in pl_module.arch_parameters()):
             found['alphas'] = 'Proxyless has frozen alphas'
     return found
+
+
+def accumulating(pl_module: Any) -> str:
+    """Return the name of what may keep gradients of one step for the next one; '' for nothing."""
+    return _own(pl_module.training_module, 'optimizer_zero_grad') or _own_zero_grad(pl_module.trainer.optimizers)
+
+
+def _hook_of(callbacks: Iterable[Callback]) -> str:
+    """Return the name of a hook of a callback that may change gradients; '' for none."""
+    hooks = 'on_after_backward', 'on_before_optimizer_step'
+    return next((f'{type(each).__name__}.{hook}' for each in callbacks for hook in hooks if is_overridden(hook, each)), '')
 
 
 def _own(module: Any, method: str) -> str:

@@ -172,7 +172,7 @@ class RandomState(Callback):
         trainer.callback_metrics.update(
             {name: torch.tensor(value, device=pl_module.device) for name, value in loaded['metrics'].items()}
         )
-        nothing_left = loops.stopped(trainer) or self._limits is not None
+        nothing_left = loops.stopped(trainer, place) or self._limits is not None
         self._state = {'random': loaded['random'], 'place': place}
         if place['between_epochs'] and nothing_left and not loops.in_first_epoch(place):
             with loops.last_epoch(trainer):

@@ -15,7 +15,6 @@ def record(
     dataset: str | None = None,
     classes: int | None = None,
     run: str | None = None,
-    entry: str | None = None,
     licence: str | None = None,
     created: str | None = None,
     **others: Any,
@@ -34,8 +33,6 @@ def record(
         Number of classes, where their names are not known.
     run
         Identifier of the search, which a resumed search keeps.
-    entry
-        Name under which the search itself has remembered the supernet, which copies keep.
     licence
         Licence of the data.
     created
@@ -44,20 +41,27 @@ def record(
         Any other entries, as plain data.
     """
     known = {
-        'pictures': pictures, 'datasets': datasets, 'dataset': dataset, 'classes': classes, 'run': run, 'entry': entry,
-        'licence': licence, 'created': created,
+        'pictures': pictures, 'datasets': datasets, 'dataset': dataset, 'classes': classes, 'run': run, 'licence': licence,
+        'created': created,
     }  # fmt: skip
     return {**{key: value for key, value in known.items() if value is not None}, **others}
 
 
 def malformed(history: Mapping[str, Any]) -> str | None:
     """Return the fault of a record that was read from a file or given by a user; None if it has none."""
-    pictures = history.get('pictures', [0, 0])
-    known = isinstance(pictures, list) and [type(number) for number in pictures] == [int, int]
-    if not known or not 0 <= min(pictures) <= max(pictures) <= _LARGEST:
-        return f'history.pictures = {repr(pictures)[:60]}, which is not [channels, side], from 0 to {_LARGEST}'
+    wrong = malformed_pictures(history.get('pictures', [0, 0]))
+    if wrong is not None:
+        return f'history.{wrong}'
     if not isinstance(history.get('datasets', {}), dict):
         return 'history.datasets is not a dict'
+    return None
+
+
+def malformed_pictures(pictures: Any) -> str | None:
+    """Return what is wrong with the channels and the image size of a file; None if nothing is."""
+    known = isinstance(pictures, list) and [type(number) for number in pictures] == [int, int]
+    if not known or not 0 <= min(pictures) <= max(pictures) <= _LARGEST:
+        return f'pictures = {repr(pictures)[:60]}, which is not [channels, side], from 0 to {_LARGEST}'
     return None
 
 

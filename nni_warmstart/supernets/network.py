@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from ..utils.limits import Budget
 from ..utils.modules import untold_state
 from .card import check_kinds, is_description
 from .file_format import pack, read_bytes, unpack
+from .history import malformed_pictures
 from .loading import space_named_by
 from .supernet import Supernet
 
@@ -101,11 +103,25 @@ class Network:
         check_kinds(card[_KEY], _KINDS, str(path))
         if not is_description(card[_KEY]['space']):
             raise SupernetFileError(f'{path} has a malformed card: space names neither a class nor a name with arguments.')
+        wrong = _malformed(card[_KEY])
+        if wrong is not None:
+            raise SupernetFileError(f'{path} has a malformed card: {wrong}.')
         try:
-            channels, image_size = card[_KEY]['pictures']
-            return cls(tensors=tensors, **{**card[_KEY], 'pictures': (int(channels), int(image_size))})
-        except (TypeError, ValueError, OverflowError) as error:
+            return cls(tensors=tensors, **{**card[_KEY], 'pictures': tuple(card[_KEY]['pictures'])})
+        except TypeError as error:
             raise SupernetFileError(f'{path} has a malformed card: {reason(error)}.') from error
+
+
+def _malformed(card: dict[str, Any]) -> str | None:
+    """Return the fault of a card whose parts are of the right kinds; None if it has none."""
+    wrong = malformed_pictures(card['pictures'])
+    if wrong is not None:
+        return wrong
+    for key in ('mean', 'std'):
+        numbers = all(type(value) in (int, float) and math.isfinite(value) for value in card[key])
+        if not numbers or len(card[key]) != card['pictures'][0]:
+            return f'{key} = {repr(card[key])[:60]}, which is not a number for each of {card["pictures"][0]} channels'
+    return None if all(isinstance(name, str) for name in card['class_names']) else 'class_names must be text'
 
 
 def inherited(supernet: Supernet, architecture: dict[str, Any] | None = None, space: ModelSpace | None = None) -> nn.Module:

@@ -99,7 +99,7 @@ class Probe:
         self.seconds += time.perf_counter() - start
 
 
-def successive_halving(probes: Sequence[Probe], steps: int = STEPS) -> list[Probe]:
+def successive_halving(probes: Sequence[Probe], steps: int) -> list[Probe]:
     """Train the probes in rounds, each time the better half, until one is left; return all, the best first."""
     running = list(probes)
     while len(running) > 1:

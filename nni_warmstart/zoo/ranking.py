@@ -291,13 +291,12 @@ def _probe(
     *,
     seed: int,
     make_target: Callable[[Supernet, int], nn.Module],
-    steps: int | None = None,
     **_: Any,
 ) -> list[Ranked]:
     """Rank by the error rate after mapping and some steps of training; the better half continues with twice as many steps.
 
-    For a candidate that dropped out, the number of rounds it missed is added to its error rate. ``steps`` None stands for
-    :data:`~nni_warmstart.zoo.probe.STEPS` in the first round, or for one if there are very many classes.
+    For a candidate that dropped out, the number of rounds it missed is added to its error rate. The first round has
+    :data:`~nni_warmstart.zoo.probe.STEPS` steps, or one if there are very many classes.
     """
     data = functools.cache(lambda channels, image_size: _halves(dataset, channels, image_size, seed))
     parts: set[bool] = set()
@@ -310,7 +309,7 @@ def _probe(
         return Probe(candidate.name, [(candidate, 1.0)], model, train, val, TransferSettings(seed=seed))
 
     probes = _results(candidates, probe)
-    probes = successive_halving(probes, steps or (1 if True in parts else STEPS))
+    probes = successive_halving(probes, 1 if True in parts else STEPS)
     return [Ranked(probe.name, probes[0].rounds - probe.rounds + probe.error, probe.seconds) for probe in probes]
 
 

@@ -288,8 +288,11 @@ class SourceSelector:
         numbered = {f'{index}': each.renamed(f'{index}') for index, each in enumerate(found)}
         try:
             distances = {each.name: each.distance for each in rank(list(numbered.values()), self.loader('train'))}
-        except DataError as error:
+        except (DataError, ZooError) as error:
             _logger.warning('The sources are weighted equally: %s', error)
+            return equally
+        if len(distances) < len(found):
+            _logger.warning('The sources are weighted equally, since not all of them can be ranked.')
             return equally
         return list(zip(found, inverse_square_weights([distances[name] for name in numbered]), strict=True))
 

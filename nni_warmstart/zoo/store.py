@@ -7,7 +7,7 @@ import re
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from importlib.resources import files
 from pathlib import Path
@@ -196,6 +196,15 @@ class Store:
     def remove(self, path: str) -> None:
         """Delete a file by its path."""
         self._within(_ANSWER, 'written', lambda _: self.files.rm_file(path))
+
+    def release(self, path: str) -> None:
+        """Delete the file of :meth:`reserve`, unless another process has taken it for one that was left behind."""
+
+        def release(_: threading.Event) -> None:
+            with suppress(FileNotFoundError):
+                self.files.rm_file(path)
+
+        self._within(_ANSWER, 'written', release)
 
     def reserve(self, path: str) -> bool:
         """Create an empty file unless it exists; if several processes try at once, only one succeeds.

@@ -81,13 +81,17 @@ class SupernetZoo:
         SupernetFileError
             If its file is damaged, or takes more memory than the limit.
         """
-        path = self._existing(name)
+        self._existing(name)
+        return self._read(name)
+
+    def _read(self, name: str) -> Supernet:
+        path = self.path(name)
         budget = Budget(path, SupernetFileError)
         return Supernet.from_bytes(self._store.read(name, budget), path).renamed(name)
 
     def entries(self) -> Iterator[Supernet]:
         """Yield every readable entry; the others are skipped, each with a warning that names it and says why."""
-        return readable(self.names(), self.__getitem__)
+        return readable(self.names(), self._read)
 
     def add(self, supernet: Supernet, *, overwrite: bool = True) -> str:
         """Write an entry under the supernet's name; readers never see a partial file.
@@ -151,9 +155,12 @@ class SupernetZoo:
             Name of the entry.
         """
         number, stem = 1, numbered_stem(stem)
+        self.check_can_add(f'{stem}-{number}')
+        taken = set(self.names())
         while True:
+            while f'{stem}-{number}' in taken:
+                number += 1
             name = f'{stem}-{number}'
-            self.check_can_add(name)
             with self._reserved(name) as free:
                 if free:
                     fresh = supernet.run is not None and supernet.entry is None  # else a copy, or not of a search
@@ -235,7 +242,7 @@ class SupernetZoo:
             yield reserved and name not in self
         finally:
             if reserved:
-                self._store.remove(reservation)
+                self._store.release(reservation)
 
     def __repr__(self) -> str:
         return f'SupernetZoo({self.root!r})'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -225,6 +226,39 @@ def test_a_classifier_is_kept_in_a_file(fitted, tmp_path):
     numbered.classes_ = np.array(['2020-01-01', '2021-01-01', '2022-01-01'], 'datetime64[D]')
     with pytest.raises(ConfigError, match='cannot be kept in a file'):
         numbered.save(path)
+
+
+def test_a_file_that_names_code_is_refused(fitted, tmp_path):
+    path = tmp_path / 'mine.safetensors'
+    replace(fitted.network_, space={'name': 'helpers.tiny:OwnSpace', 'arguments': {}}).save(path)
+    with pytest.raises(SupernetFileError, match='a network of an unknown model space'):
+        WarmStartClassifier.load(path)
+
+
+@pytest.mark.parametrize(
+    'wrong',
+    [
+        {'mean': ['x', 0.0, 0.0]}, {'std': [1.0]}, {'mean': [float('inf')] * 3}, {'pictures': (3, 10**6)},
+        {'pictures': (3,)}, {'class_names': [1, 2, 3]},
+    ],
+)  # fmt: skip
+def test_a_malformed_card_is_one_line(fitted, tmp_path, wrong):
+    path = tmp_path / 'mine.safetensors'
+    replace(fitted.network_, **wrong).save(path)
+    with pytest.raises(SupernetFileError, match=next(iter(wrong))):
+        Network.load(path)
+
+
+def test_the_network_is_built_once(fitted, monkeypatch):
+    x, _ = colour(6)
+    expected = fitted.predict_proba(x)
+    again = pickle.loads(pickle.dumps(fitted))
+    assert vars(again).keys() == vars(fitted).keys() - {'_built'}
+    built, calls = Network.build, []
+    monkeypatch.setattr(Network, 'build', lambda self, space=None: (calls.append(1), built(self, space))[1])
+    for _ in range(2):
+        assert (again.predict_proba(x) == expected).all()
+    assert len(calls) == 1
 
 
 def test_a_space_of_ones_own(tmp_path, monkeypatch):

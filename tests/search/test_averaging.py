@@ -6,21 +6,26 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers.resumed import search
 from helpers.tiny import make_task, run, small_space
 from nni.nas.evaluator.pytorch import ClassificationModule, DataLoader, Lightning
 from nni.nas.evaluator.pytorch import Trainer as NniTrainer
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import IterableDataset
 
 from nni_warmstart import ConfigError, Supernet, WarmStartDARTS, WarmStartProxyless
 from nni_warmstart.data import split
 from nni_warmstart.evaluators.classification import classification
 from nni_warmstart.evaluators.trainer import make_trainer
+from nni_warmstart.nni_adapter import batchnorm
 from nni_warmstart.nni_adapter.choices import arch_parameters
 from nni_warmstart.nni_adapter.mutation import mutate
+from nni_warmstart.nni_adapter.paths import best_path
 from nni_warmstart.search.averaging import WeightAverage
+from nni_warmstart.utils.metrics import accuracy_on
 
 
 def test_an_average_reaches_back_some_steps():
@@ -101,6 +106,47 @@ def test_what_is_kept_has_the_statistics_of_the_averaged_weights(tmp_path):
     module.evaluation.fit_averaged(module)  # those of the averages: estimated once more, they stay
     again = searches[1.0].model.state_dict()
     assert all(torch.equal(tensor, again[name]) for name, tensor in kept.items())
+
+
+class Trained(Callback):
+    """Notes the weights at the end of the training."""
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        self.weights = {name: weight.detach().clone() for name, weight in pl_module.model.named_parameters()}
+
+
+@pytest.mark.parametrize('reason', ['not asked for', 'given up'])
+def test_averages_of_a_checkpoint_do_not_replace_what_was_trained_after_it(tmp_path, monkeypatch, reason):
+    search(WarmStartDARTS(average=1.0), tmp_path, ModelCheckpoint(tmp_path, '{epoch}'), max_epochs=1)
+    if reason == 'given up':
+
+        def fails(*_):
+            raise RuntimeError('CUDA out of memory')
+
+        monkeypatch.setattr(batchnorm, 'reestimate', fails)
+    trained = Trained()
+    again = WarmStartDARTS(average=float(reason == 'given up'))
+    strategy = search(again, tmp_path, trained, resume=tmp_path / 'epoch=0.ckpt', max_epochs=3)
+    assert all(torch.equal(weight, trained.weights[name]) for name, weight in strategy.supernet.named_parameters())
+
+
+def test_weights_of_a_search_that_diverged_are_its_own():
+    average = WeightAverage(mutate(small_space(), 'DARTS'), steps=4)
+    with torch.no_grad():
+        average.weights[0].fill_(float('nan'))
+    trained = average.trained()
+    assert not average.exchanged(trained)
+    trained[1] += 1
+    assert average.exchanged(trained)
+
+
+@pytest.mark.parametrize('cls', [WarmStartDARTS, WarmStartProxyless])
+def test_the_test_accuracy_is_that_of_the_supernet_that_is_kept(tmp_path, source, cls):
+    task = hard_task()
+    strategy = run(cls(source=source), tmp_path, task=task)
+    with best_path(strategy.supernet):
+        kept = accuracy_on(strategy.supernet, DataLoader(split(task).test, 8), 'cpu')
+    assert strategy.oneshot_module.final['test_accuracy'] == pytest.approx(kept, abs=1e-6)
 
 
 def hard_task():

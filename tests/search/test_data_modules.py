@@ -15,7 +15,7 @@ from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import Subset, TensorDataset, random_split
 
-from nni_warmstart import Supernet, WarmStartDARTS, WarmStartGumbelDARTS, WarmStartProxyless
+from nni_warmstart import Supernet, SupernetZoo, WarmStartDARTS, WarmStartGumbelDARTS, WarmStartProxyless
 from nni_warmstart.data import split
 from nni_warmstart.evaluators.classification import classification
 from nni_warmstart.evaluators.trainer import make_trainer
@@ -211,6 +211,46 @@ def test_a_forward_that_setup_prepares_is_used_by_the_warm_start(tmp_path, sourc
     strategy = WarmStartDARTS(source=source)
     strategy(RawFormatModelSpace(small_space(), Lightning(Prepared(), trainer, *loaders)), SequentialExecutionEngine())
     assert strategy.report.zero_shot_accuracy > 0.5
+
+
+class NormalisedOnTheDevice(LightningDataModule):
+    """Normalises images in the dataset or in a hook, which Lightning calls for all batches of a training."""
+
+    def __init__(self, in_hook: bool) -> None:
+        super().__init__()
+        x, y = images()
+        self.in_hook, self.all = in_hook, TensorDataset(x if in_hook else self.normalised(x), y)
+
+    @staticmethod
+    def normalised(x):
+        return (x - 0.2) / 0.05
+
+    def train_dataloader(self):
+        return DataLoader(Subset(self.all, range(40)), 10, shuffle=True)
+
+    def val_dataloader(self):
+        return DataLoader(Subset(self.all, range(40, 90)), 10)
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        if not self.in_hook:
+            return batch
+        if isinstance(batch, dict):
+            return {key: self.on_after_batch_transfer(part, dataloader_idx) for key, part in batch.items()}
+        return self.normalised(batch[0]), batch[1]
+
+
+def test_images_that_a_hook_normalises_are_normalised_everywhere(tmp_path, source):
+    found = []
+    for in_hook in (False, True):
+        strategy = WarmStartDARTS(source=source, save_to=tmp_path / f'zoo{in_hook}')
+        search(tmp_path, strategy, NormalisedOnTheDevice(in_hook))
+        (entry,) = SupernetZoo(tmp_path / f'zoo{in_hook}').entries()
+        sketches = [sketch.means for sketch in entry.sketches.values()]
+        found.append((strategy.report.zero_shot_accuracy, strategy.supernet.state_dict(), sketches))
+    (one, tensors, sketches), (other, others, other_sketches) = found
+    assert one == other
+    assert all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
+    assert all(map(torch.equal, sketches, other_sketches))
 
 
 def test_numbers_that_are_drawn_between_initialisation_and_run_are_not_drawn_again(tmp_path, source):

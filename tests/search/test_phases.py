@@ -9,12 +9,15 @@ from nni.nas.evaluator.pytorch import ClassificationModule, DataLoader, Lightnin
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
+from pytorch_lightning import Callback
+from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from nni_warmstart import WarmStartDARTS, WarmStartGumbelDARTS, WarmStartProxyless
 from nni_warmstart.data import split
 from nni_warmstart.nni_adapter.choices import arch_parameters
+from nni_warmstart.search.oneshot_module import DartsSearchModule
 from nni_warmstart.search.phases import frozen
 
 PAIRS = {
@@ -24,43 +27,67 @@ PAIRS = {
 }
 
 
-class Noting(ClassificationModule):
-    """Notes which gradients there are after each backward: of alphas, of weights."""
-
+class Module(ClassificationModule):
     def __init__(self, **settings) -> None:
         super().__init__(num_classes=3, learning_rate=0.05, optimizer=torch.optim.SGD, **settings)
         self.seen: list[tuple[bool, bool]] = []
 
-    def on_after_backward(self) -> None:
+    def look(self) -> None:
+        """Note which gradients there are: of alphas, of weights."""
         alphas = {id(alpha) for alpha in arch_parameters(self.model)}
         with_gradient = [id(p) in alphas for p in self.parameters() if p.grad is not None]
         self.seen.append((any(with_gradient), not all(with_gradient)))
 
 
-class Accumulating(Noting):
+class Accumulating(Module):
     def optimizer_zero_grad(self, epoch, batch_idx, optimizer) -> None:
         if batch_idx % 2 == 0:
             optimizer.zero_grad()
 
 
-class Clipping(Noting):
+class AcrossEpochs(Module):
+    """Takes a step after every second batch, of whatever epoch."""
+
+    batches = 0
+
+    def optimizer_zero_grad(self, epoch, batch_idx, optimizer) -> None:
+        if self.batches % 2 == 0:
+            optimizer.zero_grad()
+        self.batches += 1
+
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None) -> None:
+        if self.batches % 2 == 0:
+            optimizer.step()
+
+
+class AfterBackward(Module):
+    def on_after_backward(self) -> None:
+        nn.utils.clip_grad_norm_(self.parameters(), 0.5)
+
+
+class BeforeStep(Callback):
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+        nn.utils.clip_grad_norm_(pl_module.parameters(), 0.5)
+
+
+class Clipping(Module):
     def configure_gradient_clipping(self, optimizer, *settings) -> None:
         nn.utils.clip_grad_norm_(self.parameters(), 0.5)
 
 
-class Decaying(Noting):
+class Decaying(Module):
     def training_step(self, batch, batch_idx):
         return super().training_step(batch, batch_idx) + 0.01 * sum(p.square().sum() for p in self.parameters())
 
 
-class Partial(Noting):
+class Partial(Module):
     """Trains the classifier only."""
 
     def configure_optimizers(self):
         return torch.optim.SGD(list(self.parameters())[-2:], 0.1, momentum=0.9)
 
 
-class Frozen(Noting):
+class Frozen(Module):
     """Some weights and one of the alphas do not learn."""
 
     def on_fit_start(self) -> None:
@@ -68,13 +95,13 @@ class Frozen(Noting):
             parameter.requires_grad_(False)
 
 
-class NoAlphas(Noting):
+class NoAlphas(Module):
     def on_fit_start(self) -> None:
         for alpha in arch_parameters(self.model):
             alpha.requires_grad_(False)
 
 
-class NoWeights(Noting):
+class NoWeights(Module):
     def on_fit_start(self) -> None:
         alphas = {id(alpha) for alpha in arch_parameters(self.model)}
         for parameter in self.model.parameters():
@@ -95,12 +122,12 @@ class Reentrant(Checkpointed):
     reentrant = True
 
 
-def search(strategy, tmp_path, module=Noting, space=small_space):
+def search(strategy, tmp_path, module=Module, space=small_space, callbacks=(), **settings):
     torch.manual_seed(3)
     splits, module = split(make_task(n=32)), module()
     trainer = Trainer(
         max_epochs=2, default_root_dir=tmp_path, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0,
+        enable_model_summary=False, num_sanity_val_steps=0, callbacks=[each() for each in callbacks], **settings,
     )  # fmt: skip
     loaders = DataLoader(splits.train, 4, shuffle=True), DataLoader(splits.val, 4)
     strategy(RawFormatModelSpace(space(), Lightning(module, trainer, *loaders)), SequentialExecutionEngine())
@@ -128,7 +155,10 @@ CASES = {
     'clipped': {'gradient_clip_val': 0.5},
     'warm-up': {'warmup_epochs': 1},
     'accumulating': {'module': Accumulating},
+    'accumulating across epochs': {'module': AcrossEpochs},
     'own clipping': {'module': Clipping},
+    'after backward': {'module': AfterBackward},
+    'before the step': {'callbacks': [BeforeStep]},
     'decaying': {'module': Decaying},
     'partial': {'module': Partial},
     'frozen': {'module': Frozen},
@@ -144,7 +174,7 @@ CASES = {
 @pytest.mark.parametrize('pair', PAIRS)
 def test_a_search_is_that_of_nni_to_the_bit(tmp_path, pair, case):
     settings = dict(CASES[case])
-    parts = {key: settings.pop(key) for key in ('module', 'space') if key in settings}
+    parts = {key: settings.pop(key) for key in ('module', 'space', 'callbacks') if key in settings}
     expected, found = (final(search(cls(arc_learning_rate=0.01, **settings), tmp_path, **parts)[0]) for cls in PAIRS[pair])
     assert [name for name, _ in found] == [name for name, _ in expected]
     assert [name for (name, a), (_, b) in zip(expected, found, strict=True) if not torch.equal(a, b)] == []
@@ -153,14 +183,46 @@ def test_a_search_is_that_of_nni_to_the_bit(tmp_path, pair, case):
 @pytest.mark.parametrize(
     ('module', 'phases'),
     [
-        (Noting, [(True, False), (False, True)]),
+        (Module, [(True, False), (False, True)]),
         (Accumulating, [(True, True), (False, True)]),
         (Clipping, [(True, False), (True, True)]),
     ],
 )
-def test_hooks_see_the_gradients_of_their_phase(tmp_path, module, phases):
+def test_each_phase_computes_its_own_gradients(tmp_path, monkeypatch, module, phases):
+    backward = DartsSearchModule.manual_backward
+
+    def noted(self, loss, *arguments, **others):
+        backward(self, loss, *arguments, **others)
+        self.training_module.look()
+
+    monkeypatch.setattr(DartsSearchModule, 'manual_backward', noted)
     _, module = search(WarmStartDARTS(), tmp_path, module)
     assert module.seen[2:] == phases * (len(module.seen) // 2 - 1)  # the first step looks at all
+
+
+class Moved(Callback):
+    """Notes how far the weights move in the first batch."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if batch_idx == 0:
+            self.before = pl_module.model.classifier.weight.detach().clone()
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        if batch_idx == 0:
+            self.distance = float((pl_module.model.classifier.weight.detach() - self.before).norm())
+
+
+def test_gradients_of_mixed_precision_are_clipped_at_their_true_size(tmp_path):
+    """With ``16-mixed`` they are multiplied by a scale until the step."""
+    found = []
+    for scaled in (False, True):
+        scaler = torch.amp.GradScaler('cpu', init_scale=65536.0, enabled=scaled)
+        moved = Moved()
+        plugins = [MixedPrecision('16-mixed', 'cpu', scaler=scaler)]
+        search(WarmStartDARTS(gradient_clip_val=0.5), tmp_path, callbacks=[lambda moved=moved: moved], plugins=plugins)
+        found.append(moved.distance)
+    assert found[0] > 1e-4
+    assert found[1] == pytest.approx(found[0], rel=0.1)  # in half precision
 
 
 def test_the_log_names_what_needs_all_gradients(tmp_path, caplog):

@@ -192,6 +192,29 @@ def test_a_search_that_was_stopped_stays_stopped(tmp_path):
     assert len(whole.curve) == 3
 
 
+@pytest.mark.parametrize(
+    'threshold', [{'stopping_threshold': 1e9}, {'divergence_threshold': 1e-9}, {'check_finite': True, 'monitor': 'odd'}]
+)
+def test_a_search_that_a_threshold_has_stopped_stays_stopped(tmp_path, monkeypatch, threshold):
+    monkeypatch.setattr(Module, 'on_train_epoch_start', lambda self: self.log('odd', float('nan')))
+
+    def stops() -> list[Callback]:
+        return [EarlyStopping(**{'monitor': 'val_loss', 'patience': 9, **threshold})]
+
+    ends = ModelCheckpoint(tmp_path, '{epoch}', save_top_k=-1, save_on_train_epoch_end=True)
+    whole = resume_from_all(tmp_path, [ends], others=stops, max_epochs=4)
+    assert len(whole.curve) == 1
+
+
+def test_gradients_that_an_evaluator_accumulates_are_in_the_checkpoint(tmp_path, monkeypatch):
+    def zero_grad(self, epoch, batch_idx, optimizer) -> None:
+        if batch_idx % 2 == 0:
+            optimizer.zero_grad()
+
+    monkeypatch.setattr(Module, 'optimizer_zero_grad', zero_grad)
+    resume_from_all(tmp_path, [ModelCheckpoint(tmp_path, **EVERY_BATCH)])
+
+
 class Stop(Exception):
     """Ends a search."""
 

@@ -204,6 +204,17 @@ def test_data_that_cannot_be_sketched_leave_the_joint_supernet_and_equal_weights
     assert 'The sources are weighted equally: ' in caplog.text
 
 
+@pytest.mark.parametrize('known', [[], [True, False]])
+def test_sources_that_cannot_be_compared_have_equal_weights(tmp_path, caplog, known):
+    made = Supernet.from_model(mutate(small_space(), 'DARTS'), name='made', dataset=make_task())
+    sketch = made.sketches['random_conv']
+    other = made.with_sketches([replace(sketch, means=sketch.means[:, :9], factors=sketch.factors[:, :9, :9])])
+    sources = [made if each else other for each in known or [False, False]]
+    strategy = run(WarmStartDARTS(source=sources), tmp_path, epochs=1)
+    assert 'The sources are weighted equally' in caplog.text
+    assert strategy.report is not None
+
+
 @pytest.mark.parametrize('rule', ['nearest', 'auto'])
 def test_entries_of_unknown_spaces_stop_no_rule(tmp_path, rule):
     """Of a newer version, say, with more spaces."""

@@ -208,3 +208,27 @@ def test_a_name_reserved_by_a_process_that_was_killed_becomes_free(tmp_path, sup
     zoo.add(supernet, overwrite=False)
     assert zoo.names() == ['one', 'one-1']
     assert not list(tmp_path.glob('.*'))
+
+
+def test_a_reservation_that_another_process_has_taken_over_loses_nothing(tmp_path, supernet, monkeypatch):
+    zoo, write = SupernetZoo(tmp_path), SupernetZoo._write
+
+    def taken_over(self, each):
+        write(self, each)
+        (tmp_path / '.one-1.reserved').unlink()
+
+    monkeypatch.setattr(SupernetZoo, '_write', taken_over)
+    assert zoo.add_numbered(supernet, 'one') == 'one-1'
+    assert zoo.names() == ['one-1']
+
+
+def test_a_folder_is_listed_once_for_all_its_entries(tmp_path, supernet, monkeypatch):
+    zoo = SupernetZoo(tmp_path)
+    for number in (1, 2, 4):
+        zoo.add(supernet.renamed(f'one-{number}'))
+    listed, calls = Store.names, []
+    monkeypatch.setattr(Store, 'names', lambda self: (calls.append(1), listed(self))[1])
+    assert len(list(zoo.entries())) == 3
+    assert len(calls) == 1
+    assert zoo.add_numbered(supernet, 'one') == 'one-3'
+    assert len(calls) == 3  # and once more when the name is reserved
