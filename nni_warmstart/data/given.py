@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -44,12 +43,12 @@ def as_images(x: Any, image_size: int) -> Tensor:
     """
     if isinstance(x, str | os.PathLike):
         raise DataError(f'X = {str(x)!r} is one path; give a list of image files, or an array.')
-    if isinstance(x, Sequence) and x and all(isinstance(each, str | os.PathLike) for each in x):
-        return torch.stack([read_image(os.path.expanduser(each), image_size) for each in x])
     try:
         array = np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x)
     except (ValueError, TypeError) as error:
         raise DataError(f'X is no array of images of one size: {reason(error)[:200]}') from error
+    if array.ndim == 1 and len(array) and all(isinstance(each, str | os.PathLike) for each in array):
+        return torch.stack([read_image(os.path.expanduser(each), image_size) for each in array])
     images = channels_first(_channels_last(array), 'X')
     if not len(images):
         raise DataError('X is empty: it has no image.')

@@ -112,3 +112,37 @@ def features_of(
         hook.remove()
         model.train(was_training)
     return torch.cat(collected), torch.cat(labels).to(device)
+
+
+def dropout_before(model: nn.Module, head_name: str, inputs: Any) -> float:
+    """Return the probability with which dropout directly in front of the classifier zeroes a feature; 0 without any.
+
+    Parameters
+    ----------
+    model
+        Network, which runs once in evaluation mode if it has dropout at all.
+    head_name
+        Path of its classifier.
+    inputs
+        Some inputs.
+    """
+    dropped: list[tuple[float, Tensor]] = []  # outputs stay alive, so that no other tensor gets their memory
+    read: list[Tensor] = []
+
+    def keep(module: Any, _: Any, output: Tensor) -> None:
+        dropped.append((float(module.p), output))
+
+    layers = [module for module in model.modules() if isinstance(module, nn.Dropout) and module.p > 0]
+    if not layers:
+        return 0.0
+    hooks = [module.register_forward_hook(keep) for module in layers]
+    hooks.append(model.get_submodule(head_name).register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])))
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(inputs)
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return max((p for p, output in dropped for x in read if output.data_ptr() == x.data_ptr()), default=0.0)

@@ -117,9 +117,11 @@ def create(name: str, arguments: dict[str, Any], num_classes: int, *, allow_impo
     for key in ('image_size', 'in_channels'):
         if key not in known:
             arguments.pop(key, None)  # used for the data only
-    for key in arguments:
+    for key, value in arguments.items():
         if key not in known:
             raise ConfigError(f'space.{key} is unknown to {name}; it takes {", ".join(known)}.{suggestion(key, known)}')
+        if type(value) is int and value < 0 and ':' not in name:
+            raise ConfigError(f'space.{key} = {value}, but it must not be negative.')
     argument = _class_argument(cls)
     if argument is not None:
         arguments[argument] = num_classes

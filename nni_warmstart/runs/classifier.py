@@ -26,7 +26,7 @@ from ..data.resizing import resize_images
 from ..data.splits import Images
 from ..data.task import Task, checked_task
 from ..errors import ConfigError, DataError, SupernetFileError
-from ..nni_adapter.model_spaces import resolve
+from ..nni_adapter.model_spaces import CLASS_ARGUMENTS, resolve
 from ..supernets.network import Network
 from ..utils.checks import Expected, Range, check
 from ..utils.random import quiet_randomness
@@ -143,7 +143,7 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):
         ----------
         X
             Images: numbers of shape ``(n, height, width)``, ``(n, height, width, channels)`` or ``(n, channels, height,
-            width)``, uint8 or others, with 1 or 3 channels; or a list of image files; or a folder with one folder of images
+            width)``, uint8 or others, with 1 or 3 channels; or paths of image files; or a folder with one folder of images
             per class, or with ``train/`` and ``test/`` of such folders.
         y
             Labels of any type, shape ``(n,)``; None for a folder, whose classes are the names of its folders.
@@ -160,9 +160,9 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):
         """
         check(self.validation_share, 'validation_share', Expected(float, Range(0, 0.9)), ConfigError)
         document = self._document()
-        config = _without_data(parse_search(document, Path.cwd()))
+        config = _without_data(parse_search(_of_python(document), Path.cwd()))
         longer = {} if self.network_epochs is None else {'evaluator.max_epochs': self.network_epochs}
-        network_config = _without_data(parse_search(overridden(document, longer), Path.cwd()))
+        network_config = _without_data(parse_search(_of_python(overridden(document, longer)), Path.cwd()))
         task, classes = self._task(X, y, config)
         with quiet_randomness(), _quiet(not self.verbose), _folder(self.out) as out:
             result = run_pipeline(
@@ -182,7 +182,7 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X
-            Images as in :meth:`fit`, in the same units, of any size; or a list of image files.
+            Images as in :meth:`fit`, in the same units, of any size; or image files.
 
         Returns
         -------
@@ -271,7 +271,8 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):
             raise SupernetFileError(f'{path} has a malformed card: there are not {len(network.class_names)} labels.')
         named = {}
         if 'class' not in network.space:
-            named = {'space': _known(network.space['name'], path), 'space_arguments': dict(network.space['arguments'])}
+            arguments = {key: value for key, value in network.space['arguments'].items() if key not in CLASS_ARGUMENTS}
+            named = {'space': _known(network.space['name'], path), 'space_arguments': arguments}
         found = cls(**{**named, **parameters})
         found.network_, found.classes_ = network, np.array(labels)
         return found
@@ -336,6 +337,15 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):
                 part: Tensor = resize_images(images[start : start + _AT_ONCE], *network.pictures)
                 parts.append(module(normalise(part)).double().softmax(1))
         return torch.cat(parts).numpy()
+
+
+def _of_python(value: Any) -> Any:
+    """Return settings with numbers of Python in the place of those of NumPy, which grids of parameters are made of."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {key: _of_python(item) for key, item in value.items()}
+    return [_of_python(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _known(name: str, path: Any) -> str:

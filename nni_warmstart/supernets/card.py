@@ -14,7 +14,7 @@ SKETCH, STRUCTURE = 'sketch/', 'structure/zlib'
 """Beginning of the names of the tensors of sketches, and name of the one of the structure."""
 
 NETWORK = 'network'
-"""What the card of a network without choices has in the place of the strategy."""
+"""What the card of a network without choices has in the place of the strategy, and where that of a found network is."""
 
 _KINDS: dict[str, type] = {
     'name': str, 'space': dict, 'strategy': str, 'class_names': list,
@@ -63,6 +63,11 @@ def check_fields(card: Mapping[str, Any], origin: str) -> None:
     SupernetFileError
         If one is not; the message names it.
     """
+    if isinstance(card.get(NETWORK), dict) and 'name' not in card:
+        raise SupernetFileError(
+            f'{origin} holds a network, not a supernet; the supernet that it was found in is the file supernet.safetensors '
+            'of its search.'
+        )
     check_kinds(card, _KINDS, origin)
     if not is_description(card['space']):
         raise SupernetFileError(f'{origin} has a malformed card: space names neither a class nor a name with arguments.')

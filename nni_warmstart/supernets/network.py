@@ -20,13 +20,11 @@ from ..nni_adapter.model_spaces import rebuilt
 from ..utils.files import plain, write_atomic
 from ..utils.limits import Budget
 from ..utils.modules import untold_state
-from .card import check_kinds, is_description
+from .card import NETWORK, check_kinds, is_description
 from .file_format import pack, read_bytes, unpack
 from .history import malformed_pictures
 from .loading import space_named_by
 from .supernet import Supernet
-
-_KEY = 'network'
 
 _KINDS: dict[str, type] = {
     'space': dict, 'architecture': dict, 'pictures': list, 'mean': list, 'std': list, 'class_names': list, 'history': dict,
@@ -84,7 +82,7 @@ class Network:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file atomically: weights under their own names, the rest as JSON in its metadata."""
         card = {key: getattr(self, key) for key in self.__dataclass_fields__ if key != 'tensors'}
-        write_atomic(path, pack(self.tensors, {_KEY: plain(card)}))
+        write_atomic(path, pack(self.tensors, {NETWORK: plain(card)}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Network:
@@ -97,17 +95,17 @@ class Network:
         """
         budget = Budget(str(path), SupernetFileError)
         tensors, card = unpack(read_bytes(path, budget), str(path), budget)
-        if _KEY not in card:
+        if NETWORK not in card:
             raise SupernetFileError(f'{path} holds a supernet, not a network; `nni-warmstart retrain` makes networks.')
-        check_kinds(card, {_KEY: dict}, str(path))
-        check_kinds(card[_KEY], _KINDS, str(path))
-        if not is_description(card[_KEY]['space']):
+        check_kinds(card, {NETWORK: dict}, str(path))
+        check_kinds(card[NETWORK], _KINDS, str(path))
+        if not is_description(card[NETWORK]['space']):
             raise SupernetFileError(f'{path} has a malformed card: space names neither a class nor a name with arguments.')
-        wrong = _malformed(card[_KEY])
+        wrong = _malformed(card[NETWORK])
         if wrong is not None:
             raise SupernetFileError(f'{path} has a malformed card: {wrong}.')
         try:
-            return cls(tensors=tensors, **{**card[_KEY], 'pictures': tuple(card[_KEY]['pictures'])})
+            return cls(tensors=tensors, **{**card[NETWORK], 'pictures': tuple(card[NETWORK]['pictures'])})
         except TypeError as error:
             raise SupernetFileError(f'{path} has a malformed card: {reason(error)}.') from error
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from ..data.labelled import check_range
 from ..errors import TransferError
 from ..nni_adapter import batchnorm
-from ..nni_adapter.classifier import features_of
+from ..nni_adapter.classifier import dropout_before, features_of
 from ..supernets.supernet import Supernet
+from ..utils.inputs import to_device
 from .classes import on_one_scale
 from .heads.base import HeadData
 from .heads.registry import HEADS
@@ -83,6 +84,7 @@ def fit_head(model: nn.Module, head_name: str, source: Supernet, batches: Batche
     if any(not 0 <= start < stop <= module.out_features for start, stop in rows_of.values()):
         raise TransferError(f'heads = {dict(rows_of)}, but the classifier has rows 0 to {module.out_features} only.')
     features, labels = features_of(model, head_name, batches, settings.device)
+    dropout = dropout_before(model, head_name, to_device(batches[0][0], settings.device))
     check_range(labels, module.out_features)
     if not torch.isfinite(features).all():
         raise TransferError('the features of data are not finite; look for NaN or infinite pixels in the images.')
@@ -90,7 +92,9 @@ def fit_head(model: nn.Module, head_name: str, source: Supernet, batches: Batche
         chosen = (labels >= start) & (labels < stop)
         if not chosen.any():  # the first images have none of this dataset
             continue
-        own = HeadData(features[chosen], labels[chosen] - start, stop - start, module.bias is not None, source, head_name)
+        own = HeadData(
+            features[chosen], labels[chosen] - start, stop - start, module.bias is not None, source, head_name, dropout
+        )
         weight, bias = fit(own)
         with torch.no_grad():
             module.weight[start:stop] = weight

@@ -249,7 +249,9 @@ class SourceSelector:
 
     @functools.cached_property
     def _entries(self) -> list[Supernet]:
-        return list(open_zoo(self.zoo).entries())
+        zoo = open_zoo(self.zoo)
+        zoo.check_exists()
+        return list(zoo.entries())
 
     @functools.cached_property
     def _shares(self) -> dict[str, float]:

@@ -65,6 +65,16 @@ class SupernetZoo:
         """
         return self._store.names()
 
+    def check_exists(self) -> None:
+        """Raise an error if there is no such folder.
+
+        Raises
+        ------
+        ZooError
+            If there is none.
+        """
+        self._store.check_exists()
+
     def __contains__(self, name: object) -> bool:
         return name in self.names()
 
@@ -280,7 +290,8 @@ def resolve_source(source: Supernet | str | os.PathLike[str], zoo: SupernetZoo |
     path = os.path.expanduser(os.fspath(source))
     if os.path.isfile(path):
         return Supernet.load(path)
+    names = entries.names()
     raise ZooError(
         f'source = {str(source)!r} is neither a file nor an entry of {entries.root}; entries are '
-        f'{enumerated(entries.names())}.{registry.hint(str(source))}'
+        f'{enumerated(names)}.{suggestion(str(source), (*names, *RULES)) or registry.hint(str(source))}'
     )

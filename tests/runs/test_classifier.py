@@ -17,7 +17,7 @@ from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
 
-from nni_warmstart import ConfigError, DataError, SupernetFileError, WarmStartClassifier, WarmStartError
+from nni_warmstart import ConfigError, DataError, Supernet, SupernetFileError, WarmStartClassifier, WarmStartError
 from nni_warmstart.cli import main
 from nni_warmstart.supernets.network import Network
 
@@ -226,6 +226,39 @@ def test_a_classifier_is_kept_in_a_file(fitted, tmp_path):
     numbered.classes_ = np.array(['2020-01-01', '2021-01-01', '2022-01-01'], 'datetime64[D]')
     with pytest.raises(ConfigError, match='cannot be kept in a file'):
         numbered.save(path)
+
+
+def test_numbers_of_numpy_are_parameters_too():
+    numbers = {
+        'max_epochs': np.int64(1), 'network_epochs': np.int32(2), 'batch_size': np.int64(8), 'max_seconds': np.int64(60),
+        'learning_rate': np.float32(0.05), 'space_arguments': {**TINY['space_arguments'], 'image_size': np.int64(8)},
+    }  # fmt: skip
+    found = WarmStartClassifier(**{**TINY, **numbers}).fit(*colour(24))
+    assert found.result_['supernet']['epochs'] == 1
+
+
+def test_a_classifier_from_a_file_learns_other_classes(fitted, tmp_path):
+    fitted.save(tmp_path / 'mine.safetensors')
+    x, y = colour(48)
+    found = clone(WarmStartClassifier.load(tmp_path / 'mine.safetensors', **{**TINY, 'max_epochs': 1}))
+    assert found.fit(x[y != NAMES[0]], y[y != NAMES[0]]).classes_.tolist() == sorted(NAMES[1:])
+    again = clone(WarmStartClassifier.load(tmp_path / 'mine.safetensors')).set_params(
+        source=None, max_epochs=1, batch_size=4
+    )
+    assert len(again.fit(x, np.arange(len(x)) % 4).classes_) == 4
+
+
+def test_paths_may_come_in_an_array(fitted, tmp_path):
+    files = sorted(map(str, write_folder(tmp_path).rglob('*.png')))[:4]
+    expected = fitted.predict_proba(files)
+    for kind in (str, object):
+        assert (fitted.predict_proba(np.array(files, kind)) == expected).all()
+
+
+def test_the_file_of_a_network_is_no_supernet(fitted, tmp_path):
+    fitted.save(tmp_path / 'mine.safetensors')
+    with pytest.raises(SupernetFileError, match='holds a network, not a supernet; the supernet that it was found in'):
+        Supernet.load(tmp_path / 'mine.safetensors')
 
 
 def test_a_file_that_names_code_is_refused(fitted, tmp_path):

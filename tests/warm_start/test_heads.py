@@ -11,7 +11,7 @@ from torch import nn
 
 from nni_warmstart import Supernet, TransferError, transfer
 from nni_warmstart.mapping.projection import barycentric_projection
-from nni_warmstart.nni_adapter.classifier import features_of, find_head
+from nni_warmstart.nni_adapter.classifier import dropout_before, features_of, find_head
 from nni_warmstart.nni_adapter.mutation import mutate
 from nni_warmstart.warm_start.heads.prototype import prototype
 from nni_warmstart.warm_start.heads.ridge import blend_ridge_head, ridge
@@ -152,6 +152,50 @@ def test_ridge_scale_minimises_the_left_out_cross_entropy():
     logits = x[300:] @ head.weight.T + head.bias
     losses = [nn.functional.cross_entropy(factor * logits, y[300:]).item() for factor in (0.5, 1.0, 2.0)]
     assert losses[1] == min(losses)
+
+
+@pytest.mark.parametrize('distance', [10.0, 1000.0])
+def test_classes_that_are_separated_without_an_error_do_not_make_bold_logits(distance):
+    """Without an error the cross-entropy falls with every larger scale; a step of training would then undo everything."""
+    x, y = features()
+    x = x + distance * torch.eye(3, x.shape[1])[y]
+    head = ridge(x, y, 3)
+    logits = x @ head.weight.T + head.bias
+    assert (logits.argmax(1) == y).all()
+    assert 0.01 < nn.functional.cross_entropy(logits, y) < 0.5
+    assert logits.abs().max() < 5
+
+
+def noisy_error(head, x, y, p):
+    """Squared error under dropout, by sampling, of scores in the best scale and place."""
+    generator = torch.Generator().manual_seed(1)
+    kept = (torch.rand(200, *x.shape, generator=generator) >= p) / (1 - p)
+    scores = ((kept * x) @ head.weight.T + head.bias).flatten().double()
+    targets = nn.functional.one_hot(y, 3).expand(200, -1, -1).flatten().double()
+    design = torch.stack([scores, torch.ones_like(scores)], 1)
+    return (design @ torch.linalg.lstsq(design, targets[:, None]).solution - targets[:, None]).square().mean().item()
+
+
+@pytest.mark.parametrize('p', [0.1, 0.5])
+def test_ridge_expects_dropout(p):
+    """Two features that nearly cancel out tell the class, which dropout would drown in noise."""
+    x, y = features(n=200)
+    common = 5 + torch.randn(len(x), 1, generator=torch.Generator().manual_seed(2))
+    x = torch.cat([x, common + 0.3 * (y == 0)[:, None], common + 0.3 * (y == 1)[:, None]], 1)
+    aware, unaware = (ridge(x, y, 3, dropout=each) for each in (p, 0.0))
+    assert noisy_error(aware, x, y, p) < 0.9 * noisy_error(unaware, x, y, p)
+
+
+def test_dropout_in_front_of_the_classifier_is_seen():
+    images = torch.zeros(2, 3, 4, 4)
+    body = [nn.Conv2d(3, 4, 1), nn.Dropout(0.2), nn.AdaptiveAvgPool2d(1)]
+    for p, end in (
+        (0.5, [nn.Flatten(), nn.Dropout(0.5)]), (0.5, [nn.Dropout(0.5), nn.Flatten()]), (0.0, [nn.Flatten()]),
+        (0.0, [nn.Dropout(0.5), nn.Flatten(), nn.Linear(4, 4)]), (0.0, [nn.Flatten(), nn.Dropout(0.0)]),
+    ):  # fmt: skip
+        model = nn.Sequential(*body, *end, nn.Linear(4, 3))
+        assert dropout_before(model, str(len(model) - 1), images) == p
+        assert model.training
 
 
 def test_prototype_is_the_nearest_class_mean():

@@ -46,6 +46,8 @@ class HeadData:
         Supernet whose weights the network has; the first of several.
     name
         Path of the classifier.
+    dropout
+        Probability with which dropout in front of the classifier zeroes a feature in training.
     """
 
     features: Tensor
@@ -54,6 +56,7 @@ class HeadData:
     bias: bool
     source: Supernet
     name: str
+    dropout: float = 0.0
 
 
 Suits = Callable[[Supernet, dict[str, int], bool, Sequence[str]], bool]
@@ -105,11 +108,19 @@ def check_every_class(labels: Tensor, n_classes: int, head: str) -> None:
 
 
 def sharpness(scores: Tensor, labels: Tensor) -> float:
-    """Return the factor on ``scores`` with the least cross-entropy, which is convex, by bisection of its derivative."""
+    """Return the factor on ``scores`` with the least cross-entropy, which is convex, by bisection of its derivative.
+
+    Where scores make no error, it would fall without end. Then the targets are smoothed by 1 / (n + 2), as by Platt,
+    *Probabilistic Outputs for Support Vector Machines*, Advances in Large Margin Classifiers, 1999.
+    """
     low, high = 1e-2, 1e3
+    aim = scores.gather(1, labels[:, None]).mean()
+    if bool((scores.argmax(1) == labels).all()):
+        smoothing = 1 / (len(labels) + 2)
+        aim = (1 - smoothing) * aim + smoothing * scores.mean()
     for _ in range(40):
         middle = (low * high) ** 0.5
         probability = torch.softmax(middle * scores, 1)
-        slope = (probability * scores).sum(1).mean() - scores.gather(1, labels[:, None]).mean()
+        slope = (probability * scores).sum(1).mean() - aim
         low, high = (middle, high) if slope < 0 else (low, middle)
     return (low * high) ** 0.5

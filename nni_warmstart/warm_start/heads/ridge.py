@@ -10,12 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from ...data.labelled import has_classes
-from ...nni_adapter.classifier import features_of, find_head
+from ...nni_adapter.classifier import dropout_before, features_of, find_head
 from ...utils.inputs import to_device
 from .base import BOLDNESS, Head, HeadData, LinearHead, sharpness
 
 
-def ridge(features: Tensor, labels: Tensor, n_classes: int, *, bias: bool = True, boldness: float = BOLDNESS) -> LinearHead:
+def ridge(
+    features: Tensor,
+    labels: Tensor,
+    n_classes: int,
+    *,
+    bias: bool = True,
+    boldness: float = BOLDNESS,
+    dropout: float = 0.0,
+) -> LinearHead:
     r"""Fit a ridge regression to one-hot classes, and scale its predictions to logits.
 
     The penalty minimises the leave-one-out squared error, which has a closed form for ridge regression,
@@ -35,6 +43,9 @@ def ridge(features: Tensor, labels: Tensor, n_classes: int, *, bias: bool = True
         Whether the classifier has a bias; without one, features are not centred.
     boldness
         Share of the calibrated scale; 1 gives the logits of a calibrated classifier.
+    dropout
+        Probability p of dropout in front of the classifier. Its noise adds :math:`p / (1 - p) \sum_{ij} x_{ij}^2 w_j^2` to
+        the squared error in the mean, so that weights whose terms cancel out are not used.
 
     Returns
     -------
@@ -44,16 +55,21 @@ def ridge(features: Tensor, labels: Tensor, n_classes: int, *, bias: bool = True
     References
     ----------
     Hoerl & Kennard, *Ridge Regression*, Technometrics 12(1), 1970; Allen, *The Relationship between Variable Selection
-    and Data Augmentation and a Method for Prediction*, Technometrics 16(1), 1974 (the leave-one-out formula).
+    and Data Augmentation and a Method for Prediction*, Technometrics 16(1), 1974 (the leave-one-out formula); Wager, Wang &
+    Liang, *Dropout Training as Adaptive Regularization*, NeurIPS 2013.
     """
-    return ridge_and_left_out(features, labels, n_classes, bias, boldness)[0]
+    return ridge_and_left_out(features, labels, n_classes, bias, boldness, dropout)[0]
 
 
 def ridge_and_left_out(
-    features: Tensor, labels: Tensor, n_classes: int, bias: bool, boldness: float
+    features: Tensor, labels: Tensor, n_classes: int, bias: bool, boldness: float, dropout: float = 0.0
 ) -> tuple[LinearHead, Tensor]:
     """Return the classifier of :func:`ridge`, and the leave-one-out predictions of the regression."""
-    x = features.double()
+    x, unit = features.double(), torch.ones(features.shape[1], dtype=torch.float64, device=features.device)
+    if dropout:  # in units of their root mean square, noise has the same variance in all features
+        unit = x.square().mean(0).sqrt().clamp_min(1e-12)
+        x = x / unit
+    noise = len(x) * dropout / max(1 - dropout, 1e-3)
     y = torch.nn.functional.one_hot(labels, n_classes).double()
     mean_x = x.mean(0) if bias else torch.zeros_like(x[0])
     mean_y = y.mean(0) if bias else torch.zeros_like(y[0])
@@ -62,7 +78,7 @@ def ridge_and_left_out(
     scale_of_penalty = (s**2).mean().clamp_min(1e-12)
     best: tuple[float, Tensor, Tensor] | None = None
     for exponent in range(-6, 3):
-        penalty = scale_of_penalty * 10.0**exponent
+        penalty = scale_of_penalty * 10.0**exponent + noise
         shrink = s**2 / (s**2 + penalty)
         leverage = (u**2 * shrink).sum(1) + (1 / len(x) if bias else 0)
         fitted = mean_y + u @ (shrink[:, None] * target)
@@ -74,6 +90,7 @@ def ridge_and_left_out(
     _, weight, left_out = best
     scale = boldness * sharpness(left_out, labels)
     intercept = mean_y - mean_x @ weight
+    weight = weight / unit[:, None]
     return LinearHead((scale * weight.T).to(features.dtype), (scale * intercept).to(features.dtype)), left_out
 
 
@@ -100,9 +117,9 @@ def blend_ridge_head(
     features, labels = features_of(model, name, itertools.chain([first], others), device)
     if not torch.isfinite(features).all():
         return
-    labels = labels.long()
+    labels, dropout = labels.long(), dropout_before(model, name, to_device(first[0], device))
     with torch.no_grad():
-        new, left_out = ridge_and_left_out(features, labels, head.out_features, bias=head.bias is not None, boldness=1.0)
+        new, left_out = ridge_and_left_out(features, labels, head.out_features, head.bias is not None, 1.0, dropout)
         mistakes, without = (int((logits.argmax(1) != labels).sum()) for logits in (head(features), left_out))
         share *= min(1.0, mistakes / max(1, without))
         head.weight.lerp_(new.weight.to(head.weight), share)
@@ -111,7 +128,7 @@ def blend_ridge_head(
 
 
 def _fit(data: HeadData) -> LinearHead:
-    return ridge(data.features, data.labels, data.n_classes, bias=data.bias)
+    return ridge(data.features, data.labels, data.n_classes, bias=data.bias, dropout=data.dropout)
 
 
 HEAD = Head(fit=_fit)
