@@ -5,14 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .base import Head, HeadData, LinearHead, check_every_class
+from .base import BOLDNESS, Head, HeadData, LinearHead, check_every_class, sharpness
 
 
-def prototype(features: Tensor, labels: Tensor, n_classes: int) -> LinearHead:
+def prototype(features: Tensor, labels: Tensor, n_classes: int, *, boldness: float = BOLDNESS) -> LinearHead:
     r"""Return the nearest class mean as a linear classifier.
 
-    With class means :math:`\mu_c` and the mean variance :math:`\sigma^2` within classes, logits are
-    :math:`(\mu_c^\top x - \mu_c^\top \mu_c / 2) / \sigma^2`: linear discriminant analysis with an isotropic covariance.
+    With class means :math:`\mu_c`, logits are proportional to :math:`\mu_c^\top x - \mu_c^\top \mu_c / 2`: linear
+    discriminant analysis with an isotropic covariance. Their scale is ``boldness`` times the one that minimises the
+    cross-entropy.
 
     Parameters and return value as in :func:`~nni_warmstart.warm_start.heads.ridge.ridge`; every class needs a sample.
     """
@@ -20,9 +21,10 @@ def prototype(features: Tensor, labels: Tensor, n_classes: int) -> LinearHead:
     membership = torch.nn.functional.one_hot(labels, n_classes).double()
     check_every_class(labels, n_classes, 'prototype')
     means = (membership.T @ x) / membership.sum(0)[:, None]
-    variance = ((x - means[labels]) ** 2).sum() / x.numel()
-    weight = means / variance.clamp_min(1e-12)
-    return LinearHead(weight.to(features.dtype), (-0.5 * (weight * means).sum(1)).to(features.dtype))
+    bias = -0.5 * (means**2).sum(1)
+    unit = x.square().mean().sqrt().clamp_min(1e-12)  # the scale is looked for around 1
+    scale = boldness * sharpness((x @ means.T + bias) / unit**2, labels) / unit**2
+    return LinearHead((scale * means).to(features.dtype), (scale * bias).to(features.dtype))
 
 
 def _fit(data: HeadData) -> LinearHead:
