@@ -12,6 +12,7 @@ OUT/claim_networks.jsonl.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -165,9 +166,14 @@ def gaps(pair: tuple[dict[str, Any], dict[str, Any]]) -> list[float]:
 
 def is_collapsed(space: dict[str, Any], architecture: dict[str, Any]) -> bool:
     """Whether no path leads through the network of an architecture."""
-    arguments = arguments_of(space)
-    network = freeze(create(space['name'], arguments, 2), architecture)
-    return is_blind(network, input_of(resolve(space['name']), arguments))
+    return _is_collapsed(json.dumps(space), json.dumps(architecture, sort_keys=True))
+
+
+@functools.cache
+def _is_collapsed(space: str, architecture: str) -> bool:
+    name, arguments = json.loads(space)['name'], arguments_of(json.loads(space))
+    network = freeze(create(name, arguments, 2), json.loads(architecture))
+    return is_blind(network, input_of(resolve(name), arguments))
 
 
 def agreement(differences: list[float]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import time
 
 from nni_warmstart.cli import main
 
+from .killed import ended, processes
+
 
 def search(folder, *arguments: str) -> int:
     """Search in ``out``; without ``--resume`` in place of an earlier search."""
@@ -18,13 +20,15 @@ def search(folder, *arguments: str) -> int:
 
 
 def run_killed_and_resumed(folder, command, last: str) -> None:
-    """Once in one go, and once killed with SIGKILL after the first checkpoint and resumed, in processes of their own.
+    """Once in one go, and once killed with SIGKILL after the first checkpoint and resumed, in three processes.
 
     ``command`` makes the command for a folder of results, in which the file ``last`` is written at the end.
     """
-    whole, killed = ([sys.executable, '-m', 'nni_warmstart.cli', *command(folder / name)] for name in ('whole', 'killed'))
-    subprocess.run(whole, check=True, capture_output=True)
-    process = subprocess.Popen(killed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert main(command(folder / 'whole')) == 0
+    killed = command(folder / 'killed')
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'nni_warmstart.cli', *killed], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     checkpoint = folder / 'killed' / 'checkpoints' / 'last.ckpt'
     deadline = time.time() + 60
     while not checkpoint.is_file() and time.time() < deadline:
@@ -32,4 +36,7 @@ def run_killed_and_resumed(folder, command, last: str) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (folder / 'killed' / last).exists(), 'killed too late to test anything'
-    subprocess.run([*killed, '--resume'], check=True, capture_output=True)
+    resumed = processes.Process(target=ended, args=([*killed, '--resume'],))
+    resumed.start()
+    resumed.join()
+    assert resumed.exitcode == 0

@@ -26,6 +26,11 @@ def point_of(frame: Any) -> Point | None:
     return (file[len(PACKAGE) + 1 :], frame.f_code.co_name) if file.startswith(PACKAGE) else None
 
 
+def ended(command: list[str]) -> None:
+    """Run a command to its end, and exit with its status."""
+    raise SystemExit(main(command))
+
+
 def killed(command: list[str], point: Point, moment: str, call: int) -> None:
     """Run a command, and kill the process where a function is called, or returns."""
     left = call
