@@ -39,8 +39,13 @@ def searched(tmp_path, epochs=1, **settings):
     return run(WarmStartDARTS(source=mobile_like(), **settings), tmp_path, space=space(), epochs=epochs, task=task())
 
 
-def test_statistics_are_held_and_scales_learn(tmp_path):
-    strategy = searched(tmp_path)
+@pytest.fixture(scope='module')
+def strategy(tmp_path_factory):
+    """A search of an epoch that started from a network."""
+    return searched(tmp_path_factory.mktemp('searched'))
+
+
+def test_statistics_are_held_and_scales_learn(strategy, monkeypatch):
     source = Supernet.from_network(mobile_like(), name='network', input_shape=(3, 32, 32))
     before = mutate(space(), 'DARTS')
     transfer(source, before, head='random')
@@ -51,27 +56,25 @@ def test_statistics_are_held_and_scales_learn(tmp_path):
     assert not torch.equal(after[f'{held[0]}.weight'], before.state_dict()[f'{held[0]}.weight'])
     module = strategy.oneshot_module
     others = module.statistics.others(strategy.supernet)
-    module.statistics.names = held[1:]  # what a network lacks is estimated as ever
+    monkeypatch.setattr(module.statistics, 'names', held[1:])  # what a network lacks is estimated as ever
     assert len(module.statistics.others(strategy.supernet)) == len(others) + 1
     assert {f'{held[0]}.weight', 'classifier.weight'} <= {*module.inherited_rate.names}
     assert module.architecture_optimizers().param_groups[0]['lr'] == NNIS  # untrained candidates do not outrun the network
 
 
-def test_the_supernet_of_such_a_search_is_held_by_what_starts_from_it(tmp_path):
-    first = searched(tmp_path / 'first')
-    supernet = Supernet.from_strategy(first, name='around a network')
+def test_the_supernet_of_such_a_search_is_held_by_what_starts_from_it(strategy, tmp_path):
+    supernet = Supernet.from_strategy(strategy, name='around a network')
     supernet.save(tmp_path / 'supernet.safetensors')
     supernet = Supernet.load(tmp_path / 'supernet.safetensors')
     assert supernet.holds_statistics
     again = run(WarmStartDARTS(source=supernet), tmp_path / 'again', space=space(), epochs=1, task=task())
-    held = first.oneshot_module.statistics.names
+    held = strategy.oneshot_module.statistics.names
     assert set(held) <= set(again.oneshot_module.statistics.names)
-    before, after = first.supernet.state_dict(), again.supernet.state_dict()
+    before, after = strategy.supernet.state_dict(), again.supernet.state_dict()
     assert all(torch.equal(before[f'{name}.running_mean'], after[f'{name}.running_mean']) for name in held)
 
 
-def test_its_network_is_not_fitted_and_holds_them_too(tmp_path):
-    strategy = searched(tmp_path)
+def test_its_network_is_not_fitted_and_holds_them_too(strategy, tmp_path):
     supernet, architecture = Supernet.from_strategy(strategy, name='found'), strategy.oneshot_module.export()
     splits = learning(task(), val_share=0.5)
     network = fitted(supernet, architecture, space(), images=some_images(splits.train))
