@@ -52,7 +52,9 @@ def image_files(path: Path, endings: set[str]) -> tuple[list[tuple[str, int]], l
     """
     above = os.path.realpath(path)
     seen = {above, *map(str, Path(above).parents)}  # real paths
-    classes = [each for each in entries_of(str(path)) if is_folder(each)]
+    entries = entries_of(str(path))
+    classes = [each for each in entries if is_folder(each)]
+    loose = [each.name for each in entries if os.path.splitext(each.name)[1].lower() in endings and each not in classes]
     again = [each.path for each in classes if os.path.realpath(each.path) in seen]
     names = [each.name for each in classes if each.path not in again]
     folders, links = deque[tuple[str, int]](), deque[tuple[str, int]]()
@@ -78,7 +80,7 @@ def image_files(path: Path, endings: set[str]) -> tuple[list[tuple[str, int]], l
                 ignored.append(entry.path)
     once = {each.real: each for each in sorted(found, key=lambda each: (each.is_link, each), reverse=True)}
     again += [each.path for each in found if once[each.real] is not each]
-    _warn(path, ignored, again)
+    _warn(path, ignored, again, loose)
     files = sorted(once.values())
     without = [name for label, name in enumerate(names) if label not in {each.label for each in files}]
     if without or not names:
@@ -103,7 +105,9 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
-def _warn(path: Path, ignored: list[str], again: list[str]) -> None:
+def _warn(path: Path, ignored: list[str], again: list[str], loose: list[str]) -> None:
+    if loose:
+        _logger.warning('%s: %d images in no folder of a class are left out, such as %s.', path, len(loose), min(loose))
     if ignored:
         _logger.warning('%s: %d files are no images by their ending, such as %s.', path, len(ignored), min(ignored))
     if again:

@@ -79,6 +79,11 @@ def from_folder(path: str | Path, *, side: int = IMAGE_SIZE, cache_mb: float = C
     unknown = set(parts[-1].names) - set(names)
     if unknown:
         raise DataError(f'{path / "test"} has classes that {path / "train"} lacks: {", ".join(sorted(unknown))}.')
+    untested = [name for name in names if name not in parts[-1].names]
+    if untested:
+        _logger.warning(
+            '%s has no images of %s; accuracies on it are of the others.', path / 'test', ', '.join(untested[:10])
+        )
     labels = [torch.tensor([names.index(part.names[k]) for k in part.labels], dtype=torch.long) for part in parts]
     if not is_small:
         for part, y in zip(parts, labels, strict=True):

@@ -86,6 +86,20 @@ def test_the_order_does_not_depend_on_the_file_system(images, monkeypatch):
     assert shades(images) == ONCE
 
 
+def test_images_of_no_class_and_classes_without_test_images_are_said(images, caplog):
+    for part in ('train', 'test'):
+        (images / part).mkdir()
+    (images / 'a').rename(images / 'train' / 'a')
+    (images / 'b').rename(images / 'train' / 'b')
+    (images / 'test' / 'a').mkdir()
+    Image.new('L', (8, 8), 7).save(images / 'test' / 'a' / '0.png')
+    Image.new('L', (8, 8), 8).save(images / 'train' / 'loose.PNG')
+    task = from_folder(images, side=8)
+    assert (len(task.train_x), len(task.test_x)) == (4, 1)
+    assert f'{images}/train: 1 images in no folder of a class are left out, such as loose.PNG' in caplog.text
+    assert f'{images}/test has no images of b; accuracies on it are of the others' in caplog.text
+
+
 def test_images_in_both_parts_are_said(images, caplog):
     (images / 'a').rename(images / 'left')
     for part in ('train', 'test'):
