@@ -21,11 +21,11 @@ from ..utils.importing import optional
 from ..utils.progress import tracked
 from .encoded import EncodedImages, Files
 from .image_folder import IMAGE_SIZE
-from .image_reading import decoded, endings, read_image
+from .image_reading import UnreadableImageError, decoded, endings, read_image
 from .lazy import CACHE_MB, LazyImages
 from .replacing import Replacing
 from .source import PATH, Setting, Source
-from .task import Task, as_labels, checked_task
+from .task import Task, as_labels, checked_task, numbered_classes
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Rows:
     def read(self, position: int, image_size: int, *, draft: bool) -> Tensor:
         """Read an image."""
         cell = self.table[position][self.column]
+        if cell is None:
+            raise UnreadableImageError(f'row {position} has no image', 'it is missing')
         if cell['bytes'] is None:
             return read_image(cell['path'], image_size, draft=draft)
         name = f'{cell["path"] or "of row"} {position}'
@@ -186,11 +188,13 @@ def _indexed(pattern: str) -> tuple[Members, list[Any]]:
                     if not member.isfile() or base is None:
                         continue
                     if ending.rpartition('.')[2].lower() in known:
+                        if '.' in ending and (number, base) in places:
+                            continue  # NAME.mask.png, say, beside NAME.png
                         places[number, base] = number, member.offset_data, member.size
                     elif ending in ('cls', 'json') and (content := archive.extractfile(member)) is not None:
                         value = json.loads(content.read())
                         labels[number, base] = value.get('label') if isinstance(value, dict) else value
-        except (OSError, tarfile.TarError, ValueError) as error:
+        except (OSError, tarfile.TarError, ValueError, RecursionError) as error:
             raise DataError(
                 f'shard {shard} cannot be read ({reason(error)}); needed is a tar without compression.'
             ) from error
@@ -203,17 +207,21 @@ def _indexed(pattern: str) -> tuple[Members, list[Any]]:
 
 def _task(name: str, parts: Sequence[tuple[Files, Any]], names: Any, side: int, cache_mb: float, on_error: str) -> Task:
     """Make a task of image files and classes, which are numbered in the order of their names if they are text."""
+    for _, given in parts:
+        wrong = next((each for each in given if not isinstance(each, str | int | float | np.generic)), '')
+        if wrong != '':
+            raise DataError(f'{name} has the label {str(wrong)[:60]}, which is neither a whole number nor text.')
     values = np.asarray(parts[0][1])
     numbers: dict[Any, int] = {}
     if names is None:
         distinct = sorted(set(values.tolist()))
         if values.dtype.kind not in 'iu':
             numbers = {value: number for number, value in enumerate(distinct)}
-        names = distinct if numbers else range(int(values.max()) + 1)
+        names = distinct if numbers else numbered_classes(torch.as_tensor(values), name)
     draft = sum(len(files) for files, _ in parts) * 3 * side**2 > cache_mb * 1e6
     images, labels = [], []
     for files, given in parts:
-        unknown = sorted(set(map(str, given)) - set(map(str, numbers))) if numbers else []
+        unknown = sorted({str(each) for each in np.asarray(given).tolist() if each not in numbers}) if numbers else []
         if unknown:
             raise DataError(f'{name} has test classes that the training images lack: {", ".join(unknown[:10])}.')
         y = np.asarray([numbers[value] for value in np.asarray(given).tolist()] if numbers else given)

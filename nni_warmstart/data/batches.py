@@ -156,4 +156,7 @@ def _shuffled(data: Iterable[Any], at_most: int) -> Iterable[Any]:
         generator=torch.Generator().manual_seed(0),
         collate_fn=data.collate_fn,
         num_workers=data.num_workers,
+        timeout=data.timeout,
+        worker_init_fn=data.worker_init_fn,
+        multiprocessing_context=data.multiprocessing_context,
     )

@@ -83,24 +83,22 @@ def examine(paths: Sequence[str], title: str) -> Examined:
 
 def copies(one: Sequence[str], other: Sequence[str], found: tuple[Examined, Examined]) -> list[tuple[int, int]]:
     """Return the positions of files in ``one`` that are in ``other`` as well, with those of their copies, by content."""
-    places: dict[Print, list[int]] = {}
+    both = {each for each in found[0].prints if each is not None} & set(found[1].prints)
+    places: dict[bytes, int] = {}
     for position, print_ in enumerate(found[1].prints):
-        if print_ is not None:
-            places.setdefault(print_, []).append(position)
-    pairs = []
-    for position, print_ in enumerate(found[0].prints):
-        for place in places.get(print_, ()) if print_ is not None else ():
-            if _same(one[position], other[place]):
-                pairs.append((position, place))
-                break
-    return pairs
+        if print_ in both:
+            places.setdefault(_digest(other[position]), position)
+    candidates = (position for position, print_ in enumerate(found[0].prints) if print_ in both)
+    return [(position, places[digest]) for position in candidates if (digest := _digest(one[position])) in places]
 
 
-def _same(one: str, other: str) -> bool:
-    if os.path.samefile(one, other):
-        return True
-    with open(one, 'rb') as a, open(other, 'rb') as b:
-        return a.read() == b.read()
+def _digest(path: str) -> bytes:
+    """Return a hash of the content of a file, which stands for it."""
+    digest = hashlib.blake2b()
+    with open(path, 'rb') as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.digest()
 
 
 def named(paths: Sequence[str]) -> str:

@@ -82,7 +82,8 @@ def image_files(path: Path, endings: set[str]) -> tuple[list[tuple[str, int]], l
     again += [each.path for each in found if once[each.real] is not each]
     _warn(path, ignored, again, loose)
     files = sorted(once.values())
-    without = [name for label, name in enumerate(names) if label not in {each.label for each in files}]
+    known = {each.label for each in files}
+    without = [name for label, name in enumerate(names) if label not in known]
     if without or not names:
         which = f'none for {", ".join(without[:10])}' if names else 'it has no folders'
         raise DataError(

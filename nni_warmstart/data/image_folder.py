@@ -84,7 +84,8 @@ def from_folder(path: str | Path, *, side: int = IMAGE_SIZE, cache_mb: float = C
         _logger.warning(
             '%s has no images of %s; accuracies on it are of the others.', path / 'test', ', '.join(untested[:10])
         )
-    labels = [torch.tensor([names.index(part.names[k]) for k in part.labels], dtype=torch.long) for part in parts]
+    numbers = {name: number for number, name in enumerate(names)}
+    labels = [torch.tensor([numbers[part.names[k]] for k in part.labels], dtype=torch.long) for part in parts]
     if not is_small:
         for part, y in zip(parts, labels, strict=True):
             reader = EncodedImages(Paths(part.path, part.files), side, draft=True)

@@ -17,6 +17,7 @@ from ..errors import REFUSALS, DataError, reason
 from ..utils.importing import imported
 from ..utils.progress import tracked
 from .batches import as_tensor
+from .class_names import class_names
 from .image_folder import IMAGE_SIZE
 from .image_reading import square_of
 from .lazy import CACHE_MB, AnyImages, LazyImages
@@ -61,13 +62,15 @@ class DatasetImages:
     def read(self, position: int) -> Tensor:
         """Return one image."""
         image = _image(self.dataset[position][0], self.shape[1], f'sample {position}')
+        if image.is_floating_point() and not self.dtype.is_floating_point:
+            raise DataError(f'sample {position} has an image of floating-point numbers, and sample 0 one of whole numbers.')
         return resize_images(image[None], *self.shape[:2])[0].to(self.dtype)
 
 
 def _image(image: Any, side: int, name: str) -> Tensor:
     """Return an image with the channels first, as uint8 or float32; a PIL image is cropped and resized as a file is."""
     if isinstance(image, Image.Image):
-        return square_of(image, side)
+        return square_of(image.copy(), side)  # which turns it upright in place, and the dataset may keep it
     try:
         x = as_tensor(image)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -89,16 +92,26 @@ def labels_of(dataset: Any, name: str) -> Tensor:
         return labels_of(dataset.dataset, name)[torch.as_tensor(dataset.indices, dtype=torch.long)]
     if isinstance(dataset, ConcatDataset):
         return torch.cat([labels_of(part, name) for part in dataset.datasets])
+    found = None if getattr(dataset, 'target_transform', None) is not None else _kept_labels(dataset)
+    return _read_labels(dataset, name) if found is None else as_labels(found, name)
+
+
+def _read_labels(dataset: Any, name: str) -> Tensor:
+    _logger.warning('%s has no attribute %s with its classes, so all samples are read for them.', name, ' or '.join(LABELS))
+    numbers = tracked(range(len(dataset)), f'classes of {name}')
+    return as_labels(np.asarray([int(dataset[number][1]) for number in numbers]), name)
+
+
+def _kept_labels(dataset: Any) -> np.ndarray | None:
+    """Return the classes that a dataset keeps in an attribute; None if it keeps none."""
     for attribute in LABELS:
         found = getattr(dataset, attribute, None)
         if isinstance(found, Sized) and len(found) == len(dataset):
-            return as_labels(np.asarray(found), name)
+            return np.asarray(found)
     samples = getattr(dataset, '_samples', None)  # of some datasets of torchvision: pairs of a path and a class
     if isinstance(samples, list) and all(isinstance(each, tuple) and len(each) == 2 for each in samples):
-        return as_labels(np.asarray([label for _, label in samples]), name)
-    _logger.warning('%s has no attribute %s, so all samples are read for their classes.', name, ' or '.join(LABELS))
-    numbers = tracked(range(len(dataset)), f'classes of {name}')
-    return as_labels(np.asarray([int(dataset[number][1]) for number in numbers]), name)
+        return np.asarray([label for _, label in samples])
+    return None
 
 
 def from_dataset(dataset: Any, name: str, side: int, cache_mb: float) -> tuple[AnyImages, Tensor, list[str]]:
@@ -117,14 +130,16 @@ def from_dataset(dataset: Any, name: str, side: int, cache_mb: float) -> tuple[A
     if not len(dataset):
         raise DataError(f'{name} is empty: it has no images.')
     try:
-        first = _image(cast(Any, dataset)[0][0], side, f'{name}, sample 0')
-        labels = labels_of(dataset, name)
+        image, label = cast(Any, dataset)[0]
+        first, labels = _image(image, side, f'{name}, sample 0'), labels_of(dataset, name)
+        if int(label) != int(labels[0]):  # a dataset may give others than it keeps
+            labels = _read_labels(dataset, name)
     except DataError:
         raise
     except (*REFUSALS, OSError) as error:
         raise DataError(f'{name} gives no pairs of an image and a whole number ({reason(error)}).') from error
     reader = DatasetImages(dataset, (first.shape[0], side, side), first.dtype)
-    return LazyImages(reader, cache_mb * 1e6), labels, [str(each) for each in getattr(dataset, 'classes', [])]
+    return LazyImages(reader, cache_mb * 1e6), labels, class_names(dataset)
 
 
 def from_function(

@@ -9,10 +9,11 @@ import psutil
 from ..errors import DataError
 
 _CGROUPS = (
-    ('/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/memory.current'),
-    ('/sys/fs/cgroup/memory/memory.limit_in_bytes', '/sys/fs/cgroup/memory/memory.usage_in_bytes'),
+    ('/sys/fs/cgroup', 'memory.max', 'memory.current', 'inactive_file'),
+    ('/sys/fs/cgroup/memory', 'memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file'),
 )
-"""Files with the limit and the use of memory of a container, in the two versions of Linux."""
+"""Folder of a container, its files with the limit and the use of memory, and the entry of ``memory.stat`` with the part that
+holds files and is given back when memory is needed; in the two versions of Linux."""
 
 
 def check_fits(what: str, size: int, remedy: str = 'take fewer or smaller images') -> None:
@@ -44,12 +45,21 @@ def check_fits(what: str, size: int, remedy: str = 'take fewer or smaller images
 def available_bytes() -> int:
     """Return the memory in bytes that this process can take without swapping, as the machine and its container allow."""
     available = psutil.virtual_memory().available
-    for limit, use in _CGROUPS:
+    for folder, limit, use, cached in _CGROUPS:
         try:
-            available = min(available, int(Path(limit).read_text()) - int(Path(use).read_text()))
+            most, used = (int(Path(folder, name).read_text()) for name in (limit, use))
         except (OSError, ValueError):  # no container, or 'max', no limit
             continue
+        available = min(available, most - used + _entry(Path(folder, 'memory.stat'), cached))
     return max(available, 0)
+
+
+def _entry(file: Path, name: str) -> int:
+    """Return a number of a file with a name and a number a line; 0 without it."""
+    try:
+        return int(dict(line.split() for line in file.read_text().splitlines())[name])
+    except (OSError, ValueError, KeyError):
+        return 0
 
 
 def shown(size: int) -> str:

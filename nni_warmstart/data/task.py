@@ -108,6 +108,11 @@ def checked_task(name: str, train_x: AnyImages, train_y: Tensor, test_x: AnyImag
                 f'{name} has {part} labels from {int(y.min())} to {int(y.max())}, but {len(names)} class names; labels '
                 'must run from 0 to classes - 1.'
             )
+    if len(test_x) and train_x.dtype != test_x.dtype:
+        _logger.warning(
+            '%s has training images of type %s and test images of type %s; their pixels must have the same units.',
+            name, train_x.dtype, test_x.dtype,
+        )  # fmt: skip
     if len(train_y.unique()) < 2:
         raise DataError(f'{name} has one class; a classification needs at least two.')
     shared = _in_both(train_x, test_x)

@@ -7,6 +7,7 @@ import itertools
 import os
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 
 from ..data.labelled import Labelled, read_sample
 from ..errors import DataError
+from ..utils.modules import modes_kept
+from ..utils.random import quiet_randomness
 
 EMBEDDINGS = ('pixels', 'random_conv')
 """Embeddings in which the data of every supernet are sketched."""
@@ -168,10 +171,12 @@ def embed(x: Tensor, embedding: Embedding, name: str) -> Tensor:
         x = x.float()
         deviation = x.std((0, 2, 3), keepdim=True).clamp_min(1e-6)
         x = (x - x.mean((0, 2, 3), keepdim=True)).div_(deviation)
-    parts = []
-    with torch.no_grad():
+    parts, function = [], embedding.function
+    with torch.no_grad(), quiet_randomness(), modes_kept(function) if isinstance(function, nn.Module) else nullcontext():
+        if isinstance(function, nn.Module):
+            function.eval()
         for batch in [x] if embedding.whole else x.split(256):
-            part = embedding.function(batch)
+            part = function(batch)
             if not isinstance(part, Tensor):
                 raise DataError(f'embedding {embedding.name!r} gave a {type(part).__name__}; it must give a tensor (n, d).')
             parts.append(part.detach().cpu())

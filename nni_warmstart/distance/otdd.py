@@ -34,7 +34,7 @@ _logger = logging.getLogger(__name__)
 LARGEST = 4000
 """Largest number of samples on either side of a linear programme; beyond it, the sliced distance is used."""
 
-MANY = 256
+MANY = 64
 """Number of classes above which those with few directions are compared by these, which differs by rounding only."""
 
 

@@ -239,8 +239,9 @@ def as_sketch(given: Any) -> DatasetSketch:
 
 
 def _half(tensor: Tensor) -> Tensor:
-    """Return a tensor in half precision, or in single precision if half would overflow."""
-    return tensor.half() if float(tensor.abs().max()) < 6e4 else tensor.float()
+    """Return a tensor in half precision, or in single precision if half would overflow, or lose small values."""
+    largest = float(tensor.abs().max())
+    return tensor.half() if largest == 0 or 1e-3 < largest < 6e4 else tensor.float()
 
 
 def _summary(name: str, embedding: str, features: Tensor, y: Tensor, max_samples: int | None, seed: int) -> DatasetSketch:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import TransferError
 from ..utils.inputs import to_device
+from ..utils.modules import modes_kept
 from .choices import choices
 from .model_spaces import CLASS_ARGUMENTS, parameters_of
 
@@ -41,12 +42,10 @@ def find_head(model: nn.Module, x: Tensor | None = None) -> str:
         return lambda _module, _inputs, output: outputs.__setitem__(name, output)
 
     hooks = [module.register_forward_hook(keep(name)) for name, module in linears.items()]
-    was_training = model.training
     try:
-        with torch.no_grad():
+        with modes_kept(model), torch.no_grad():
             result = model.eval()(x)
     finally:
-        model.train(was_training)
         for hook in hooks:
             hook.remove()
     for name, output in outputs.items():
@@ -100,17 +99,15 @@ def features_of(
     """Return the inputs of the classifier and the classes, shapes ``(n, d)`` and ``(n,)``, in evaluation mode."""
     collected: list[Tensor] = []
     hook = model.get_submodule(head_name).register_forward_pre_hook(lambda _m, inputs: collected.append(inputs[0].detach()))
-    was_training = model.training
-    model.eval()
     labels: list[Tensor] = []
     try:
-        with torch.no_grad():
+        with modes_kept(model), torch.no_grad():
+            model.eval()
             for x, y in batches:
                 model(to_device(x, device))
                 labels.append(y)
     finally:
         hook.remove()
-        model.train(was_training)
     return torch.cat(collected), torch.cat(labels).to(device)
 
 
@@ -137,12 +134,10 @@ def dropout_before(model: nn.Module, head_name: str, inputs: Any) -> float:
         return 0.0
     hooks = [module.register_forward_hook(keep) for module in layers]
     hooks.append(model.get_submodule(head_name).register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])))
-    was_training = model.training
     try:
-        with torch.no_grad():
+        with modes_kept(model), torch.no_grad():
             model.eval()(inputs)
     finally:
-        model.train(was_training)
         for hook in hooks:
             hook.remove()
     return max((p for p, output in dropped for x in read if output.data_ptr() == x.data_ptr()), default=0.0)

@@ -262,7 +262,8 @@ def found_cells(architecture: Mapping[str, Any]) -> dict[str, list[figures.Edge]
     cells = {name: edges for name, edges in named.items() if name not in spoilt}
     for name, edges in pairs.items():
         ends = {(edge.source, edge.target) for edge in edges}
-        if name not in cells and ends == {(i, j) for j in range(max(max(ends)) + 1) for i in range(j)}:
+        nodes = max(max(ends)) + 1
+        if name not in cells and all(i < j for i, j in ends) and 2 * len(ends) == nodes * (nodes - 1):  # all of them
             cells[name] = edges
     return cells
 

@@ -144,9 +144,7 @@ def _is_search(folder: Path) -> bool:
     try:
         settings, result = (_json(folder / name) for name in ('settings.json', 'result.json'))
     except ConfigError:  # another program's file of that name, unless there are other files of a search
-        return any(
-            (folder / name).exists() for name in ('checkpoints/last.ckpt', 'supernet.safetensors', 'architecture.json')
-        )
+        return any((folder / name).exists() for name in _FURTHER)
     if 'evaluator' in settings:
         return all(isinstance(settings.get(section), dict) for section in SECTIONS) and 'weights' not in settings
     return {'strategy', 'curve', 'architecture'} <= result.keys()
@@ -244,4 +242,4 @@ def _json(path: Path) -> dict[str, Any]:
 
 def natural(text: str) -> list[Any]:
     """Return a key for natural sorting, in which 10 comes after 9."""
-    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r'(\d+)', text))]
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r'(\d{1,18})', text))]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .inputs import to_device
+from .modules import modes_kept
 
 HELD = 3
 """Number of epochs whose mean is a final accuracy, and over which an accuracy has to be held."""
@@ -24,17 +25,15 @@ def accuracy_on(
     heads: Mapping[str, tuple[int, int]] | None = None,
 ) -> float:
     """Return the accuracy of ``model`` on ``batches`` in evaluation mode; ``heads`` as in :func:`nni_warmstart.transfer`."""
-    was_training = model.training
-    model.eval()
     right = total = 0
-    with torch.no_grad():
+    with modes_kept(model), torch.no_grad():
+        model.eval()
         for x, y in batches:
             logits = model(to_device(x, device)).cpu()
             if heads is not None:
                 logits = among_own(logits, y, heads)
             right += int((logits.argmax(1) == y).sum())
             total += len(y)
-    model.train(was_training)
     return right / max(total, 1)
 
 

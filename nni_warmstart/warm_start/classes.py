@@ -265,17 +265,3 @@ def in_order_of_target(
     common = [all(match.rows[index] is not None for match in matches) for index in range(count)]
     rows = tuple(row if both else None for row, both in zip(lacking.rows, common, strict=True))
     return ordered, replace(lacking, rows=rows)
-
-
-def on_one_scale(copied: Tensor, fitted: Tensor) -> tuple[float, float]:
-    """Return the factor and the offset by which fitted logits come nearest to copied ones of the same classes.
-
-    Parameters
-    ----------
-    copied, fitted
-        Logits of both classifiers for the same images and classes, shape ``(n, n_classes)``.
-    """
-    centred = fitted - fitted.mean()
-    factor = float((centred * (copied - copied.mean())).sum() / centred.square().sum().clamp_min(1e-12))
-    factor = max(factor, 0.0)
-    return factor, float(copied.mean() - factor * fitted.mean())

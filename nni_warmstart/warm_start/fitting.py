@@ -16,8 +16,7 @@ from ..nni_adapter import batchnorm
 from ..nni_adapter.classifier import dropout_before, features_of
 from ..supernets.supernet import Supernet
 from ..utils.inputs import to_device
-from .classes import on_one_scale
-from .heads.base import HeadData
+from .heads.base import BOLDNESS, HeadData
 from .heads.registry import HEADS
 from .settings import TransferSettings
 
@@ -37,8 +36,10 @@ def fit_other_classes(
     fit_head(model, head_name, source, batches, replace(settings, head='ridge'))
     features, _ = features_of(model, head_name, batches, settings.device)
     others = [row for row in range(module.out_features) if row not in classes]
+    if not others:
+        return
     with torch.no_grad():
-        factor, offset = on_one_scale(before(features)[:, others], module(features)[:, others])
+        factor, offset = _on_one_scale(before(features)[:, others], module(features)[:, others])
         module.weight[classes] *= factor
         module.weight[others] = before.weight[others]
         if module.bias is not None:
@@ -100,3 +101,19 @@ def fit_head(model: nn.Module, head_name: str, source: Supernet, batches: Batche
             module.weight[start:stop] = weight
             if module.bias is not None:
                 module.bias[start:stop] = bias
+
+
+def _on_one_scale(copied: Tensor, fitted: Tensor) -> tuple[float, float]:
+    """Return the factor and the offset by which fitted logits come nearest to copied ones of the same classes.
+
+    The factor is at most the one that makes timid logits calibrated ones.
+
+    Parameters
+    ----------
+    copied, fitted
+        Logits of both classifiers for the same images and classes, shape ``(n, n_classes)``.
+    """
+    centred = fitted - fitted.mean()
+    factor = float((centred * (copied - copied.mean())).sum() / centred.square().sum().clamp_min(1e-12))
+    factor = min(max(factor, 0.0), 1 / BOLDNESS)  # of few samples, fitted logits may hardly differ
+    return factor, float(copied.mean() - factor * fitted.mean())

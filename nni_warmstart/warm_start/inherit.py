@@ -32,7 +32,8 @@ from .settings import TransferSettings
 
 _logger = logging.getLogger(__name__)
 
-_FITTED = 512  # images on which a narrower network is fitted
+FITTED = 512
+"""Largest number of images on which a narrower network is fitted; no other mapping looks at more."""
 
 _FITTED_ON = 128  # images on which the candidates of a supernet are fitted to the path that is a network
 
@@ -158,7 +159,7 @@ def _narrowed(match: Match, network: nn.Module | None, model: nn.Module, images:
         draft = load(copy.deepcopy(model), match.started.inherited)
         with every_path(network), every_path(draft):
             mapping = narrow(
-                network, source, draft, target, images[:_FITTED],
+                network, source, draft, target, images[:FITTED],
                 correspondence=found, rows=rows, skip=match.zeroed, head=match.left_out,
             )  # fmt: skip
         return _inherited(match, mapping)

@@ -30,7 +30,7 @@ from .fitting import Batches, fit_head, fit_other_classes, reestimate_statistics
 from .fuse import prepare_fusion
 from .heads.base import head_tensors
 from .heads.registry import HEADS
-from .inherit import Inherit, prepare_one
+from .inherit import FITTED, Inherit, prepare_one
 from .match import Target
 from .new_state import load
 from .report import TransferReport
@@ -268,10 +268,16 @@ def _all_or_nothing(target: nn.Module) -> Iterator[None]:
 
 
 def _images(batches: Batches, device: torch.device | str) -> Tensor | None:
+    """Return the images that mapping looks at; None if there are none."""
     if isinstance(batches, SampleBatches):
         batches = batches.within(MOST_BYTES // 4)
-    images = [x for x, _ in batches if isinstance(x, Tensor) and x.dim() == 4]
-    return torch.cat(images).to(device) if images else None
+    images: list[Tensor] = []
+    for x, _ in batches:
+        if sum(map(len, images)) >= FITTED:
+            break
+        if isinstance(x, Tensor) and x.dim() == 4:
+            images.append(x)
+    return torch.cat(images)[:FITTED].to(device) if images else None
 
 
 def _head_of(model: nn.Module, settings: TransferSettings, batches: Batches) -> str | None:

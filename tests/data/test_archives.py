@@ -88,6 +88,42 @@ def test_shards_that_hold_no_samples(images, tmp_path):
             from_webdataset(tmp_path / name)
 
 
+def add(path, files):
+    with tarfile.open(path, 'w') as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def test_labels_of_shards_that_are_no_classes(images, tmp_path):
+    pytest.importorskip('webdataset')
+    png = next(images.rglob('*.png')).read_bytes()
+    for content, message in (
+        (b'20000000', 'has labels up to 20000000 and 2 images'),
+        (b'[' * 100_000, 'cannot be read'),
+        (b'{"label": [1, 2]}', r'has the label \[1, 2\], which is neither a whole number nor text'),
+    ):
+        add(tmp_path / 'a.tar', {'0.png': png, '0.json': b'0', '1.png': png, '1.json': content})
+        with pytest.raises(DataError, match=message):
+            from_webdataset(tmp_path / 'a.tar', side=8)
+    add(tmp_path / 'train.tar', {'0.png': png, '0.json': b'"1"', '1.png': png, '1.json': b'"2"'})
+    add(tmp_path / 'test.tar', {'0.png': png, '0.json': b'1'})
+    with pytest.raises(DataError, match='test classes that the training images lack: 1'):
+        from_webdataset(tmp_path / 'train.tar', test='test.tar', side=8)
+
+
+@pytest.mark.parametrize('mask', ['0.mask.png', '0.a.png'])
+def test_the_image_of_a_sample_is_the_one_without_a_further_name(images, tmp_path, mask):
+    pytest.importorskip('webdataset')
+    one, two = (path.read_bytes() for path in sorted(images.rglob('*.png'))[:2])
+    others = {'1.png': one, '1.cls': b'1', '0.cls': b'0'}
+    for number, files in enumerate(({'0.png': one, mask: two}, {mask: two, '0.png': one})):
+        add(tmp_path / f'{number}.tar', {**files, **others})
+        found = from_webdataset(tmp_path / f'{number}.tar', side=8)
+        assert torch.equal(found.train_x[0], found.train_x[1])
+
+
 @pytest.mark.slow
 def test_tables_and_folders_of_hugging_face(images, tmp_path, monkeypatch):
     datasets = pytest.importorskip('datasets')

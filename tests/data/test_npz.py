@@ -93,8 +93,11 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(tmp_path, mo
 def test_the_memory_of_a_container_counts(tmp_path, monkeypatch):
     for name, text in (('limit', '3000'), ('use', '1000'), ('none', 'max')):
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(memory, '_CGROUPS', [(tmp_path / 'none', tmp_path / 'use'), (tmp_path / 'limit', tmp_path / 'use')])
+    folder = str(tmp_path)
+    monkeypatch.setattr(memory, '_CGROUPS', [(folder, 'none', 'use', 'files'), (folder, 'limit', 'use', 'files')])
     assert memory.available_bytes() == 2000
+    (tmp_path / 'memory.stat').write_text('anon 50\nfiles 900\n')  # given back when memory is needed
+    assert memory.available_bytes() == 2900
 
 
 def test_what_is_no_npz_file(tmp_path):

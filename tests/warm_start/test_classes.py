@@ -97,6 +97,27 @@ def transfer_free_copy(source: Supernet, names: list[str]) -> Supernet:
     return replace(source, name='other', tensors={**source.tensors, **head}, class_names=names)
 
 
+def test_sources_without_a_common_class_have_all_rows_fitted(source):
+    one, other = transfer_free_copy(source, ['a', 'x', 'y']), transfer_free_copy(source, ['b', 'z', 'c'])
+    data = named_data(make_task(seed=5), NAMES, {name: NAMES.index(name) for name in NAMES})
+    model = mutate(small_space(), 'DARTS')
+    report = transfer([one, other], model, head='copy', data=data)
+    assert model.classifier.bias.isfinite().all()
+    assert report.zero_shot_accuracy >= 0.8
+
+
+@pytest.mark.parametrize('copies', [6, 90])
+def test_a_new_class_is_on_the_scale_of_the_copied_ones_however_rare_they_are(source, copies):
+    task = make_task(n=160, seed=5)
+    kept = [index for index in range(len(task.train_y)) if task.train_y[index] == 2 or index < copies]
+    part = replace(task, train_x=task.train_x[kept], train_y=task.train_y[kept])
+    data = named_data(part, ['a', 'b', 'new'], {'a': 0, 'b': 1, 'c': 2})
+    model = mutate(small_space(), 'DARTS')
+    transfer(source, model, head='copy', keep=1.0, data=data)
+    own = source.tensors['classifier.weight'].norm(dim=1).max()
+    assert model.classifier.weight[2].norm() < 5 * own
+
+
 def test_without_names_classes_are_copied_by_number_with_a_warning(source, caplog):
     with caplog.at_level(logging.WARNING):
         report = transfer(source, mutate(small_space(), 'DARTS'), head='copy')

@@ -159,7 +159,7 @@ def test_ridge_scale_minimises_the_left_out_cross_entropy():
 def test_classes_that_are_separated_without_an_error_do_not_make_bold_logits(distance, fit):
     """Without an error the cross-entropy falls with every larger scale; a step of training would then undo everything."""
     x, y = features()
-    x = x + distance * torch.eye(3, x.shape[1])[y]
+    x = x + distance * torch.eye(3, x.shape[1])[y] + 10 * distance
     head = fit(x, y, 3)
     logits = x @ head.weight.T + head.bias
     assert (logits.argmax(1) == y).all()

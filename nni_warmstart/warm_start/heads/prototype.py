@@ -21,10 +21,12 @@ def prototype(features: Tensor, labels: Tensor, n_classes: int, *, boldness: flo
     membership = torch.nn.functional.one_hot(labels, n_classes).double()
     check_every_class(labels, n_classes, 'prototype')
     means = (membership.T @ x) / membership.sum(0)[:, None]
-    bias = -0.5 * (means**2).sum(1)
-    unit = x.square().mean().sqrt().clamp_min(1e-12)  # the scale is looked for around 1
-    scale = boldness * sharpness((x @ means.T + bias) / unit**2, labels) / unit**2
-    return LinearHead((scale * means).to(features.dtype), (scale * bias).to(features.dtype))
+    centre = x.mean(0)
+    weight = means - centre
+    bias = -0.5 * (weight**2).sum(1) - weight @ centre
+    unit = (x - centre).square().mean().clamp_min(1e-12)  # the scale is looked for around 1
+    scale = boldness * sharpness((x @ weight.T + bias) / unit, labels) / unit
+    return LinearHead((scale * weight).to(features.dtype), (scale * bias).to(features.dtype))
 
 
 def _fit(data: HeadData) -> LinearHead:
