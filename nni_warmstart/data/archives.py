@@ -208,9 +208,9 @@ def _indexed(pattern: str) -> tuple[Members, list[Any]]:
 def _task(name: str, parts: Sequence[tuple[Files, Any]], names: Any, side: int, cache_mb: float, on_error: str) -> Task:
     """Make a task of image files and classes, which are numbered in the order of their names if they are text."""
     for _, given in parts:
-        wrong = next((each for each in given if not isinstance(each, str | int | float | np.generic)), '')
-        if wrong != '':
-            raise DataError(f'{name} has the label {str(wrong)[:60]}, which is neither a whole number nor text.')
+        wrong = [each for each in given if not isinstance(each, str | int | float | np.generic)]
+        if wrong:
+            raise DataError(f'{name} has the label {str(wrong[0])[:60]}, which is neither a whole number nor text.')
     values = np.asarray(parts[0][1])
     numbers: dict[Any, int] = {}
     if names is None:

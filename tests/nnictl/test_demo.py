@@ -67,4 +67,4 @@ def test_a_failed_trial_shows_the_end_of_its_log(demo):
     done = run(demo, '--port', '18080')
     assert done.returncode == 1
     assert 'ended as FAILED' in done.stdout
-    assert 'error: space nasbench201 cannot be built' in done.stdout
+    assert 'error: space.width = -8, but it must not be negative' in done.stdout
