@@ -38,7 +38,7 @@ def outcome(steps: tuple[Step, ...], widths: tuple[int, int], untraceable: str) 
 drawn = given(programs(4), st.sampled_from(WIDTHS), st.sampled_from(['error', 'fresh']))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=40, derandomize=True)
 @drawn
 @example((('roll', 4, 3), ('narrow', 1, 3)), (4, 12), 'error')  # a piece that is elsewhere at another width
 @example((('expand', 4, 1), ('group norm', 5, 0)), (4, 8), 'error')  # channels that occur twice in a group
@@ -51,6 +51,11 @@ drawn = given(programs(4), st.sampled_from(WIDTHS), st.sampled_from(['error', 'f
 @example((('grid norm', 0, 0), ('grid norm', 1, 1), ('grid norm', 1, 2)), (12, 24), 'error')  # groups that overlap
 def test_programs_are_followed_or_named(steps, widths, untraceable):
     outcome(steps, widths, untraceable)
+
+
+@pytest.mark.xfail(strict=True, reason='maxima of maxima, down to a single channel, are mapped onto several without a word')
+def test_maxima_of_maxima():
+    outcome((('max pool', 0, 0), ('max pool', 0, 0)), (4, 8), 'error')
 
 
 @pytest.mark.slow
