@@ -54,7 +54,7 @@ def image_files(path: Path, endings: set[str]) -> tuple[list[tuple[str, int]], l
     seen = {above, *map(str, Path(above).parents)}  # real paths
     entries = entries_of(str(path))
     classes = [each for each in entries if is_folder(each)]
-    loose = [each.name for each in entries if os.path.splitext(each.name)[1].lower() in endings and each not in classes]
+    loose = [each.name for each in entries if os.path.splitext(each.name)[1].lower() in endings and not is_folder(each)]
     again = [each.path for each in classes if os.path.realpath(each.path) in seen]
     names = [each.name for each in classes if each.path not in again]
     folders, links = deque[tuple[str, int]](), deque[tuple[str, int]]()

@@ -79,7 +79,7 @@ def from_folder(path: str | Path, *, side: int = IMAGE_SIZE, cache_mb: float = C
     unknown = set(parts[-1].names) - set(names)
     if unknown:
         raise DataError(f'{path / "test"} has classes that {path / "train"} lacks: {", ".join(sorted(unknown))}.')
-    untested = [name for name in names if name not in parts[-1].names]
+    untested = sorted(set(names) - set(parts[-1].names))
     if untested:
         _logger.warning(
             '%s has no images of %s; accuracies on it are of the others.', path / 'test', ', '.join(untested[:10])

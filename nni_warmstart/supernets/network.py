@@ -20,7 +20,7 @@ from ..nni_adapter.model_spaces import rebuilt
 from ..utils.files import plain, write_atomic
 from ..utils.limits import Budget
 from ..utils.modules import untold_state
-from .card import NETWORK, check_kinds, is_description
+from .card import NETWORK, check_kinds, is_description, malformed_fields
 from .file_format import pack, read_bytes, unpack
 from .history import malformed_pictures
 from .loading import space_named_by
@@ -119,7 +119,7 @@ def _malformed(card: dict[str, Any]) -> str | None:
         numbers = all(type(value) in (int, float) and math.isfinite(value) for value in card[key])
         if not numbers or len(card[key]) != card['pictures'][0]:
             return f'{key} = {repr(card[key])[:60]}, which is not a number for each of {card["pictures"][0]} channels'
-    return None if all(isinstance(name, str) for name in card['class_names']) else 'class_names must be text'
+    return malformed_fields(card)
 
 
 def inherited(supernet: Supernet, architecture: dict[str, Any] | None = None, space: ModelSpace | None = None) -> nn.Module:
