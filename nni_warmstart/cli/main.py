@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from ..errors import WarmStartError, reason
 from ..utils import limits
+from ..utils.distributed import leave_group
 from ..utils.text import visible
 from .common import complain, quiet
 
@@ -37,7 +38,9 @@ def status_of(action: Callable[[], int | None]) -> int:
     terminated: list[int] = []
     try:
         with _on_sigterm(terminated.append):
-            return action() or 0
+            status = action() or 0
+            leave_group()  # not after an error, where other processes may still be waiting for this one
+            return status
     except WarmStartError as error:
         return _failed(f'error: {error}', error.exit_status)
     except OSError as error:  # a full disk, say, or a folder that was removed

@@ -13,7 +13,10 @@ def is_first() -> bool:
 
 
 def leave_group() -> None:
-    """Leave the group of the processes of a run that has ended, so that metrics of the next one don't wait for them."""
+    """Leave the group of the processes of a run that has ended.
+
+    Metrics of the next run don't wait for them then, and torch, which joins threads of gloo only here, ends without an abort.
+    """
     torch: Any = sys.modules.get('torch')  # this module imports nothing heavy
     if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

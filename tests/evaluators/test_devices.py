@@ -29,6 +29,7 @@ from nni_warmstart.data import split
 from nni_warmstart.evaluators.classification import classification
 from nni_warmstart.evaluators.trainer import make_trainer
 from nni_warmstart.search import strategies
+from nni_warmstart.utils.distributed import leave_group
 
 seed_everything(0, verbose=False)  # the architecture that NNI's Proxyless exports is drawn at random
 name, arguments, out = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3])
@@ -47,6 +48,7 @@ told = {
     'report': strategy.report and strategy.report.to_dict(),
 }
 (out / f'rank{module.trainer.global_rank}.json').write_text(json.dumps(told, default=str))
+leave_group()
 """
 
 
@@ -146,3 +148,15 @@ def test_devices_that_are_not_there_are_one_line(folder, capsys, monkeypatch):
         == 2
     )
     assert 'evaluator.devices = 0, but it must be 1 or more' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('command', 'left'), [(['spaces'], True), (['zoo', 'show', 'nowhere', '--zoo', 'here'], False)])
+def test_a_command_that_succeeds_leaves_the_group_of_its_processes(tmp_path, monkeypatch, command, left):
+    monkeypatch.chdir(tmp_path)
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    try:
+        assert (main(command) == 0) is left
+        assert torch.distributed.is_initialized() is not left
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
