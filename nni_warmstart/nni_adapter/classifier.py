@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,13 +42,8 @@ def find_head(model: nn.Module, x: Tensor | None = None) -> str:
     def keep(name: str) -> Any:
         return lambda _module, _inputs, output: outputs.__setitem__(name, output)
 
-    hooks = [module.register_forward_hook(keep(name)) for name, module in linears.items()]
-    try:
-        with modes_kept(model), torch.no_grad():
-            result = model.eval()(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with _watched(model, *(module.register_forward_hook(keep(name)) for name, module in linears.items())) as run:
+        result = run(x)
     for name, output in outputs.items():
         if output is result or (isinstance(result, Tensor) and output.data_ptr() == result.data_ptr()):
             return name
@@ -100,14 +96,10 @@ def features_of(
     collected: list[Tensor] = []
     hook = model.get_submodule(head_name).register_forward_pre_hook(lambda _m, inputs: collected.append(inputs[0].detach()))
     labels: list[Tensor] = []
-    try:
-        with modes_kept(model), torch.no_grad():
-            model.eval()
-            for x, y in batches:
-                model(to_device(x, device))
-                labels.append(y)
-    finally:
-        hook.remove()
+    with _watched(model, hook) as run:
+        for x, y in batches:
+            run(to_device(x, device))
+            labels.append(y)
     return torch.cat(collected), torch.cat(labels).to(device)
 
 
@@ -134,10 +126,17 @@ def dropout_before(model: nn.Module, head_name: str, inputs: Any) -> float:
         return 0.0
     hooks = [module.register_forward_hook(keep) for module in layers]
     hooks.append(model.get_submodule(head_name).register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])))
+    with _watched(model, *hooks) as run:
+        run(inputs)
+    return max((p for p, output in dropped for x in read if output.data_ptr() == x.data_ptr()), default=0.0)
+
+
+@contextmanager
+def _watched(model: nn.Module, *hooks: Any) -> Iterator[Callable[[Any], Any]]:
+    """Run a model in evaluation mode while it has hooks, which are removed at the end."""
     try:
         with modes_kept(model), torch.no_grad():
-            model.eval()(inputs)
+            yield model.eval()
     finally:
         for hook in hooks:
             hook.remove()
-    return max((p for p, output in dropped for x in read if output.data_ptr() == x.data_ptr()), default=0.0)

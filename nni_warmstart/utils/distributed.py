@@ -15,7 +15,8 @@ def is_first() -> bool:
 def leave_group() -> None:
     """Leave the group of the processes of a run that has ended.
 
-    Metrics of the next run don't wait for them then, and torch, which joins threads of gloo only here, ends without an abort.
+    Metrics of the next run don't wait for them then, and torch ends without an abort, since it joins threads of gloo only
+    here.
     """
     torch: Any = sys.modules.get('torch')  # this module imports nothing heavy
     if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
