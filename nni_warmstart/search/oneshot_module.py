@@ -23,6 +23,7 @@ from ..nni_adapter.oneshot import (
 )
 from ..nni_adapter.paths import best_path
 from ..nni_adapter.penalty import bound
+from ..utils.inputs import size_of
 from . import collapse
 from .alpha_rate import AlphaRate
 from .continuity import Continuity
@@ -35,11 +36,12 @@ from .held_statistics import HeldStatistics
 from .hooks import EvaluatorsLast, Withdrawal
 from .inherited_rate import InheritedRate
 from .loaders import Loaders
-from .phases import Phases
+from .phases import Phases, accumulating
 from .random_state import RandomState
 from .record import STATE, Curve, Identity
 from .residual_cells import MANY, residual
 from .settings import SearchSettings
+from .step_length import largest_gradient
 from .undo import Undo
 
 _logger = logging.getLogger(__name__)
@@ -228,14 +230,17 @@ class DartsSearchModule(DartsLightningModule):
         outputs: Any = self.training_module.training_step(batch, 2 * batch_idx + 1)
         loss = outputs['loss'] if isinstance(outputs, dict) else outputs
         self.phases.look(self, loss)
-        self.advance_optimization(self.phases.with_gradient(loss), batch_idx, self._clip())
+        self.advance_optimization(self.phases.with_gradient(loss), batch_idx, self._clip(size_of(batch)))
         self.record.add_loss(loss)
         return outputs
 
-    def _clip(self) -> float | None:
+    def _clip(self, images: int) -> float | None:
         """Return the largest norm of gradients when they are clipped: with ``16-mixed``, that of gradients times a scale."""
         scaler = getattr(self.trainer.precision_plugin, 'scaler', None)
         clip = self.gradient_clip_val
+        if clip is None and self.identity.warm_start is not None and not accumulating(self):
+            weights = next(each for each in self.trainer.optimizers if not getattr(each, 'is_arch_optimizer', False))
+            clip = largest_gradient(weights, images * self.trainer.world_size)
         return clip if clip is None or scaler is None else clip * scaler.get_scale()
 
     def on_fit_start(self) -> None:

@@ -130,10 +130,11 @@ class WarmStartDARTS(DARTS):
         None for True after a warm start, and False after a cold start, which stays equal to NNI's to the bit. A resumed
         search goes on as it began.
     **kwargs
-        Arguments of NNI's strategy of the same name. ``gradient_clip_val`` is 5 by default if the source is a network, and
-        None, as in NNI, otherwise. Unlike in NNI 3.0, ``penalty`` has an effect, and if it punishes costs above its
-        baseline, the exported architecture respects this; see :mod:`nni_warmstart.nni_adapter.penalty`. In cells it takes a
-        :class:`~nni_warmstart.nni_adapter.cost_penalty.CostPenalty`.
+        Arguments of NNI's strategy of the same name. None for ``gradient_clip_val`` clips nothing after a cold start, as in
+        NNI, to 5 if the source is a network, and after another warm start to a norm at which no step moves the weights far;
+        see :mod:`nni_warmstart.search.step_length`. Unlike in NNI 3.0, ``penalty`` has an effect, and if it punishes costs
+        above its baseline, the exported architecture respects this; see :mod:`nni_warmstart.nni_adapter.penalty`. In cells
+        it takes a :class:`~nni_warmstart.nni_adapter.cost_penalty.CostPenalty`.
 
     Attributes
     ----------
