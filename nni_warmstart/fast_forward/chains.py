@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..nni_adapter.mixed import convolution_of, counts_batches, fixed, links, momentum_of
 from . import depthwise
-from .layout import channels_last, is_channels_last, takes_any_order
+from .layout import channels_last, is_channels_last, may_write, takes_any_order
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,10 @@ class _Flow:
             self.state.shared[key] = function(self.value)
         return _Flow(self.state.shared[key], self.state, key)
 
+    def own(self) -> _Flow:
+        """Return the value as one that may be changed in place, without others noticing."""
+        return _Flow(self.value.clone(), self.state, None) if self.key else self
+
 
 @dataclass(frozen=True)
 class Link:
@@ -49,16 +53,19 @@ class Link:
         Module; a block of a kind that is not known is one layer.
     key
         Equal for layers that compute the same; None for layers with parameters, state or random numbers.
+    is_convolution, takes_any_order, may_write
+        Whether it is a convolution, takes images with channels last, and may change its input in place.
     """
 
     layer: nn.Module
     key: Hashable | None
     is_convolution: bool
     takes_any_order: bool
+    may_write: bool
 
     @classmethod
     def of(cls, layer: nn.Module) -> Link:
-        return cls(layer, _key(layer), isinstance(layer, nn.Conv2d), takes_any_order(layer))
+        return cls(layer, _key(layer), isinstance(layer, nn.Conv2d), takes_any_order(layer), may_write(layer))
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.takes_any_order or not is_channels_last(x):
@@ -82,6 +89,7 @@ def run(chain: Chain, state: State) -> Any:
     """Run a chain on the value of a node."""
     flow = _Flow(state.value, state)
     for link in chain:
+        flow = flow.own() if link.may_write else flow
         flow = _convolved(link.layer, flow) if link.is_convolution else flow.then(link.key, link)
     return flow.value
 

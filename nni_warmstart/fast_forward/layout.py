@@ -26,6 +26,11 @@ def takes_any_order(module: nn.Module) -> bool:
     return all(is_known(each) and not isinstance(each, _RANDOM) for each in module.modules())
 
 
+def may_write(module: nn.Module) -> bool:
+    """Check whether a module may change its input in place: where it says so, or has code of users."""
+    return any(getattr(each, 'inplace', False) or not is_known(each) for each in module.modules())
+
+
 def channels_last(x: Any) -> Any:
     """Return images with channels last in memory; other tensors, and what is no tensor, as they are."""
     images = isinstance(x, Tensor) and x.dim() == 4

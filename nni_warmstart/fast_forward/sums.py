@@ -17,14 +17,17 @@ def mixed_sum(weighted: Sequence[Tensor], weights: Sequence[Tensor], plain: Sequ
     Parameters
     ----------
     weighted
-        Summands :math:`v_k`, all of one shape.
+        Summands :math:`v_k`, whose shapes can be broadcast, as those of gates.
     weights
         Their weights :math:`w_k`, scalars.
     plain
-        Summands :math:`p_i`, of the same shape; at least one summand is needed in all.
+        Summands :math:`p_i`, likewise; at least one summand is needed in all.
     """
     if len(plain) == 1 and not weighted:
         return plain[0]
+    if len({value.shape for value in (*weighted, *plain)}) > 1:
+        values = torch.broadcast_tensors(*weighted, *plain)
+        weighted, plain = values[: len(weighted)], values[len(weighted) :]
     stacked = torch.stack(list(weights)) if weights else plain[0].new_empty(0)
     return _MixedSum.apply(stacked, *weighted, *plain)  # type: ignore[return-value]
 

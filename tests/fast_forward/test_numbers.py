@@ -87,6 +87,52 @@ class Structured(ModelSpace):
         return self.both(x, y)
 
 
+class Gates(ModelSpace):
+    """Choices of gates, whose candidates have one value per channel, per pixel, or for each; they may be summed in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        gates = {
+            'channels': lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.Sigmoid()),
+            'pixels': lambda: nn.Sequential(nn.Conv2d(4, 1, 7, padding=3), nn.Sigmoid()),
+            'each': lambda: nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)),
+            'same': nn.Identity,
+        }
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.first = LayerChoice({name: make() for name, make in gates.items()}, label='first')
+        self.second = LayerChoice({name: gates[name]() for name in ('each', 'pixels', 'channels')}, label='second')
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head((x * self.first(x) * self.second(x)).mean((2, 3)))
+
+
+class Written(ModelSpace):
+    """Candidates that begin alike, and go on with layers that change their input in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        candidates = {
+            'written': nn.Sequential(nn.AvgPool2d(3, 1, 1), nn.ReLU(inplace=True)),
+            'by code': nn.Sequential(nn.AvgPool2d(3, 1, 1), InPlace()),
+            'bounded': nn.Sequential(nn.AvgPool2d(3, 1, 1), nn.Hardtanh(-0.1, 0.1, inplace=True)),
+            'pool': nn.AvgPool2d(3, 1, 1),
+            'rectified': nn.Sequential(nn.AvgPool2d(3, 1, 1), nn.ReLU()),
+        }
+        self.choice = LayerChoice(candidates, label='choice')
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.choice(self.stem(x)).square().mean((2, 3)))
+
+
+class InPlace(nn.Module):
+    def forward(self, x):
+        return x.mul_(2)
+
+
 def nds(cls, **settings):
     return lambda: cls(width=4, num_cells=3, dataset='cifar', **settings)
 
@@ -101,6 +147,8 @@ SPACES = {
     'opaque choice': Attention,
     'own cells': OwnCells,
     'structured': Structured,
+    'gates': Gates,
+    'written in place': Written,
 }
 LARGE = {
     'ENAS': nds(ENAS),
