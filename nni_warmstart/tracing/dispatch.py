@@ -57,6 +57,8 @@ class ChannelTracer(TorchDispatchMode):
         self.scales: dict[str, float] = {}
         self.opaque: dict[str, str] = {}
         self.keeps: set[str] = set()
+        self.inputs = range(0)
+        self.constant: set[str] = set()
 
     # units
 
@@ -168,6 +170,7 @@ class ChannelTracer(TorchDispatchMode):
             output = (torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0))
         else:
             output = func(*args, **(kwargs or {}))
+            _keep_values(func, args, kwargs or {}, output)
         self.follow(func, args, kwargs or {}, output)
         return output
 
@@ -233,9 +236,20 @@ class ChannelTracer(TorchDispatchMode):
             offset = output.dim() - len(parameter.units)
             for dim, units in enumerate(parameter.units):
                 if len(units) > 1 and not is_constant(result, dim + offset):
+                    if parameter.name in self.constant:
+                        self.place(result, dim + offset)
                     result = self.apart_along(result, dim + offset)
                     self.use(parameter, dim, OUT, self.along(result, dim + offset))
+        for values in (_values_of(each) for each in args if units_of(each) is None):
+            for dim in range(0 if values is None else values.dim()):
+                if not (values == values.narrow(dim, 0, 1)).all():
+                    self.place(result, dim + output.dim() - values.dim())
         return result
+
+    def place(self, ids: Tensor, dim: int) -> None:
+        """Note that each channel along a dimension meets a constant of its place; those of images have such in any space."""
+        if not set(_distinct(ids).tolist()) <= set(self.inputs):
+            self.cut_into_indices(ids, dim)
 
     # the result
 
@@ -333,6 +347,30 @@ def _shape(args: tuple[Any, ...]) -> torch.Size:
 
 def units_of(value: Any) -> Any:
     return getattr(value, '_units', None) if isinstance(value, Tensor) else None
+
+
+def _values_of(value: Any) -> Tensor | None:
+    """Return the values of a constant: a tensor with data, or one on the meta device that was made of such a tensor."""
+    if not isinstance(value, Tensor):
+        return None
+    return getattr(value, '_data_kept', None) if value.is_meta else value
+
+
+def _keep_values(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    """Keep the values of a constant that an operator of constants makes on the meta device."""
+    if not isinstance(output, Tensor) or not output.is_meta or output.numel() < 2:
+        return
+    if func._schema.is_mutable:
+        output._data_kept = None  # type: ignore[attr-defined]
+    elif func.overloadpacket in _RANGES:
+        output._data_kept = func(*args, **{**kwargs, 'device': 'cpu'})  # type: ignore[attr-defined]
+    elif args and _values_of(args[0]) is not None and not any(isinstance(each, Tensor) for each in args[1:]):
+        made = _values_of(args[0]) if func.overloadpacket is aten._to_copy else func(_values_of(args[0]), *args[1:], **kwargs)
+        if not made.is_meta:
+            output._data_kept = made  # type: ignore[attr-defined]
+
+
+_RANGES = frozenset({aten.arange, aten.linspace})
 
 
 def is_constant(ids: Tensor, dim: int) -> bool:

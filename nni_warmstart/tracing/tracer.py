@@ -45,7 +45,6 @@ def trace_channels(model: nn.Module, shape: tuple[int, ...], skip: frozenset[str
     stand_ins: dict[str, Tensor] = {}
     mode = ChannelTracer()
     first: dict[int, Tensor] = {}
-    passing: set[str] = set()  # non-persistent buffers, which no file has
     # Meta tensors take the place of the parameters and buffers; shared tensors keep sharing one.
     for path, module in model.named_modules():  # each module once, under the first of its names
         for local, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
@@ -58,11 +57,12 @@ def trace_channels(model: nn.Module, shape: tuple[int, ...], skip: frozenset[str
                     first[id(tensor)]._units = mode.parameter(name, tuple(tensor.shape))  # type: ignore[attr-defined]
             stand_ins[name] = first[id(tensor)]
             if local in module._non_persistent_buffers_set:
-                passing.add(name)
+                mode.constant.add(name)  # no file has it
     # The input's channels are units of their own.
     kinds = [p.dtype for p in model.parameters() if p.is_floating_point()]
     x = torch.empty(shape, device='meta', dtype=kinds[0] if kinds else None)
-    ids = mode.new(shape[1])
+    mode.inputs = mode.reserve(shape[1])
+    ids = torch.arange(mode.inputs.start, mode.inputs.stop)
     x._units = ids.view(1, -1, *[1] * (len(shape) - 2)).expand(shape)  # type: ignore[attr-defined]
     # Run the network; the mode sees every operator.
     names = {id(module): name for name, module in model.named_modules()}
@@ -75,7 +75,7 @@ def trace_channels(model: nn.Module, shape: tuple[int, ...], skip: frozenset[str
         raise TransferError(
             f'{_place(model, mode)} does not run on an input of shape {tuple(shape)} without data ({reason(error)[:200]}).'
         ) from error
-    return replace(found, tensors={name: axes for name, axes in found.tensors.items() if name not in passing})
+    return replace(found, tensors={name: axes for name, axes in found.tensors.items() if name not in mode.constant})
 
 
 class _ContiguousProducts(TorchFunctionMode):

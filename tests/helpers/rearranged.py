@@ -13,13 +13,13 @@ Block = Callable[['Rearranged', str, int], int]
 FOLLOWED = (
     'plain', 'chunk and add', 'gate', 'chunk to layers', 'split and swap', 'unbind', 'interleaved', 'slice', 'fixed slice',
     'in place', 'shuffle', 'groups', 'group norm', 'spatial gate', 'head gate', 'concatenated', 'every second',
-    'flip halves', 'shared',
+    'flip halves', 'shared', 'pixel shuffle', 'constant factor',
 )  # fmt: skip
 """Blocks whose function is kept in a wider network."""
 
 OTHERS = (
     'residual shuffle', 'roll', 'flip', 'group mean', 'group sum', 'sum of channels', 'differences', 'softmax', 'attention',
-    'heads', 'fused parameter', 'sorted',
+    'heads', 'fused parameter', 'sorted', 'neighbours', 'local response', 'channel gate', 'ramp', 'places',
 )  # fmt: skip
 """Blocks that cannot be followed to another width, or only in part."""
 
@@ -40,6 +40,7 @@ class Rearranged(ModelSpace):
         made = {
             'chunk and add': 3 * w, 'gate': 2 * w, 'chunk to layers': 2 * w, 'unbind': 3 * w, 'interleaved': 3 * w,
             'attention': 3 * w, 'heads': 3 * w, 'spatial gate': 1, 'head gate': 2, 'slice': w // 2, 'in place': w // 2,
+            'pixel shuffle': 4 * w,
         }.get(block, w)  # fmt: skip
         reads = {'slice': w // 2, 'in place': w // 2, 'concatenated': 2 * w, 'fixed slice': 2, 'every second': w // 2}
         read = reads.get(block, w - (block == 'differences'))
@@ -51,6 +52,12 @@ class Rearranged(ModelSpace):
             self.set(index, 'conv', nn.Conv2d(w, w, 3, padding=1, groups=2))
         if block == 'group norm':
             self.set(index, 'a', nn.GroupNorm(2, w))
+        if block == 'pixel shuffle':
+            self.set(index, 'a', nn.Conv2d(w, w, 3, stride=2, padding=1))
+        if block == 'channel gate':
+            self.set(index, 'a', nn.Conv1d(1, 1, 3, padding=1))
+        if block == 'places':
+            self.register_buffer(f'places{index}', torch.linspace(-1, 1, w)[:, None, None], persistent=False)
         if block == 'fused parameter':
             self.register_parameter(f'fused{index}', nn.Parameter(torch.randn(3 * w, w) / w**0.5))
 
@@ -114,6 +121,20 @@ class Rearranged(ModelSpace):
                 return torch.cat([p + q.flip(1), q], 1)
             case 'shared':
                 return conv(conv(x))
+            case 'pixel shuffle':
+                return a(nn.functional.pixel_shuffle(conv(x), 2))
+            case 'constant factor':
+                return conv(x) * torch.full((w, 1, 1), 0.5).to(x) + torch.linspace(0, 1, x.shape[-1]).to(x)
+            case 'neighbours':
+                return conv(nn.functional.avg_pool3d(x[:, None], (3, 1, 1), 1, (1, 0, 0))[:, 0])
+            case 'local response':
+                return nn.functional.local_response_norm(conv(x), 3, alpha=3.0, k=0.1)
+            case 'channel gate':
+                return x * torch.sigmoid(a(conv(x).mean((2, 3))[:, None]))[:, 0, :, None, None]
+            case 'ramp':
+                return conv(x * torch.linspace(0.5, 1.5, w, device=x.device)[:, None, None])
+            case 'places':
+                return conv(x) + getattr(self, f'places{index}')
             case 'residual shuffle':
                 return conv(x + nn.functional.channel_shuffle(x, 2))
             case 'roll':
