@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     zoo = open_zoo(zoo)
     if config is None:
         candidates = list(zoo.entries())
-        sizes = (entry.pictures[1] for entry in candidates if not entry.is_network)
+        sizes = (entry.recorded_pictures[1] for entry in candidates if entry.recorded_pictures and not entry.is_network)
         task = from_word(arguments.data, max(sizes, default=0) or IMAGE_SIZE)
     else:
         task = load_task(config)

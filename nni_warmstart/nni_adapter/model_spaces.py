@@ -103,6 +103,16 @@ def input_of(cls: Callable[..., Any], arguments: dict[str, Any]) -> tuple[int, i
     return sizes[0], sizes[1]
 
 
+def trained_shape(space: dict[str, Any], shape: tuple[int, int]) -> tuple[int, int]:
+    """Return channels and size (pixels) of the images that a named space was trained on, whose data have a shape.
+
+    Data are adapted to the channels that a space takes, and to its size where it has one.
+    """
+    cls = resolve(space['name'])
+    channels, size = input_of(cls, space['arguments'])
+    return channels, size if 'image_size' in parameters_of(cls) else shape[1]
+
+
 def create(name: str, arguments: dict[str, Any], num_classes: int, *, allow_import: bool = False) -> ModelSpace:
     """Build the named space for ``num_classes`` classes.
 

@@ -116,7 +116,8 @@ def _pretrain(
 def is_own(zoo: SupernetZoo, name: str, out: str | Path) -> bool:
     """Check whether an entry of a zoo is what the pretraining in ``out`` has left there at an earlier end."""
     earlier = RunFolder(Path(out), 'pretraining').earlier()
-    return earlier is not None and name in zoo and zoo[name].run == earlier.run
+    run = earlier.run if earlier is not None else None
+    return run is not None and name in zoo and zoo[name].run == run
 
 
 def _tasks(config: PretrainConfig, image_size: int) -> dict[str, Task]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import SupernetFileError, reason
 from ..utils.files import open_regular
 from ..utils.limits import Budget
+from ..utils.strict_json import parse
 from . import header as _header
 from .header import CARD, CHECKSUM, VERSION, Slot, header_length, memory_of, read_header
 
@@ -32,7 +33,7 @@ def pack(tensors: Mapping[str, Tensor], card: dict[str, Any]) -> bytes:
     Raises
     ------
     SupernetFileError
-        If a tensor has a type that :func:`unpack` does not read.
+        If a tensor has a type, or the card a value, that :func:`unpack` does not read.
     """
     codes = {dtype: code for code, dtype in _DTYPES.items()}
     slots: dict[str, tuple[Slot, memoryview]] = {}
@@ -44,6 +45,10 @@ def pack(tensors: Mapping[str, Tensor], card: dict[str, Any]) -> bytes:
         slots[name] = slot, _bytes_of(tensor)
         place = slot.end
     text = json.dumps(card, sort_keys=True, allow_nan=False)
+    try:
+        parse(text.encode(), Budget('a card', SupernetFileError))
+    except ValueError as error:
+        raise SupernetFileError(f'a card cannot be written ({reason(error)}); leave such values out of history.') from error
     described: dict[str, Any] = {
         name: {'dtype': slot.dtype, 'shape': slot.shape, 'data_offsets': [slot.begin, slot.end]}
         for name, (slot, _) in slots.items()

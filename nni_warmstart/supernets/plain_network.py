@@ -11,6 +11,7 @@ import torch
 from nni.nas.nn.pytorch import ModelSpace
 from torch import nn
 from torch.export import ExportedProgram
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 from ..errors import TransferError, reason
@@ -55,6 +56,12 @@ def fields_of(
         )
     if isinstance(model, ModelSpace) and (is_supernet(model) or model.simplify()):
         raise TransferError(f'{kind} has choices, so it is no plain network; use Supernet.from_model on the mutated space.')
+    untold = [path for path, each in model.named_modules() if isinstance(each, _BatchNorm) and each.running_var is None]
+    if untold:
+        raise TransferError(
+            f'network {name!r} ({kind}) cannot be a source: {untold[0]} has no running statistics (track_running_stats), so '
+            'that what it computes depends on the batch.'
+        )
     lazy = next((name for name, parameter in model.named_parameters() if is_lazy(parameter)), None)
     if lazy is not None or next(model.parameters(), None) is None:
         what = f'{lazy} has no shape yet; run the network on a batch first' if lazy else 'it has no parameters'
@@ -82,7 +89,7 @@ def fields_of(
         created=datetime.now(timezone.utc).isoformat(timespec='seconds'),
         versions={package: version(package) for package in ('nni-warmstart', 'nni', 'torch')},
         pictures=[shape[0], shape[1]],
-        classes=None if class_names else count,
+        classes=count if class_names is None or not len(class_names) else None,
         layers={path: list(layer) for path, layer in layers.items()},
     )
     return {
@@ -93,7 +100,7 @@ def fields_of(
         'candidates': {},
         'space': {'class': f'{cls.__module__}:{cls.__qualname__}'},
         'strategy': NETWORK,
-        'class_names': list(class_names or ()),
+        'class_names': [] if class_names is None else list(map(str, class_names)),
         'history': plain({**facts, **(history or {})}),
         'structure': structure,
     }

@@ -22,7 +22,7 @@ from ..distance.embeddings import EMBEDDINGS, Embedding
 from ..distance.sketch import DatasetSketch, sketches_of
 from ..errors import REFUSALS, ConfigError, DataError, SupernetFileError, TransferError, reason
 from ..nni_adapter.choices import choices
-from ..nni_adapter.model_spaces import describe, input_of, resolve
+from ..nni_adapter.model_spaces import describe, input_of, resolve, trained_shape
 from ..nni_adapter.mutation import first_names, mutate, strategy_kind
 from ..nni_adapter.oneshot import OneShotStrategy, is_supernet
 from ..tracing.layers import Layer
@@ -160,11 +160,13 @@ class Supernet(Recorded):
         title, classes = (known_name(dataset), name_and_classes(dataset)[1]) if dataset is not None else (None, [])
         space = describe(model)
         shape = image_shape(dataset) if not isinstance(dataset, str | None) else None
+        if shape is not None and 'name' in space:
+            shape = trained_shape(space, shape)  # the data may be raw
         facts = record(
             created=datetime.now(timezone.utc).isoformat(timespec='seconds'),
             versions={package: version(package) for package in ('nni-warmstart', 'nni', 'torch')},
             dataset=title,
-            pictures=shape if 'name' in space else None,  # a hub space takes any image size, so the data tell
+            pictures=shape if 'name' in space else None,
         )
         supernet = cls(
             name=name,
@@ -174,7 +176,7 @@ class Supernet(Recorded):
             candidates={label: list(choice.candidates) for label, choice in found.items()},
             space=space,
             strategy=strategy_kind(model),
-            class_names=list(class_names or classes),
+            class_names=list(classes if class_names is None else map(str, class_names)),
             history=plain({**facts, **(history or {})}),
         )
         wrong = validation.malformed(supernet.card, supernet.tensors, supernet.sketches)

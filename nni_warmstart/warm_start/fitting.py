@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -84,11 +85,18 @@ def fit_head(model: nn.Module, head_name: str, source: Supernet, batches: Batche
     rows_of: Mapping[str, tuple[int, int]] = {'': (0, module.out_features)} if settings.heads is None else settings.heads
     if any(not 0 <= start < stop <= module.out_features for start, stop in rows_of.values()):
         raise TransferError(f'heads = {dict(rows_of)}, but the classifier has rows 0 to {module.out_features} only.')
+    ends = sorted(rows_of.values())
+    if any(stop > start for (_, stop), (start, _) in itertools.pairwise(ends)):
+        raise TransferError(f'heads = {dict(rows_of)}, but rows of two datasets must not overlap.')
     features, labels = features_of(model, head_name, batches, settings.device)
     dropout = dropout_before(model, head_name, to_device(batches[0][0], settings.device))
     check_range(labels, module.out_features)
     if not torch.isfinite(features).all():
         raise TransferError('the features of data are not finite; look for NaN or infinite pixels in the images.')
+    owned = torch.stack([(labels >= start) & (labels < stop) for start, stop in rows_of.values()]).any(0)
+    if not owned.all():
+        others = labels[~owned].unique().tolist()
+        raise TransferError(f'heads = {dict(rows_of)}, but images are of class {others[0]}, which no dataset has.')
     for start, stop in rows_of.values():
         chosen = (labels >= start) & (labels < stop)
         if not chosen.any():  # the first images have none of this dataset

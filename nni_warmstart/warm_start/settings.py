@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import TransferError
+from ..utils.checks import Expected, Range, check
 from .heads.registry import HEADS
 
 KEEP = 0.8
@@ -51,6 +52,12 @@ class TransferSettings:
         if self.keep is not None:
             _check_number('keep', self.keep, 1.0)
         _check_number('noise', self.noise, math.inf)
+        check(self.seed, 'seed', Expected(int, Range(0)), TransferError)
+        check(self.max_samples, 'max_samples', Expected(int, Range(1)), TransferError)
+        try:
+            torch.device(self.device)
+        except (RuntimeError, TypeError) as error:
+            raise TransferError(f"device = {self.device!r} is unknown; give 'cpu', 'cuda', 'cuda:1' ...") from error
 
     @property
     def kept(self) -> float:

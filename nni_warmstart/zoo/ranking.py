@@ -346,6 +346,8 @@ def _halves(dataset: Any, channels: int, image_size: int, seed: int) -> tuple[La
     """Return images and classes to train on, batches to measure on, and whether these are a part of the classes."""
     x, y, is_part = _shown(dataset, channels, image_size, PROBED)
     held_out, kept = stratified_split(y, 0.5, seed)
+    if not len(held_out):
+        raise DataError('the images to rank by have one of each class, and the probe needs one more to measure on.')
     return (x[kept], y[kept]), list(zip(x[held_out].split(256), y[held_out].split(256), strict=True)), is_part
 
 

@@ -311,4 +311,4 @@ def _names(sources: Weighted) -> str:
 
 def _data_of(entry: Supernet) -> frozenset[str]:
     """Return the names of the datasets that an entry was trained on; empty if unknown."""
-    return frozenset(entry.datasets)
+    return frozenset(entry.datasets or ([entry.dataset] if entry.dataset else []))

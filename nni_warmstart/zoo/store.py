@@ -65,7 +65,10 @@ class Store:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = os.path.expanduser(os.fspath(root))
         self._is_web = self.root.startswith(('http://', 'https://'))
-        self.files, folder = self._within(_ANSWER, 'opened', lambda _: fsspec.url_to_fs(self.root, **self._options()))
+        if '://' in self.root:
+            self.files, folder = self._within(_ANSWER, 'opened', lambda _: fsspec.url_to_fs(self.root, **self._options()))
+        else:  # fsspec takes 'a::b' and 'local:a' for URLs, too
+            self.files, folder = LocalFileSystem(), os.path.abspath(self.root)
         self.folder = folder.rstrip('/')
         self.is_local = isinstance(self.files, LocalFileSystem)
 
@@ -268,7 +271,7 @@ class Store:
             found = {unquote(text).rpartition('/')[2] for text in re.split(r'[\s"\'<>]+', page) if text.endswith(SUFFIX)}
             return [name for name in found if re.fullmatch(r'[A-Za-z0-9._-]{1,255}', name)]
         self.files.invalidate_cache()  # another process may have added some
-        found = [path.rpartition('/')[2] for path in self.files.ls(self.folder, detail=False)]
+        found = [str(path).rpartition('/')[2] for path in self.files.ls(self.folder, detail=False)]
         if found == [self.folder.rpartition('/')[2]] and self.files.isfile(self.folder):
             raise NotADirectoryError('it is a file; a zoo is a folder')
         return found

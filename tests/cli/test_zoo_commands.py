@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from helpers.commands import search
-from helpers.tiny import SMALL, OwnSpace, save_npz
+from helpers.tiny import SMALL, OwnSpace, make_task, save_npz, small_space
 from PIL import Image
 
 from nni_warmstart import Supernet, SupernetZoo
@@ -227,3 +227,14 @@ def test_images_are_ranked_for_in_the_size_of_the_entries(monkeypatch, capsys):
     monkeypatch.setattr('nni_warmstart.data.sources.from_word', noting)
     assert main(['zoo', 'rank', '--data', 'photographs']) == 2
     assert sizes == [64] and 'enough.' in capsys.readouterr().err  # that of the shipped zoo
+
+
+def test_an_entry_of_an_unknown_space_is_ranked_by_its_sketches(tmp_path, capsys):
+    supernet = Supernet.from_model(mutate(small_space(), 'DARTS'), name='known', dataset=make_task())
+    history = {key: value for key, value in supernet.history.items() if key != 'pictures'}
+    future = {'name': 'space_of_2030', 'arguments': {}}
+    zoo = SupernetZoo(tmp_path / 'zoo')
+    zoo.add(supernet)
+    zoo.add(replace(supernet, name='future', space=future, structure=None, history=history))
+    assert main(['zoo', 'rank', '--zoo', str(tmp_path / 'zoo'), '--data', 'digits']) == 0
+    assert {'known', 'future'} <= set(capsys.readouterr().out.split())

@@ -20,6 +20,7 @@ from nni_warmstart import ConfigError, Supernet, SupernetZoo, ZooError
 from nni_warmstart.cli import main
 from nni_warmstart.nni_adapter.mutation import mutate
 from nni_warmstart.runs.folder import EXPORTS, KINDS, RunFolder
+from nni_warmstart.runs.pretrain import is_own
 from nni_warmstart.runs.provenance import Provenance
 from nni_warmstart.zoo.recognition import own_entry
 
@@ -243,3 +244,14 @@ def test_a_run_of_an_older_version_is_known_by_its_settings(finished, tmp_path, 
     refused(capsys, commands(finished, tmp_path / 'out')['search'], 'holds a finished search')
     refused(capsys, commands(finished, tmp_path / 'out')['pretraining'], 'holds a search, and this is a pretraining')
     assert json.loads((tmp_path / 'out' / 'result.json').read_text())['run']['id']
+
+
+def test_an_entry_without_a_run_is_of_no_pretraining(tmp_path):
+    """Nor is a folder whose run is not known."""
+    zoo, out = SupernetZoo(tmp_path / 'zoo'), tmp_path / 'old'
+    zoo.add(Supernet.from_model(mutate(small_space(), 'DARTS'), name='foreign'))
+    out.mkdir()
+    settings = {'data': [], 'space': {}, 'evaluator': {}, 'strategy': {}}
+    (out / 'settings.json').write_text(json.dumps(settings))
+    assert RunFolder(out, 'pretraining').earlier() is not None
+    assert not is_own(zoo, 'foreign', out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import replace
@@ -15,9 +16,9 @@ from helpers.tiny import OwnSpace, make_task, run, small_space
 from torch.utils.data import DataLoader
 
 from nni_warmstart import ConfigError, Supernet, SupernetFileError, TransferError, WarmStartDARTS
-from nni_warmstart.data import split
+from nni_warmstart.data import digits, split
 from nni_warmstart.nni_adapter.choices import choices
-from nni_warmstart.nni_adapter.model_spaces import hub_spaces
+from nni_warmstart.nni_adapter.model_spaces import create, hub_spaces
 from nni_warmstart.nni_adapter.mutation import mutate, strategy_kind
 from nni_warmstart.supernets.file_format import pack, unpack
 from nni_warmstart.utils.files import write_atomic
@@ -327,3 +328,25 @@ def test_variances_below_zero_are_refused(packed):
     supernet.tensors[name].fill_(-1)
     with pytest.raises(SupernetFileError, match=r'entry has variances below zero in .*running_var'):
         Supernet.from_bytes(supernet.to_bytes(), 'entry')
+
+
+def test_raw_data_are_recorded_in_the_shape_that_the_space_takes():
+    model = mutate(create('nasbench201', {'width': 4, 'image_size': 8}, num_classes=10), 'DARTS')
+    supernet = Supernet.from_model(model, name='grey', dataset=digits())
+    assert supernet.pictures == (3, 8)
+    assert supernet.structure is not None
+    assert supernet.key in supernet.sketches
+
+
+def test_names_of_classes_may_be_an_array():
+    model = mutate(small_space(), 'DARTS')
+    supernet = Supernet.from_model(model, name='named', class_names=np.array(['a', 'b', 'c']))
+    assert Supernet.from_bytes(supernet.to_bytes()).class_names == ['a', 'b', 'c']
+
+
+@pytest.mark.parametrize('value', [10**301, functools.reduce(lambda inner, _: [inner], range(200), 1)])
+def test_what_cannot_be_read_again_is_not_written(tmp_path, value):
+    supernet = Supernet.from_model(mutate(small_space(), 'DARTS'), name='odd', history={'value': value})
+    with pytest.raises(SupernetFileError, match='a card cannot be written'):
+        supernet.save(tmp_path / 'odd.safetensors')
+    assert not list(tmp_path.iterdir())

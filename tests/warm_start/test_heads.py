@@ -84,6 +84,29 @@ def test_heads_beyond_the_classifier(source, heads):
         transfer(source, target(3), data=batches(3), heads=heads)
 
 
+@pytest.mark.parametrize(
+    ('heads', 'message'),
+    [
+        ({'a': (0, 2), 'b': (1, 3)}, 'rows of two datasets must not overlap'),
+        ({'a': (0, 2)}, 'images are of class 2, which no dataset has'),
+    ],
+)
+def test_every_image_has_the_rows_of_one_dataset(source, heads, message):
+    with pytest.raises(TransferError, match=message):
+        transfer(source, target(3), data=batches(3), heads=heads)
+
+
+def test_class_means_need_a_bias():
+    class Unbiased(OwnSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(6, 3, bias=False)
+
+    source = Supernet.from_model(mutate(Unbiased(), 'DARTS'), name='source')
+    with pytest.raises(TransferError, match="head 'prototype' needs a classifier with a bias; use head='ridge'"):
+        transfer(source, mutate(Unbiased(), 'DARTS'), data=batches(3), head='prototype')
+
+
 def test_ridge_needs_data(source):
     with pytest.raises(TransferError, match=r"head 'ridge' is fitted on the target's training data and there are none"):
         transfer(source, target())

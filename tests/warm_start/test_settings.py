@@ -38,6 +38,9 @@ def test_strength_of_the_alphas(alpha, strength):
         ({'alpha': -1}, 'alpha = -1, but it must be from 0 to 1.'),
         ({'keep': True}, 'keep = True, but it must be from 0 to 1.'),
         ({'noise': float('inf')}, 'noise = inf, but it must be 0 or more.'),
+        ({'seed': -1}, 'seed = -1, but it must be 0 or more.'),
+        ({'max_samples': 0}, 'max_samples = 0, but it must be 1 or more.'),
+        ({'device': 'nope'}, "device = 'nope' is unknown; give 'cpu', 'cuda', 'cuda:1' ..."),
     ],
 )
 def test_settings_check_themselves(settings, message):

@@ -186,3 +186,9 @@ def test_nearest_takes_only_what_the_head_can_use(zoo, tmp_path):
 def test_a_remembered_search_can_be_ranked(zoo, tmp_path):
     run(WarmStartDARTS(save_to=tmp_path / 'mine'), tmp_path, epochs=1)
     assert [r.name for r in SupernetZoo(tmp_path / 'mine').rank(make_task())] == ['nasbench201-1']
+
+
+def test_a_probe_needs_two_images_of_a_class(zoo, caplog):
+    with pytest.raises(ZooError, match='the warnings above say why'):
+        zoo.rank((torch.rand(2, 3, 8, 8), torch.tensor([0, 1])), by='probe')
+    assert 'have one of each class, and the probe needs one more' in caplog.text

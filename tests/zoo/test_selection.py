@@ -14,6 +14,7 @@ from nni.nas.hub.pytorch import NasBench201
 from nni.nas.space import RawFormatModelSpace
 
 from nni_warmstart import JointClassification, Supernet, SupernetZoo, TransferError, WarmStartDARTS, ZooError, transfer
+from nni_warmstart.data import split
 from nni_warmstart.evaluators.trainer import make_trainer
 from nni_warmstart.nni_adapter.model_spaces import create
 from nni_warmstart.nni_adapter.mutation import mutate
@@ -280,3 +281,17 @@ def test_halving_trains_the_better_half_further(zoo):
     tried = successive_halving(probes, steps=2)
     assert [probe.rounds for probe in tried] == [2, 2, 1]
     assert tried[0].error <= tried[1].error
+
+
+def test_of_the_same_data_the_shape_of_the_target_is_nearest(tmp_path):
+    zoo = SupernetZoo(tmp_path)
+    for name, width in (('a-wide', 8), ('b-own-shape', 4)):
+        model = mutate(NasBench201(stem_out_channels=width, num_modules_per_stack=1, num_labels=3), 'DARTS')
+        zoo.add(Supernet.from_model(model, name=name, dataset=make_task()))
+    target = mutate(small_space(), 'DARTS')
+
+    def loader(part):
+        return torch.utils.data.DataLoader(getattr(split(make_task()), part), 8)
+
+    chosen = SourceSelector(zoo, target, loader, TransferSettings()).choose('nearest')
+    assert [each.name for each, _ in chosen.sources] == ['b-own-shape']

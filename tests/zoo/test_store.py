@@ -232,3 +232,11 @@ def test_a_folder_is_listed_once_for_all_its_entries(tmp_path, supernet, monkeyp
     assert len(calls) == 1
     assert zoo.add_numbered(supernet, 'one') == 'one-3'
     assert len(calls) == 3  # and once more when the name is reserved
+
+
+@pytest.mark.parametrize('name', ['zoo::a', 'file:zoo', 'local:a', 'zip::zoo'])
+def test_only_urls_are_no_folders(tmp_path, supernet, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    SupernetZoo(name).add(supernet)
+    assert (tmp_path / name / 'one.safetensors').is_file()
+    assert SupernetZoo(name).names() == ['one']

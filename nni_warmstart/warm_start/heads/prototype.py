@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...errors import TransferError
 from .base import BOLDNESS, Head, HeadData, LinearHead, check_every_class, sharpness
 
 
@@ -30,6 +31,8 @@ def prototype(features: Tensor, labels: Tensor, n_classes: int, *, boldness: flo
 
 
 def _fit(data: HeadData) -> LinearHead:
+    if not data.bias:
+        raise TransferError("head 'prototype' needs a classifier with a bias; use head='ridge'.")
     return prototype(data.features, data.labels, data.n_classes)
 
 
