@@ -192,8 +192,9 @@ def _indexed(pattern: str) -> tuple[Members, list[Any]]:
                             continue  # NAME.mask.png, say, beside NAME.png
                         places[number, base] = number, member.offset_data, member.size
                     elif ending in ('cls', 'json') and (content := archive.extractfile(member)) is not None:
-                        value = json.loads(content.read())
-                        labels[number, base] = value.get('label') if isinstance(value, dict) else value
+                        value = _told(content.read(), ending)
+                        if ending == 'cls' or (value is not None and (number, base) not in labels):
+                            labels[number, base] = value
         except (OSError, tarfile.TarError, ValueError, RecursionError) as error:
             raise DataError(
                 f'shard {shard} cannot be read ({reason(error)}); needed is a tar without compression.'
@@ -203,6 +204,17 @@ def _indexed(pattern: str) -> tuple[Members, list[Any]]:
         what = f'{len(without)} samples without a class, such as {without[0]}' if without else 'no images'
         raise DataError(f'{pattern} has {what}; each needs an image and NAME.cls, or NAME.json with a label.')
     return Members(shards, np.array(list(places.values()), np.int64)), [labels[key] for key in places]
+
+
+def _told(content: bytes, ending: str) -> Any:
+    """Return the class in a NAME.cls, a number or a name, or in a NAME.json of metadata; None for none."""
+    try:
+        value = json.loads(content)
+    except ValueError:
+        if ending == 'json':
+            raise
+        value = content.decode().strip()
+    return value.get('label') if isinstance(value, dict) else value
 
 
 def _task(name: str, parts: Sequence[tuple[Files, Any]], names: Any, side: int, cache_mb: float, on_error: str) -> Task:

@@ -76,11 +76,28 @@ def examined(parts: Sequence[ClassFolder], *, skip: bool) -> list[ClassFolder]:
     if len(parts) == 2:
         left_out[0] |= _copies_of_test_images(parts, (found[0], found[1]), skip=skip)
     kept = [part.without(positions) for part, positions in zip(parts, left_out, strict=True)]
-    kept[0] = _without_small_classes(_usable(kept[0]), skip=skip)
-    if skip and len(kept) == 2:
-        classes = set(kept[0].names)
-        kept[1] = kept[1].without({i for i, k in enumerate(kept[1].labels) if _is_gone(kept[1].names[k], parts[0], classes)})
-    return kept
+    _usable(kept[0])
+    warn_of_small_classes(kept[0], skip=skip)
+    left_out = too_small(kept, set(parts[0].names)) if skip else [set() for _ in kept]
+    return [part.without(positions) for part, positions in zip(kept, left_out, strict=True)]
+
+
+def too_small(parts: Sequence[ClassFolder], before: set[str]) -> list[set[int]]:
+    """Return the positions of training images of classes with a single one, and of test images of classes that are gone.
+
+    Parameters
+    ----------
+    parts
+        Training part, and perhaps the test part.
+    before
+        Classes that the training part had at first.
+    """
+    small = _small_classes(parts[0])
+    gone = before - (set(parts[0].names) - small)
+    return [
+        {i for i, k in enumerate(part.labels) if part.names[k] in classes}
+        for part, classes in zip(parts, (small, gone), strict=False)
+    ]
 
 
 def leave_out(part: ClassFolder, faults: dict[int, str], *, skip: bool) -> ClassFolder:
@@ -101,10 +118,6 @@ def _usable(part: ClassFolder) -> ClassFolder:
     return part
 
 
-def _is_gone(name: str, before: ClassFolder, classes: set[str]) -> bool:
-    return name in before.names and name not in classes
-
-
 def _copies_of_test_images(parts: Sequence[ClassFolder], found: Any, *, skip: bool) -> set[int]:
     """Warn about training images that are test images as well; return their positions if they are to be left out."""
     train, test = parts
@@ -116,12 +129,16 @@ def _copies_of_test_images(parts: Sequence[ClassFolder], found: Any, *, skip: bo
     return {one for one, _ in pairs} if skip else set()
 
 
-def _without_small_classes(part: ClassFolder, *, skip: bool) -> ClassFolder:
-    """Warn about classes that are too small for two halves, and leave them out if wanted."""
+def _small_classes(part: ClassFolder) -> set[str]:
+    """Return the classes that are too small for two halves; none where fewer than two others are left."""
     counts = np.bincount(part.labels, minlength=len(part.names))
-    small = [name for name, count in zip(part.names, counts, strict=True) if count < 2]
-    if not small or len(part.names) - len(small) < 2:
-        return part
-    done = 'are left out' if skip else 'cannot be split; add some, remove the classes, or set data.on_error: skip'
-    _logger.warning('%s: classes with a single image %s: %s.', part.path, done, named(small))
-    return part.without({i for i, k in enumerate(part.labels) if counts[k] < 2}) if skip else part
+    small = {name for name, count in zip(part.names, counts, strict=True) if count < 2}
+    return small if len(part.names) - len(small) >= 2 else set()
+
+
+def warn_of_small_classes(part: ClassFolder, *, skip: bool) -> None:
+    """Write a warning about classes that are too small for two halves."""
+    small = [name for name in part.names if name in _small_classes(part)]
+    if small:
+        done = 'are left out' if skip else 'cannot be split; add some, remove the classes, or set data.on_error: skip'
+        _logger.warning('%s: classes with a single image %s: %s.', part.path, done, named(small))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..utils.progress import tracked
-from .class_folder import ClassFolder, examined, leave_out
+from .class_folder import ClassFolder, examined, leave_out, too_small, warn_of_small_classes
 from .encoded import EncodedImages, Paths
 from .image_files import entries_of, image_files, is_folder
 from .image_reading import UnreadableImageError, endings
@@ -58,7 +58,7 @@ def from_folder(path: str | Path, *, side: int = IMAGE_SIZE, cache_mb: float = C
     if not os.path.isdir(path):
         raise DataError(f'data folder {path} {"is no folder" if os.path.lexists(path) else "does not exist"}.')
     beside = [each.name for each in entries_of(str(path)) if is_folder(each)]
-    has_split = (path / 'train').is_dir()
+    has_split = (path / 'train').is_dir() and not _is_a_class(path / 'train', beside)
     if not has_split and beside and PARTS.issuperset(name.lower() for name in beside):
         raise DataError(f'{path} has {", ".join(beside)} and no train/; call the folder of the training images train.')
     if has_split:
@@ -68,13 +68,18 @@ def from_folder(path: str | Path, *, side: int = IMAGE_SIZE, cache_mb: float = C
     parts = [list_folder(path / 'train' if has_split else path)]
     if has_split and (path / 'test').is_dir():
         parts.append(list_folder(path / 'test'))
-    parts = examined(parts, skip=on_error == 'skip')
-    skip, images = on_error == 'skip', []
+    before, skip, images = parts[0], on_error == 'skip', []
+    parts = examined(parts, skip=skip)
     is_small = sum(len(part.files) for part in parts) * 3 * side**2 <= cache_mb * 1e6
     if is_small:
         for place, part in enumerate(parts):
             x, parts[place] = _read(part, side, skip=skip)
             images.append(x)
+        if skip:  # decoding may have shown more damage
+            warn_of_small_classes(parts[0], skip=True)
+            left_out = too_small(parts, set(before.names))
+            images = [x[[i for i in range(len(x)) if i not in out]] for x, out in zip(images, left_out, strict=True)]
+            parts = [part.without(out) for part, out in zip(parts, left_out, strict=True)]
     names = parts[0].names
     unknown = set(parts[-1].names) - set(names)
     if unknown:
@@ -93,6 +98,14 @@ def from_folder(path: str | Path, *, side: int = IMAGE_SIZE, cache_mb: float = C
     if len(parts) == 1:
         return checked_task(path.name, images[0], labels[0], images[0][:0], labels[0][:0], names)
     return checked_task(path.name, images[0], labels[0], images[1], labels[1], names)
+
+
+def _is_a_class(train: Path, beside: list[str]) -> bool:
+    """Check whether ``train`` is a class, say of vehicles: other folders are beside it, and it holds images itself."""
+    inside = entries_of(str(train))
+    if PARTS.issuperset(name.lower() for name in beside) or any(is_folder(each) for each in inside):
+        return False
+    return any(os.path.splitext(each.name)[1].lower() in endings() for each in inside)
 
 
 def _read(part: ClassFolder, side: int, *, skip: bool) -> tuple[Tensor, ClassFolder]:

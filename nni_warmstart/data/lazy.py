@@ -127,7 +127,9 @@ class LazyImages:
     def subset(self, index: Tensor) -> LazyImages:
         """Return some of the images without reading them."""
         twin = object.__new__(LazyImages)
-        twin.reader, twin.kept, twin.positions = self.reader, self.kept, self.positions[index]
+        twin.kept, twin.positions = self.kept, self.positions[index]
+        among = getattr(self.reader, 'among', None)  # of readers that may give one image for another
+        twin.reader = self.reader if among is None else among(twin.positions)
         return twin
 
     def adapted(self, channels: int, side: int) -> LazyImages:

@@ -61,7 +61,12 @@ class DatasetImages:
 
     def read(self, position: int) -> Tensor:
         """Return one image."""
-        image = _image(self.dataset[position][0], self.shape[1], f'sample {position}')
+        try:
+            sample = self.dataset[position][0]
+        except (*REFUSALS, OSError) as error:  # a user's dataset may raise anything
+            kind = type(self.dataset).__name__
+            raise DataError(f'sample {position} of the {kind} cannot be read ({reason(error)}).') from error
+        image = _image(sample, self.shape[1], f'sample {position}')
         if image.is_floating_point() and not self.dtype.is_floating_point:
             raise DataError(f'sample {position} has an image of floating-point numbers, and sample 0 one of whole numbers.')
         return resize_images(image[None], *self.shape[:2])[0].to(self.dtype)

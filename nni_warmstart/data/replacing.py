@@ -21,7 +21,7 @@ class Replacing:
     reader
         Reader of the images.
     labels
-        Classes of the images, shape ``(n,)``.
+        Classes of the images, shape ``(n,)``; -1 for those that replace none.
     damaged
         Whether an image is known to be damaged, shape ``(n,)``, in memory that worker processes share; None for none.
     """
@@ -46,6 +46,12 @@ class Replacing:
     def adapted(self, channels: int, side: int) -> Replacing:
         """Return a reader of the same images in another shape."""
         return Replacing(self.reader.adapted(channels, side), self.labels, self.damaged)
+
+    def among(self, positions: Tensor) -> Replacing:
+        """Return a reader that takes no other images than some, so that training, validation and test share none."""
+        labels = torch.full_like(self.labels, -1)
+        labels[positions] = self.labels[positions]
+        return Replacing(self.reader, labels, self.damaged)
 
     def read(self, position: int) -> Tensor:
         """Return one image, or the next one of its class that can be read.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, geometric_mean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..utils.metrics import HELD, epochs_to, final_accuracy
 from .runs import Retrained, Search
@@ -14,6 +15,9 @@ from .values import finite, listed, number, short
 
 _MOST = 10
 """Comparisons that are shown."""
+
+_NO_EFFECT = ('logger', 'num_workers', 'prefetch', 'accelerator')
+"""Settings of the evaluator that change no figure, or only its last digits."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +62,47 @@ def _comparisons(searches: Sequence[Search]) -> Iterator[tuple[str, list[Pair]]]
     problems: dict[str, list[Search]] = {}
     for search in searches:
         space = search.settings.get('space', {})
-        problem = repr((search.result.get('data'), space.get('name'), sorted(space.get('arguments', {}).items(), key=repr)))
+        data = (search.result.get('run') or {}).get('data') or search.result.get('data')  # fingerprints, or else the name
+        problem = repr((data, space.get('name'), sorted(space.get('arguments', {}).items(), key=repr)))
         problems.setdefault(problem, []).append(search)
     for alike in problems.values():
-        by_source: dict[str, list[Search]] = {}
+        runs: dict[_Key, list[Search]] = {}  # which differ by their seeds alone
         for search in alike:
-            by_source.setdefault(_source(search), []).append(search)
-        reference = '' if '' in by_source else next(iter(by_source))
-        by_seed = {repr(search.result.get('seed')): search for search in reversed(by_source[reference])}
-        for source, others in by_source.items():
-            if source != reference:
-                first = by_source[reference][0]
-                yield source, [Pair(by_seed.get(repr(each.result.get('seed')), first), each) for each in others]
+            runs.setdefault(_key(search), []).append(search)
+        sources = Counter(key.source for key in runs)
+        first = next((key for key in runs if not key.source), next(iter(runs)))
+        for key, others in runs.items():
+            if key == first or not (key.source or first.source):
+                continue
+            reference = runs[_reference(runs, first, key)]
+            by_seed = {repr(search.result.get('seed')): search for search in reversed(reference)}
+            name = f'{key.source} ({others[0].name})' if sources[key.source] > 1 else key.source
+            yield name, [Pair(by_seed.get(repr(each.result.get('seed')), reference[0]), each) for each in others]
+
+
+class _Key(NamedTuple):
+    """What searches have in common that differ by their seeds alone: source, and settings that change figures."""
+
+    source: str
+    evaluator: str
+    strategy: str
+
+
+def _key(search: Search) -> _Key:
+    evaluator, strategy = (search.settings.get(name) or {} for name in ('evaluator', 'strategy'))
+    return _Key(
+        _source(search), _text_of(evaluator, _NO_EFFECT), _text_of(strategy, ('source', 'zoo', 'save_to', 'download'))
+    )
+
+
+def _reference(runs: Mapping[_Key, Any], first: _Key, key: _Key) -> _Key:
+    """Return the key of the searches to compare with: of those of the source of ``first``, those with the same evaluator."""
+    alike = (each for each in runs if each != key and each[:2] == (first.source, key.evaluator))
+    return next(alike, first)
+
+
+def _text_of(settings: Mapping[str, Any], without: Sequence[str]) -> str:
+    return repr(sorted((str(key), repr(value)) for key, value in settings.items() if key not in without))
 
 
 def _compared(source: str, pairs: Sequence[Pair], networks: Sequence[Retrained]) -> dict[str, Any]:

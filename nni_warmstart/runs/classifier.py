@@ -227,7 +227,9 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, 'network_')
         if not isinstance(X, str | os.PathLike):
             return float(super().score(X, y, sample_weight))
-        task = from_folder(Path(X), side=self.network_.pictures[1])
+        given = {name.removeprefix('data.'): value for name, value in (self.settings or {}).items()}
+        options = {name: given[name] for name in ('cache_mb', 'on_error') if name in given}
+        task = from_folder(Path(X), side=self.network_.pictures[1], **options)
         unknown = sorted(set(task.class_names) - set(map(str, self.classes_)))
         if unknown:
             raise DataError(f'{X} has classes that the network does not know: {", ".join(unknown)[:300]}.')
@@ -305,12 +307,13 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):
             if y is not None:
                 raise DataError('y is given beside a folder, whose classes are the names of its folders; leave it out.')
             task = from_folder(Path(X), side=image_size, cache_mb=config.data.cache_mb, on_error=config.data.on_error)
+            task = replace(task, name=config.data.label or task.name)
             return task, np.array(task.class_names)
         if y is None:
             raise DataError('y is missing; give one label per image, or a folder with one folder of images per class.')
         x = as_images(X, image_size)
         classes, labels = as_classes(y, len(x))
-        task = checked_task('images', x, labels, x[:0], labels[:0], [str(label) for label in classes])
+        task = checked_task(config.data.label or 'images', x, labels, x[:0], labels[:0], [str(label) for label in classes])
         return task, classes
 
     def _module(self) -> nn.Module:

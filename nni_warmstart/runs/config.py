@@ -62,6 +62,11 @@ class DataConfig(_Sources):
             value = checked(value, where, str)
         else:
             value = _source_settings(mapping(value, where), where, source.settings, base)
+        if self.on_error != 'stop' and 'on_error' not in source.options:
+            raise ConfigError(
+                f'data.on_error = {self.on_error!r} has no effect on {where}, whose images are not files that are read '
+                'here; leave it out.'
+            )
         task = source.read(value, image_size, **{name: getattr(self, name) for name in source.options})
         return task if self.label is None else replace(task, name=self.label)
 

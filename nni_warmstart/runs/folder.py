@@ -207,12 +207,16 @@ class RunFolder:
         now.check_goes_on(kept, str(self.path))
         return replace(now, run=kept.run), checkpoint
 
-    def finished(self, now: Provenance) -> dict[str, Any] | None:
-        """Return the content of ``result.json`` if the run ``now`` has ended with these settings and data, else None."""
+    def ended(self, now: Provenance) -> dict[str, Any]:
+        """Return the content of ``result.json`` if the run ``now`` has ended with these settings and data, else {}."""
         result = mapping_in(self.path / 'result.json')
         own, written = now.to_dict(), result.get('run')
         same = isinstance(written, dict) and all(written.get(key) == own[key] for key in own)
-        return result if same and all((self.path / name).is_file() for name in self.results) else None
+        return result if same else {}
+
+    def finished(self, now: Provenance) -> dict[str, Any] | None:
+        """Return the same if all results are there, else None."""
+        return self.ended(now) or None if all((self.path / name).is_file() for name in self.results) else None
 
     def begin(self, provenance: Provenance, *, resume: bool) -> None:
         """Write down a run that is about to train.

@@ -163,12 +163,15 @@ def _retrain(
     check_search(config, data, run, changed)
     settings = {**asdict(config), 'seed': seed, 'weights': weights, 'architecture': architecture}
     provenance, checkpoint = Provenance.of(settings, data), None
+    exported: list[str] = []  # of the same network, at an earlier end
     if resume:
         provenance, checkpoint = folder.resumed(provenance)
         finished = folder.finished(provenance) if keep_finished else None
         if finished is not None and {f'network.{kind}' for kind in exports} <= set(finished.get('files', ())):
             tell(f'Finished before: {folder.path}')
             return finished
+        before = folder.ended(provenance).get('files', ())
+        exported = [name for name in EXPORTS if name in before and (folder.path / name).is_file()]
     problem = set_up(config, task, seed, learning)
     described = describe(problem.space)
     supernet = Supernet.load(run / 'supernet.safetensors') if weights == 'inherited' else None
@@ -218,10 +221,11 @@ def _retrain(
         'parameters': parameters(network),
         'costs': costs_of(network, problem.image_shape),
         'curve': curve,
+        'accuracy': curve[-1],  # of the network that is written; 'final' is the mean of the last epochs
         'final': final_accuracy(curve),
         'measured_on': measured_on,
         **normalisation,
-        'files': ['network.safetensors'],
+        'files': ['network.safetensors', *exported],
         'seed': seed,
         'seconds': clock.seconds,
         'versions': versions(),
@@ -237,13 +241,13 @@ def _retrain(
         history={key: result[key] for key in ('data', 'weights', 'seed', 'final', 'measured_on', 'versions')},
     ).save(folder.path / 'network.safetensors')
     write_json(folder.path / 'result.json', result)
-    folder.forget(EXPORTS)  # of an earlier end of this run
+    folder.forget(name for name in EXPORTS if name not in exported)
     for kind in exports:  # at the end: a network that cannot be exported is saved all the same
         channels, image_size = problem.image_shape
         tell(f'Exporting network.{kind}')
         with waiting(f'exporting network.{kind}'):
             export(network, folder.path / f'network.{kind}', torch.zeros(2, channels, image_size, image_size))
-        result['files'].append(f'network.{kind}')
+        result['files'] = list(dict.fromkeys([*result['files'], f'network.{kind}']))
         write_json(folder.path / 'result.json', result)
     return result
 

@@ -113,6 +113,18 @@ def test_labels_of_shards_that_are_no_classes(images, tmp_path):
         from_webdataset(tmp_path / 'train.tar', test='test.tar', side=8)
 
 
+def test_metadata_beside_a_class(images, tmp_path):
+    pytest.importorskip('webdataset')
+    png = next(images.rglob('*.png')).read_bytes()
+    metadata = b'{"caption": "a cat", "label": "other"}'
+    for name, classes in (('cat', ('cat', 'dog')), ('0', ('0', '1'))):
+        other = {'cat': b'dog', '0': b'1'}[name]
+        samples = {'0.cls': name.encode(), '0.json': metadata, '0.png': png, '1.json': b'{}', '1.cls': other, '1.png': png}
+        add(tmp_path / 'a.tar', samples)
+        task = from_webdataset(tmp_path / 'a.tar', side=8)
+        assert task.class_names == classes and task.train_y.tolist() == [0, 1]
+
+
 @pytest.mark.parametrize('mask', ['0.mask.png', '0.a.png'])
 def test_the_image_of_a_sample_is_the_one_without_a_further_name(images, tmp_path, mask):
     pytest.importorskip('webdataset')

@@ -125,3 +125,19 @@ def test_nothing_but_damaged_files(tmp_path):
         (tmp_path / name / '0.png').write_bytes(b'')
     with pytest.raises(DataError, match='has no images that can be used'):
         from_folder(tmp_path, on_error='skip')
+
+
+def test_classes_with_a_single_image_that_decodes(tmp_path, caplog):
+    image_folder(tmp_path, n=8)
+    for part in ('train', 'test'):
+        (tmp_path / part / 'rare').mkdir()
+        for name in ('one', 'two'):
+            Image.effect_noise((8, 8), 90).save(tmp_path / part / 'rare' / f'{name}.png')
+    file = tmp_path / 'train' / 'rare' / 'two.png'
+    content = bytearray(file.read_bytes())
+    content[60:90] = bytes(30)
+    file.write_bytes(content)
+    task = from_folder(tmp_path, side=8, on_error='skip')
+    assert task.class_names == ('class0', 'class1')
+    assert (len(task.train_x), len(task.test_x)) == (8, 8) == (len(task.train_y), len(task.test_y))
+    assert 'classes with a single image are left out: rare' in caplog.text

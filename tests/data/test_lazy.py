@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from nni_warmstart.data import from_folder, from_npz, split
 from nni_warmstart.data.encoded import EncodedImages
+from nni_warmstart.data.given import with_held_out
 from nni_warmstart.data.labelled import SampleBatches, first_batches, image_shape, read_sample
 from nni_warmstart.data.lazy import LazyImages
 from nni_warmstart.data.map_style import from_function
@@ -193,6 +194,18 @@ def test_a_function_of_the_user_makes_the_data(caplog):
     assert 'has no attribute targets' in caplog.text
 
 
+def test_a_sample_that_fails_is_named(monkeypatch):
+    def read(self, index):
+        if index == 5:
+            raise OSError('broken data stream')
+        return torch.zeros(3, 8, 8, dtype=torch.uint8), index % 2
+
+    task = from_function(f'{__name__}:unknown', side=8, cache_mb=0)
+    monkeypatch.setattr(type(task.train_x.reader.dataset), '__getitem__', read)
+    with pytest.raises(DataError, match=r'sample 5 of the \w+ cannot be read \(broken data stream\)'):
+        task.train_x[:]
+
+
 @pytest.mark.parametrize(
     ('function', 'error', 'message'),
     [
@@ -258,3 +271,13 @@ def test_workers_replace_damaged_images_by_the_same_ones(tmp_path, workers):
     splits = split(from_folder(folder, side=8, cache_mb=0, on_error='skip'))
     seen = torch.cat([x for x, _ in TaskData(splits, 4, workers=Workers(workers)).val_dataloader()])
     assert torch.equal(seen, splits.val.x[:])
+
+
+def test_damaged_images_are_replaced_by_those_of_the_same_part(tmp_path):
+    folder = image_folder(tmp_path / 'images', n=48, parts=('train',))
+    for file in sorted((folder / 'train').rglob('*.png'))[::4]:
+        damage(file)
+    task = with_held_out(from_folder(folder, side=8, cache_mb=0, on_error='skip'), 0.25)
+    splits = split(task)
+    parts = [set(map(bytes, x[:].numpy())) for x in (splits.train.x, splits.val.x, task.test_x)]
+    assert all(parts) and not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])

@@ -70,3 +70,10 @@ def test_data_are_named_before_they_are_read():
     assert title_of({'torchvision': {'name': 'FashionMNIST', 'root': '~/data'}}) == 'FashionMNIST'
     assert title_of({'npz': 'damaged'}) is None
     assert title_of({}) is None
+
+
+def test_nothing_is_skipped_where_no_files_are_read(tmp_path):
+    save_npz(tmp_path / 'shapes.npz')
+    config = parse_search({'data': {'npz': {'path': 'shapes.npz'}, 'on_error': 'skip'}}, tmp_path)
+    with pytest.raises(ConfigError, match=r"data\.on_error = 'skip' has no effect on data\.npz, whose images are not files"):
+        config.data.load(tmp_path, 8)

@@ -84,6 +84,18 @@ def test_folders_named_as_parts_are_no_classes(tmp_path):
         from_folder(tmp_path)
 
 
+def test_train_may_be_a_class(tmp_path):
+    for name in ('bus', 'train', 'tram'):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            Image.new('RGB', (8, 8), (len(name), number, 0)).save(tmp_path / name / f'{number}.png')
+    assert from_folder(tmp_path, side=8).class_names == ('bus', 'train', 'tram')
+    (tmp_path / 'bus').rename(tmp_path / 'test')
+    (tmp_path / 'tram').rename(tmp_path / 'val')
+    with pytest.raises(DataError, match='has no images in class folders'):
+        from_folder(tmp_path, side=8)
+
+
 def test_names_of_classes_may_be_bytes(tmp_path):
     path = save_npz(tmp_path / 'a.npz', class_names=np.array([b'cat', b'dog', b'caf\xc3\xa9']))
     assert from_npz(path).class_names == ('cat', 'dog', 'café')

@@ -124,3 +124,23 @@ def test_numbers_as_files_that_no_spreadsheet_runs(name):
         [f"'{name}", '1', '0.7', '2.0'], [f"'{name}", '2', '0.9', '2.0'],
     ]  # fmt: skip
     assert files['searches.csv'] == [['search', 'test accuracy'], ['cold', ''], [f"'{name}", '0.5']]
+
+
+def test_searches_on_other_data_of_the_same_name_are_not_compared():
+    runs = [
+        made(name, curve, source, run={'id': name, 'data': {'training images': digest}})
+        for name, curve, source, digest in (('cold', COLD, '', 'a'), ('warm', WARM, 'letters', 'b'))
+    ]
+    (verdict,) = verdicts(runs, [])
+    assert facts(verdict)['Compared with'].startswith('nothing')
+
+
+def test_searches_with_other_settings_are_no_seeds():
+    searches = [made('cold', COLD), made('slow cold', COLD[:2] * 4), made('warm', WARM, 'letters')]
+    searches += [made('slow', [0.1] * 8, 'letters'), made('bold', WARM, 'letters')]
+    for search, rate, keep in zip(searches, (0.1, 0.01, 0.1, 0.01, 0.1), (None, None, 0.8, 0.8, 0.0), strict=True):
+        search.settings.update(evaluator={'learning_rate': rate, 'num_workers': len(search.name)}, strategy={'keep': keep})
+    found = verdicts(searches, [])
+    assert [verdict['headline'].partition('letters ')[2][:6] for verdict in found] == ['(warm)', '(slow)', '(bold)']
+    assert all('for one seed' in facts(verdict)['Final validation accuracy'] for verdict in found)
+    assert 'slow cold: ' in facts(found[1])['Cost'] and 'slow cold' not in facts(found[0])['Cost']

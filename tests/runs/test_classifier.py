@@ -310,3 +310,15 @@ def test_stages_are_told_if_they_are_asked_for(capsys):
     WarmStartClassifier(**TINY).fit(*colour(96))
     shown = capsys.readouterr()
     assert shown.out == '' and 'Fit with' not in shown.err
+
+
+def test_a_folder_is_scored_with_the_settings_of_the_fit(tmp_path):
+    folder = write_folder(tmp_path)
+    for part in ('train', 'test'):
+        next((folder / part).rglob('*.png')).write_bytes(b'no image')
+    settings = {'data.on_error': 'skip', 'data.label': 'mine'}
+    classifier = WarmStartClassifier(**{**TINY, 'max_epochs': 1}, settings=settings).fit(folder)
+    assert classifier.result_['data'] == 'mine'
+    assert 0 <= classifier.score(folder) <= 1
+    with pytest.raises(DataError, match='cannot be read'):
+        classifier.set_params(settings=None).score(folder)

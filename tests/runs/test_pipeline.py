@@ -19,6 +19,7 @@ from helpers.tiny import SMALL, save_npz
 
 from nni_warmstart import Supernet
 from nni_warmstart.cli import main
+from nni_warmstart.data import from_npz
 from nni_warmstart.supernets.network import Network
 
 
@@ -87,7 +88,7 @@ def test_the_result_sums_up_both_stages(ran):
     whole = ran / 'whole'
     result, found, trained = (read(whole / name) for name in ('result.json', 'search/result.json', 'network/result.json'))
     assert result['supernet']['accuracy'] == found['final']['test_accuracy']
-    assert result['network']['accuracy'] == trained['final']
+    assert result['network']['accuracy'] == trained['accuracy'] == trained['curve'][-1]
     assert (result['supernet']['measured_on'], result['network']['measured_on']) == ('test', 'test')
     assert (result['supernet']['seconds'], result['network']['seconds']) == (found['seconds'], trained['seconds'])
     assert result['architecture'] == read(whole / 'search/architecture.json')['sample']
@@ -99,6 +100,14 @@ def test_the_result_sums_up_both_stages(ran):
     mean, std = (torch.tensor(card[key]).view(-1, 1, 1) for key in ('mean', 'std'))
     logits = torch.export.load(whole / 'network/network.pt2').module()((images - mean) / std)
     assert logits.shape == (2, len(card['class_names'])) and card['image_shape'] == [3, 8]
+
+
+def test_the_accuracy_is_that_of_the_network_that_is_written(ran):
+    card, task = read(ran / 'whole/result.json')['network'], from_npz(ran / 'shapes.npz').adapted(3, 8)
+    mean, std = (torch.tensor(card[key]).view(-1, 1, 1) for key in ('mean', 'std'))
+    program = torch.export.load(ran / 'whole/network/network.pt2').module()
+    predicted = program((task.test_x.float() - mean) / std).argmax(1)
+    assert float((predicted == task.test_y).float().mean()) == pytest.approx(card['accuracy'])
 
 
 def test_the_end_is_a_table(again, capsys):
@@ -125,10 +134,16 @@ def test_what_is_finished_is_not_repeated(again, capsys, monkeypatch):
     assert capsys.readouterr().out.count('Finished before: ') == 4
 
 
-def test_another_export_is_added(again):
+def test_another_export_is_added(ran, again):
     pytest.importorskip('onnxscript')
     assert main(words(again, '--resume', '--export', 'pt2', 'onnx')) == 0
-    assert read(again / 'whole/result.json')['network']['files'][1:] == ['network/network.pt2', 'network/network.onnx']
+    both = ['network/network.pt2', 'network/network.onnx']
+    assert read(again / 'whole/result.json')['network']['files'][1:] == both
+    shutil.rmtree(again / 'whole')
+    shutil.copytree(ran / 'whole', again / 'whole')
+    assert main(words(again, '--resume', '--export', 'onnx')) == 0  # the first one stays
+    assert read(again / 'whole/result.json')['network']['files'][1:] == both
+    assert all((again / 'whole' / name).is_file() for name in both)
 
 
 KILLS = {
