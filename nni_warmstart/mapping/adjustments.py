@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from ..tracing.layers import PRELU
 from ..tracing.layers import Layer as Facts
 from ..tracing.structure import Structure, ancestors
 from .gates import ACTIVATIONS, SHARPENED, SHARPNESS, constant_gate, mean_after_norm, mean_gate
@@ -136,6 +137,8 @@ def _activation(
 ) -> None:
     """Note another activation after a layer, and the layers to scale where that brings both nearer to each other."""
     before, now = of_source[other.norm or other.path].activation, of_target[own.norm or own.path].activation
+    if before == now == PRELU:
+        found.notes['weights of PReLU after layers ({}) start afresh'].add(own.path)
     if before and now and before != now:
         found.notes[f'layers ({{}}) are followed by {now} where the network has {before}'].add(own.path)
         if (before, now) in SHARPENED and reader is not None and reader.read == own.made and own.norm:

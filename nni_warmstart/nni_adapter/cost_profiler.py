@@ -8,6 +8,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -149,7 +150,7 @@ class _Calls:
     """Candidates of one name on one edge, in all copies of a cell, with the inputs that each gets."""
 
     modules: list[nn.Module]
-    inputs: list[tuple[nn.Module, tuple[Any, ...]]]
+    inputs: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]]
 
 
 def _decisions(model: nn.Module, image: Tensor, kind: str) -> list[Decision]:
@@ -161,10 +162,10 @@ def _decisions(model: nn.Module, image: Tensor, kind: str) -> list[Decision]:
         for calls in candidates.values():
             for module in calls.modules:
 
-                def note(module: nn.Module, given: tuple[Any, ...], calls: _Calls = calls) -> None:
-                    calls.inputs.append((module, given))
+                def note(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], calls: _Calls = calls) -> None:
+                    calls.inputs.append((module, given, named))
 
-                hooks.append(module.register_forward_pre_hook(note))
+                hooks.append(module.register_forward_pre_hook(note, with_kwargs=True))
     try:
         with torch.no_grad():
             model(image)
@@ -237,27 +238,28 @@ def _cost_of(calls: _Calls, kind: str, known: dict[Any, float]) -> float:
     if kind == 'parameters':
         return float(sum(map(costs.parameters, calls.modules)))
     total = 0.0
-    for module, given in calls.inputs:
-        key = _likeness(module, given)
+    for module, given, named in calls.inputs:
+        key = _likeness(module, given, named)
         if key not in known:
-            known[key] = _cost(module, given, kind)
+            known[key] = _cost(module, given, kind, named)
         total += known[key]
     return total
 
 
-def _likeness(module: nn.Module, given: tuple[Any, ...]) -> Any:
+def _likeness(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """Return what modules have in common that do the same work: classes, settings, and shapes of weights and inputs."""
     parts = []
     for each in module.modules():
         settings = sorted((k, repr(v)) for k, v in vars(each).items() if isinstance(v, int | float | str | bool | tuple))
         parts.append((type(each), each.extra_repr(), tuple(settings)))
     shapes = [tuple(x.shape) for x in (*module.state_dict().values(), *given) if isinstance(x, Tensor)]
-    return tuple(parts), tuple(shapes)
+    others = [(key, tuple(x.shape) if isinstance(x, Tensor) else repr(x)) for key, x in sorted(named.items())]
+    return tuple(parts), tuple(shapes), tuple(others)
 
 
-def _cost(module: nn.Module, given: tuple[Any, ...], kind: str) -> float:
+def _cost(module: nn.Module, given: tuple[Any, ...], kind: str, named: Mapping[str, Any] = MappingProxyType({})) -> float:
     if kind == 'parameters':
         return float(costs.parameters(module))
     if kind == 'multiply_adds':
-        return float(costs.multiply_adds(module, *given))
-    return costs.latency(module, *given, seconds=0.2, most=20).median
+        return float(costs.multiply_adds(module, *given, named=named))
+    return costs.latency(module, *given, named=named, seconds=0.2, most=20).median

@@ -241,8 +241,8 @@ class ChannelTracer(TorchDispatchMode):
                     result = self.apart_along(result, dim + offset)
                     self.use(parameter, dim, OUT, self.along(result, dim + offset))
         for values in (_values_of(each) for each in args if units_of(each) is None):
-            for dim in range(0 if values is None else values.dim()):
-                if not (values == values.narrow(dim, 0, 1)).all():
+            if values is not None:
+                for dim in (dim for dim in range(values.dim()) if not (values == values.narrow(dim, 0, 1)).all()):
                     self.place(result, dim + output.dim() - values.dim())
         return result
 
@@ -360,14 +360,16 @@ def _keep_values(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outpu
     """Keep the values of a constant that an operator of constants makes on the meta device."""
     if not isinstance(output, Tensor) or not output.is_meta or output.numel() < 2:
         return
+    values = _values_of(args[0]) if args else None
     if func._schema.is_mutable:
-        output._data_kept = None  # type: ignore[attr-defined]
+        made = None
     elif func.overloadpacket in _RANGES:
-        output._data_kept = func(*args, **{**kwargs, 'device': 'cpu'})  # type: ignore[attr-defined]
-    elif args and _values_of(args[0]) is not None and not any(isinstance(each, Tensor) for each in args[1:]):
-        made = _values_of(args[0]) if func.overloadpacket is aten._to_copy else func(_values_of(args[0]), *args[1:], **kwargs)
-        if not made.is_meta:
-            output._data_kept = made  # type: ignore[attr-defined]
+        made = func(*args, **{**kwargs, 'device': 'cpu'})
+    elif values is not None and not any(isinstance(each, Tensor) for each in args[1:]):
+        made = values if func.overloadpacket is aten._to_copy else func(values, *args[1:], **kwargs)
+    else:
+        return
+    output._data_kept = None if made is None or made.is_meta else made  # type: ignore[attr-defined]
 
 
 _RANGES = frozenset({aten.arange, aten.linspace})

@@ -15,11 +15,15 @@ from ..utils.modules import modes_kept
 
 aten = torch.ops.aten
 
+PRELU = 'prelu'
+"""Activation with weights of its own."""
+
 _ACTIVATIONS = {
-    getattr(aten, name): name.removesuffix('_')
+    getattr(aten, name): PRELU if name == '_prelu_kernel' else name.removesuffix('_')
     for name in (
         'relu', 'relu_', 'hardswish', 'hardswish_', 'silu', 'silu_', 'hardsigmoid', 'hardsigmoid_', 'sigmoid', 'sigmoid_',
         'gelu', 'leaky_relu', 'leaky_relu_', 'elu', 'elu_', 'mish', 'mish_', 'tanh', 'tanh_', 'hardtanh', 'hardtanh_',
+        '_prelu_kernel',
     )
 }  # fmt: skip
 
@@ -80,8 +84,8 @@ class _Watch(TorchDispatchMode):
         inputs: list[Any] = [each for each in args if isinstance(each, Tensor)]
         kind = _ACTIVATIONS.get(func.overloadpacket, '')
         made = [getattr(each, '_made_by', '') for each in inputs]
-        if kind == 'hardtanh':
-            kind = 'relu6' if tuple(args[1:3]) == (0, 6) else f'hardtanh{tuple(args[1:3])}'
+        if kind in ('hardtanh', 'leaky_relu', 'elu'):  # whose numbers tell them apart
+            kind = 'relu6' if (kind, *args[1:3]) == ('hardtanh', 0, 6) else f'{kind}{tuple(args[1:3])}'
         if kind and made[0] and not self.layers[made[0]].activation:
             self.layers[made[0]] = self.layers[made[0]]._replace(activation=kind)
         elif func.overloadpacket in (aten.add, aten.add_) and len(inputs) == 2:

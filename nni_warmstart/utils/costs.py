@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -32,18 +33,20 @@ def parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def multiply_adds(module: nn.Module, *inputs: Any) -> int:
+def multiply_adds(module: nn.Module, *inputs: Any, named: Mapping[str, Any] = MappingProxyType({})) -> int:
     """Return the multiply-adds of convolutions and matrix products in a forward; other operations are not counted.
 
     Torch counts two floating-point operations (FLOPs) for each. The module is in evaluation mode meanwhile.
     """
     counter = FlopCounterMode(display=False)
     with _measured(module), counter:
-        module(*inputs)
+        module(*inputs, **named)
     return counter.get_total_flops() // 2
 
 
-def latency(module: nn.Module, *inputs: Any, seconds: float = 1.0, most: int = 50) -> Latency:
+def latency(
+    module: nn.Module, *inputs: Any, named: Mapping[str, Any] = MappingProxyType({}), seconds: float = 1.0, most: int = 50
+) -> Latency:
     """Measure the time of a forward on one thread of the CPU, in evaluation mode and without gradients.
 
     It is the processor time of that thread: the elapsed time on a machine that does nothing else, whatever else runs now.
@@ -52,8 +55,8 @@ def latency(module: nn.Module, *inputs: Any, seconds: float = 1.0, most: int = 5
     ----------
     module
         Module on the CPU.
-    *inputs
-        Arguments of its forward.
+    *inputs, named
+        Arguments of its forward, and those with names.
     seconds
         Time after which no further forward begins, once :data:`FEWEST` are measured.
     most
@@ -62,10 +65,10 @@ def latency(module: nn.Module, *inputs: Any, seconds: float = 1.0, most: int = 5
     with _measured(module), _one_thread():
         begun, times = time.perf_counter(), []
         for _ in range(WARM_UP):
-            module(*inputs)
+            module(*inputs, **named)
         while len(times) < most and (len(times) < FEWEST or time.perf_counter() - begun < seconds):
             start = time.thread_time()
-            module(*inputs)
+            module(*inputs, **named)
             times.append(1000 * (time.thread_time() - start))
     low, median, high = statistics.quantiles(times, n=4, method='inclusive')
     return Latency(median, low, high)

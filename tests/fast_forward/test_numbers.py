@@ -88,7 +88,7 @@ class Structured(ModelSpace):
 
 
 class Gates(ModelSpace):
-    """Choices of gates, whose candidates have one value per channel, per pixel, or for each; they may be summed in any order."""
+    """Choices of gates, whose candidates have one value per channel, per pixel, or for each of both, in two orders."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -238,3 +238,23 @@ def test_nodes_are_told_by_the_names_of_nni():
     sample = {'c/op_2_0': 'b', 'c/input_2_0': [1], 'c/op_2_1': 'a', 'c/input_2_1': [0]}
     assert node.cost_of(sample) == 9.0
     assert node.sample_of((1, 0), (1, 0)) == sample
+
+
+def test_candidates_may_be_called_with_names():
+    class Scaled(nn.Conv2d):
+        def forward(self, x, repeats=1):
+            for _ in range(repeats):
+                x = super().forward(x)
+            return x
+
+    class Named(ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            self.choice = LayerChoice({'1': Scaled(3, 3, 1), '3': Scaled(3, 3, 3, padding=1)}, label='choice')
+            self.head = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.head(self.choice(x=self.choice(x), repeats=2).mean((2, 3)))
+
+    (decision,) = CostProfiler(Named(), IMAGE, 'multiply_adds').decisions
+    assert decision.costs == ((3 * 9 * 64, 3 * 81 * 64),)

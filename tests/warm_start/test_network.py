@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import torch
 from helpers.networks import WIDTHS, mobile_like
 from nni.nas.hub.pytorch import ProxylessNAS
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from nni.nas.strategy import DARTS
 from torch import nn
 
 from nni_warmstart import Supernet, TransferError, transfer
 from nni_warmstart.nni_adapter.choices import choices
+from nni_warmstart.nni_adapter.mutation import mutate
+from nni_warmstart.nni_adapter.paths import best_path
 
 
 def supernet(widths=WIDTHS, classes=5):
@@ -90,3 +94,54 @@ def test_statistics_of_a_network_are_kept():
     x, y = 3 + torch.randn(20, 3, 64, 64), torch.arange(20) % 5
     target, _ = started(network, head='ridge', data=(x, y), val_data=(x, y))
     assert torch.equal(target.state_dict()['stem.1.running_mean'], network.state_dict()['first.1.running_mean'])
+
+
+class Plain(ModelSpace):
+    """Convolutions without norms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.choice = LayerChoice({'3': nn.Conv2d(8, 8, 3, padding=1), '5': nn.Conv2d(8, 8, 5, padding=2)}, label='choice')
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.choice(torch.relu(self.stem(x)))).mean((2, 3)))
+
+
+def normed(**settings) -> nn.Sequential:
+    layers = [[nn.Conv2d(width, 8, 3, padding=1), nn.BatchNorm2d(8, **settings), nn.ReLU()] for width in (3, 8)]
+    network = nn.Sequential(*layers[0], *layers[1], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    for _ in range(20):
+        network(2 * torch.randn(16, 3, 16, 16) + 1)
+    return network.eval()
+
+
+def test_norms_without_an_affine_part_go_into_the_layers_before_them():
+    network, target, x = normed(affine=False), mutate(Plain(), 'DARTS'), torch.randn(4, 3, 16, 16)
+    report = transfer(
+        Supernet.from_network(network, name='n', input_shape=(3, 16, 16)), target, head='copy', keep=1, noise=0
+    )
+    assert not report.notes
+    with torch.no_grad(), best_path(target):
+        torch.testing.assert_close(target.eval()(x), network(x), rtol=1e-4, atol=1e-5)
+
+
+def test_norms_without_statistics_are_refused():
+    with pytest.raises(TransferError, match='cannot be a source: 1 has no running statistics'):
+        Supernet.from_network(normed(track_running_stats=False), name='n', input_shape=(3, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ('activation', 'note'),
+    [
+        (nn.LeakyReLU(0.2), r'followed by relu where the network has leaky_relu\(0.2,\)'),
+        (nn.PReLU(), 'followed by relu where the network has prelu'),
+    ],
+)
+def test_activations_with_numbers_are_told_apart(activation, note):
+    network = normed()
+    network[2] = activation
+    source = Supernet.from_network(network, name='n', input_shape=(3, 16, 16))
+    report = transfer(source, mutate(Plain(), 'DARTS'), head='copy', keep=1, noise=0)
+    assert re.search(note, ' '.join(report.notes))
