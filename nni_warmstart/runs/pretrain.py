@@ -116,8 +116,9 @@ def _pretrain(
 def is_own(zoo: SupernetZoo, name: str, out: str | Path) -> bool:
     """Check whether an entry of a zoo is what the pretraining in ``out`` has left there at an earlier end."""
     earlier = RunFolder(Path(out), 'pretraining').earlier()
-    run = earlier.run if earlier is not None else None
-    return run is not None and name in zoo and zoo[name].run == run
+    if earlier is None or name not in zoo or zoo[name].run != earlier.run:
+        return False
+    return earlier.run is not None or bool(zoo[name].datasets)  # older versions noted no run
 
 
 def _tasks(config: PretrainConfig, image_size: int) -> dict[str, Task]:

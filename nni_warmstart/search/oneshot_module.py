@@ -36,12 +36,12 @@ from .held_statistics import HeldStatistics
 from .hooks import EvaluatorsLast, Withdrawal
 from .inherited_rate import InheritedRate
 from .loaders import Loaders
-from .phases import Phases, accumulating
+from .phases import Phases
 from .random_state import RandomState
 from .record import STATE, Curve, Identity
 from .residual_cells import MANY, residual
 from .settings import SearchSettings
-from .step_length import largest_gradient
+from .step_length import StepLength
 from .undo import Undo
 
 _logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class DartsSearchModule(DartsLightningModule):
         self.randomness = RandomState()
         self.record = Curve()
         self.phases = Phases()
-        self.statistics, self.inherited_rate = HeldStatistics(), InheritedRate()
+        self.statistics, self.inherited_rate, self.step_length = HeldStatistics(), InheritedRate(), StepLength()
         self.fast = Fast(settings.fast, settings.fast_asked)
         self.held_out = HeldOutImages(loaders.data)
         self.ending = Ending(self.evaluation, self.randomness, self.record, self.held_out)
@@ -109,7 +109,7 @@ class DartsSearchModule(DartsLightningModule):
     def configure_callbacks(self) -> Sequence[Callback]:
         """Return the callbacks of the search, in the order in which each hook runs after those of the user."""
         pace = AlphaRate() if self.settings.paced else None
-        step = [self.statistics, self.inherited_rate, self.phases, self.fast]
+        step = [self.statistics, self.inherited_rate, self.step_length, self.phases, self.fast]
         found = [self.undo, self.evaluation, self.identity, self.continuity, pace, EvaluatorsLast(), self.record]
         self._added = [each for each in (*found, *step, self.guard, self.randomness) if each is not None]
         return self._added
@@ -238,9 +238,8 @@ class DartsSearchModule(DartsLightningModule):
         """Return the largest norm of gradients when they are clipped: with ``16-mixed``, that of gradients times a scale."""
         scaler = getattr(self.trainer.precision_plugin, 'scaler', None)
         clip = self.gradient_clip_val
-        if clip is None and self.identity.warm_start is not None and not accumulating(self):
-            weights = next(each for each in self.trainer.optimizers if not getattr(each, 'is_arch_optimizer', False))
-            clip = largest_gradient(weights, images * self.trainer.world_size)
+        if clip is None:
+            clip = self.step_length.limit(self, images)
         return clip if clip is None or scaler is None else clip * scaler.get_scale()
 
     def on_fit_start(self) -> None:

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from pytorch_lightning import Callback
 from torch.optim import SGD
+
+from .phases import accumulating
 
 LONGEST = 1 / 16
 """Largest distance, as the Euclidean norm over all weights, by which one image may move them."""
@@ -49,3 +52,34 @@ def largest_gradient(optimizer: Any, images: int) -> float | None:
 def _rate(group: dict[str, Any]) -> float:
     """Return the largest rate of a group: now, at the beginning, or at the top of a one-cycle schedule."""
     return max(float(group.get(name, 0.0)) for name in ('lr', 'initial_lr', 'max_lr'))
+
+
+class StepLength(Callback):
+    """Limits the steps of a search from its warm start on; one that began without a limit goes on without.
+
+    Attributes
+    ----------
+    is_limited
+        Whether the steps of this search are limited.
+    """
+
+    @property
+    def state_key(self) -> str:
+        return 'nni_warmstart.step_length'
+
+    def __init__(self) -> None:
+        self.is_limited = False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {'is_limited': True} if self.is_limited else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.is_limited = state_dict['is_limited']
+
+    def limit(self, pl_module: Any, images: int) -> float | None:
+        """Return the largest norm of the gradients of a step on a number of images; None for no limit."""
+        if not self.is_limited or accumulating(pl_module):
+            return None
+        trainer = pl_module.trainer
+        weights = [each for each in trainer.optimizers if not getattr(each, 'is_arch_optimizer', False)]
+        return largest_gradient(weights[0], images * trainer.world_size) if weights else None

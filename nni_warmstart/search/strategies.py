@@ -293,6 +293,7 @@ class WarmStartDARTS(DARTS):
         with quiet_randomness():
             self.report = self._warm_start(target, evaluator)
         evaluator.module.identity.warm_start = self.report.to_dict()
+        evaluator.module.step_length.is_limited = True
         _logger.info('%s', self.report.summary())
 
     def _warm_start(self, target: nn.Module, evaluator: Any) -> TransferReport:

@@ -176,7 +176,7 @@ class Supernet(Recorded):
             candidates={label: list(choice.candidates) for label, choice in found.items()},
             space=space,
             strategy=strategy_kind(model),
-            class_names=list(classes if class_names is None else map(str, class_names)),
+            class_names=list(map(str, class_names)) if class_names is not None and len(class_names) else list(classes),
             history=plain({**facts, **(history or {})}),
         )
         wrong = validation.malformed(supernet.card, supernet.tensors, supernet.sketches)

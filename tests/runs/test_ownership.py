@@ -246,8 +246,8 @@ def test_a_run_of_an_older_version_is_known_by_its_settings(finished, tmp_path, 
     assert json.loads((tmp_path / 'out' / 'result.json').read_text())['run']['id']
 
 
-def test_an_entry_without_a_run_is_of_no_pretraining(tmp_path):
-    """Nor is a folder whose run is not known."""
+def test_an_entry_of_no_dataset_is_of_no_pretraining(tmp_path):
+    """Not even where neither has a run, as in older versions."""
     zoo, out = SupernetZoo(tmp_path / 'zoo'), tmp_path / 'old'
     zoo.add(Supernet.from_model(mutate(small_space(), 'DARTS'), name='foreign'))
     out.mkdir()

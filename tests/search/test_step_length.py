@@ -88,3 +88,19 @@ def test_an_evaluator_that_accumulates_gradients_is_left_alone(source, tmp_path,
     monkeypatch.setattr(CosineClassification, 'optimizer_zero_grad', lambda *_: None, raising=False)
     run(WarmStartDARTS(source=source), tmp_path, epochs=1)
     assert clipped == [None] * 3
+
+
+def test_a_search_that_began_without_a_limit_goes_on_without(source, tmp_path, clipped):
+    """Its checkpoint has no such state."""
+    run(WarmStartDARTS(source=source), tmp_path, epochs=1)
+    path = next(tmp_path.rglob('*.ckpt'))
+    for limited in (True, False):
+        checkpoint = torch.load(path, weights_only=True)
+        if not limited:
+            del checkpoint['callbacks']['nni_warmstart.step_length']
+        torch.save(checkpoint, tmp_path / 'earlier.ckpt')
+        resumed = WarmStartDARTS(source=source)
+        resumed.resume_from(tmp_path / 'earlier.ckpt')
+        clipped.clear()
+        run(resumed, tmp_path / f'{limited}', epochs=2)
+        assert [largest is not None for largest in clipped] == [limited] * 3
