@@ -23,7 +23,7 @@ from ..utils.modules import untold_state
 from .card import NETWORK, check_kinds, is_description, malformed_fields
 from .file_format import pack, read_bytes, unpack
 from .history import malformed_pictures
-from .loading import space_named_by
+from .loading import resize_joint_head, space_named_by
 from .supernet import Supernet
 
 _KINDS: dict[str, type] = {
@@ -145,6 +145,8 @@ def inherited(supernet: Supernet, architecture: dict[str, Any] | None = None, sp
     if not has_cells(model):
         return freeze(model, architecture)
     network = freeze(rebuilt(supernet.space) if fresh is None else fresh, architecture)
+    if supernet.datasets:
+        resize_joint_head(network, supernet.tensors)
     take_over(network, model, architecture)
     return network
 

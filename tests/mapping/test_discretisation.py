@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import nni
+import nni.nas.hub.pytorch as hub
 import pytest
 import torch
 from nni.nas.hub.pytorch.nasbench201 import NasBench201
@@ -17,7 +18,9 @@ from nni_warmstart.mapping.discretisation import refit
 from nni_warmstart.nni_adapter import batchnorm
 from nni_warmstart.nni_adapter.architectures import best_sample
 from nni_warmstart.nni_adapter.choices import choices
+from nni_warmstart.nni_adapter.classifier import find_head, resize_head
 from nni_warmstart.nni_adapter.freezing import freeze
+from nni_warmstart.nni_adapter.mutation import mutate
 from nni_warmstart.nni_adapter.paths import every_path
 from nni_warmstart.supernets.network import inherited
 from nni_warmstart.warm_start.fitted_network import fitted
@@ -145,3 +148,14 @@ def test_a_fit_leaves_modes_and_hooks_alone():
     refit(network, model, images())
     assert network.training and not model.training
     assert not any(module._forward_hooks for each in (network, model) for module in each.modules())
+
+
+def test_the_network_of_a_joint_supernet_has_the_rows_of_all_datasets():
+    """In NNI's DARTS their number is that of CIFAR-10, without an argument for it."""
+    model = mutate(hub.DARTS(width=4, num_cells=3, dataset='cifar'), 'DARTS')
+    resize_head(model, 5)
+    classes = {'letters': {'classes': ['a', 'b']}, 'digits': {'classes': ['0', '1', '2']}}
+    network = inherited(Supernet.from_model(model, name='joint', history={'datasets': classes}))
+    name = find_head(network)
+    assert torch.equal(network.get_submodule(name).weight, model.get_submodule(name).weight)
+    assert len(network.get_submodule(name).weight) == 5
