@@ -77,13 +77,14 @@ def examined(parts: Sequence[ClassFolder], *, skip: bool) -> list[ClassFolder]:
         left_out[0] |= _copies_of_test_images(parts, (found[0], found[1]), skip=skip)
     kept = [part.without(positions) for part, positions in zip(parts, left_out, strict=True)]
     _usable(kept[0])
-    warn_of_small_classes(kept[0], skip=skip)
-    left_out = too_small(kept, set(parts[0].names)) if skip else [set() for _ in kept]
+    left_out = too_small(kept, parts[0].names, skip=skip)
     return [part.without(positions) for part, positions in zip(kept, left_out, strict=True)]
 
 
-def too_small(parts: Sequence[ClassFolder], before: set[str]) -> list[set[int]]:
-    """Return the positions of training images of classes with a single one, and of test images of classes that are gone.
+def too_small(parts: Sequence[ClassFolder], before: Sequence[str], *, skip: bool) -> list[set[int]]:
+    """Warn about classes that are too small for two halves; return the positions of images to leave out, if wanted.
+
+    These are training images of such classes, and test images of classes that the training part has no more.
 
     Parameters
     ----------
@@ -91,11 +92,20 @@ def too_small(parts: Sequence[ClassFolder], before: set[str]) -> list[set[int]]:
         Training part, and perhaps the test part.
     before
         Classes that the training part had at first.
+    skip
+        Whether they are left out.
     """
-    small = _small_classes(parts[0])
-    gone = before - (set(parts[0].names) - small)
+    train = parts[0]
+    counts = np.bincount(train.labels, minlength=len(train.names))
+    small = [name for name, count in zip(train.names, counts, strict=True) if count < 2]
+    if len(train.names) - len(small) < 2:
+        small = []
+    if small:
+        done = 'are left out' if skip else 'cannot be split; add some, remove the classes, or set data.on_error: skip'
+        _logger.warning('%s: classes with a single image %s: %s.', train.path, done, named(small))
+    gone = set(before) - (set(train.names) - set(small))
     return [
-        {i for i, k in enumerate(part.labels) if part.names[k] in classes}
+        {i for i, k in enumerate(part.labels) if part.names[k] in classes} if skip else set()
         for part, classes in zip(parts, (small, gone), strict=False)
     ]
 
@@ -127,18 +137,3 @@ def _copies_of_test_images(parts: Sequence[ClassFolder], found: Any, *, skip: bo
         done = 'are left out of the training' if skip else 'make the test too good; remove them, or set data.on_error: skip'
         _logger.warning('%d training images are test images as well, and %s: %s.', len(pairs), done, listed)
     return {one for one, _ in pairs} if skip else set()
-
-
-def _small_classes(part: ClassFolder) -> set[str]:
-    """Return the classes that are too small for two halves; none where fewer than two others are left."""
-    counts = np.bincount(part.labels, minlength=len(part.names))
-    small = {name for name, count in zip(part.names, counts, strict=True) if count < 2}
-    return small if len(part.names) - len(small) >= 2 else set()
-
-
-def warn_of_small_classes(part: ClassFolder, *, skip: bool) -> None:
-    """Write a warning about classes that are too small for two halves."""
-    small = [name for name in part.names if name in _small_classes(part)]
-    if small:
-        done = 'are left out' if skip else 'cannot be split; add some, remove the classes, or set data.on_error: skip'
-        _logger.warning('%s: classes with a single image %s: %s.', part.path, done, named(small))

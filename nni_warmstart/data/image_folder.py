@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..utils.progress import tracked
-from .class_folder import ClassFolder, examined, leave_out, too_small, warn_of_small_classes
+from .class_folder import ClassFolder, examined, leave_out, too_small
 from .encoded import EncodedImages, Paths
 from .image_files import entries_of, image_files, is_folder
 from .image_reading import UnreadableImageError, endings
@@ -58,8 +58,9 @@ def from_folder(path: str | Path, *, side: int = IMAGE_SIZE, cache_mb: float = C
     if not os.path.isdir(path):
         raise DataError(f'data folder {path} {"is no folder" if os.path.lexists(path) else "does not exist"}.')
     beside = [each.name for each in entries_of(str(path)) if is_folder(each)]
-    has_split = (path / 'train').is_dir() and not _is_a_class(path / 'train', beside)
-    if not has_split and beside and PARTS.issuperset(name.lower() for name in beside):
+    only_parts = bool(beside) and PARTS.issuperset(name.lower() for name in beside)
+    has_split = (path / 'train').is_dir() and (only_parts or not _holds_images(path / 'train'))
+    if only_parts and not has_split:
         raise DataError(f'{path} has {", ".join(beside)} and no train/; call the folder of the training images train.')
     if has_split:
         unread = [name for name in beside if name not in ('train', 'test')]
@@ -68,18 +69,16 @@ def from_folder(path: str | Path, *, side: int = IMAGE_SIZE, cache_mb: float = C
     parts = [list_folder(path / 'train' if has_split else path)]
     if has_split and (path / 'test').is_dir():
         parts.append(list_folder(path / 'test'))
-    before, skip, images = parts[0], on_error == 'skip', []
+    before, skip, images = parts[0].names, on_error == 'skip', []
     parts = examined(parts, skip=skip)
     is_small = sum(len(part.files) for part in parts) * 3 * side**2 <= cache_mb * 1e6
     if is_small:
-        for place, part in enumerate(parts):
-            x, parts[place] = _read(part, side, skip=skip)
-            images.append(x)
-        if skip:  # decoding may have shown more damage
-            warn_of_small_classes(parts[0], skip=True)
-            left_out = too_small(parts, set(before.names))
-            images = [x[[i for i in range(len(x)) if i not in out]] for x, out in zip(images, left_out, strict=True)]
-            parts = [part.without(out) for part, out in zip(parts, left_out, strict=True)]
+        whole = parts
+        images, parts = map(list, zip(*(_read(part, side, skip=skip) for part in whole), strict=True))
+        left_out = too_small(parts, before, skip=skip) if parts != whole else []  # decoding has shown more damage
+        for place, out in enumerate(left_out):
+            images[place] = images[place][[i for i in range(len(images[place])) if i not in out]]
+            parts[place] = parts[place].without(out)
     names = parts[0].names
     unknown = set(parts[-1].names) - set(names)
     if unknown:
@@ -100,12 +99,11 @@ def from_folder(path: str | Path, *, side: int = IMAGE_SIZE, cache_mb: float = C
     return checked_task(path.name, images[0], labels[0], images[1], labels[1], names)
 
 
-def _is_a_class(train: Path, beside: list[str]) -> bool:
-    """Check whether ``train`` is a class, say of vehicles: other folders are beside it, and it holds images itself."""
-    inside = entries_of(str(train))
-    if PARTS.issuperset(name.lower() for name in beside) or any(is_folder(each) for each in inside):
-        return False
-    return any(os.path.splitext(each.name)[1].lower() in endings() for each in inside)
+def _holds_images(folder: Path) -> bool:
+    """Check whether a folder is one of a class, say of trains among vehicles: it holds images, and no folders."""
+    inside = entries_of(str(folder))
+    has_folders = any(is_folder(each) for each in inside)
+    return not has_folders and any(os.path.splitext(each.name)[1].lower() in endings() for each in inside)
 
 
 def _read(part: ClassFolder, side: int, *, skip: bool) -> tuple[Tensor, ClassFolder]:

@@ -151,11 +151,10 @@ def _fitted_to(
     passed = {layer.side.path: layer.norm for layer in layers_of(source) if layer.side is not None}
     for norm, weight, bias in _norms_to_layers(pairs, target, source):
         deviation = (state[f'{norm}.running_var'] + layers.get(norm, Layer()).eps).sqrt()
-        scale = state.get(f'{norm}.weight', torch.ones_like(deviation)) / deviation
+        scale = state.get(f'{norm}.weight', 1.0) / deviation
         state[weight] = _times(state[weight], scale, 0)
         path = weight.rpartition('.')[0]
-        shift = (state[f'{path}.bias'] - state[f'{norm}.running_mean']) * scale
-        shift = shift + state[f'{norm}.bias'] if f'{norm}.bias' in state else shift
+        shift = (state[f'{path}.bias'] - state[f'{norm}.running_mean']) * scale + state.get(f'{norm}.bias', 0.0)
         if bias:
             state[bias] = shift
         elif passed.get(path):  # what a shortcut adds to all pixels, the layers that it passes can add as well

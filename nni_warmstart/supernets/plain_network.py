@@ -84,12 +84,13 @@ def fields_of(
     count = cast(nn.Linear, model.get_submodule(head)).out_features
     if class_names is not None and len(class_names) != count:
         raise TransferError(f'network {name!r} has {count} classes, and class_names has {len(class_names)} names.')
+    names = [] if class_names is None else list(map(str, class_names))
     tensors, aliases = first_names(model)
     facts = record(
         created=datetime.now(timezone.utc).isoformat(timespec='seconds'),
         versions={package: version(package) for package in ('nni-warmstart', 'nni', 'torch')},
         pictures=[shape[0], shape[1]],
-        classes=count if class_names is None or not len(class_names) else None,
+        classes=None if names else count,
         layers={path: list(layer) for path, layer in layers.items()},
     )
     return {
@@ -100,7 +101,7 @@ def fields_of(
         'candidates': {},
         'space': {'class': f'{cls.__module__}:{cls.__qualname__}'},
         'strategy': NETWORK,
-        'class_names': [] if class_names is None else list(map(str, class_names)),
+        'class_names': names,
         'history': plain({**facts, **(history or {})}),
         'structure': structure,
     }

@@ -57,7 +57,7 @@ class ChannelTracer(TorchDispatchMode):
         self.scales: dict[str, float] = {}
         self.opaque: dict[str, str] = {}
         self.keeps: set[str] = set()
-        self.inputs = range(0)
+        self.inputs: frozenset[int] = frozenset()
         self.constant: set[str] = set()
 
     # units
@@ -248,7 +248,7 @@ class ChannelTracer(TorchDispatchMode):
 
     def place(self, ids: Tensor, dim: int) -> None:
         """Note that each channel along a dimension meets a constant of its place; those of images have such in any space."""
-        if not set(_distinct(ids).tolist()) <= set(self.inputs):
+        if not self.inputs.issuperset(_distinct(ids).tolist()):
             self.cut_into_indices(ids, dim)
 
     # the result

@@ -221,15 +221,15 @@ def _pooled(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output: Any)
         mode.ran(Op('max_pool' if 'max' in name else 'avg_pool', _one(args[1]), _one(stride)))
     dim = first.dim() - (int(name[name.index('d') - 1]) if 'upsample' not in name and 'adaptive' not in name else 2) - 1
     dim = 1 if first.dim() > 2 else max(dim, 0)
-    _windows(mode, units_of(args[0]), dim)
-    channels = mode.along(units_of(args[0]), dim)
+    channels = _windowed(mode, units_of(args[0]), dim)
     return channels.view(*[1] * dim, -1, *[1] * (first.dim() - dim - 1)).expand(first.shape)
 
 
-def _windows(mode: ChannelTracer, units: Any, dim: int) -> None:
-    """Note that channels lie along the dimensions after ``dim``, where windows join neighbours: LRN, gates as of ECA."""
+def _windowed(mode: ChannelTracer, units: Any, dim: int) -> Tensor:
+    """Return the channels along ``dim``; note those along later dimensions, where windows join neighbours (LRN, ECA)."""
     for each in range(dim + 1, units.dim()):
         mode.cut_into_indices(units, each)
+    return mode.along(units, dim)
 
 
 @rule('convolution')
@@ -238,10 +238,7 @@ def _convolution(mode: ChannelTracer, func: Any, args: Any, kwargs: Any, output:
     kernel = units_of(weight)
     if not isinstance(kernel, Parameter):
         raise Untraceable('a convolution has a kernel that is no parameter')
-    channels = None
-    if units_of(x) is not None:
-        _windows(mode, units_of(x), 1)
-        channels = mode.along(units_of(x), 1)
+    channels = None if units_of(x) is None else _windowed(mode, units_of(x), 1)
     mode.convolutions[kernel.name] = (tuple(dilation), groups)
     mode.ran(Op('depthwise' if 1 < groups == x.shape[1] else 'conv', weight.shape[-1], _one(stride), _one(dilation)))
     makes, reads = (1, 0) if transposed else (0, 1)

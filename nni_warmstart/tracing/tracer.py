@@ -61,8 +61,8 @@ def trace_channels(model: nn.Module, shape: tuple[int, ...], skip: frozenset[str
     # The input's channels are units of their own.
     kinds = [p.dtype for p in model.parameters() if p.is_floating_point()]
     x = torch.empty(shape, device='meta', dtype=kinds[0] if kinds else None)
-    mode.inputs = mode.reserve(shape[1])
-    ids = torch.arange(mode.inputs.start, mode.inputs.stop)
+    ids = mode.new(shape[1])
+    mode.inputs = frozenset(ids.tolist())
     x._units = ids.view(1, -1, *[1] * (len(shape) - 2)).expand(shape)  # type: ignore[attr-defined]
     # Run the network; the mode sees every operator.
     names = {id(module): name for name, module in model.named_modules()}

@@ -93,12 +93,11 @@ def fit_head(model: nn.Module, head_name: str, source: Supernet, batches: Batche
     check_range(labels, module.out_features)
     if not torch.isfinite(features).all():
         raise TransferError('the features of data are not finite; look for NaN or infinite pixels in the images.')
-    owned = torch.stack([(labels >= start) & (labels < stop) for start, stop in rows_of.values()]).any(0)
-    if not owned.all():
-        others = labels[~owned].unique().tolist()
-        raise TransferError(f'heads = {dict(rows_of)}, but images are of class {others[0]}, which no dataset has.')
-    for start, stop in rows_of.values():
-        chosen = (labels >= start) & (labels < stop)
+    members = [(labels >= start) & (labels < stop) for start, stop in rows_of.values()]
+    others = labels[~torch.stack(members).any(0)]
+    if len(others):
+        raise TransferError(f'heads = {dict(rows_of)}, but images are of class {int(others.min())}, which no dataset has.')
+    for (start, stop), chosen in zip(rows_of.values(), members, strict=True):
         if not chosen.any():  # the first images have none of this dataset
             continue
         own = HeadData(
