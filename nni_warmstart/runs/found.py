@@ -101,7 +101,11 @@ def check_search(config: SearchConfig, data: Mapping[str, str], run: str | Path,
         return
     earlier = folder.earlier()
     searched = {} if earlier is None or not earlier.data else earlier.data
-    now, before = _of_network(asdict(config)), _of_network(completed(settings))
+    given = completed(settings)
+    of_data = given.get('data')
+    if isinstance(of_data, Mapping) and of_data['cache_mb'] != config.data.cache_mb:
+        searched, data = _without_images(searched), _without_images(data)  # only some are read of those not in memory
+    now, before = _of_network(asdict(config)), _of_network(given)
     for key in sorted(now.keys() | before.keys()):
         if now.get(key) == before.get(key) or (key.startswith('data.') and searched == data):
             continue
@@ -115,6 +119,10 @@ def check_search(config: SearchConfig, data: Mapping[str, str], run: str | Path,
     differing = [part for part in searched.keys() | data.keys() if searched.get(part) != data.get(part)]
     if searched and differing and not told:
         _logger.warning('The data have changed since the search in %s: %s.', run, ', '.join(sorted(differing)))
+
+
+def _without_images(data: Mapping[str, str]) -> dict[str, str]:
+    return {part: content for part, content in data.items() if not part.endswith('images')}
 
 
 def _of_network(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -246,6 +246,7 @@ def test_what_differs_on_purpose_is_said(searched, caplog):
     )
     once = ['--set', 'evaluator.max_epochs=1', '--set', 'evaluator.learning_rate=0.01']
     assert retrain(searched, *once) == 0
+    assert retrain(searched, *once, '--set', 'data.cache_mb=0') == 0
     assert 'Retraining with' not in caplog.text and 'have changed' not in caplog.text
     assert retrain(searched, *once, '--set', 'space.width=6') == 0
     assert 'Retraining with space.width = 6, where the search had 4.' in caplog.text
