@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..errors import DataError, reason
@@ -43,6 +44,10 @@ def as_images(x: Any, image_size: int) -> Tensor:
     """
     if isinstance(x, str | os.PathLike):
         raise DataError(f'X = {str(x)!r} is one path; give a list of image files, or an array.')
+    if isinstance(x, Image.Image):
+        raise DataError('X is one image; give a list of images, [X].')
+    if isinstance(x, list | tuple):
+        x = [each.convert('RGB') if isinstance(each, Image.Image) and each.mode == 'P' else each for each in x]
     try:
         array = np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x)
     except (ValueError, TypeError) as error:
@@ -60,6 +65,8 @@ def as_images(x: Any, image_size: int) -> Tensor:
 
 def _channels_last(array: np.ndarray) -> np.ndarray:
     """Return images of any layout as ``(n, height, width, channels)``."""
+    if array.ndim == 3 and array.shape[2] in CHANNELS:
+        raise DataError(f'X has shape {array.shape}, which is that of one image; give X[None].')
     if array.ndim == 3:
         return array[..., None]
     if array.ndim != 4:
@@ -91,19 +98,27 @@ def as_classes(y: Any, count: int) -> tuple[np.ndarray, Tensor]:
     DataError
         If there is not one label per image, or some are missing, of several types, or no classes.
     """
-    labels = np.asarray(y)
+    is_list = isinstance(y, list | tuple)
+    try:
+        labels = np.asarray(y, object if is_list else None)  # beside text, a list's numbers and NaN would become text
+    except (TypeError, ValueError) as error:
+        raise DataError(f'y is no array of labels: {reason(error)[:200]}') from error
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.shape != (count,):
         raise DataError(f'y has shape {labels.shape}, and X has {count} images; needed is one label per image.')
     try:
         missing = sum(label is None or bool(label != label) for label in labels)
+        missing += np.ma.count_masked(y) if isinstance(y, np.ma.MaskedArray) else 0
+        if missing:
+            raise DataError(f'y has {missing} missing labels; leave these images out.')
+        if is_list and len({isinstance(label, str) for label in labels}) == 1:
+            labels = np.array(labels.tolist())
         classes, numbers = np.unique(labels, return_inverse=True)
     except (TypeError, ValueError) as error:  # values of several types, or pandas' NA
         raise DataError(f'y has labels that cannot be compared with each other ({reason(error)[:200]}).') from error
-    if missing:
-        raise DataError(f'y has {missing} missing labels; leave these images out.')
-    if labels.dtype.kind in 'fc' and (labels.dtype.kind == 'c' or (labels != np.round(labels)).any()):
+    kinds = np.array(classes.tolist())  # of a column of objects, too
+    if kinds.dtype.kind in 'fc' and (kinds.dtype.kind == 'c' or (kinds != np.round(kinds)).any()):
         raise DataError(f'y has numbers such as {classes[0]!r}; labels are classes: text, or whole numbers.')
     return classes, torch.from_numpy(np.ascontiguousarray(numbers.reshape(-1), np.int64))
 

@@ -32,13 +32,19 @@ from ..utils.checks import Expected, Range, check
 from ..utils.random import quiet_randomness
 from .config import SearchConfig, parse_search
 from .pipeline import run_pipeline
-from .settings import NamedConfig, overridden
+from .settings import NamedConfig, flat, overridden
 from .setup import input_shape, make_space
 
 _logger = logging.getLogger(__name__)
 
+_BRIGHTER, _DARKER = 8.0, 100.0
+"""Ratios of the largest pixels of the fit and of other images from which on they seem to have other units."""
+
 _AT_ONCE = 256
 """Number of images that go through the network at once."""
+
+_BOTH = 'y is given beside a folder, whose classes are the names of its folders; leave it out.'
+_NO_LABELS = 'y is missing; give one label per image, or a folder with one folder of images per class.'
 
 _LOUD = ('nni', 'pytorch_lightning', 'pytorch_lightning.utilities.rank_zero')
 """Loggers of libraries that tell of every training."""
@@ -75,7 +81,8 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):
         Share of the images on which the network is measured and not trained, unless a folder has test images. With 0, it
         is trained on the half of the images that the weights of the search learn from, and measured on the other.
     settings
-        Further settings by their dotted name in ``search.yml``: ``{'evaluator.jitter': 0.1, 'strategy.zoo': 'my-zoo'}``.
+        Further settings by their dotted name in ``search.yml``: ``{'evaluator.jitter': 0.1, 'strategy.zoo': 'my-zoo'}``; or
+        in sections as there: ``{'evaluator': {'jitter': 0.1}}``.
     random_state
         Seed of all random generators; None for another one each time.
     out
@@ -108,7 +115,7 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):
         space: str = 'nasbench201',
         *,
         space_arguments: dict[str, Any] | None = None,
-        source: str | list[str] | None = 'auto',
+        source: str | os.PathLike[str] | list[str] | None = 'auto',
         max_epochs: int = 20,
         network_epochs: int | None = None,
         max_seconds: float = 0.0,
@@ -159,18 +166,19 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):
             If images, labels or parameters do not work, ``out`` holds another run or is in use, or training diverges.
         """
         check(self.validation_share, 'validation_share', Expected(float, Range(0, 0.9)), ConfigError)
-        document = self._document()
-        config = _without_data(parse_search(_of_python(document), Path.cwd()))
+        document = self._document(self._seed())
+        config = _checked(document)
         longer = {} if self.network_epochs is None else {'evaluator.max_epochs': self.network_epochs}
-        network_config = _without_data(parse_search(_of_python(overridden(document, longer)), Path.cwd()))
+        network_config = _checked(overridden(document, longer))
         task, classes = self._task(X, y, config)
-        with quiet_randomness(), _quiet(not self.verbose), _folder(self.out) as out:
+        with quiet_randomness(), _seeds_kept(), _quiet(not self.verbose), _interruptible(), _folder(self.out) as out:
             result = run_pipeline(
                 config, out=out, network_config=network_config, weights=self.weights, resume=self.out is not None,
                 task=with_held_out(task, self.validation_share), progress=self.verbose,
                 tell=print if self.verbose else _logger.info,
             )  # fmt: skip
-            self.network_ = Network.load(out / 'network' / 'network.safetensors')
+            network = Network.load(out / 'network' / 'network.safetensors')
+        self.network_ = replace(network, history={**network.history, 'largest_pixel': _largest(task.train_x)})
         self.result_, self.classes_ = result, classes
         if isinstance(task.train_x, Tensor):
             self.n_features_in_ = task.train_x[0].numel()
@@ -197,7 +205,9 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):
             If they are no images.
         """
         check_is_fitted(self, 'network_')
-        return self._probabilities(as_images(X, self.network_.pictures[1]))
+        images = as_images(X, self.network_.pictures[1])
+        self._check_units(_largest(images))
+        return self._probabilities(images)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of each image, shape ``(n,)``; see :meth:`predict_proba`."""
@@ -226,14 +236,17 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, 'network_')
         if not isinstance(X, str | os.PathLike):
+            if y is None:
+                raise DataError(_NO_LABELS)
             return float(super().score(X, y, sample_weight))
-        given = {name.removeprefix('data.'): value for name, value in (self.settings or {}).items()}
-        options = {name: given[name] for name in ('cache_mb', 'on_error') if name in given}
-        task = from_folder(Path(X), side=self.network_.pictures[1], **options)
+        if y is not None:
+            raise DataError(_BOTH)
+        task = _read_folder(X, self.network_.pictures[1], _checked(self._document(seed=0)))
         unknown = sorted(set(task.class_names) - set(map(str, self.classes_)))
         if unknown:
             raise DataError(f'{X} has classes that the network does not know: {", ".join(unknown)[:300]}.')
         x, labels = (task.test_x, task.test_y) if len(task.test_x) else (task.train_x, task.train_y)
+        self._check_units(255.0)
         found = self.classes_[self._probabilities(x).argmax(1)].astype(str)
         return float(np.average(found == np.array(task.class_names)[labels.numpy()], weights=sample_weight))
 
@@ -248,7 +261,9 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):
             If the labels are neither text nor numbers.
         """
         check_is_fitted(self, 'network_')
-        replace(self.network_, history={**self.network_.history, 'labels': self.classes_.tolist()}).save(path)
+        replace(self.network_, history={**self.network_.history, 'labels': self.classes_.tolist()}).save(
+            os.path.expanduser(path)
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **parameters: Any) -> WarmStartClassifier:
@@ -266,7 +281,7 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):
         SupernetFileError
             If the file cannot be read, is damaged or of another kind.
         """
-        network = Network.load(path)
+        network = Network.load(os.path.expanduser(path))
         labels = network.history.get('labels', network.class_names)
         plain = isinstance(labels, list) and all(isinstance(label, str | int | float) for label in labels)
         if not plain or len(labels) != len(network.class_names):
@@ -279,7 +294,7 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):
         found.network_, found.classes_ = network, np.array(labels)
         return found
 
-    def _document(self) -> dict[str, Any]:
+    def _document(self, seed: Any) -> dict[str, Any]:
         """Return the parameters as the content of ``search.yml``."""
         document = {
             'data': {'name': 'digits'},  # not read: the images are at hand
@@ -291,9 +306,9 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):
                 'learning_rate': self.learning_rate,
             },
             'strategy': {'name': 'WarmStartDARTS', 'source': self.source},
-            'seed': self._seed(),
+            'seed': seed,
         }
-        return overridden(document, self.settings or {})
+        return overridden(document, flat(self.settings or {}))
 
     def _seed(self) -> Any:
         if isinstance(self.random_state, int | np.integer):
@@ -305,16 +320,32 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):
         image_size = input_shape(config.space)[1]
         if isinstance(X, str | os.PathLike):
             if y is not None:
-                raise DataError('y is given beside a folder, whose classes are the names of its folders; leave it out.')
-            task = from_folder(Path(X), side=image_size, cache_mb=config.data.cache_mb, on_error=config.data.on_error)
+                raise DataError(_BOTH)
+            task = _read_folder(X, image_size, config)
             task = replace(task, name=config.data.label or task.name)
             return task, np.array(task.class_names)
         if y is None:
-            raise DataError('y is missing; give one label per image, or a folder with one folder of images per class.')
+            raise DataError(_NO_LABELS)
+        if config.data.on_error != 'stop':
+            raise ConfigError(
+                f'data.on_error = {config.data.on_error!r} is for a folder of images; leave damaged ones out of X.'
+            )
         x = as_images(X, image_size)
         classes, labels = as_classes(y, len(x))
         task = checked_task(config.data.label or 'images', x, labels, x[:0], labels[:0], [str(label) for label in classes])
         return task, classes
+
+    def _check_units(self, largest: float) -> None:
+        """Warn of pixels in other units than those of the fit."""
+        fitted = self.network_.history.get('largest_pixel')
+        if not isinstance(fitted, int | float):
+            return
+        if largest > _BRIGHTER * fitted or 0 < largest < fitted / _DARKER:
+            warnings.warn(
+                f'X has pixels of up to {largest:g}, and the classifier was fitted to pixels of up to {fitted:g}; give X in '
+                'the units of the fit (image files are read as 0 to 255).',
+                stacklevel=3,
+            )
 
     def _module(self) -> nn.Module:
         """Return the network as a module, which is built once."""
@@ -342,8 +373,19 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):
         return torch.cat(parts).numpy()
 
 
+def _read_folder(path: str | os.PathLike[str], image_size: int, config: SearchConfig) -> Task:
+    return from_folder(Path(path), side=image_size, cache_mb=config.data.cache_mb, on_error=config.data.on_error)
+
+
+def _largest(images: AnyImages) -> float:
+    """Return the largest absolute value of the pixels, and of files that are read while they are used 255."""
+    return float(images.abs().max()) if isinstance(images, Tensor) else 255.0
+
+
 def _of_python(value: Any) -> Any:
-    """Return settings with numbers of Python in the place of those of NumPy, which grids of parameters are made of."""
+    """Return settings with numbers of Python for those of NumPy, which grids are made of, and with text for paths."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, dict):
@@ -360,8 +402,9 @@ def _known(name: str, path: Any) -> str:
     return name
 
 
-def _without_data(config: SearchConfig) -> SearchConfig:
-    """Return settings for images at hand."""
+def _checked(document: dict[str, Any]) -> SearchConfig:
+    """Return the settings of a document, for images at hand."""
+    config = parse_search(_of_python(document), Path.cwd())
     if config.evaluator.devices * config.evaluator.num_nodes > 1:
         raise ConfigError('evaluator.devices and num_nodes must be 1 for a classifier; `nni-warmstart run` takes more.')
     return replace(config, data=replace(config.data, name=None))
@@ -375,6 +418,30 @@ def _folder(out: str | os.PathLike[str] | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix='nni-warmstart-') as folder:
         yield Path(folder)
+
+
+@contextmanager
+def _seeds_kept() -> Iterator[None]:
+    """Restore the seeds that Lightning leaves in the environment for later trainings."""
+    before = {name: os.environ.get(name) for name in ('PL_GLOBAL_SEED', 'PL_SEED_WORKERS')}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Raise the interruption by Ctrl+C, of which Lightning makes the end of the process."""
+    try:
+        yield
+    except SystemExit as ending:
+        if isinstance(ending.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from ending
+        raise
 
 
 @contextmanager

@@ -63,6 +63,8 @@ def test_the_pixels_are_where_they_were():
         (None, r'X has shape \(\)'),
         ([], r'X has shape \(0,\)'),
         ('folder', "X = 'folder' is one path"),
+        (np.zeros((16, 16, 3)), r'X has shape \(16, 16, 3\), which is that of one image; give X\[None\]'),
+        (Image.new('RGB', (8, 8)), r'X is one image; give a list of images, \[X\]'),
         (['nowhere.png'], 'nowhere.png'),
     ],
 )
@@ -83,6 +85,11 @@ def test_files(tmp_path):
     (tmp_path / '1.png').write_bytes(b'no image')
     with pytest.raises(DataError, match=r'1\.png'):
         as_images(paths, 8)
+
+
+def test_images_with_a_palette_have_colours():
+    image = Image.fromarray(RNG.integers(0, 2, (8, 8, 3), dtype=np.uint8) * 255).convert('P')
+    assert torch.equal(as_images([image], 8), as_images([np.asarray(image.convert('RGB'))], 8))
 
 
 @settings(max_examples=30, deadline=None)
@@ -112,6 +119,11 @@ def test_labels_of_any_type(labels, kind):
         (np.array(['a', None, 'b'], object), 'cannot be compared|missing labels'),
         (np.array(['a', 1, 'b'], object), 'labels that cannot be compared'),
         ([0.5, 1.5, 1.0], 'y has numbers such as'),
+        (np.array([0.5, 1.5, 1.0], object), 'y has numbers such as'),
+        (['a', np.nan, 'b'], 'y has 1 missing labels'),
+        (['1', 1, '1'], 'labels that cannot be compared'),
+        (np.ma.masked_array([0, 1, 1], mask=[0, 0, 1]), 'y has 1 missing labels'),
+        (torch.tensor([0, 1, 1], dtype=torch.bfloat16), 'y is no array of labels'),
         ([1j, 2j, 3j], 'y has numbers such as'),
     ],
 )

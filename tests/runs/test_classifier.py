@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -189,6 +191,46 @@ def test_wrong_parameters_are_one_line_at_the_fit(parameters, message):
 
 
 @pytest.mark.slow
+def test_settings_may_be_sections():
+    nested = {**TINY, 'settings': {'evaluator': {'jitter': 0.1}, 'strategy.average': 0}}
+    found = WarmStartClassifier(**nested)._document(seed=0)
+    assert found['evaluator'] == {
+        'max_epochs': 2, 'max_seconds': 0.0, 'batch_size': 4, 'learning_rate': 0.05, 'jitter': 0.1
+    }  # fmt: skip
+    assert found['strategy'] == {'name': 'WarmStartDARTS', 'source': None, 'average': 0}
+
+
+def test_pixels_in_other_units_are_said(fitted):
+    x, y = colour(12, seed=1)
+    with pytest.warns(
+        UserWarning, match='X has pixels of up to 0.8.*, and the classifier was fitted to pixels of up to 2..;'
+    ):
+        fitted.predict(x / 255)
+    with pytest.warns(UserWarning, match='give X in the units of the fit'):
+        fitted.score(x * 10.0, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        fitted.predict(np.zeros_like(x))
+        fitted.predict(x.astype(float))
+
+
+def test_a_fit_leaves_the_environment_and_can_be_interrupted(monkeypatch):
+    monkeypatch.delenv('PL_GLOBAL_SEED', raising=False)
+    monkeypatch.setenv('PL_SEED_WORKERS', '0')
+
+    def ends(*_, **__):
+        os.environ['PL_GLOBAL_SEED'] = '7'
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise SystemExit(1)  # noqa: B904 (as Lightning does)
+
+    monkeypatch.setattr('nni_warmstart.runs.classifier.run_pipeline', ends)
+    with pytest.raises(KeyboardInterrupt):
+        WarmStartClassifier(**TINY).fit(*colour(24))
+    assert 'PL_GLOBAL_SEED' not in os.environ and os.environ['PL_SEED_WORKERS'] == '0'
+
+
 def test_an_interrupted_fit_goes_on_in_its_folder(tmp_path, monkeypatch):
     x, y = colour()
     whole = WarmStartClassifier(**TINY).fit(x, y)
@@ -310,6 +352,17 @@ def test_stages_are_told_if_they_are_asked_for(capsys):
     WarmStartClassifier(**TINY).fit(*colour(96))
     shown = capsys.readouterr()
     assert shown.out == '' and 'Fit with' not in shown.err
+
+
+def test_labels_are_given_with_images_and_not_with_folders(fitted, tmp_path):
+    folder = write_folder(tmp_path)
+    assert fitted.score(folder) > 0.6
+    with pytest.raises(DataError, match='y is given beside a folder'):
+        fitted.score(folder, ['up left'] * 16)
+    with pytest.raises(DataError, match='y is missing'):
+        fitted.score(colour(4)[0])
+    with pytest.raises(ConfigError, match=r"data.on_error = 'skip' is for a folder of images"):
+        WarmStartClassifier(**TINY, settings={'data.on_error': 'skip'}).fit(*colour(24))
 
 
 def test_a_folder_is_scored_with_the_settings_of_the_fit(tmp_path):
