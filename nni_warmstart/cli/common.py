@@ -96,7 +96,7 @@ def add_set(parser: argparse.ArgumentParser) -> None:
 def add_export(parser: argparse.ArgumentParser) -> None:
     """Add the option --export."""
     parser.add_argument(
-        '--export', nargs='+', default=[], metavar='FORMAT',
+        '--export', action='extend', nargs='+', default=[], metavar='FORMAT',
         help='write network.FORMAT too: pt2 (torch.export) or onnx',
     )  # fmt: skip
 
@@ -129,10 +129,10 @@ def _changes(arguments: argparse.Namespace, further: Sequence[str]) -> list[tupl
 
 
 def document(arguments: argparse.Namespace, *further: str) -> dict[str, Any]:
-    """Read --config, changed by --set, by further options like it (their names), and by --seed."""
+    """Read --config, changed by --seed, by --set, and by further options like it (their names)."""
     from ..runs.settings import overridden, parse_yaml, read
 
-    changes = {}
+    changes: dict[str, Any] = {} if arguments.seed is None else {'seed': arguments.seed}
     for option, item in _changes(arguments, further):
         key, equals, value = item.partition('=')
         if not equals:
@@ -141,8 +141,6 @@ def document(arguments: argparse.Namespace, *further: str) -> dict[str, Any]:
             changes[key] = parse_yaml(value)
         except ConfigError as error:
             raise ConfigError(f'{option} {item!r}: the value is not YAML.') from error
-    if arguments.seed is not None:
-        changes['seed'] = arguments.seed
     return overridden(read(arguments.config), changes)
 
 

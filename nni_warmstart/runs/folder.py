@@ -35,7 +35,7 @@ KINDS = {
 SEARCH, NETWORK = 'search', 'network'
 """Folders of the two runs in the folder of a pipeline."""
 
-_CHECKPOINT = 'checkpoints/last.ckpt'
+_CHECKPOINT, _RESULT = 'checkpoints/last.ckpt', 'result.json'
 
 _ALWAYS = ('run.json', 'settings.json', _CHECKPOINT, 'logs/metrics.csv')
 """Files of any run."""
@@ -87,6 +87,12 @@ class RunFolder:
     def has_checkpoint(self) -> bool:
         """Check whether there is a checkpoint to resume from."""
         return self.checkpoint.is_file()
+
+    def can_resume(self) -> bool:
+        """Check whether there is a checkpoint, or the result of a run that has ended."""
+        earlier, written = self.earlier(), mapping_in(self.path / _RESULT).get('run')
+        has_ended = earlier is not None and isinstance(written, dict) and written.get('id') == earlier.run
+        return self.has_checkpoint() or has_ended
 
     def earlier(self) -> Earlier | None:
         """Return the run whose files are in the folder, told by ``run.json``, or of older versions by ``settings.json``."""
@@ -174,17 +180,24 @@ class RunFolder:
     def resumed(self, now: Provenance) -> tuple[Provenance, dict[str, Any] | None]:
         """Return the provenance of the run that goes on, ``now`` under its identity, and the content of its checkpoint.
 
-        Without a checkpoint it starts anew.
+        Without a checkpoint it starts anew, unless it has ended.
 
         Raises
         ------
         ConfigError
-            If settings or data have changed, or the checkpoint is unreadable, damaged or of another run.
+            If settings or data have changed, the checkpoint is unreadable, damaged or of another run, or that of a run which
+            has ended and is to go on is gone.
         """
+        otherwise = f'delete {self.path} to train the network anew' if self.kind == 'retraining' else 'choose another --out'
         earlier, written = self.earlier(), mapping_in(self.settings, damaged='delete it to go on with these settings')
         run, data = (None, {}) if earlier is None else (earlier.run, earlier.data or {})
         if written:
-            now.check_goes_on(Provenance(written, data), str(self.path))
+            now.check_goes_on(Provenance(written, data), str(self.path), otherwise)
+        if self.can_resume() and not self.has_checkpoint():
+            ended = replace(now, run=run or now.run)
+            if not self.ended(ended):
+                raise ConfigError(f'{self.checkpoint} is gone, so that the run cannot go on; put it back, or {otherwise}.')
+            return ended, None
         if not self.has_checkpoint():
             _logger.warning('Nothing to resume: %s does not exist; starting anew.', self.checkpoint)
             return now, None
@@ -204,12 +217,12 @@ class RunFolder:
                 f'checkpoint {self.checkpoint} is not of the run that run.json names; put its own back, or choose another '
                 '--out.'
             )
-        now.check_goes_on(kept, str(self.path))
+        now.check_goes_on(kept, str(self.path), otherwise)
         return replace(now, run=kept.run), checkpoint
 
     def ended(self, now: Provenance) -> dict[str, Any]:
         """Return the content of ``result.json`` if the run ``now`` has ended with these settings and data, else {}."""
-        result = mapping_in(self.path / 'result.json')
+        result = mapping_in(self.path / _RESULT)
         own, written = now.to_dict(), result.get('run')
         same = isinstance(written, dict) and all(written.get(key) == own[key] for key in own)
         return result if same else {}

@@ -19,7 +19,7 @@ from ..utils.json_files import read_json
 from .config import SearchConfig
 from .folder import RunFolder, mapping_in
 from .provenance import completed
-from .settings import flat
+from .settings import as_written, flat
 
 _logger = logging.getLogger(__name__)
 
@@ -130,9 +130,4 @@ def _of_network(settings: Mapping[str, Any]) -> dict[str, Any]:
     sections = {key: settings[key] for key in ('data', 'space') if isinstance(settings.get(key), Mapping)}
     plain = json.loads(json.dumps(sections, default=str))
     further = ('data.label', 'data.licence', 'data.flip', 'data.cache_mb')  # names, and ways to train and to read
-    return {_as_written(key): value for key, value in flat(plain).items() if key not in further and value is not None}
-
-
-def _as_written(key: str) -> str:
-    """Return the name of a setting as in a YAML file, whose space has its arguments beside its name."""
-    return key.replace('space.arguments.', 'space.', 1)
+    return {as_written(key): value for key, value in flat(plain).items() if key not in further and value is not None}

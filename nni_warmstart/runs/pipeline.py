@@ -12,14 +12,15 @@ from ..data.task import Task
 from ..errors import ConfigError
 from ..nni_adapter.trial import parameters_kept
 from ..supernets.network import Network
+from ..supernets.supernet import Supernet
 from ..utils.distributed import is_first, leave_group
 from ..utils.files import write_json
 from .config import SearchConfig
 from .folder import NETWORK, SEARCH, RunFolder
 from .provenance import Provenance
-from .retrain import folder_of, retrain
+from .retrain import folder_of, is_outdated, retrain
 from .search import run_search
-from .setup import versions
+from .setup import check_apart, versions
 
 _logger = logging.getLogger(__name__)
 
@@ -85,23 +86,27 @@ def run_pipeline(
         raise ConfigError(
             "the network has another space than the search, so it cannot have weights = 'inherited'; choose 'scratch'."
         )
+    check_apart(config, folder.path)
     with folder.claimed(resume=resume, overwrite=overwrite):
         with network.claimed(resume=resume, overwrite=overwrite):
             pass
         lines: list[str] = []
 
-        def searching(line: str) -> None:
+        def forget_network() -> None:
             """Delete what followed from an earlier search, or from one of fewer epochs."""
             if is_first():
                 folder.clear()
                 network.clear()
+
+        def searching(line: str) -> None:
+            forget_network()
             lines.append(line)
             tell(line)
 
         tell(f'1/2 Search: {config.strategy.name} in {config.space.name}, {_length(config)}')
         with parameters_kept():
             found = run_search(
-                config, seed=config.seed, out=search.path, resume=resume and search.has_checkpoint(), overwrite=overwrite,
+                config, seed=config.seed, out=search.path, resume=resume and search.can_resume(), overwrite=overwrite,
                 keep_finished=True, task=task, progress=progress, tell=searching,
             )  # fmt: skip
         leave_group()
@@ -109,10 +114,12 @@ def run_pipeline(
             return {}
         if not lines:
             tell(f'Finished before: {search.path}')
+            if weights == 'inherited' and is_outdated(network, Supernet.load(search.path / 'supernet.safetensors')):
+                forget_network()  # the search went on by itself
         tell(f'2/2 Network: {_length(network_config)}, {weights} weights')
         trained = retrain(
             network_config, search.path, out=network.path, weights=weights, exports=exports, seed=network_config.seed,
-            resume=resume and network.has_checkpoint(), overwrite=overwrite, keep_finished=True, changed=changed, task=task,
+            resume=resume and network.can_resume(), overwrite=overwrite, keep_finished=True, changed=changed, task=task,
             progress=progress, tell=tell,
         )  # fmt: skip
         result = _result(found, trained, folder.path)

@@ -13,10 +13,13 @@ from pytorch_lightning import Callback
 
 from ..errors import ConfigError
 from .config import DataConfig, EvaluatorConfig
-from .settings import flat
+from .settings import as_written, flat
 
 MAY_CHANGE = ('evaluator.max_epochs', 'evaluator.max_seconds', 'evaluator.stop_at', 'evaluator.logger')
 """Settings that may change when a run is resumed."""
+
+SUPERNET = 'supernet'
+"""Setting of a retraining with inherited weights: the identifier of the supernet that they are from."""
 
 LOADING = ('evaluator.num_workers', 'evaluator.prefetch')
 """Settings that may change as well, unless the run is a pretraining, whose batches are drawn while they are read ahead."""
@@ -66,7 +69,7 @@ class Provenance:
         """
         return cls(dict(json.loads(state['settings'])), dict(json.loads(state['data'])), str(state['run']))
 
-    def check_goes_on(self, earlier: Provenance, where: str) -> None:
+    def check_goes_on(self, earlier: Provenance, where: str, otherwise: str = 'choose another --out') -> None:
         """Raise an error unless a run with ``earlier`` provenance can go on with this one.
 
         Raises
@@ -77,11 +80,13 @@ class Provenance:
         """
         now, before = flat(completed(self.settings)), flat(completed(earlier.settings))
         may_change = MAY_CHANGE if isinstance(self.settings.get('data'), list) else MAY_CHANGE + LOADING
+        if SUPERNET not in before.keys() & now.keys():  # of an older version, or other weights
+            may_change += (SUPERNET,)
         for key in sorted(before.keys() | now.keys()):
             if before.get(key) != now.get(key) and key not in may_change:
                 raise ConfigError(
-                    f'the run in {where} has {key} = {before.get(key)!r} and should go on with {now.get(key)!r}; put it '
-                    'back, or choose another --out.'
+                    f'the run in {where} has {as_written(key)} = {before.get(key)!r} and should go on with '
+                    f'{now.get(key)!r}; put it back, or {otherwise}.'
                 )
         if not (self.data and earlier.data):  # of an older version
             return
@@ -89,7 +94,7 @@ class Provenance:
             if earlier.data.get(part) != self.data.get(part):
                 raise ConfigError(
                     f'the run in {where} began with other data: {part} were {earlier.data.get(part, "not there")} and are '
-                    f'{self.data.get(part, "not there")} (type, shape, hash); put them back, or choose another --out.'
+                    f'{self.data.get(part, "not there")} (type, shape, hash); put them back, or {otherwise}.'
                 )
 
 

@@ -39,10 +39,10 @@ from ..utils.progress import waiting
 from ..warm_start.classes import classifier_rows, in_order_of, match_classes
 from ..warm_start.fitted_network import FITTED, fitted
 from .config import OF_TRAINER, SearchConfig
-from .folder import EXPORTS, RunFolder
+from .folder import EXPORTS, RunFolder, mapping_in
 from .found import check_search, costs_of, read_architecture
-from .provenance import Marked, Provenance
-from .setup import load_known_task, set_up, versions
+from .provenance import SUPERNET, Marked, Provenance
+from .setup import check_apart, load_known_task, set_up, versions
 
 _logger = logging.getLogger(__name__)
 
@@ -124,6 +124,7 @@ def retrain(
     folder = folder_of(out, weights, exports)
     if folder.path.resolve() == Path(run).resolve():
         raise ConfigError(f'{out} is the folder of the search, whose results must stay; choose another --out.')
+    check_apart(config, folder.path)
     if config.evaluator.devices > 1:
         _logger.warning('evaluator.devices = %d is for searches; a network is trained on one.', config.evaluator.devices)
     with folder.claimed(resume=resume, overwrite=overwrite):
@@ -140,6 +141,11 @@ def folder_of(out: str | Path, weights: str, exports: Sequence[str]) -> RunFolde
     for kind in exports:
         check_format(kind)
     return RunFolder(Path(out), 'retraining', tuple(f'network.{kind}' for kind in exports))
+
+
+def is_outdated(folder: RunFolder, supernet: Supernet) -> bool:
+    """Check whether the retraining in a folder began with the weights of another supernet."""
+    return mapping_in(folder.settings).get(SUPERNET, supernet.key) != supernet.key
 
 
 def _retrain(
@@ -161,12 +167,20 @@ def _retrain(
     clock, architecture = Seconds(time.perf_counter()), read_architecture(run)
     task, data = load_known_task(config, given)
     check_search(config, data, run, changed)
+    supernet = Supernet.load(run / 'supernet.safetensors') if weights == 'inherited' else None
     settings = {**asdict(config), 'seed': seed, 'weights': weights, 'architecture': architecture}
+    if supernet is not None:
+        settings[SUPERNET] = supernet.key
+        if resume and is_outdated(folder, supernet):
+            raise ConfigError(
+                f'the search in {run} has gone on since the training in {folder.path} began; delete that folder to train '
+                'the network anew, or choose another --out.'
+            )
     provenance, checkpoint = Provenance.of(settings, data), None
     exported: list[str] = []  # of the same network, at an earlier end
     if resume:
         provenance, checkpoint = folder.resumed(provenance)
-        finished = folder.finished(provenance) if keep_finished else None
+        finished = folder.finished(provenance) if keep_finished or checkpoint is None else None
         if finished is not None and {f'network.{kind}' for kind in exports} <= set(finished.get('files', ())):
             tell(f'Finished before: {folder.path}')
             return finished
@@ -174,7 +188,6 @@ def _retrain(
         exported = [name for name in EXPORTS if name in before and (folder.path / name).is_file()]
     problem = set_up(config, task, seed, learning)
     described = describe(problem.space)
-    supernet = Supernet.load(run / 'supernet.safetensors') if weights == 'inherited' else None
     resumed = checkpoint is not None  # with weights that have been fitted and trained already
     images = None if supernet is None or resumed else some_images(problem.splits.train)
     network = make_network(problem.space, architecture, supernet, problem.task.class_names, images)

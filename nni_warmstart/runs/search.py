@@ -36,7 +36,7 @@ from .config import SearchConfig
 from .folder import RunFolder
 from .found import costs_of
 from .provenance import Marked, Provenance
-from .setup import Problem, load_known_task, load_task, make_space, set_up, start, strategy_for, versions
+from .setup import Problem, check_apart, load_known_task, load_task, make_space, set_up, start, strategy_for, versions
 from .strategies import make_strategy
 
 _logger = logging.getLogger(__name__)
@@ -90,6 +90,7 @@ def run_search(
         If data, space, source or settings do not work, ``out`` holds another run or is in use, or training diverges.
     """
     folder, began = RunFolder(Path(out), 'search'), time.perf_counter()
+    check_apart(config, folder.path)
     with folder.claimed(resume=resume, overwrite=overwrite):
         return _search(
             config, seed, folder, began, task, resume=resume, keep_finished=keep_finished, progress=progress, tell=tell
@@ -113,7 +114,7 @@ def _search(
     provenance, checkpoint = Provenance.of({**asdict(config), 'seed': seed}, data), None
     if resume:
         provenance, checkpoint = folder.resumed(provenance)
-        finished = folder.finished(provenance) if keep_finished else None
+        finished = folder.finished(provenance) if keep_finished or checkpoint is None else None
         if finished is not None:
             return finished
     problem = set_up(config, task, seed)

@@ -25,6 +25,17 @@ def flat(settings: Any, prefix: str = '') -> dict[str, Any]:
     return found
 
 
+def as_written(key: str) -> str:
+    """Return the dotted name of a setting as in a YAML file, where arguments stand beside the name that they belong to.
+
+    >>> as_written('space.arguments.width')
+    'space.width'
+    """
+    return _ARGUMENTS.sub(r'\1.', key)
+
+
+_ARGUMENTS = re.compile(r'^(space|strategy)\.arguments\.')
+
 _MOST_VALUES, _MOST_LEVELS, _LARGEST = 10_000, 20, 2**31 - 1
 """Limits of a file of settings: values, nesting of sections, and the largest number without a range of its own."""
 

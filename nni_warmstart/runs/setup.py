@@ -5,9 +5,11 @@ Random numbers are drawn after :func:`~pytorch_lightning.seed_everything` in one
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -70,6 +72,22 @@ def input_shape(space: NamedConfig) -> tuple[int, int]:
 def load_task(config: SearchConfig) -> Task:
     """Read the data of a search, in the shape that its space takes."""
     return load_known_task(config)[0]
+
+
+def check_apart(config: SearchConfig, out: Path) -> None:
+    """Raise an error for a folder of a run inside the folder of its images, where it would be taken for a class.
+
+    Raises
+    ------
+    ConfigError
+        If it is.
+    """
+    section = config.data.folder
+    if section is None:
+        return
+    images = (config.base / os.path.expanduser(str(section['path']))).resolve()
+    if out.resolve().is_relative_to(images):
+        raise ConfigError(f'{out} is inside the folder of the images, {images}; choose another --out.')
 
 
 def load_known_task(config: SearchConfig, task: Task | None = None) -> tuple[Task, dict[str, str]]:

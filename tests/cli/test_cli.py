@@ -18,6 +18,7 @@ from helpers.tiny import SMALL, OwnSpace, save_npz
 
 from nni_warmstart import Supernet, SupernetZoo
 from nni_warmstart.cli import main
+from nni_warmstart.cli.common import document
 from nni_warmstart.cli.main import make_parser
 from nni_warmstart.evaluators.optimisation import Cosine
 from nni_warmstart.nni_adapter.freezing import freeze
@@ -281,3 +282,13 @@ def test_help_teaches():
     ).stdout
     assert '--resume' in shown
     assert 'strategy.head=prototype' in shown
+
+
+def test_exports_may_be_repeated_and_what_is_set_counts_beside_the_seed(tmp_path):
+    (tmp_path / 'search.yml').write_text('seed: 1')
+    command = ['run', '--config', str(tmp_path / 'search.yml'), '--out', 'out']
+    arguments = make_parser().parse_args(
+        [*command, '--export', 'pt2', '--export', 'onnx', '--seed', '3', '--set-network', 'seed=5']
+    )
+    assert arguments.export == ['pt2', 'onnx'] and make_parser().parse_args(command).export == []
+    assert (document(arguments)['seed'], document(arguments, '--set-network')['seed']) == (3, 5)

@@ -264,6 +264,49 @@ def _error(capsys, command: list[str]) -> str:
     return capsys.readouterr().err
 
 
+def test_a_search_that_went_on_by_itself_has_another_network(again, capsys):
+    """The network of the earlier supernet is not taken for that of the later one."""
+    before = read(again / 'whole/network/run.json')['id']
+    alone = ['search', '--config', str(again / 'search.yml'), '--out', str(again / 'whole/search'), '--resume']
+    assert main([*alone, '--set', 'evaluator.max_epochs=4']) == 0
+    shutil.copytree(again / 'whole/network', again / 'net')
+    retraining = ['retrain', '--config', str(again / 'search.yml'), '--run', str(again / 'whole/search')]
+    message = f'has gone on since the training in {again / "net"} began; delete that folder to train the network anew'
+    assert message in _error(capsys, [*retraining, '--out', str(again / 'net'), '--weights', 'inherited', '--resume'])
+    assert main(words(again, '--resume', '--set', 'evaluator.max_epochs=4', '--set-network', 'evaluator.max_epochs=3')) == 0
+    assert read(again / 'whole/network/run.json')['id'] != before
+    assert read(again / 'whole/result.json')['supernet']['epochs'] == 4
+
+
+def test_what_is_finished_needs_no_checkpoint(again, capsys):
+    before = {path: path.read_bytes() for path in again.rglob('*.safetensors')}
+    for stage in ('search', 'network'):
+        (again / 'whole' / stage / 'checkpoints/last.ckpt').unlink()
+    assert main(words(again, '--resume', '--export', 'pt2')) == 0
+    assert {path: path.read_bytes() for path in before} == before
+    gone = f'{again / "whole/search/checkpoints/last.ckpt"} is gone, so that the run cannot go on; put it back, or choose'
+    assert gone in _error(capsys, words(again, '--resume', '--set', 'evaluator.max_epochs=4'))
+
+
+def test_a_network_is_trained_otherwise_without_another_search(again, capsys):
+    other = words(again, '--resume', '--weights', 'scratch', '--set-network', 'evaluator.max_epochs=1')
+    error = _error(capsys, other)
+    assert f'has weights = {"inherited"!r} and should go on with {"scratch"!r}; put it back, or delete' in error
+    assert f'delete {again / "whole/network"} to train the network anew.' in error
+    shutil.rmtree(again / 'whole/network')
+    assert main(other) == 0 and read(again / 'whole/result.json')['network']['weights'] == 'scratch'
+    assert 'has space.width = 4 and should go on with 6' in _error(
+        capsys, words(again, '--resume', '--set', 'space.width=6')
+    )
+
+
+def test_a_folder_among_the_images_is_refused(again, capsys):
+    (again / 'images/one').mkdir(parents=True)
+    inside = words(again, '--set', 'data={folder: {path: images}}', out='images/run')
+    assert f'{again / "images/run"} is inside the folder of the images, {again / "images"};' in _error(capsys, inside)
+    assert not (again / 'images/run').exists()
+
+
 def test_changed_data_are_refused_between_the_stages(again, capsys):
     save_npz(again / 'shapes.npz', n=36, class_names=None)
     (again / 'whole/result.json').unlink()
