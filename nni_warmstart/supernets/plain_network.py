@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
-from torch import nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
@@ -22,9 +22,13 @@ from ..tracing.exported import with_layers
 from ..tracing.layers import layers_of
 from ..tracing.structure import structure_of
 from ..utils.files import plain
+from ..utils.modules import modes_kept
 from ..utils.random import quiet_randomness
 from .card import NETWORK
 from .history import record
+
+CHANGES_IMAGES = 'changes_images'
+"""Key of a record: whether the network changes its images before its first layer, which a warm start does not inherit."""
 
 
 def fields_of(
@@ -73,6 +77,7 @@ def fields_of(
         with quiet_randomness():
             head = find_head(model, torch.zeros(batch, dtype=like.dtype, device=like.device))
             layers = layers_of(model, batch)
+            changes_images = _changes_images(model, next(iter(layers), ''), torch.rand(batch, dtype=like.dtype).to(like))
     except TransferError as error:
         raise TransferError(f'network {name!r} cannot be a source: {error}') from error
     except Exception as error:  # a user's forward method may raise anything
@@ -93,6 +98,8 @@ def fields_of(
         classes=None if names else count,
         layers={path: list(layer) for path, layer in layers.items()},
     )
+    if changes_images:
+        facts[CHANGES_IMAGES] = True
     return {
         'name': name,
         'tensors': {key: tensor.detach().cpu().clone() for key, tensor in tensors.items()},
@@ -105,3 +112,15 @@ def fields_of(
         'history': plain({**facts, **(history or {})}),
         'structure': structure,
     }
+
+
+def _changes_images(model: nn.Module, first: str, images: Tensor) -> bool:
+    """Check whether a layer reads other values than the network is given, of the same shape."""
+    read: list[Tensor] = []
+    handle = model.get_submodule(first).register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    try:
+        with modes_kept(model), torch.no_grad():
+            model.eval()(images)
+    finally:
+        handle.remove()
+    return bool(read) and read[0].shape == images.shape and not torch.equal(read[0], images)

@@ -19,6 +19,7 @@ from ..mapping.mapper import misfit, pair_tensors
 from ..mapping.narrowing import is_narrower
 from ..nni_adapter.choices import NOT_CHOSEN
 from ..nni_adapter.paths import every_path
+from ..supernets.plain_network import CHANGES_IMAGES
 from ..supernets.supernet import Supernet
 from ..tracing.layers import Layer, layers_of
 from ..tracing.structure import Structure, structure_of
@@ -169,6 +170,11 @@ def match_source(source: Supernet, target: Target, settings: TransferSettings) -
         for path, reason in structure.channels.opaque.items()
     )
     notes += beside.sentences if beside is not None else ()
+    if source.history.get(CHANGES_IMAGES):
+        notes += (
+            f'{source.name!r} changes its images before its first layer (it normalises them, say), which is not inherited: '
+            'the images of the search must be as that layer reads them.',
+        )
     return Match(source, target, of_source, found, candidates, left_out - zeroed, zeroed, new, alignment, beside, notes)
 
 

@@ -127,6 +127,21 @@ def test_norms_without_an_affine_part_go_into_the_layers_before_them():
         torch.testing.assert_close(target.eval()(x), network(x), rtol=1e-4, atol=1e-5)
 
 
+class Normalising(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network((x - 0.45) / 0.22)
+
+
+def test_what_a_network_does_to_its_images_is_said():
+    source = Supernet.from_network(Normalising(normed()), name='mine', input_shape=(3, 16, 16))
+    report = transfer(source, mutate(Plain(), 'DARTS'), head='copy', keep=1, noise=0)
+    assert "'mine' changes its images before its first layer" in ' '.join(report.notes)
+
+
 def test_norms_without_statistics_are_refused():
     with pytest.raises(TransferError, match='cannot be a source: 1 has no running statistics'):
         Supernet.from_network(normed(track_running_stats=False), name='n', input_shape=(3, 16, 16))
