@@ -13,8 +13,9 @@ from nni_warmstart import Supernet, TransferError, transfer
 from nni_warmstart.mapping.projection import barycentric_projection
 from nni_warmstart.nni_adapter.classifier import dropout_before, features_of, find_head
 from nni_warmstart.nni_adapter.mutation import mutate
+from nni_warmstart.warm_start.heads.base import LinearHead
 from nni_warmstart.warm_start.heads.prototype import prototype
-from nni_warmstart.warm_start.heads.ridge import blend_ridge_head, ridge
+from nni_warmstart.warm_start.heads.ridge import LONGEST, blend_ridge_head, bounded, ridge
 
 
 def test_copy_gives_the_sources_own_function(source):
@@ -198,6 +199,19 @@ def noisy_error(head, x, y, p):
     targets = nn.functional.one_hot(y, 3).expand(200, -1, -1).flatten().double()
     design = torch.stack([scores, torch.ones_like(scores)], 1)
     return (design @ torch.linalg.lstsq(design, targets[:, None]).solution - targets[:, None]).square().mean().item()
+
+
+def test_features_that_hardly_vary_make_no_long_weights():
+    x, y = torch.randn(60, 8), torch.arange(60) % 3
+    x[torch.arange(60), y] += 4
+    found = ridge(1 + 1e-4 * x, y, 3)
+    assert found.weight.norm() > 1000
+    shorter = bounded(found)
+    assert float(shorter.weight.norm()) == pytest.approx(LONGEST)
+    torch.testing.assert_close(shorter.bias / found.bias, (shorter.weight / found.weight)[:, 0])
+    fresh = LinearHead(torch.empty(300, 400).uniform_(-0.05, 0.05), torch.zeros(300))
+    assert bounded(LinearHead(29 * fresh.weight, fresh.bias)).weight.norm() == (29 * fresh.weight).norm()
+    assert bounded(LinearHead(31 * fresh.weight, fresh.bias)).weight.norm() < 30.9 * fresh.weight.norm()
 
 
 @pytest.mark.parametrize('p', [0.1, 0.5])
