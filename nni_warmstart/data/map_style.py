@@ -177,7 +177,7 @@ def from_function(
     except Exception as error:  # a user's function may raise anything
         raise DataError(f'{function} fails: {type(error).__name__}: {reason(error)}') from error
     if isinstance(found, Task):
-        return found
+        return checked_task(found.name, found.train_x, found.train_y, found.test_x, found.test_y, found.class_names)
     parts = found if isinstance(found, tuple) and len(found) == 2 else (found,)
     return from_parts(parts, function.rpartition(':')[2], side, cache_mb)
 

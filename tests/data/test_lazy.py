@@ -180,6 +180,11 @@ def endless():
     return Stream()
 
 
+def mislabelled():
+    x = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    return Task('mine', x, torch.tensor([0, 1, 2, 1]), x[:0], torch.zeros(0).long(), ('left', 'right'))
+
+
 def failing():
     raise RuntimeError('no such\nserver')
 
@@ -210,6 +215,7 @@ def test_a_sample_that_fails_is_named(monkeypatch):
     ('function', 'error', 'message'),
     [
         ('endless', DataError, 'endless is a Stream without a length'),
+        ('mislabelled', DataError, 'mine has training labels from 0 to 2, but 2 class names'),
         ('failing', DataError, 'failing fails: RuntimeError: no such server'),
         ('nothing', ConfigError, "nothing' cannot be imported"),
     ],
