@@ -9,7 +9,9 @@ import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
+from ..errors import TransferError
 from ..nni_adapter.oneshot import has_nnis
+from ..utils.inputs import size_of
 from ..utils.modules import modes_kept
 from .loaders import pairs, through
 
@@ -17,7 +19,7 @@ from .loaders import pairs, through
 class _Reached(Exception):
     """Ends a forward pass where it reaches the model."""
 
-    def __init__(self, inputs: tuple[Any, ...]) -> None:
+    def __init__(self, inputs: list[Any]) -> None:
         self.inputs = inputs
 
 
@@ -36,24 +38,31 @@ def reader_of(training_module: Any) -> Callable[[Any], Any] | None:
     Parameters
     ----------
     training_module
-        Module of the evaluator, whose model is set. Its ``forward`` is run in evaluation mode, up to the model.
+        Module of the evaluator, whose model is set. Its ``forward`` is run in evaluation mode, up to the model. What is
+        returned raises a :class:`TransferError` unless that calls the model as a whole, on one input.
     """
     if not _has_own_forward(training_module):
         return None
 
-    def stop(module: Any, inputs: tuple[Any, ...]) -> None:
-        raise _Reached(inputs)
+    def stop(module: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        raise _Reached([each for each in (*arguments, *named.values()) if size_of(each)])  # the others are options
 
     def read(x: Any) -> Any:
-        handle = training_module.model.register_forward_pre_hook(stop)
+        handle = training_module.model.register_forward_pre_hook(stop, with_kwargs=True)
         try:
             with modes_kept(training_module), torch.no_grad():
                 training_module.eval()(x)
+            does = 'does not call the model as a whole'
         except _Reached as reached:
-            return reached.inputs[0] if len(reached.inputs) == 1 else x
+            if len(reached.inputs) == 1:
+                return reached.inputs[0]
+            does = f'calls the model on {len(reached.inputs)} inputs'
         finally:
             handle.remove()
-        return x
+        raise TransferError(
+            f'{type(training_module).__name__}.forward {does}, so that it is not known what the model reads; have it call '
+            'self.model on one tensor, or prepare images in the dataset.'
+        )
 
     return read
 

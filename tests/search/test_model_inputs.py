@@ -12,7 +12,8 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import TensorDataset
 from torchmetrics.classification import BinaryAccuracy, MultilabelAccuracy
 
-from nni_warmstart import ConfigError, SupernetZoo, WarmStartDARTS
+from nni_warmstart import ConfigError, Supernet, SupernetZoo, TransferError, WarmStartDARTS
+from nni_warmstart.search.model_inputs import reader_of
 
 
 class Normalising(ClassificationModule):
@@ -71,6 +72,53 @@ def test_an_evaluator_that_normalises_is_that_on_normalised_images(tmp_path, sou
             (figures, before, strategy.oneshot_module.final['test_accuracy'], entry.sketches['pixels'].means.tolist())
         )
     assert found[0] == found[1]
+
+
+class ByName(ClassificationModule):
+    def forward(self, x):
+        return self.model(x=x / 127.5 - 1, scale=torch.tensor(2.0))
+
+
+class InParts(ClassificationModule):
+    def forward(self, x):
+        return self.model.head(self.model.stem(x / 127.5 - 1).mean((2, 3)))
+
+
+class OnTwo(ClassificationModule):
+    def forward(self, x):
+        return self.model(x / 127.5 - 1, mask=x > 0)
+
+
+def evaluator(kind):
+    module = kind(num_classes=3)
+    module.set_model(OwnSpace())
+    return module
+
+
+def test_an_evaluator_may_name_the_input_of_its_model():
+    x, _ = images()
+    assert torch.equal(reader_of(evaluator(ByName))(x), x / 127.5 - 1)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'does'), [(InParts, 'does not call the model as a whole'), (OnTwo, 'calls .* on 2 inputs')]
+)
+def test_it_is_said_where_the_input_of_a_model_is_not_known(kind, does):
+    with pytest.raises(TransferError, match=f'{kind.__name__}.forward {does}.*have it call self.model on one tensor'):
+        reader_of(evaluator(kind))(images()[0])
+
+
+@pytest.mark.parametrize('warm', [False, True], ids=['cold', 'warm'])
+def test_nothing_is_estimated_on_images_that_the_model_would_not_read(tmp_path, caplog, warm):
+    x, y = images()
+    if warm:
+        source = Supernet.from_model(WarmStartDARTS().mutate_model(OwnSpace()), name='source')
+        with pytest.raises(TransferError, match='does not call the model as a whole'):
+            search(tmp_path, WarmStartDARTS(source=source), OwnSpace(), InParts(num_classes=3), Parts(x, y))
+        return
+    strategy = search(tmp_path, WarmStartDARTS(average=1.0), OwnSpace(), InParts(num_classes=3), Parts(x, y))
+    assert strategy.oneshot_module.evaluation.averaged is None
+    assert caplog.text.count('not averaged: InParts.forward does not call the model as a whole') == 1
 
 
 class Binary(SupervisedLearningModule):
