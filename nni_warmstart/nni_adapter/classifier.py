@@ -1,4 +1,4 @@
-"""Classifier of a network: finding it, resizing it, and its features."""
+"""Classifier of a network: finding it, resizing it, its weights, and its features."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from ..errors import TransferError
 from ..utils.inputs import to_device
@@ -87,6 +88,45 @@ def resize_head(model: nn.Module, num_classes: int, name: str | None = None) -> 
     modules[name.rpartition('.')[0]]._modules[name.rpartition('.')[2]] = new
     made_with = getattr(model, 'trace_kwargs', {})
     made_with.update({key: num_classes for key in CLASS_ARGUMENTS if key in parameters_of(type(model))})
+
+
+@torch.no_grad()
+def write_head(head: nn.Linear, weight: Tensor, bias: Tensor | None) -> bool:
+    """Give a classifier other weights in place; return False, and change nothing, if it cannot have them.
+
+    Weights that a layer computes from others are set through these, which spectral norm, unlike weight norm, does not allow.
+
+    Parameters
+    ----------
+    head
+        Linear layer.
+    weight, bias
+        Its new weights; None for a layer without a bias.
+    """
+    if 'weight' in head._parameters:
+        head.weight.copy_(weight)
+    elif not parametrize.is_parametrized(head, 'weight') or not _assigned(head, weight):
+        return False
+    if bias is not None:
+        head.bias.copy_(bias)
+    return True
+
+
+def _assigned(head: nn.Linear, weight: Tensor) -> bool:
+    """Set the tensors that a weight is computed from, or none of them if they do not give this weight."""
+    own = [*head.parameters(), *head.buffers()]
+    before = [tensor.clone() for tensor in own]
+    with modes_kept(head):
+        head.eval()  # spectral norm changes with every look in training
+        try:
+            head.weight = weight
+            if torch.allclose(head.weight, weight, rtol=1e-2, atol=1e-3 * float(weight.abs().max())):
+                return True
+        except (NotImplementedError, RuntimeError, ValueError, TypeError):  # it has no inverse, or not for this weight
+            pass
+    for tensor, value in zip(own, before, strict=True):
+        tensor.copy_(value)
+    return False
 
 
 def features_of(

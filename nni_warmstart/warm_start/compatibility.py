@@ -29,8 +29,9 @@ from .network_match import align_network
 def body_of(target: nn.Module, head_name: str | None) -> dict[str, nn.Parameter]:
     """Return the weights of a target, without alphas and classifier."""
     alpha = {id(choice.alpha) for choice in choices(target).values()}
-    head = head_tensors(head_name)
-    return {name: p for name, p in target.named_parameters() if id(p) not in alpha and name not in head}
+    weights = dict(target.named_parameters())
+    head = head_tensors(head_name, weights)
+    return {name: p for name, p in weights.items() if id(p) not in alpha and name not in head}
 
 
 def same_space(source: Supernet, target: nn.Module, head_name: str | None) -> bool:
@@ -38,7 +39,7 @@ def same_space(source: Supernet, target: nn.Module, head_name: str | None) -> bo
     state, (tensors, _) = source.state_dict(), first_names(target)
     if not all(name in state and state[name].shape == p.shape for name, p in body_of(target, head_name).items()):
         return False
-    if source.tensors.keys() - source.alphas.values() - tensors.keys() - {*head_tensors(head_name)}:
+    if source.tensors.keys() - source.alphas.values() - tensors.keys() - {*head_tensors(head_name, tensors)}:
         return False  # a deeper one, say
     found = choices(target)
     if any(source.candidates.get(label) != list(choice.candidates) for label, choice in found.items()):

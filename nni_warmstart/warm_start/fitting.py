@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..data.labelled import check_range
 from ..errors import TransferError
 from ..nni_adapter import batchnorm
-from ..nni_adapter.classifier import dropout_before, features_of
+from ..nni_adapter.classifier import dropout_before, features_of, write_head
 from ..supernets.supernet import Supernet
 from ..utils.inputs import to_device
 from .heads.base import BOLDNESS, HeadData
@@ -41,11 +41,11 @@ def fit_other_classes(
         return
     with torch.no_grad():
         factor, offset = _on_one_scale(before(features)[:, others], module(features)[:, others])
-        module.weight[classes] *= factor
-        module.weight[others] = before.weight[others]
-        if module.bias is not None:
-            module.bias[classes] = factor * module.bias[classes] + offset
-            module.bias[others] = before.bias[others]
+        weight, bias = before.weight.clone(), None if before.bias is None else before.bias.clone()
+        weight[classes] = module.weight[classes] * factor
+        if bias is not None:
+            bias[classes] = factor * module.bias[classes] + offset
+        write_head(module, weight, bias)
 
 
 def reestimate_statistics(model: nn.Module, batches: Batches, device: torch.device | str) -> Iterator[str]:
@@ -77,7 +77,7 @@ def fit_head(model: nn.Module, head_name: str, source: Supernet, batches: Batche
     Raises
     ------
     TransferError
-        If the classes, the rows or the features do not fit the classifier.
+        If the classes, the rows or the features do not fit the classifier, or its weights cannot be set.
     """
     module = model.get_submodule(head_name)
     fit = HEADS[settings.head].fit
@@ -97,17 +97,23 @@ def fit_head(model: nn.Module, head_name: str, source: Supernet, batches: Batche
     others = labels[~torch.stack(members).any(0)]
     if len(others):
         raise TransferError(f'heads = {dict(rows_of)}, but images are of class {int(others.min())}, which no dataset has.')
+    with torch.no_grad():
+        weight, bias = module.weight.clone(), None if module.bias is None else module.bias.clone()
     for (start, stop), chosen in zip(rows_of.values(), members, strict=True):
         if not chosen.any():  # the first images have none of this dataset
             continue
         own = HeadData(
             features[chosen], labels[chosen] - start, stop - start, module.bias is not None, source, head_name, dropout
         )
-        weight, bias = fit(own)
-        with torch.no_grad():
-            module.weight[start:stop] = weight
-            if module.bias is not None:
-                module.bias[start:stop] = bias
+        fitted = fit(own)
+        weight[start:stop] = fitted.weight
+        if bias is not None:
+            bias[start:stop] = fitted.bias
+    if not write_head(module, weight, bias):
+        raise TransferError(
+            f'head {settings.head!r} cannot be fitted to {head_name!r}, whose weight is computed from other tensors and '
+            "cannot be set (spectral norm, say); use head='random'."
+        )
 
 
 def _on_one_scale(copied: Tensor, fitted: Tensor) -> tuple[float, float]:

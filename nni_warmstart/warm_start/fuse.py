@@ -17,7 +17,6 @@ from ..nni_adapter.paths import every_path
 from ..supernets.supernet import Supernet
 from ..tracing.channel_spaces import Couple
 from ..utils.text import enumerated
-from .heads.base import head_tensors
 from .inherit import Inherit, Inheritance, mapped, prepare_one, rebuilt
 from .match import Match, Target, match_source
 from .new_state import NewState, load
@@ -135,7 +134,7 @@ class _Fusion:
             reference.state_dict(),
             activations=both,
             weights=True,
-            skip=frozenset(head_tensors(self.target.head_name)),
+            skip=self.target.classifier,
             correspondence=match.correspondence,
         )
         return mapping.couplings.couple

@@ -68,9 +68,14 @@ class Target:
         with every_path(self.model):
             return layers_of(self.model, self.shape)
 
+    @cached_property
+    def classifier(self) -> frozenset[str]:
+        """Names of the tensors of its classifier."""
+        return frozenset(head_tensors(self.head_name, self.model.state_dict()))
+
     def left_out(self, settings: TransferSettings) -> frozenset[str]:
         """Return the tensors of the classifier, unless the head inherits them."""
-        return frozenset() if HEADS[settings.head].is_inherited else frozenset(head_tensors(self.head_name))
+        return frozenset() if HEADS[settings.head].is_inherited else self.classifier
 
 
 @dataclass(frozen=True)

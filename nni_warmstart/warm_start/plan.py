@@ -154,7 +154,7 @@ class Plan:
                     # Head: fit the classifier to the warm features.
                     if self.head_name is not None and head.is_fitted:
                         fit_head(model, self.head_name, self.sources[0][0], batches, settings)
-                        names = [name for name in head_tensors(self.head_name) if name in origins]
+                        names = [name for name in head_tensors(self.head_name, origins) if name in origins]
                         origins |= {name: replace(origins[name], how=head.origin) for name in names}
                     elif self.classes is not None:
                         how = self._fill_classes(model, others, batches)

@@ -282,3 +282,58 @@ def test_refitted_are_classes_of_finite_features_only(data):
     x, y = batches(4)[0]
     blend_ridge_head(model, [(x, y.float())] if data == 'numbers' else [(x * float('nan'), y)], 'cpu', 0.5)
     assert torch.equal(model.classifier.weight, before)
+
+
+class Normed(OwnSpace):
+    """Computes the weight of its classifier from other tensors."""
+
+    def __init__(self, norm, num_classes: int = 3) -> None:
+        super().__init__(num_classes)
+        self.head = norm(self.head)
+
+
+SET = nn.utils.parametrizations.weight_norm
+NORMS = {
+    'weight': SET,
+    'spectral': nn.utils.parametrizations.spectral_norm,
+    'weight, before parametrizations': pytest.param(
+        nn.utils.weight_norm, marks=pytest.mark.filterwarnings('ignore::FutureWarning')
+    ),
+}
+
+
+def test_a_head_is_fitted_through_weight_norm():
+    source, model = (mutate(Normed(SET, classes), 'DARTS') for classes in (3, 4))
+    report = transfer(Supernet.from_model(source, name='source'), model, data=batches(4))
+    expected = ridge(*features_of(model, 'head', batches(4), 'cpu'), 4)
+    assert torch.allclose(model.head.weight, expected.weight, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(model.head.bias, expected.bias)
+    assert {each.how for each in report.origins if each.target.startswith('head.')} == {'fitted'}
+
+
+def test_a_head_with_weight_norm_is_refitted():
+    model = mutate(Normed(SET, 4), 'DARTS')
+    before = model.head.weight.detach().clone()
+    expected = ridge(*features_of(model, 'head', batches(4), 'cpu'), 4, boldness=1.0)
+    blend_ridge_head(model, batches(4), 'cpu', 0.25)
+    torch.testing.assert_close(model.head.weight.detach(), 0.75 * before + 0.25 * expected.weight)
+
+
+@pytest.mark.parametrize('norm', [NORMS['spectral'], NORMS['weight, before parametrizations']])
+def test_a_head_whose_weight_cannot_be_set_is_not_fitted(norm):
+    source, model = (mutate(Normed(norm), 'DARTS') for _ in range(2))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(TransferError, match=r"head 'ridge' cannot be fitted to 'head', .* use head='random'"):
+        transfer(Supernet.from_model(source, name='source'), model, data=batches(3))
+    blend_ridge_head(model.eval(), batches(3), 'cpu', 0.5)
+    assert [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])] == []
+
+
+@pytest.mark.parametrize('norm', NORMS.values(), ids=NORMS)
+def test_a_fresh_head_inherits_nothing_through_its_norm(norm):
+    source, model = (mutate(Normed(norm), 'DARTS') for _ in range(2))
+    before = [parameter.detach().clone() for parameter in model.head.parameters()]
+    report = transfer(Supernet.from_model(source, name='source'), model, head='random', keep=1.0)
+    assert all(map(torch.equal, model.head.parameters(), before))
+    assert {each.how for each in report.origins if each.target.startswith('head.')} == {'fresh'}
+    assert torch.equal(model.stem[0].weight, source.stem[0].weight)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -95,9 +95,15 @@ class Head:
         return self.fit is not None
 
 
-def head_tensors(name: str | None) -> tuple[str, ...]:
-    """Return the names of the tensors of the classifier with this path; none for None."""
-    return () if name is None else (f'{name}.weight', f'{name}.bias')
+def head_tensors(name: str | None, known: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the names of the tensors of the classifier with this path; none for None.
+
+    Those of the ``known`` tensors that its weight is computed from, such as by weight norm, are among them.
+    """
+    if name is None:
+        return ()
+    inside = (each for each in known if each.startswith(f'{name}.'))
+    return tuple(dict.fromkeys((f'{name}.weight', f'{name}.bias', *inside)))
 
 
 def check_every_class(labels: Tensor, n_classes: int, head: str) -> None:

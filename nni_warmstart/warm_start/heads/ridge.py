@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...data.labelled import has_classes
-from ...nni_adapter.classifier import dropout_before, features_of, find_head
+from ...nni_adapter.classifier import dropout_before, features_of, find_head, write_head
 from ...utils.inputs import to_device
 from .base import BOLDNESS, Head, HeadData, LinearHead, sharpness
 
@@ -104,8 +104,8 @@ def blend_ridge_head(
     """Move the classifier towards the calibrated :func:`ridge` classifier of these images, by ``share`` of the way.
 
     It is moved less if it makes fewer errors on the images than the leave-one-out predictions of the regression: on features
-    that overfit the images, the regression gives a poor classifier. It is not changed if labels are not classes, or features
-    are not finite.
+    that overfit the images, the regression gives a poor classifier. It is not changed if labels are not classes, features
+    are not finite, or its weights cannot be set (spectral norm).
 
     Raises
     ------
@@ -126,9 +126,9 @@ def blend_ridge_head(
         new, left_out = ridge_and_left_out(features, labels, head.out_features, head.bias is not None, 1.0, dropout)
         mistakes, without = (int((logits.argmax(1) != labels).sum()) for logits in (head(features), left_out))
         share *= min(1.0, mistakes / max(1, without))
-        head.weight.lerp_(new.weight.to(head.weight), share)
-        if head.bias is not None:
-            head.bias.lerp_(new.bias.to(head.bias), share)
+        weight, bias = head.weight, head.bias
+        bias = None if bias is None else bias.lerp(new.bias.to(bias), share)
+        write_head(head, weight.lerp(new.weight.to(weight), share), bias)
 
 
 def _fit(data: HeadData) -> LinearHead:
