@@ -216,7 +216,8 @@ class DartsSearchModule(DartsLightningModule):
         optimizer: Any = self.architecture_optimizers()
         self.resample()  # a path of Proxyless
         optimizer.zero_grad()
-        outputs: Any = self.training_module.training_step(batch, step)
+        with self.phases.watching():
+            outputs: Any = self.training_module.training_step(batch, step)
         loss = outputs['loss'] if isinstance(outputs, dict) else outputs
         if self.penalty is not None:
             loss, details = self.penalty(loss, self.export_probs())
@@ -227,7 +228,8 @@ class DartsSearchModule(DartsLightningModule):
 
     def _weight_step(self, batch: Any, batch_idx: int) -> Any:
         self.resample()
-        outputs: Any = self.training_module.training_step(batch, 2 * batch_idx + 1)
+        with self.phases.watching():
+            outputs: Any = self.training_module.training_step(batch, 2 * batch_idx + 1)
         loss = outputs['loss'] if isinstance(outputs, dict) else outputs
         self.phases.look(self, loss)
         self.advance_optimization(self.phases.with_gradient(loss), batch_idx, self._clip(size_of(batch)))

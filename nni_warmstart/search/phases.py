@@ -35,6 +35,7 @@ class Phases(Callback):
         self._alphas: list[nn.Parameter] = []
         self._weights: list[nn.Parameter] = []
         self._restricted: frozenset[Phase] | None = None  # not known before the first step
+        self._differentiates = False
         self._omits = False
         self._accumulates = False
         self._earlier: Sequence[Tensor | None] = ()  # accumulated gradients in the checkpoint to resume from
@@ -43,7 +44,7 @@ class Phases(Callback):
         self._alphas = pl_module.arch_parameters()
         known = {id(alpha) for alpha in self._alphas}
         self._weights = [parameter for parameter in pl_module.parameters() if id(parameter) not in known]
-        self._restricted = None
+        self._restricted, self._differentiates = None, False
         self._accumulates = bool(accumulating(pl_module))
         for parameter, gradient in zip(self._parameters, self._earlier, strict=False):
             parameter.grad = None if gradient is None else gradient.to(parameter)
@@ -72,10 +73,31 @@ class Phases(Callback):
             finally:
                 self._omits = False
 
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Notice in the first step whether gradients of parameters are computed within the context, for a penalty, say."""
+        if self._restricted is not None:
+            yield
+            return
+
+        def notice(_: Tensor) -> None:
+            self._differentiates = True
+
+        handles = [parameter.register_hook(notice) for parameter in self._parameters if parameter.requires_grad]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
     def look(self, pl_module: Any, loss: Tensor) -> None:
         """Decide from the loss of the first step, which computes all gradients, what the following steps can omit."""
         if self._restricted is None:
-            why_not = looks_at_all(pl_module, loss)
+            if self._differentiates:
+                why = f'{type(pl_module.training_module).__name__}.training_step computes gradients itself'
+                why_not = dict.fromkeys(PHASES, why)
+            else:
+                why_not = looks_at_all(pl_module, loss)
             self._restricted = frozenset(phase for phase in PHASES if phase not in why_not)
             for phase, why in why_not.items():
                 _logger.info('The step of the %s computes all gradients, as in NNI: %s.', phase, why)

@@ -80,6 +80,16 @@ class Decaying(Module):
         return super().training_step(batch, batch_idx) + 0.01 * sum(p.square().sum() for p in self.parameters())
 
 
+class Penalising(Module):
+    """Punishes large gradients of weights, as far as they can be computed."""
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        weights = [weight for weight in self.model.classifier.parameters() if weight.requires_grad]
+        found = torch.autograd.grad(loss, weights, create_graph=True)
+        return loss + 0.1 * sum(gradient.square().sum() for gradient in found)
+
+
 class Partial(Module):
     """Trains the classifier only."""
 
@@ -160,6 +170,7 @@ CASES = {
     'after backward': {'module': AfterBackward},
     'before the step': {'callbacks': [BeforeStep]},
     'decaying': {'module': Decaying},
+    'penalising': {'module': Penalising},
     'partial': {'module': Partial},
     'frozen': {'module': Frozen},
     'no alphas': {'module': NoAlphas},
@@ -186,6 +197,7 @@ def test_a_search_is_that_of_nni_to_the_bit(tmp_path, pair, case):
         (Module, [(True, False), (False, True)]),
         (Accumulating, [(True, True), (False, True)]),
         (Clipping, [(True, False), (True, True)]),
+        (Penalising, [(True, True), (True, True)]),
     ],
 )
 def test_each_phase_computes_its_own_gradients(tmp_path, monkeypatch, module, phases):
@@ -225,10 +237,17 @@ def test_gradients_of_mixed_precision_are_clipped_at_their_true_size(tmp_path):
     assert found[1] == pytest.approx(found[0], rel=0.1)  # in half precision
 
 
-def test_the_log_names_what_needs_all_gradients(tmp_path, caplog):
+@pytest.mark.parametrize(
+    ('module', 'why'),
+    [
+        (Clipping, 'Clipping.configure_gradient_clipping may read them'),
+        (Penalising, 'Penalising.training_step computes gradients itself'),
+    ],
+)
+def test_the_log_names_what_needs_all_gradients(tmp_path, caplog, module, why):
     caplog.set_level('INFO', 'nni_warmstart')
-    search(WarmStartDARTS(), tmp_path, Clipping)
-    assert 'weights computes all gradients, as in NNI: Clipping.configure_gradient_clipping may read them' in caplog.text
+    search(WarmStartDARTS(), tmp_path, module)
+    assert f'weights computes all gradients, as in NNI: {why}' in caplog.text
 
 
 def test_an_exception_puts_everything_back():
