@@ -307,12 +307,17 @@ def has_classes(batches: Sequence[tuple[Any, Tensor]]) -> bool:
     )
 
 
+def in_range(labels: Tensor, classes: Any) -> bool:
+    """Check whether a classifier with this number of classes has all of the labels."""
+    return int(labels.min()) >= 0 and int(labels.max()) < classes
+
+
 def check_range(labels: Tensor, classes: Any) -> None:
     """Raise an error if there are classes that a classifier does not have."""
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
+    if not in_range(labels, classes):
         raise TransferError(
-            f'data has labels from {low} to {high}, and the classifier has {classes} classes; number them from 0.'
+            f'data has labels from {int(labels.min())} to {int(labels.max())}, and the classifier has {classes} classes; '
+            "number them from 0, or, where they are no classes, pass head='random'."
         )
 
 

@@ -13,7 +13,7 @@ from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..data.labelled import MOST_BYTES, Data, SampleBatches, check_range, first_batches, has_classes
+from ..data.labelled import MOST_BYTES, Data, SampleBatches, check_range, first_batches, has_classes, in_range
 from ..errors import TransferError, reason
 from ..fast_forward.forward import FastForward
 from ..mapping.alignment import check_weights
@@ -202,10 +202,15 @@ class Plan:
         return f'{self.classes.text}: fitted'
 
     def _accuracy(self, model: nn.Module, batches: Batches) -> float | None:
+        """Return the accuracy; None where labels are no classes, or are none of the model's."""
         if not batches or not has_classes(batches):
             return None
         if self.head_name is not None:
-            check_range(torch.cat([y for _, y in batches]), model.get_submodule(self.head_name).out_features)
+            labels, classes = torch.cat([y for _, y in batches]), model.get_submodule(self.head_name).out_features
+            if HEADS[self.settings.head].is_fitted:
+                check_range(labels, classes)
+            elif not in_range(labels, classes):  # of one logit, with an index that is ignored, or numbers to predict
+                return None
         return accuracy_on(model, batches, self.settings.device, self.settings.heads)
 
 

@@ -275,12 +275,18 @@ def test_a_head_without_mistakes_is_not_refitted():
     assert torch.equal(model.classifier.weight, weight)
 
 
-@pytest.mark.parametrize('data', ['numbers', 'not finite'])
+@pytest.mark.parametrize('data', ['numbers', 'not finite', 'other labels', 'ignored'])
 def test_refitted_are_classes_of_finite_features_only(data):
     model = target()
     before = model.classifier.weight.detach().clone()
     x, y = batches(4)[0]
-    blend_ridge_head(model, [(x, y.float())] if data == 'numbers' else [(x * float('nan'), y)], 'cpu', 0.5)
+    given = {
+        'numbers': (x, y.float()),
+        'not finite': (x * float('nan'), y),
+        'other labels': (x, y + 9),
+        'ignored': (x, y - 100),
+    }
+    blend_ridge_head(model, [given[data]], 'cpu', 0.5)
     assert torch.equal(model.classifier.weight, before)
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ...data.labelled import has_classes
+from ...data.labelled import has_classes, in_range
 from ...nni_adapter.classifier import dropout_before, features_of, find_head, write_head
 from ...utils.inputs import to_device
 from .base import BOLDNESS, Head, HeadData, LinearHead, sharpness
@@ -104,8 +104,8 @@ def blend_ridge_head(
     """Move the classifier towards the calibrated :func:`ridge` classifier of these images, by ``share`` of the way.
 
     It is moved less if it makes fewer errors on the images than the leave-one-out predictions of the regression: on features
-    that overfit the images, the regression gives a poor classifier. It is not changed if labels are not classes, features
-    are not finite, or its weights cannot be set (spectral norm).
+    that overfit the images, the regression gives a poor classifier. It is not changed if labels are not its classes,
+    features are not finite, or its weights cannot be set (spectral norm).
 
     Raises
     ------
@@ -119,7 +119,7 @@ def blend_ridge_head(
     name = find_head(model, to_device(first[0], device))
     head = cast(nn.Linear, model.get_submodule(name))
     features, labels = features_of(model, name, itertools.chain([first], others), device)
-    if not torch.isfinite(features).all():
+    if not torch.isfinite(features).all() or not in_range(labels, head.out_features):
         return
     labels, dropout = labels.long(), dropout_before(model, name, to_device(first[0], device))
     with torch.no_grad():
