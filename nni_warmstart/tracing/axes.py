@@ -111,3 +111,8 @@ class Channels:
     opaque: dict[str, str] = field(default_factory=dict)
     keeps: frozenset[str] = frozenset()
     ties: np.ndarray = field(default_factory=lambda: np.zeros((3, 0), int))
+
+    def of_outputs(self, role: str) -> list[str]:
+        """Return the tensors whose first axis of a role, :data:`OUT` or :data:`IN`, is that of the outputs."""
+        first = {name: axes.channels[axes.roles.index(role)] for name, axes in self.tensors.items() if role in axes.roles}
+        return [name for name, channels in first.items() if channels is not None and np.array_equal(channels, self.outputs)]

@@ -168,17 +168,10 @@ def classifier_rows(source: Supernet, otherwise: Sequence[str]) -> dict[str, int
     if source.structure is None:
         names = [name for name in otherwise if name in source.tensors]
     else:
-        channels = source.structure.channels
-        names = [
-            name
-            for name, axes in channels.tensors.items()
-            if axes.roles[:1] == (OUT,) and _equal(axes.channels[0], channels.outputs) and name in source.tensors
-        ]
+        tensors = source.structure.channels.tensors
+        rows = source.structure.channels.of_outputs(OUT)
+        names = [name for name in rows if tensors[name].roles[0] == OUT and name in source.tensors]
     return {name: len(source.tensors[name]) for name in names}
-
-
-def _equal(channels: np.ndarray | None, others: np.ndarray) -> bool:
-    return channels is not None and np.array_equal(channels, others)
 
 
 def in_order_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -26,18 +26,21 @@ from .match import Target
 from .network_match import align_network
 
 
-def body_of(target: nn.Module, head_name: str | None) -> dict[str, nn.Parameter]:
-    """Return the weights of a target, without alphas and classifier."""
+def body_of(target: nn.Module, head_name: str | None, rows: Collection[str] = ()) -> dict[str, nn.Parameter]:
+    """Return the weights of a target, without alphas and classifier, to which ``rows`` belong where it has no path."""
     alpha = {id(choice.alpha) for choice in choices(target).values()}
     weights = dict(target.named_parameters())
-    head = head_tensors(head_name, weights)
+    head = {*head_tensors(head_name, weights), *rows}
     return {name: p for name, p in weights.items() if id(p) not in alpha and name not in head}
 
 
-def same_space(source: Supernet, target: nn.Module, head_name: str | None) -> bool:
-    """Check whether the source has the target's weights and choices and no others, in the same shapes and order."""
+def same_space(source: Supernet, target: nn.Module, head_name: str | None, rows: Collection[str] = ()) -> bool:
+    """Check whether the source has the target's weights and choices and no others, in the same shapes and order.
+
+    Classifiers may differ; ``rows`` belong to the target's where it has no path.
+    """
     state, (tensors, _) = source.state_dict(), first_names(target)
-    if not all(name in state and state[name].shape == p.shape for name, p in body_of(target, head_name).items()):
+    if not all(name in state and state[name].shape == p.shape for name, p in body_of(target, head_name, rows).items()):
         return False
     if source.tensors.keys() - source.alphas.values() - tensors.keys() - {*head_tensors(head_name, tensors)}:
         return False  # a deeper one, say

@@ -92,7 +92,7 @@ def prepare_one(source: Supernet, target: Target, settings: TransferSettings, im
     TransferError
         If the two have (nearly) nothing in common, or one of them cannot be traced.
     """
-    if same_space(source, target.model, target.head_name):
+    if same_space(source, target.model, target.head_name, target.left_out(settings)):
         done = _copied(source, target, settings)
         return lambda model, images: done
     match = match_source(source, target, settings)

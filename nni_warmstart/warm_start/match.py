@@ -18,9 +18,11 @@ from ..mapping.layer_alignment import Alignment
 from ..mapping.mapper import misfit, pair_tensors
 from ..mapping.narrowing import is_narrower
 from ..nni_adapter.choices import NOT_CHOSEN
+from ..nni_adapter.classifier import find_head
 from ..nni_adapter.paths import every_path
 from ..supernets.plain_network import CHANGES_IMAGES
 from ..supernets.supernet import Supernet
+from ..tracing.axes import IN, OUT
 from ..tracing.layers import Layer, layers_of
 from ..tracing.structure import Structure, structure_of
 from .heads.base import head_tensors
@@ -70,8 +72,19 @@ class Target:
 
     @cached_property
     def classifier(self) -> frozenset[str]:
-        """Names of the tensors of its classifier."""
-        return frozenset(head_tensors(self.head_name, self.model.state_dict()))
+        """Names of the tensors of its classifier, also where no linear layer gives the output; none for a model of features.
+
+        These are the ones with a row for each output, or else the last linear layer in the order of construction.
+        """
+        tensors = self.model.state_dict()
+        if self.head_name is not None:
+            return frozenset(head_tensors(self.head_name, tensors))
+        try:
+            channels = self.structure.channels
+            rows, readers = channels.of_outputs(OUT), channels.of_outputs(IN)
+            return frozenset(() if readers else rows or head_tensors(find_head(self.model), tensors))
+        except TransferError:  # it has no linear layer, or cannot be traced
+            return frozenset()
 
     def left_out(self, settings: TransferSettings) -> frozenset[str]:
         """Return the tensors of the classifier, unless the head inherits them."""

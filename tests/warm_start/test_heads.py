@@ -121,9 +121,58 @@ def test_a_model_without_a_linear_classifier_takes_the_other_heads(source):
     def space() -> nn.Module:
         return mutate(Logged(stem_out_channels=4, num_modules_per_stack=1, num_labels=3), 'DARTS')
 
-    assert transfer(source, space(), head='random', data=batches(3)).share_inherited == 1.0
+    report = transfer(source, space(), head='random', data=batches(3))
+    assert {each.target for each in report.origins if each.how == 'fresh'} == {'classifier.weight', 'classifier.bias'}
     with pytest.raises(TransferError, match='no linear layer of Logged gives its output'):
         transfer(source, space(), head='ridge', data=batches(3))
+
+
+class ByConvolution(OwnSpace):
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(6, num_classes, 1)
+
+    def forward(self, x):
+        return self.head(self.second(self.first(self.stem(x)))).mean((2, 3))
+
+
+class ByCosine(OwnSpace):
+    def forward(self, x):
+        features = self.second(self.first(self.stem(x))).mean((2, 3))
+        return 5 * nn.functional.linear(nn.functional.normalize(features), nn.functional.normalize(self.head.weight))
+
+
+class Tempered(OwnSpace):
+    def forward(self, x):
+        return super().forward(x) / 2
+
+
+@pytest.mark.parametrize('classes', [3, 4])
+@pytest.mark.parametrize('space', [ByConvolution, ByCosine, Tempered])
+def test_a_fresh_classifier_need_not_be_a_last_linear_layer(space, classes):
+    source, model = mutate(space(), 'DARTS'), mutate(space(classes), 'DARTS')
+    before = [parameter.detach().clone() for parameter in model.head.parameters()]
+    transfer(Supernet.from_model(source, name='source'), model, head='random', data=batches(classes), keep=1.0)
+    assert all(map(torch.equal, model.head.parameters(), before))
+    body = [name for name, _ in source.named_parameters() if not name.startswith('head')]
+    assert all(torch.equal(source.get_parameter(name), model.get_parameter(name)) for name in body)
+
+
+class Features(OwnSpace):
+    """Has no classifier: layers read its outputs."""
+
+    def forward(self, x):
+        x = self.stem(x)
+        return (x + self.first(x) + self.second(x)).mean((2, 3))
+
+
+def test_a_model_of_features_inherits_all_but_what_never_runs():
+    source, model = (mutate(Features(), 'DARTS') for _ in range(2))
+    report = transfer(Supernet.from_model(source, name='source'), model, head='random', data=batches(3))
+    assert {each.how for each in report.origins if not each.target.startswith(('head', 'norm'))} <= {
+        'copied',
+        're-estimated',
+    }
 
 
 def test_the_head_is_the_layer_that_gives_the_output():
