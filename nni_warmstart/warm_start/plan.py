@@ -22,7 +22,7 @@ from ..nni_adapter.oneshot import is_supernet
 from ..nni_adapter.paths import best_path
 from ..supernets.supernet import Supernet
 from ..utils.metrics import accuracy_on
-from ..utils.modules import modes_kept
+from ..utils.modules import modes_kept, state_kept
 from ..utils.random import quiet_randomness
 from .classes import ClassMatch, in_order_of_target
 from .compatibility import input_shape, name_of_head
@@ -205,12 +205,11 @@ class Plan:
         """Return the accuracy; None where labels are no classes, or are none of the model's."""
         if not batches or not has_classes(batches):
             return None
-        if self.head_name is not None:
-            labels, classes = torch.cat([y for _, y in batches]), model.get_submodule(self.head_name).out_features
-            if HEADS[self.settings.head].is_fitted:
-                check_range(labels, classes)
-            elif not in_range(labels, classes):  # of one logit, with an index that is ignored, or numbers to predict
-                return None
+        labels = torch.cat([y for _, y in batches])
+        if self.head_name is not None and HEADS[self.settings.head].is_fitted:
+            check_range(labels, model.get_submodule(self.head_name).out_features)
+        elif not _gives_logits(model, batches[0][0].to(self.settings.device), labels):
+            return None
         return accuracy_on(model, batches, self.settings.device, self.settings.heads)
 
 
@@ -246,6 +245,16 @@ def _check_data(head: str, batches: Batches) -> None:
             f'head {head!r} is fitted on classes, whole numbers from 0, one per image, and data has labels of shape '
             f"{tuple(batches[0][1].shape)} and type {batches[0][1].dtype}; pass head='random'."
         )
+
+
+def _gives_logits(model: nn.Module, x: Tensor, labels: Tensor) -> bool:
+    """Check whether outputs are logits of classes, shape ``(n, n_classes)``, and labels are some of these.
+
+    They may also be several tensors, one logit of two classes, or numbers to predict; an index may be ignored.
+    """
+    with modes_kept(model), state_kept(model), torch.no_grad():
+        outputs = model.eval()(x)
+    return isinstance(outputs, Tensor) and outputs.dim() == 2 and in_range(labels, outputs.shape[1])
 
 
 @contextmanager

@@ -70,7 +70,7 @@ class TransferReport:
         Method by which the classifier was initialised.
     zero_shot_accuracy
         Accuracy before any training, on the validation data if given, else on the data of the head; None without data, and
-        where it is not known: labels that are no classes.
+        where it is not known: labels that are no classes, a model of several outputs.
     seconds
         Wall-clock time of each step: 'mapping', 'batch_norm', 'head', 'probe', and 'choosing' if the source was chosen.
     ranking

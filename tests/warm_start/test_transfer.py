@@ -162,6 +162,26 @@ def test_labels_that_are_none_of_the_classes(source, head, shift):
     assert any(origin.how == 're-estimated' for origin in report.origins)
 
 
+class Several(OwnSpace):
+    def forward(self, x):
+        return {'logits': super().forward(x), 'features': x}
+
+
+class Flat(OwnSpace):
+    def forward(self, x):
+        return super().forward(x)[:, 0]
+
+
+@pytest.mark.parametrize('head', ['random', 'copy'])
+@pytest.mark.parametrize('space', [Several, Flat])
+def test_outputs_that_are_no_logits_of_classes(space, head):
+    source, model = (mutate(space(), 'DARTS') for _ in range(2))
+    before = model.head.weight.detach().clone()
+    report = transfer(Supernet.from_model(source, name='source'), model, head=head, data=batches(3))
+    assert report.zero_shot_accuracy is None
+    assert torch.equal(model.head.weight, before) == (head == 'random')
+
+
 @pytest.mark.parametrize('shape', [(8,), (8, 3), (8, 8, 8)])
 def test_labels_that_are_no_classes(source, shape):
     x, y = next(iter(batches(3)))[0], torch.rand(shape)
