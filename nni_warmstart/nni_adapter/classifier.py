@@ -38,15 +38,15 @@ def find_head(model: nn.Module, x: Tensor | None = None) -> str:
             return list(linears)[-1]
         raise TransferError(f'{type(model).__name__} has no linear layer to be its classifier.')
     # Run the model, and compare the output of every linear layer with the model's.
-    outputs: dict[str, Tensor] = {}
+    outputs: list[tuple[str, Tensor]] = []
 
     def keep(name: str) -> Any:
-        return lambda _module, _inputs, output: outputs.__setitem__(name, output)
+        return lambda _module, _inputs, output: outputs.append((name, output))
 
     with _watched(model, *(module.register_forward_hook(keep(name)) for name, module in linears.items())) as run:
         result = run(x)
-    for name, output in outputs.items():
-        if output is result or (isinstance(result, Tensor) and output.data_ptr() == result.data_ptr()):
+    for name, output in outputs:
+        if _is_same(output, result):
             return name
     raise TransferError(
         f'no linear layer of {type(model).__name__} gives its output, so its classifier cannot be found; '
@@ -132,13 +132,15 @@ def _assigned(head: nn.Linear, weight: Tensor) -> bool:
 def features_of(
     model: nn.Module, head_name: str, batches: Iterable[Any], device: torch.device | str
 ) -> tuple[Tensor, Tensor]:
-    """Return the inputs of the classifier and the classes, shapes ``(n, d)`` and ``(n,)``, in evaluation mode."""
+    """Return the inputs of the classifier and the classes, shapes ``(n, d)`` and ``(n,)``, in evaluation mode.
+
+    Of a classifier that a model calls several times (on early features, say), it is the call that gives the output.
+    """
     collected: list[Tensor] = []
-    hook = model.get_submodule(head_name).register_forward_pre_hook(lambda _m, inputs: collected.append(inputs[0].detach()))
     labels: list[Tensor] = []
-    with _watched(model, hook) as run:
+    with _reading(model, head_name) as read:
         for x, y in batches:
-            run(to_device(x, device))
+            collected.append(read(to_device(x, device)).detach())
             labels.append(y)
     return torch.cat(collected), torch.cat(labels).to(device)
 
@@ -156,7 +158,6 @@ def dropout_before(model: nn.Module, head_name: str, inputs: Any) -> float:
         Some inputs.
     """
     dropped: list[tuple[float, Tensor]] = []  # outputs stay alive, so that no other tensor gets their memory
-    read: list[Tensor] = []
 
     def keep(module: Any, _: Any, output: Tensor) -> None:
         dropped.append((float(module.p), output))
@@ -164,11 +165,33 @@ def dropout_before(model: nn.Module, head_name: str, inputs: Any) -> float:
     layers = [module for module in model.modules() if isinstance(module, nn.Dropout) and module.p > 0]
     if not layers:
         return 0.0
-    hooks = [module.register_forward_hook(keep) for module in layers]
-    hooks.append(model.get_submodule(head_name).register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])))
-    with _watched(model, *hooks) as run:
-        run(inputs)
-    return max((p for p, output in dropped for x in read if output.data_ptr() == x.data_ptr()), default=0.0)
+    with _reading(model, head_name, *(module.register_forward_hook(keep) for module in layers)) as read:
+        x = read(inputs)
+    return max((p for p, output in dropped if output.data_ptr() == x.data_ptr()), default=0.0)
+
+
+def _is_same(output: Tensor, result: Any) -> bool:
+    return output is result or (isinstance(result, Tensor) and output.data_ptr() == result.data_ptr())
+
+
+@contextmanager
+def _reading(model: nn.Module, head_name: str, *hooks: Any) -> Iterator[Callable[[Any], Tensor]]:
+    """Run a model in evaluation mode, and return what its classifier reads in the call that gives the output."""
+    calls: list[tuple[Tensor, Tensor]] = []
+
+    def keep(_: Any, arguments: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> None:
+        calls.append((next(iter((*arguments, *named.values()))), output))
+
+    hook = model.get_submodule(head_name).register_forward_hook(keep, with_kwargs=True)
+    with _watched(model, hook, *hooks) as run:
+
+        def read(x: Any) -> Tensor:
+            calls.clear()
+            result = run(x)
+            giving = [inputs for inputs, output in calls if _is_same(output, result)]
+            return giving[0] if giving else calls[-1][0]
+
+        yield read
 
 
 @contextmanager

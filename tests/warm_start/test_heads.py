@@ -285,6 +285,40 @@ def test_dropout_in_front_of_the_classifier_is_seen():
         assert model.training
 
 
+class EarlyExit(OwnSpace):
+    """Calls its classifier on early features, too, before or after those that give the output."""
+
+    last = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x):
+        early = self.stem(x)
+        late = torch.relu(self.norm(self.second(self.first(torch.relu(early)))))
+        calls = [self.drop(early.mean((2, 3))), late.mean((2, 3))]
+        outputs = [self.head(input=each) for each in (calls if self.last else calls[::-1])]
+        return outputs[1] if self.last else outputs[0]
+
+
+class LateFirst(EarlyExit):
+    last = False
+
+
+@pytest.mark.parametrize('space', [EarlyExit, LateFirst])
+def test_the_features_are_those_that_give_the_output(space):
+    shared, single = mutate(space(), 'DARTS'), mutate(OwnSpace(), 'DARTS')
+    single.load_state_dict(shared.state_dict())
+    x = batches(3)[0][0]
+    assert find_head(shared, x) == 'head'
+    features, _ = features_of(shared, 'head', batches(3), 'cpu')
+    assert torch.equal(features, features_of(single, 'head', batches(3), 'cpu')[0])
+    assert dropout_before(shared, 'head', x) == 0.0
+    report = transfer(Supernet.from_model(single, name='source'), shared, data=batches(3))
+    assert report.zero_shot_accuracy is not None
+
+
 def test_prototype_is_the_nearest_class_mean():
     x, y = features()
     head = prototype(x, y, 3)
