@@ -22,7 +22,7 @@ from ..tracing.exported import with_layers
 from ..tracing.layers import layers_of
 from ..tracing.structure import structure_of
 from ..utils.files import plain
-from ..utils.modules import modes_kept
+from ..utils.modules import modes_kept, unwrapped
 from ..utils.random import quiet_randomness
 from .card import NETWORK
 from .history import record
@@ -46,6 +46,7 @@ def fields_of(
         If the network does not take such images, cannot be traced, or has no linear classifier; the message names
         the module.
     """
+    model = unwrapped(model)
     cls = type(model)
     if isinstance(model, ExportedProgram):
         model = with_layers(model)

@@ -14,6 +14,11 @@ _EXTRA = '_extra_state'
 """Name of an extra state in the state of a module, as torch has it."""
 
 
+def unwrapped(model: Any) -> Any:
+    """Return the network in a wrapper for several devices; anything else unchanged."""
+    return model.module if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) else model
+
+
 @contextmanager
 def modes_kept(model: nn.Module) -> Iterator[None]:
     """Restore the mode of every module at the end, including modules that were frozen among others in training."""

@@ -19,6 +19,7 @@ from ..data.labelled import first_batches
 from ..errors import DataError, TransferError, WarmStartError, ZooError
 from ..supernets.pretrained import registry
 from ..supernets.supernet import Supernet
+from ..utils.modules import unwrapped
 from ..utils.text import enumerated
 from ..warm_start.compatibility import is_same, share_in_common
 from ..warm_start.plan import Plan
@@ -118,7 +119,7 @@ class SourceSelector:
         shape = [int(size) for size in self._some.shape[1:]]
         if isinstance(source, str):
             return registry.named_network(source, input_shape=shape, download=self.download)
-        return Supernet.from_network(source, name=type(source).__name__, input_shape=shape)
+        return Supernet.from_network(source, name=type(unwrapped(source)).__name__, input_shape=shape)
 
     def nearest(self) -> Choice:
         """Take the entry whose data are nearest by optimal transport."""

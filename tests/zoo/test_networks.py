@@ -55,6 +55,13 @@ def test_the_share_in_common_is_that_of_aligned_layers():
     assert whole == 1 > some > nothing == 0
 
 
+def test_a_wrapper_for_several_devices_is_not_part_of_the_network():
+    expected, ((found, _),) = network(), selector(None).choose(nn.DataParallel(plain())).sources
+    assert (found.name, found.space) == (type(plain()).__name__, expected.space)
+    assert found.structure.to_bytes() == expected.structure.to_bytes()
+    assert found.tensors.keys() == expected.tensors.keys()
+
+
 @pytest.mark.slow
 def test_blocks_that_the_network_lacks_count_half():
     target = mutate(ProxylessNAS(num_labels=3, base_widths=WIDTHS), 'DARTS')
