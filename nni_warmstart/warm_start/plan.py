@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -35,6 +36,8 @@ from .match import Target
 from .new_state import load
 from .report import TransferReport
 from .settings import TransferSettings
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -254,7 +257,15 @@ def _gives_logits(model: nn.Module, x: Tensor, labels: Tensor) -> bool:
     """
     with modes_kept(model), state_kept(model), torch.no_grad():
         outputs = model.eval()(x)
-    return isinstance(outputs, Tensor) and outputs.dim() == 2 and in_range(labels, outputs.shape[1])
+    if not isinstance(outputs, Tensor) or outputs.dim() != 2:
+        return False
+    if not in_range(labels, outputs.shape[1]):
+        _logger.warning(
+            'The accuracy before training is not known: data has labels from %d to %d, and the model %d outputs. If they '
+            'are classes, number them from 0.', labels.min(), labels.max(), outputs.shape[1],
+        )  # fmt: skip
+        return False
+    return True
 
 
 @contextmanager

@@ -154,11 +154,12 @@ def test_labels_of_other_types_and_ranges(source):
 
 @pytest.mark.parametrize('head', ['random', 'copy'])
 @pytest.mark.parametrize('shift', [1, -1])
-def test_labels_that_are_none_of_the_classes(source, head, shift):
+def test_labels_that_are_none_of_the_classes(source, head, shift, caplog):
     """Such as those of one logit, an index that is ignored, or whole numbers to predict."""
     x, y = next(iter(batches(3)))
     report = transfer(source, target(3), head=head, data=[(x, y + shift)])
     assert report.zero_shot_accuracy is None
+    assert f'data has labels from {shift} to {2 + shift}, and the model 3 outputs.' in caplog.text
     assert any(origin.how == 're-estimated' for origin in report.origins)
 
 
