@@ -5,7 +5,8 @@
 
 About nine hours on one core. The joint ones of nasbench201 need the photographs of zoo/photographs.py besides; that of width
 16 goes on from a first one without these, which is made as well. Those of one dataset and width 8 were trained when the
-alphas still learned from whole batches, each picture once an epoch: made again, they come out a little different.
+alphas still learned from whole batches, each picture once an epoch: made again, they come out a little different, and so
+do all of them on another processor.
 """
 
 from __future__ import annotations

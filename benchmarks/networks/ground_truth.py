@@ -75,13 +75,18 @@ def main() -> None:
     report(read(ROWS))
 
 
+def known_cells(table: Path) -> dict[str, list[float]]:
+    """Return cell -> its accuracies (:data:`TRUTHS`) in a table of NATS-Bench."""
+    with table.open() as file:
+        return {row['arch']: [float(row[key]) for key in TRUTHS] for row in csv.DictReader(file)}
+
+
 def look_up(table: Path, zoo: SupernetZoo) -> None:
     """Write ground_truth.jsonl: all cells together, those of the sources, and every cell that a search exported.
 
     A source that the zoo lacks keeps its row.
     """
-    with table.open() as file:
-        known = {row['arch']: [float(row[key]) for key in TRUTHS] for row in csv.DictReader(file)}
+    known = known_cells(table)
     columns = list(zip(*known.values(), strict=True))
     rows: list[dict[str, Any]] = [
         {'name': 'a random cell', 'cells': len(known), 'accuracy': list(map(statistics.fmean, columns)),
