@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
     result = run_search(config, seed=config.seed, out=arguments.out, resume=arguments.resume,
                         overwrite=arguments.overwrite, tell=console.print)  # fmt: skip
     table = Table(title=f'{config.strategy.name} on {result["data"]}')
-    for column in ('epoch', 'validation accuracy', 'train loss', 'alpha entropy', 'skip share', 'seconds'):
+    for column in ('epoch', 'validation accuracy', 'train loss', 'alpha entropy', 'skip share of alphas', 'seconds'):
         table.add_column(column, justify='right')
     for epoch, figures in enumerate(result['curve'], 1):
         cells = [figures[key] for key in ('default', 'train_loss', 'alpha_entropy', 'skip_share', 'epoch_seconds')]

@@ -44,6 +44,10 @@ def run(arguments: argparse.Namespace) -> None:
         from ..zoo.ranking import RANKINGS, rank
         from ..zoo.zoo import open_zoo
 
+    if arguments.by == 'help':
+        for name, way in RANKINGS.items():
+            console.print(f'{name}: {way.text}')
+        return
     if arguments.by not in RANKINGS:
         ways = ', '.join(f'{name} ({way.text})' for name, way in RANKINGS.items())
         raise ZooError(f'--by {arguments.by!r} is unknown; choose one of {ways}.')

@@ -126,7 +126,10 @@ def check_checkpoint(path: Path, checkpoint: dict[str, Any], model: nn.Module, p
     if shapes != _shapes({prefix + name: tensor for name, tensor in model.state_dict().items()}):
         raise ConfigError(f'checkpoint {path} belongs to another run: its tensors differ; choose another --out.')
     if epoch + 1 > max_epochs:
-        raise ConfigError(f'checkpoint {path} has {epoch + 1} epochs and evaluator.max_epochs = {max_epochs}; raise it.')
+        raise ConfigError(
+            f'checkpoint {path} has {epoch + 1} epochs and evaluator.max_epochs = {max_epochs}; raise it'
+            ' (what --set changed earlier has to be given again).'
+        )
 
 
 def _shapes(state: dict[str, Any]) -> dict[str, tuple[int, ...]]:

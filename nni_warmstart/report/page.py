@@ -155,7 +155,7 @@ def _networks(searches: Sequence[Search], networks: Sequence[Retrained]) -> dict
         found = [search.name for search in searches if each.is_of(search)]
         result = each.result
         rows.append((
-            each.name, ', '.join(found) or '-', result['weights'], len(result['curve']), number(result['final']),
+            each.name, ', '.join(found) or '-', result['weights'], len(result['curve']), number(each.accuracy),
             result['measured_on'], f'{result["parameters"]:,}', *_costs(result)[1:],
             number(result.get('seconds'), '.1f'),
         ))  # fmt: skip

@@ -95,8 +95,16 @@ class Retrained:
     name: str
     result: dict[str, Any]
 
+    @property
+    def accuracy(self) -> Any:
+        """Accuracy of the network that was written; of an earlier version, the mean of its last epochs."""
+        return self.result.get('accuracy', self.result['final'])
+
     def is_of(self, search: Search) -> bool:
-        """Check whether its network is what a search found on the same data."""
+        """Check whether its network is what a search found; of an earlier version, by architecture and data."""
+        if self.result.get('search') is not None:
+            run = search.result.get('run')
+            return isinstance(run, dict) and run.get('id') == self.result['search']
         return self.result['architecture'] == search.architecture and self.result.get('data') == search.result.get('data')
 
 

@@ -159,7 +159,7 @@ def _differences(values: Sequence[float], than: str) -> str:
 
 def _networks(searches: Sequence[Search], networks: Sequence[Retrained]) -> list[tuple[str, str]]:
     found = [
-        f'{short(search.name)}: {number(net.result["final"])} on {short(net.result["measured_on"])} images, '
+        f'{short(search.name)}: {number(net.accuracy)} on {short(net.result["measured_on"])} images, '
         f'{net.result["parameters"]:,} parameters, from {short(net.result["weights"])}'
         for search in searches
         for net in networks

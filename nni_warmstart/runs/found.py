@@ -17,11 +17,16 @@ from ..errors import REFUSALS, ConfigError, reason
 from ..utils import costs
 from ..utils.json_files import read_json
 from .config import SearchConfig
-from .folder import RunFolder, mapping_in
+from .folder import SEARCH, RunFolder, mapping_in
 from .provenance import completed
 from .settings import as_written, flat
 
 _logger = logging.getLogger(__name__)
+
+
+def search_of(run: Path) -> Path:
+    """Return the folder of a search, for itself or for the pipeline that it is part of."""
+    return run / SEARCH if (run / SEARCH / 'architecture.json').is_file() else run
 
 
 def read_architecture(run: str | Path) -> dict[str, Any]:

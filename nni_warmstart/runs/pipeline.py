@@ -18,7 +18,7 @@ from ..utils.files import write_json
 from .config import SearchConfig
 from .folder import NETWORK, SEARCH, RunFolder
 from .provenance import Provenance
-from .retrain import folder_of, is_outdated, retrain
+from .retrain import folder_of, is_outdated, retrain, tell_of_lost
 from .search import run_search
 from .setup import check_apart, versions
 
@@ -95,6 +95,7 @@ def run_pipeline(
         def forget_network() -> None:
             """Delete what followed from an earlier search, or from one of fewer epochs."""
             if is_first():
+                tell_of_lost(network, network.exports, tell)
                 folder.clear()
                 network.clear()
 

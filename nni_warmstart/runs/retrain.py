@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from ..warm_start.classes import classifier_rows, in_order_of, match_classes
 from ..warm_start.fitted_network import FITTED, fitted
 from .config import OF_TRAINER, SearchConfig
 from .folder import EXPORTS, RunFolder, mapping_in
-from .found import check_search, costs_of, read_architecture
+from .found import check_search, costs_of, read_architecture, search_of
 from .provenance import SUPERNET, Marked, Provenance
 from .setup import check_apart, load_known_task, set_up, versions
 
@@ -121,15 +121,15 @@ def retrain(
         If the search, the data or the settings do not work, data or space are not those of the search, ``out`` holds
         another run or is in use, or training diverges.
     """
-    folder = folder_of(out, weights, exports)
-    if folder.path.resolve() == Path(run).resolve():
+    folder, run = folder_of(out, weights, exports), search_of(Path(run))
+    if folder.path.resolve() == run.resolve():
         raise ConfigError(f'{out} is the folder of the search, whose results must stay; choose another --out.')
     check_apart(config, folder.path)
     if config.evaluator.devices > 1:
         _logger.warning('evaluator.devices = %d is for searches; a network is trained on one.', config.evaluator.devices)
     with folder.claimed(resume=resume, overwrite=overwrite):
         return _retrain(
-            config, Path(run), folder, weights, exports, seed, changed, task,
+            config, run, folder, weights, exports, seed, changed, task,
             resume=resume, keep_finished=keep_finished, progress=progress, tell=tell,
         )  # fmt: skip
 
@@ -141,6 +141,15 @@ def folder_of(out: str | Path, weights: str, exports: Sequence[str]) -> RunFolde
     for kind in exports:
         check_format(kind)
     return RunFolder(Path(out), 'retraining', tuple(f'network.{kind}' for kind in exports))
+
+
+def tell_of_lost(folder: RunFolder, kept: Collection[str], tell: Callable[[str], None]) -> None:
+    """Say which exports of an earlier network are deleted."""
+    earlier = folder.earlier()
+    for name in EXPORTS:
+        if earlier is not None and name in earlier.results and name not in kept and (folder.path / name).is_file():
+            kind = name.rpartition('.')[2]
+            tell(f'{folder.path / name} is of the earlier network and is deleted; --export {kind} writes it again')
 
 
 def is_outdated(folder: RunFolder, supernet: Supernet) -> bool:
@@ -164,7 +173,7 @@ def _retrain(
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
     # Make the network.
-    clock, architecture = Seconds(time.perf_counter()), read_architecture(run)
+    clock, architecture, searched = Seconds(time.perf_counter()), read_architecture(run), RunFolder(run).earlier()
     task, data = load_known_task(config, given)
     check_search(config, data, run, changed)
     supernet = Supernet.load(run / 'supernet.safetensors') if weights == 'inherited' else None
@@ -199,6 +208,7 @@ def _retrain(
     if checkpoint is not None:
         check_checkpoint(folder.checkpoint, checkpoint, network, '_model.', config.evaluator.max_epochs)
     # Train it.
+    tell_of_lost(folder, (*exported, *folder.exports), tell)
     folder.begin(provenance, resume=resume)
     training = {
         **config.evaluator.module_arguments(),
@@ -210,9 +220,10 @@ def _retrain(
     }
     measured_on = 'test' if len(problem.task.test_x) else 'validation'
     callbacks: list[Callback] = [StopOnDivergence(), Marked(provenance), clock]
+    statistics: Callback = Recalibration(problem.splits.train, training['batch_size'])
     if supernet is not None:
         training, statistics = gentle(training, supernet, network, problem.splits.train)
-        callbacks.append(statistics)
+    callbacks.append(statistics)
     curve = train(
         network,
         problem.splits,
@@ -230,6 +241,7 @@ def _retrain(
     result = {
         'data': problem.task.name,
         'weights': weights,
+        'search': searched and searched.run,
         'architecture': architecture,
         'parameters': parameters(network),
         'costs': costs_of(network, problem.image_shape),

@@ -124,6 +124,9 @@ def test_zoo_rank(folder, capsys):
         assert min(picture.size) > 300
     for by in ('sliced', 'static', 'random', 'logme', 'probe'):
         assert main([*command, '--by', by]) == 0
+    capsys.readouterr()
+    assert main([*command, '--by', 'help']) == 0
+    assert 'otdd: optimal transport' in capsys.readouterr().out
     assert main(['zoo', 'rank', '--zoo', zoo, '--data', 'digits']) == 0
     assert main(['zoo', 'rank', '--zoo', zoo, '--data', 'digits', '--set', 'data.flip=true']) == 2
     assert main(['zoo', 'rank', '--zoo', zoo, '--config', str(folder / 'search.yml'), '--set', 'data.flip=true']) == 0

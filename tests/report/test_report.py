@@ -465,13 +465,17 @@ def test_retrained_networks_are_on_the_page_of_their_search(searches, tmp_path, 
     config = ['--config', str(searches / 'search.yml')]
     run = ['--run', str(searches / 'runs' / 'cold')]
     assert main(['retrain', *config, *run, '--out', str(tmp_path / 'net'), '--set', 'evaluator.max_epochs=1']) == 0
-    page = report(tmp_path / 'page.html', searches / 'runs' / 'cold', tmp_path / 'net')
-    result = result_of(tmp_path / 'net')
+    result = {**result_of(tmp_path / 'net'), 'accuracy': 0.75}  # of the network; 'final' is a mean
+    (tmp_path / 'net' / 'result.json').write_text(json.dumps(result))
+    shutil.copytree(searches / 'runs' / 'cold', tmp_path / 'same')  # another search with the same architecture
+    other = {**result_of(tmp_path / 'same'), 'run': {'id': 'another'}}
+    (tmp_path / 'same' / 'result.json').write_text(json.dumps(other))
+    page = report(tmp_path / 'page.html', searches / 'runs' / 'cold', tmp_path / 'same', tmp_path / 'net')
     (row,) = page.table('network', 'found by', 'weights', 'epochs', 'accuracy', 'measured on', *COSTS, 'seconds')
     assert row[0].endswith('net') and row[1].endswith('cold')
-    assert row[2:7] == ['scratch', '1', f'{result["final"]:.4f}', 'test', f'{result["parameters"]:,}']
+    assert row[2:7] == ['scratch', '1', '0.7500', 'test', f'{result["parameters"]:,}']
     assert row[7] == f'{result["costs"]["multiply_adds"]:,}'
-    assert any(f'{result["final"]:.4f} on test images' in text for text in page.texts)
+    assert any('0.7500 on test images' in text for text in page.texts)
     (tmp_path / 'net' / 'result.json').write_text(json.dumps({**result, 'parameters': 'many'}))
     page = report(tmp_path / 'page.html', searches / 'runs' / 'cold', tmp_path / 'net')
     assert any('parameters is not what a search writes' in text for text in page.texts)
