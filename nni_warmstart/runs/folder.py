@@ -188,7 +188,9 @@ class RunFolder:
             If settings or data have changed, the checkpoint is unreadable, damaged or of another run, or that of a run which
             has ended and is to go on is gone.
         """
-        otherwise = f'delete {self.path} to train the network anew' if self.kind == 'retraining' else 'choose another --out'
+        otherwise = 'choose another --out'
+        if self.kind == 'retraining':
+            otherwise += f', or delete {self.path} to train the network anew'
         earlier, written = self.earlier(), mapping_in(self.settings, damaged='delete it to go on with these settings')
         run, data = (None, {}) if earlier is None else (earlier.run, earlier.data or {})
         if written:

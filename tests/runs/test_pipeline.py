@@ -297,7 +297,7 @@ def test_what_is_finished_needs_no_checkpoint(again, capsys):
 def test_a_network_is_trained_otherwise_without_another_search(again, capsys):
     other = words(again, '--resume', '--weights', 'scratch', '--set-network', 'evaluator.max_epochs=1')
     error = _error(capsys, other)
-    assert f'has weights = {"inherited"!r} and should go on with {"scratch"!r}; put it back, or delete' in error
+    assert f'has weights = {"inherited"!r} and should go on with {"scratch"!r}; put it back, or choose another' in error
     assert f'delete {again / "whole/network"} to train the network anew.' in error
     shutil.rmtree(again / 'whole/network')
     assert main(other) == 0 and read(again / 'whole/result.json')['network']['weights'] == 'scratch'
