@@ -102,9 +102,9 @@ class Retrained:
 
     def is_of(self, search: Search) -> bool:
         """Check whether its network is what a search found; of an earlier version, by architecture and data."""
-        if self.result.get('search') is not None:
-            run = search.result.get('run')
-            return isinstance(run, dict) and run.get('id') == self.result['search']
+        own, run = (each.result.get('run') for each in (self, search))
+        if isinstance(own, dict) and own.get('search') is not None:
+            return isinstance(run, dict) and run.get('id') == own['search']
         return self.result['architecture'] == search.architecture and self.result.get('data') == search.result.get('data')
 
 

@@ -241,7 +241,6 @@ def _retrain(
     result = {
         'data': problem.task.name,
         'weights': weights,
-        'search': searched and searched.run,
         'architecture': architecture,
         'parameters': parameters(network),
         'costs': costs_of(network, problem.image_shape),
@@ -254,7 +253,7 @@ def _retrain(
         'seed': seed,
         'seconds': clock.seconds,
         'versions': versions(),
-        'run': provenance.to_dict(),
+        'run': {**provenance.to_dict(), 'search': searched and searched.run},
     }
     Network(
         space=described,

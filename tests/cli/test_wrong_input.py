@@ -154,7 +154,7 @@ def test_a_foreign_checkpoint_is_not_unpickled(folder, capsys):
 def test_checkpoints_that_do_not_fit(folder, capsys):
     assert search(folder) == 0
     assert search(folder, '--resume', '--set', 'space.width=8') == 2
-    assert 'has space.arguments.width = 4 and should go on with 8' in capsys.readouterr().err
+    assert 'has space.width = 4 and should go on with 8' in capsys.readouterr().err
     assert search(folder, '--resume', '--set', 'evaluator.max_epochs=1') == 2
     assert 'has 2 epochs and evaluator.max_epochs = 1' in capsys.readouterr().err
     checkpoint = folder / 'out' / 'checkpoints' / 'last.ckpt'

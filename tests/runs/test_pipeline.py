@@ -269,19 +269,19 @@ def test_a_search_that_went_on_by_itself_has_another_network(again, capsys):
     before = read(again / 'whole/network/run.json')['id']
     alone = ['search', '--config', str(again / 'search.yml'), '--out', str(again / 'whole/search'), '--resume']
     assert main([*alone, '--set', 'evaluator.max_epochs=4']) == 0
-    shutil.copytree(again / 'whole/network', again / 'net')
+    shutil.copytree(again / 'whole/network', again / 'copy')
     retraining = ['retrain', '--config', str(again / 'search.yml'), '--run', str(again / 'whole/search')]
-    message = f'has gone on since the training in {again / "net"} began; delete that folder to train the network anew'
-    assert message in _error(capsys, [*retraining, '--out', str(again / 'net'), '--weights', 'inherited', '--resume'])
+    message = f'has gone on since the training in {again / "copy"} began; delete that folder to train the network anew'
+    assert message in _error(capsys, [*retraining, '--out', str(again / 'copy'), '--weights', 'inherited', '--resume'])
     capsys.readouterr()
     assert main(words(again, '--resume', '--set', 'evaluator.max_epochs=4', '--set-network', 'evaluator.max_epochs=3')) == 0
-    told = ' '.join(capsys.readouterr().out.split())
-    assert f'{again / "whole/network/network.pt2"} is of the earlier network and is deleted' in told
+    told = ''.join(capsys.readouterr().out.split())  # long paths are wrapped
+    assert f'{again / "whole/network/network.pt2"}isoftheearliernetworkandisdeleted' in told
     assert read(again / 'whole/network/run.json')['id'] != before
     assert read(again / 'whole/result.json')['supernet']['epochs'] == 4
     of_pipeline = ['retrain', '--config', str(again / 'search.yml'), '--run', str(again / 'whole')]
     assert main([*of_pipeline, '--out', str(again / 'third'), '--set', 'evaluator.max_epochs=1']) == 0
-    assert read(again / 'third/result.json')['search'] == read(again / 'whole/search/run.json')['id']
+    assert read(again / 'third/result.json')['run']['search'] == read(again / 'whole/search/run.json')['id']
 
 
 def test_what_is_finished_needs_no_checkpoint(again, capsys):
