@@ -17,10 +17,9 @@ import os
 import statistics
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -44,17 +43,6 @@ TRAINING = {**networks.TUNING, 'max_epochs': 14, **_RATES}
 PARTS = ('supernet', 'frozen', 'fitted', 'trained')
 
 
-@dataclass(frozen=True)
-class Run:
-    """One search, and the network that it found."""
-
-    task: str
-    seed: int
-    side: str = 'warm'
-
-    key: ClassVar = ('task', 'seed', 'side')
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', type=Path, help='folder of NAME.npz')
@@ -71,14 +59,15 @@ def main() -> None:
             parser.error('--data is missing.')
         setting = searches.Setting(arguments.data, arguments.zoo, searches.SPACE, searches.PICTURES, arguments.out)
         tasks = arguments.tasks or list(dict.fromkeys(row['task'] for row in read(COLD)))
-        perform(run, [Run(task, seed) for seed in arguments.seeds for task in tasks], setting, path, arguments.processes)
+        runs = [searches.Run(task, seed, 'warm') for seed in arguments.seeds for task in tasks]
+        perform(run, runs, setting, path, arguments.processes)
     (arguments.out / 'discretisation.md').write_text('\n'.join(document(of_recipe(path))) + '\n')
 
 
-def run(each: Run, setting: searches.Setting) -> dict[str, Any]:
+def run(each: searches.Run, setting: searches.Setting) -> dict[str, Any]:
     """Search and train; the row that goes into the file."""
     task, start = searches.load(setting, each.task), time.perf_counter()
-    strategy = networks.searched(networks.Found(each.task, each.seed, 'warm'), setting, task)
+    strategy = networks.searched(networks.Found(each.task, each.seed, each.side), setting, task)
     architecture, supernet = strategy.oneshot_module.export(), Supernet.from_strategy(strategy, name='found')
     row = {
         'task': each.task,

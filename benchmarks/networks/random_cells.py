@@ -18,7 +18,7 @@ import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from scipy.stats import spearmanr
@@ -41,19 +41,8 @@ from nni_warmstart.warm_start.fitted_network import fitted
 
 HERE = Path(__file__).resolve().parent
 CELLS = 30
-WAYS = {'as they are': 'inherited', 'fitted': 'fitted'}
-"""Which weights the networks have when they are compared."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One search, and random cells of its seed."""
-
-    task: str
-    seed: int
-    side: str = 'warm'
-
-    key: ClassVar = ('task', 'seed', 'side')
+WAYS = 'as they are', 'fitted'
+"""Which weights of the supernet the networks have when they are compared."""
 
 
 @dataclass(frozen=True)
@@ -79,22 +68,24 @@ def main() -> None:
             parser.error('--data and --peers are needed.')
         table = arguments.peers / 'nb201' / 'nb201.csv'
         setting = Setting(arguments.data, arguments.zoo, searches.SPACE, searches.PICTURES, arguments.out, table=table)
-        runs = [Run(task, seed) for seed in arguments.seeds for task in PHOTOGRAPHS]
+        runs = [searches.Run(task, seed, 'warm') for seed in arguments.seeds for task in PHOTOGRAPHS]
         perform(run, runs, setting, path, arguments.processes)
     (arguments.out / 'random_cells.md').write_text('\n'.join(document(of_recipe(path))) + '\n')
 
 
-def run(each: Run, setting: Setting) -> dict[str, Any]:
+def run(each: searches.Run, setting: Setting) -> dict[str, Any]:
     """Search, and compare random cells with the weights of the supernet; the row that goes into the file."""
     task, known = searches.load(setting, each.task), known_cells(setting.table)
-    strategy = networks.searched(networks.Found(each.task, each.seed, 'warm'), setting, task)
+    strategy = networks.searched(networks.Found(each.task, each.seed, each.side), setting, task)
     exported, supernet = strategy.oneshot_module.export(), Supernet.from_strategy(strategy, name='found')
     splits, dice = split(task), random.Random(each.seed)
     free = {
         label: [each for each in choice.candidates if each != 'none'] for label, choice in choices(supernet.build()).items()
     }
     cells = [{label: dice.choice(each) for label, each in free.items()} for _ in range(CELLS)]
-    losses = {way: [loss(network_of(supernet, cell, splits.train, way), splits.val) for cell in cells] for way in WAYS}
+    batches = Recalibration(splits.train, searches.SETTINGS['batch_size']).batches
+    images = [splits.train[batch][0] for batch in batches]
+    losses = {way: [loss(network_of(supernet, cell, images, way), splits.val) for cell in cells] for way in WAYS}
     return {
         'task': each.task,
         'seed': each.seed,
@@ -106,14 +97,10 @@ def run(each: Run, setting: Setting) -> dict[str, Any]:
     }
 
 
-def network_of(supernet: Supernet, cell: dict[str, Any], images: Images, way: str) -> nn.Module:
-    """Return the network of a cell with the weights of the supernet, batch norm estimated on ``images``."""
-    batches = Recalibration(images, searches.SETTINGS['batch_size']).batches
-    if way == 'fitted':
-        network = fitted(supernet, cell, images=torch.cat([images[batch][0] for batch in batches]))
-    else:
-        network = inherited(supernet, cell)
-    reestimate(network, [images[batch][0] for batch in batches])
+def network_of(supernet: Supernet, cell: dict[str, Any], images: list[Tensor], way: str) -> nn.Module:
+    """Return the network of a cell with the weights of the supernet, batch norm estimated on batches of images."""
+    network = fitted(supernet, cell, images=torch.cat(images)) if way == 'fitted' else inherited(supernet, cell)
+    reestimate(network, images)
     return network.eval()
 
 

@@ -50,5 +50,5 @@ def run(arguments: argparse.Namespace) -> None:
         table.add_row(label, str(op))
     console.print(table)
     show_costs(result['costs'])
-    console.print(f'Accuracy on the {result["measured_on"]} images: {result.get("accuracy", result["final"]):.4f}')
+    console.print(f'Accuracy on the {result["measured_on"]} images: {result["curve"][-1]:.4f}')
     console.print(f'Results in {arguments.out}: {", ".join(result["files"])}')

@@ -57,11 +57,7 @@ class DataConfig(_Sources):
             If the data cannot be read.
         """
         kind = self.kind()
-        source, value, where = SOURCES[kind], getattr(self, kind), f'data.{kind}'
-        if source.settings is None:
-            value = checked(value, where, str)
-        else:
-            value = _source_settings(mapping(value, where), where, source.settings, base)
+        source, value, where = SOURCES[kind], self.located(base), f'data.{kind}'
         if self.on_error != 'stop' and 'on_error' not in source.options:
             raise ConfigError(
                 f'data.on_error = {self.on_error!r} has no effect on {where}, whose images are not files that are read '
@@ -69,6 +65,20 @@ class DataConfig(_Sources):
             )
         task = source.read(value, image_size, **{name: getattr(self, name) for name in source.options})
         return task if self.label is None else replace(task, name=self.label)
+
+    def located(self, base: Path) -> Any:
+        """Return the checked settings of the source, or the word that names it; relative paths start at ``base``.
+
+        Raises
+        ------
+        ConfigError
+            If a key of the source is missing or wrong; the message names it.
+        """
+        kind = self.kind()
+        settings, value, where = SOURCES[kind].settings, getattr(self, kind), f'data.{kind}'
+        if settings is None:
+            return checked(value, where, str)
+        return _source_settings(mapping(value, where), where, settings, base)
 
     def kind(self, where: str = 'data') -> str:
         """Return the key of the source; ``where`` is the section's name in errors.

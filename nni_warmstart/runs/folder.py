@@ -195,12 +195,14 @@ class RunFolder:
         run, data = (None, {}) if earlier is None else (earlier.run, earlier.data or {})
         if written:
             now.check_goes_on(Provenance(written, data), str(self.path), otherwise)
-        if self.can_resume() and not self.has_checkpoint():
-            ended = replace(now, run=run or now.run)
-            if not self.ended(ended):
-                raise ConfigError(f'{self.checkpoint} is gone, so that the run cannot go on; put it back, or {otherwise}.')
-            return ended, None
         if not self.has_checkpoint():
+            if self.can_resume():
+                ended = replace(now, run=run or now.run)
+                if not self.ended(ended):
+                    raise ConfigError(
+                        f'{self.checkpoint} is gone, so that the run cannot go on; put it back, or {otherwise}.'
+                    )
+                return ended, None
             _logger.warning('Nothing to resume: %s does not exist; starting anew.', self.checkpoint)
             return now, None
         checkpoint = read_checkpoint(self.checkpoint)

@@ -5,7 +5,6 @@ Random numbers are drawn after :func:`~pytorch_lightning.seed_everything` in one
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -80,12 +79,11 @@ def check_apart(config: SearchConfig, out: Path) -> None:
     Raises
     ------
     ConfigError
-        If it is.
+        If it is, or the settings of the folder are wrong.
     """
-    section = config.data.folder
-    if section is None:
+    if config.data.folder is None:
         return
-    images = (config.base / os.path.expanduser(str(section['path']))).resolve()
+    images = config.data.located(config.base)['path'].resolve()
     if out.resolve().is_relative_to(images):
         raise ConfigError(f'{out} is inside the folder of the images, {images}; choose another --out.')
 

@@ -311,6 +311,8 @@ def test_a_folder_among_the_images_is_refused(again, capsys):
     inside = words(again, '--set', 'data={folder: {path: images}}', out='images/run')
     assert f'{again / "images/run"} is inside the folder of the images, {again / "images"};' in _error(capsys, inside)
     assert not (again / 'images/run').exists()
+    for wrong in ('{}', '{path: 3}', '{path: images, name: x}'):
+        assert 'data.folder' in _error(capsys, words(again, '--set', f'data={{folder: {wrong}}}', out='images/run'))
 
 
 def test_changed_data_are_refused_between_the_stages(again, capsys):
