@@ -32,6 +32,7 @@ from ..utils.checks import Expected, Range, check
 from ..utils.random import quiet_randomness
 from .config import SearchConfig, parse_search
 from .pipeline import run_pipeline
+from .session import interruptible, quiet_libraries, seeds_kept
 from .settings import NamedConfig, flat, overridden
 from .setup import input_shape, make_space
 
@@ -45,9 +46,6 @@ _AT_ONCE = 256
 
 _BOTH = 'y is given beside a folder, whose classes are the names of its folders; leave it out.'
 _NO_LABELS = 'y is missing; give one label per image, or a folder with one folder of images per class.'
-
-_LOUD = ('nni', 'pytorch_lightning', 'pytorch_lightning.utilities.rank_zero')
-"""Loggers of libraries that tell of every training."""
 
 
 class WarmStartClassifier(ClassifierMixin, BaseEstimator):
@@ -171,7 +169,7 @@ class WarmStartClassifier(ClassifierMixin, BaseEstimator):
         longer = {} if self.network_epochs is None else {'evaluator.max_epochs': self.network_epochs}
         network_config = _checked(overridden(document, longer))
         task, classes = self._task(X, y, config)
-        with quiet_randomness(), _seeds_kept(), _quiet(not self.verbose), _interruptible(), _folder(self.out) as out:
+        with quiet_randomness(), seeds_kept(), quiet_libraries(not self.verbose), interruptible(), _folder(self.out) as out:
             result = run_pipeline(
                 config, out=out, network_config=network_config, weights=self.weights, resume=self.out is not None,
                 task=with_held_out(task, self.validation_share), progress=self.verbose,
@@ -418,44 +416,3 @@ def _folder(out: str | os.PathLike[str] | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix='nni-warmstart-') as folder:
         yield Path(folder)
-
-
-@contextmanager
-def _seeds_kept() -> Iterator[None]:
-    """Restore the seeds that Lightning leaves in the environment for later trainings."""
-    before = {name: os.environ.get(name) for name in ('PL_GLOBAL_SEED', 'PL_SEED_WORKERS')}
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Raise the interruption by Ctrl+C, of which Lightning makes the end of the process."""
-    try:
-        yield
-    except SystemExit as ending:
-        if isinstance(ending.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from ending
-        raise
-
-
-@contextmanager
-def _quiet(quiet: bool) -> Iterator[None]:
-    """Keep libraries from telling of every training, for a while."""
-    loggers = [logging.getLogger(name) for name in _LOUD if quiet]
-    before = [logger.level for logger in loggers]
-    try:
-        with warnings.catch_warnings():
-            if quiet:
-                warnings.filterwarnings('ignore', module='pytorch_lightning|nni|torch')
-            for logger in loggers:
-                logger.setLevel(logging.WARNING)
-            yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
