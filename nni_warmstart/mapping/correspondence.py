@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ..tracing.structure import Structure, ancestors
@@ -76,7 +77,7 @@ class _Walk:
             if local in self.source.locals.get(source_path, ()):
                 self.found.tensors[_join(target_path, local)] = _join(source_path, local)
         values = self.target.values.get(target_path, ()), self.source.values.get(source_path, ())
-        for label, other in zip(*values, strict=False):
+        for label, other in _labels(*values).items():
             self.found.values.setdefault(label, other)
         chosen = target_path in self.target.sites or source_path in self.source.sites
         pairs = (self._candidates if chosen else self._children)(target_path, source_path)
@@ -181,6 +182,13 @@ class _Walk:
                 )
                 pairs.append((i, right[best]))
         return [(target_names[i], other) for i, other in sorted(pairs)]
+
+
+def _labels(target: Sequence[str], source: Sequence[str]) -> dict[str, str]:
+    """Pair the choices among numbers of two layers: equal labels, then the others in their order if they are as many."""
+    own, others = [each for each in target if each not in source], [each for each in source if each not in target]
+    in_order = zip(own, others, strict=True) if len(own) == len(others) else ()
+    return {**{label: label for label in target if label in source}, **dict(in_order)}
 
 
 def _layers(structure: Structure, path: str) -> dict[tuple[int, bool], list[str]]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from nni.nas.oneshot.pytorch.supermodule.operation import MixedBatchNorm2d
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 
 from ..utils.inputs import size_of
 from ..utils.modules import modes_kept
@@ -24,8 +26,9 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
 def reestimate(model: nn.Module, inputs: Iterable[Any], norms: Sequence[_BatchNorm] | None = None) -> int:
     """Replace running means and variances by their averages over batches, each batch weighted by its size.
 
-    Everything else (dropout, drop path) runs as in evaluation. The variance is the mean of the batches' variances, by which
-    the network was normalised in training (cf. "PreciseBN", Wu & Johnson, arXiv 2105.07576).
+    A module that runs several times per batch gets the average over all of its calls. Everything else (dropout, drop path)
+    runs as in evaluation. The variance is the mean of the batches' variances, by which the network was normalised in
+    training (cf. "PreciseBN", Wu & Johnson, arXiv 2105.07576).
 
     Parameters
     ----------
@@ -45,16 +48,32 @@ def reestimate(model: nn.Module, inputs: Iterable[Any], norms: Sequence[_BatchNo
     if not norms:
         return 0
     seen = 0
-    with torch.no_grad(), _estimating(model, norms):
+    with torch.no_grad(), _estimating(model, norms), _Averages(norms) as averages:
         for x in inputs:
             size = size_of(x)
             if size < 2:  # batch norm cannot train on a single image
                 continue
             seen += size
-            for norm in norms:
-                _set_momentum(norm, size / seen)
+            averages.size = size
             model(x)
     return seen
+
+
+class _Averages(TorchFunctionMode):
+    """Make running statistics the averages over all calls, weighted by ``size``, the number of images of a call."""
+
+    def __init__(self, norms: Sequence[_BatchNorm]) -> None:
+        super().__init__()
+        self.size = 0
+        self.seen = {cast(Tensor, norm.running_mean).data_ptr(): 0 for norm in norms}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.batch_norm and kwargs['training'] and args[1] is not None and args[1].data_ptr() in self.seen:
+            place = args[1].data_ptr()  # a path of NNI's mixed batch norm has the first part of its statistics
+            self.seen[place] += self.size
+            kwargs = {**kwargs, 'momentum': self.size / self.seen[place]}
+        return func(*args, **kwargs)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ..nni_adapter.model_spaces import describe, input_of, resolve
 from ..nni_adapter.mutation import first_names
 from ..nni_adapter.paths import best_path
 from ..supernets.supernet import Supernet
-from ..tracing.structure import guess_shape
+from ..tracing.structure import Structure, ancestors, guess_shape
 from ..utils.random import quiet_randomness
 from .heads.base import head_tensors
 from .heads.registry import HEADS
@@ -51,13 +51,30 @@ def same_space(source: Supernet, target: nn.Module, head_name: str | None, rows:
 
 
 def _reordered(source: Supernet, target: nn.Module) -> bool:
-    """Check whether candidates that have numbers for names are of other kinds in the source, as far as is known."""
-    if source.structure is None:
+    """Check whether candidates that have numbers for names compute something else in the source, as far as is known."""
+    structure = source.structure
+    if structure is None:
         return False
-    kinds, sites = source.structure.kinds, source.structure.sites.items()
-    paths = [f'{path}.{child}' for path, (_, names) in sites for name, child in names.items() if name.isdigit()]
-    modules = dict(target.named_modules()) if paths else {}
-    return any(path in modules and kinds.get(path) not in (None, kind_of(modules[path])) for path in paths)
+    sites = structure.sites.items()
+    numbered = {f'{path}.{child}' for path, (_, names) in sites for name, child in names.items() if name.isdigit()}
+    modules = target.named_modules() if numbered else ()
+    return any(_is_other(structure, path, m) for path, m in modules if not numbered.isdisjoint(ancestors(path)))
+
+
+def _is_other(structure: Structure, path: str, module: nn.Module) -> bool:
+    """Check whether a module is of another kind than the source's, or has another stride, dilation or pooling window."""
+    if structure.kinds.get(path) not in (None, kind_of(module)):
+        return True
+    if isinstance(module, nn.Conv2d):
+        own = module.stride, module.dilation
+        others = [(op.stride, op.dilation) for op in structure.channels.ops.get(path, ())]
+    elif isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
+        own = module.kernel_size, module.stride
+        others = [(op.kernel, op.stride) for op in structure.channels.ops.get(path, ())]
+    else:
+        return False
+    first = tuple(each[0] if isinstance(each, tuple) else each for each in own)
+    return any(other != first for other in others)
 
 
 def share_of_partners(source: Supernet, target: Target) -> float:

@@ -23,6 +23,10 @@ OPS = {
     'wide': lambda: nn.Conv2d(4, 4, 5, padding=2),
     'pool': lambda: nn.AvgPool2d(3, 1, 1),
     'skip': nn.Identity,
+    'dilated': lambda: nn.Sequential(nn.Conv2d(4, 4, 3, padding=2, dilation=2), nn.BatchNorm2d(4)),
+    'dense': lambda: nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)),
+    'average': lambda: nn.Sequential(nn.AvgPool2d(3, 1, 1), nn.BatchNorm2d(4)),
+    'maximum': lambda: nn.Sequential(nn.MaxPool2d(3, 1, 1), nn.BatchNorm2d(4)),
 }
 
 
@@ -41,7 +45,12 @@ class Unnamed(ModelSpace):
 
 @pytest.mark.parametrize(
     ('before', 'after'),
-    [(('conv', 'wide', 'skip'), ('skip', 'conv', 'wide')), (('conv', 'pool', 'skip'), ('conv', 'skip', 'pool'))],
+    [
+        (('conv', 'wide', 'skip'), ('skip', 'conv', 'wide')),
+        (('conv', 'pool', 'skip'), ('conv', 'skip', 'pool')),
+        (('dense', 'dilated', 'skip'), ('dilated', 'dense', 'skip')),
+        (('average', 'maximum', 'dense'), ('maximum', 'average', 'dense')),
+    ],
 )
 def test_alphas_of_unnamed_candidates_follow_their_ops(before, after):
     source, target = trained(Unnamed(*before)), trained(Unnamed(*after), 1)
@@ -173,6 +182,28 @@ class Widths(ModelSpace):
 
     def forward(self, x):
         return self.head(torch.relu(self.norm(self.stem(x))).mean((2, 3)))
+
+
+class Kernels(ModelSpace):
+    """A layer whose kernel is chosen, and whose width may be."""
+
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        width = nni.choice('width', list(widths)) if len(widths) > 1 else widths[0]
+        kernel = nni.choice('kernel', [3, 5])
+        self.stem = MutableConv2d(3, width, kernel, padding=kernel // 2)
+        self.head = MutableLinear(width, 3)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.stem(x)).mean((2, 3)))
+
+
+def test_choices_of_a_layer_find_their_own_where_it_has_another_number_of_them():
+    for before, after in (((4,), (4, 8)), ((4, 8), (4,))):
+        source, target = trained(Kernels(*before)), trained(Kernels(*after), 1)
+        fresh = choices(target)['kernel'].alpha.tolist()
+        difference(source, target, 8)
+        assert choices(target)['kernel'].alpha.tolist() == choices(source)['kernel'].alpha.tolist() != fresh
 
 
 def test_as_many_wider_widths_compute_what_the_source_does():

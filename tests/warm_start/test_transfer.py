@@ -114,6 +114,24 @@ def test_nnis_mixed_batch_norm_is_reestimated():
     assert model.training
 
 
+def test_batch_norm_that_runs_twice_per_batch_gets_the_average_of_both_calls():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(2)
+
+        def forward(self, x):
+            return self.norm(self.norm(x) * 0 + 10 * x)
+
+    model, images = Twice(), [torch.randn(48, 2, 8, 8), torch.randn(16, 2, 8, 8) + 3]
+    assert batchnorm.reestimate(model, images) == 64
+    of_each = torch.stack([torch.stack([x.mean((0, 2, 3)), x.var((0, 2, 3)) * 101 / 2]) for x in images])
+    weights = torch.tensor([0.75, 0.25])[:, None]
+    assert torch.allclose(model.norm.running_mean, (of_each[:, 0] * 5.5 * weights).sum(0), atol=1e-4)
+    assert torch.allclose(model.norm.running_var, (of_each[:, 1] * weights).sum(0), rtol=1e-3)
+    assert model.norm.momentum == 0.1
+
+
 def test_kept_statistics_come_back_to_the_bit():
     model = target()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
