@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -26,6 +26,11 @@ class Option:
     parameter_free: bool
     zero: bool
     identity: bool
+
+    def joined(self, other: Option) -> Option:
+        """Return the facts about a candidate of two choices with one label: free of parameters if it is so in either."""
+        free = self.parameter_free or other.parameter_free
+        return replace(self, parameter_free=free, zero=self.zero and other.zero, identity=self.identity and other.identity)
 
 
 def is_zero(module: nn.Module) -> bool:
@@ -51,7 +56,9 @@ def operations(model: nn.Module, sample: dict[str, Any]) -> dict[str, dict[str, 
                     alpha = module._arch_alpha[f'{module.label}/{node}_{edge}']
                     found[f'{module.label}/op_{node}_{k}'] = _options(alpha, module.op_names, edges[edge])
         elif isinstance(module, DifferentiableMixedLayer):
-            found[str(module.label)] = _options(module._arch_alpha, module.names, module)
+            label, options = str(module.label), _options(module._arch_alpha, module.names, module)
+            shared = found.get(label, options)
+            found[label] = {name: option.joined(shared[name]) for name, option in options.items()}
     return found
 
 

@@ -275,6 +275,9 @@ class WarmStartDARTS(DARTS):
         mutated: Any = super()._initialize(model_space, engine)
         module: DartsSearchModule = mutated.evaluator.module
         module.set_model(mutated.model_space)  # an evaluator may change the classifier, and a transfer fits it
+        trainer = mutated.evaluator.trainer
+        if 0 < (trainer.max_epochs or 0) <= trainer.current_epoch:
+            _logger.warning('The trainer has run all of its %d epochs; a search needs a new evaluator.', trainer.max_epochs)
         if self._resumed_from is not None:
             self.load_state_dict({'ckpt_path': str(self._resumed_from)})
         elif self.source is not None:

@@ -29,7 +29,7 @@ def own_features(model: nn.Module, key: str, channels: int, image_size: int, *, 
     from ..nni_adapter.paths import best_path
 
     def features(x: Tensor) -> Tensor:
-        network = copy.deepcopy(model)
+        network = copy.deepcopy(model).float()  # as the images are, whatever the precision of the search
         device = next(network.parameters()).device
         batches = x.to(device).split(256)
         with best_path(network):

@@ -185,7 +185,13 @@ class Supernet(Recorded):
         # Add the structure and the sketches, which a supernet can do without.
         try:
             structure = structure_of(model, guess_shape(model, shape or supernet.pictures))
-            count = record(classes=None if supernet.class_names else len(structure.channels.outputs))
+            outputs = len(structure.channels.outputs)
+            count = record(classes=None if supernet.class_names else outputs)
+            if class_names is not None and len(supernet.class_names) != outputs:
+                given = len(supernet.class_names)
+                _logger.warning(
+                    'Supernet %r has %d class names for %d outputs, and is matched by numbers.', name, given, outputs
+                )
             supernet = replace(supernet, structure=structure, history={**count, **supernet.history})
         except TransferError as error:
             _logger.warning('A supernet of %s can be mapped onto its own space only: %s', type(model).__name__, error)

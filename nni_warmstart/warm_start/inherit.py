@@ -113,7 +113,7 @@ def _copied(source: Supernet, target: Target, settings: TransferSettings) -> Inh
     found = Correspondence(choices=choices)
     candidates = inherit_alphas(source, found, new)
     _check_head(source, target, new)
-    return Inheritance(new.inherited, new.origins, found, {}, candidates)
+    return Inheritance(new.inherited, new.origins, found, {}, candidates, notes=new.notes)
 
 
 def mapped(match: Match, couple: Couple | None = None) -> Inheritance:
@@ -196,7 +196,7 @@ def _inherited(match: Match, mapping: Mapping) -> Inheritance:
     _check_head(match.source, match.target, new)
     spaces = mapping.couplings.source_spaces.spaces
     couplings = {min(spaces[other].places)[0]: coupling for (_, other), coupling in mapping.couplings.found.items()}
-    notes = match.notes
+    notes = match.notes + new.notes
     if mapping.uneven:
         notes += (
             f'Means are taken over channels of which some have more copies than others ({mapping.uneven[0]}): what the '

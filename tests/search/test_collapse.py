@@ -103,6 +103,23 @@ def test_a_prefix_of_labels_is_no_cell():
     assert capped(model, sample, 1) == sample
 
 
+@pytest.mark.parametrize('first', ['identity', 'reduction'])
+def test_a_candidate_that_is_free_of_parameters_in_one_of_its_choices_counts_as_free(first):
+    class Shared(ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            skips = [nn.Identity(), nn.Conv2d(3, 3, 1)]
+            self.cells = nn.ModuleList(
+                LayerChoice({'conv': nn.Conv2d(3, 3, 1), 'skip': skip}, label='op')
+                for skip in (skips if first == 'identity' else reversed(skips))
+            )
+
+    model = mutate(Shared(), 'DARTS')
+    option = operations(model, {})['op']['skip']
+    assert option.parameter_free and not option.identity
+    assert capped(model, {'op': 'skip'}, 0) == {'op': 'conv'}
+
+
 def test_the_cap_in_cells_that_choose_inputs():
     model = mutate(DartsSpace(width=4, num_cells=3, num_classes=3, image_size=8), 'DARTS')
     with torch.no_grad():

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from helpers.tiny import run
+from helpers.tiny import make_task, run, small_space
+from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule
+from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy import DARTS
 
 from nni_warmstart import ConfigError, WarmStartDARTS, WarmStartGumbelDARTS
+from nni_warmstart.data import split
+from nni_warmstart.evaluators.classification import classification
+from nni_warmstart.evaluators.trainer import make_trainer
 from nni_warmstart.search.oneshot_module import DartsSearchModule, GumbelDartsSearchModule
 
 
@@ -69,3 +74,12 @@ def test_states_are_those_of_the_callbacks(tmp_path):
     module = run(WarmStartDARTS(average=1.0), tmp_path).oneshot_module
     keys = {callback.state_key for callback in module.configure_callbacks() if callback.state_dict()}
     assert keys == {f'nni_warmstart.{name}' for name in ('identity', 'averaged', 'random', 'curve', 'fast', 'continuity')}
+
+
+def test_a_trainer_that_has_run_its_epochs_is_said(tmp_path, caplog):
+    task, trainer = make_task(), make_trainer(1, tmp_path, progress=False)
+    evaluator = classification(split(task), 3, trainer, batch_size=8, learning_rate=0.05, weight_decay=3e-4)
+    for trained in (False, True):
+        strategy = WarmStartDARTS()
+        strategy(RawFormatModelSpace(small_space(), evaluator), SequentialExecutionEngine())
+        assert (len(strategy.curve) == 0) == trained == ('has run all of its 1 epochs' in caplog.text)

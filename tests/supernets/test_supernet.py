@@ -350,3 +350,15 @@ def test_what_cannot_be_read_again_is_not_written(tmp_path, value):
     with pytest.raises(SupernetFileError, match='a card cannot be written'):
         supernet.save(tmp_path / 'odd.safetensors')
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
+def test_a_supernet_of_another_precision_has_a_sketch_in_its_own_features(dtype):
+    kept = Supernet.from_model(mutate(OwnSpace(), 'DARTS').to(dtype), name='other', dataset=make_task())
+    assert any(name.startswith('supernet:') for name in kept.sketches)
+
+
+def test_class_names_that_are_not_as_many_as_the_outputs_are_said(caplog):
+    kept = Supernet.from_model(mutate(OwnSpace(), 'DARTS'), name='two', class_names=['a', 'b'])
+    assert kept.class_names == ['a', 'b']
+    assert "Supernet 'two' has 2 class names for 3 outputs" in caplog.text

@@ -132,6 +132,33 @@ def test_batch_norm_that_runs_twice_per_batch_gets_the_average_of_both_calls():
     assert model.norm.momentum == 0.1
 
 
+class Normalised(OwnSpace):
+    """A frozen stem, and constants of its own images."""
+
+    def __init__(self, mean: float) -> None:
+        super().__init__()
+        self.stem[0].requires_grad_(False)
+        self.register_buffer('mean', torch.full((1, 3, 1, 1), mean))
+
+    def forward(self, x):
+        return super().forward(x - self.mean)
+
+
+@pytest.mark.parametrize(('keep', 'mean'), [(0.8, 0.5), (0.8, 120.0), (0.0, 120.0)])
+def test_frozen_weights_are_inherited_whole_and_other_constants_are_in_the_notes(keep, mean):
+    one, other = mutate(Normalised(0.5), 'DARTS'), mutate(Normalised(mean), 'DARTS')
+    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    kept = Supernet.from_model(one, name='one', dataset=make_task())
+    notes = transfer(kept, other, head='random', keep=keep).notes
+    assert torch.equal(other.stem[0].weight, one.stem[0].weight if keep else before['stem.0.weight'])
+    first = other.first['conv'].weight
+    assert torch.allclose(first, keep * one.first['conv'].weight + (1 - keep) * before['first.conv.weight'])
+    assert other.mean.unique().tolist() == [0.5]
+    assert [note for note in notes if 'Buffers' in note] == (
+        ['Buffers of the target have the values of the source, which are others (mean).'] if mean != 0.5 else []
+    )
+
+
 def test_kept_statistics_come_back_to_the_bit():
     model = target()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
