@@ -30,6 +30,9 @@ _logger = logging.getLogger(__name__)
 LABELS = ('targets', 'labels', '_labels')
 """Attributes in which the datasets of torchvision and others keep the classes of all samples."""
 
+COMPARED = 256
+"""Largest number of classes of which a sample is read, to find out whether a dataset gives the classes that it keeps."""
+
 
 @dataclass(frozen=True)
 class DatasetImages:
@@ -104,7 +107,13 @@ def labels_of(dataset: Any, name: str) -> Tensor:
 def _read_labels(dataset: Any, name: str) -> Tensor:
     _logger.warning('%s has no attribute %s with its classes, so all samples are read for them.', name, ' or '.join(LABELS))
     numbers = tracked(range(len(dataset)), f'classes of {name}')
-    return as_labels(np.asarray([int(dataset[number][1]) for number in numbers]), name)
+    return as_labels(np.asarray([_class_of(dataset[number][1]) for number in numbers]), name)
+
+
+def _class_of(label: Any) -> int:
+    if int(label) != float(label):
+        raise ValueError(f'there is the label {label}')
+    return int(label)
 
 
 def _kept_labels(dataset: Any) -> np.ndarray | None:
@@ -135,16 +144,18 @@ def from_dataset(dataset: Any, name: str, side: int, cache_mb: float) -> tuple[A
     if not len(dataset):
         raise DataError(f'{name} is empty: it has no images.')
     try:
-        image, label = cast(Any, dataset)[0]
-        first, labels = _image(image, side, f'{name}, sample 0'), labels_of(dataset, name)
-        if int(label) != int(labels[0]):  # a dataset may give others than it keeps
-            labels = _read_labels(dataset, name)
+        image, _ = cast(Any, dataset)[0]
+        first, labels, names = _image(image, side, f'{name}, sample 0'), labels_of(dataset, name), class_names(dataset)
+        some = np.unique(labels.numpy(), return_index=True)[1][:COMPARED].tolist()
+        if any(_class_of(cast(Any, dataset)[place][1]) != int(labels[place]) for place in some):
+            labels = _read_labels(dataset, name)  # a dataset may give others than it keeps
+            names = names if len(names) == len(labels.unique()) else []
     except DataError:
         raise
     except (*REFUSALS, OSError) as error:
         raise DataError(f'{name} gives no pairs of an image and a whole number ({reason(error)}).') from error
     reader = DatasetImages(dataset, (first.shape[0], side, side), first.dtype)
-    return LazyImages(reader, cache_mb * 1e6), labels, class_names(dataset)
+    return LazyImages(reader, cache_mb * 1e6), labels, names
 
 
 def from_function(
@@ -187,8 +198,24 @@ def from_parts(parts: Iterable[Any], name: str, side: int, cache_mb: float) -> T
     (x, y, names), *test = [from_dataset(part, name, side, cache_mb) for part in parts]
     classes = numbered_classes(y, name)
     names = names if len(names) >= len(classes) else [str(label) for label in classes]
-    test_x, test_y = test[0][:2] if test else (torch.empty(0, *x.shape[1:], dtype=x.dtype), y[:0])
+    if not test:
+        return checked_task(name, x, y, torch.empty(0, *x.shape[1:], dtype=x.dtype), y[:0], names).held()
+    test_x, test_y, test_names = test[0]
+    if test_names != names and {*test_y.tolist()} <= {*range(len(test_names))}:
+        test_y = _renumbered(test_y, test_names, names, name)
+    untested = sorted({names[label] for label in set(y.tolist()) - set(test_y.tolist())})
+    if untested:
+        _logger.warning('%s has no test images of %s; accuracies on it are of the others.', name, ', '.join(untested[:10]))
     return checked_task(name, x, y, test_x, test_y, names).held()
+
+
+def _renumbered(labels: Tensor, names: list[str], known: list[str], name: str) -> Tensor:
+    """Return classes with these names by the numbers that ``known`` has for the same names."""
+    numbers = torch.tensor([known.index(each) if each in known else -1 for each in names])
+    unknown = [names[label] for label in labels.unique() if numbers[label] < 0]
+    if unknown:
+        raise DataError(f'{name} has test classes that the training images lack: {", ".join(unknown[:10])}.')
+    return numbers[labels]
 
 
 SOURCE = Source(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from PIL import Image
 from torch.utils.data import Dataset, Subset
 from torchvision.datasets import ImageFolder
 
-from nni_warmstart.data.map_style import from_dataset
+from nni_warmstart.data.map_style import from_dataset, from_parts
 from nni_warmstart.errors import DataError
 
 
@@ -44,6 +46,40 @@ def test_labels_are_those_that_a_dataset_gives(folder):
     _, labels, names = from_dataset(Own([torch.zeros(3, 8, 8)] * 3), 'own', 8, 1)
     assert (labels.tolist(), names) == ([0, 1, 2], [])
     assert from_dataset(Subset(ImageFolder(folder), [2, 0]), 'own', 8, 1)[2] == list('abcd')
+
+
+class Changed(ImageFolder):
+    """Gives other classes than it keeps."""
+
+    given: tuple[float, ...] = (0, 1, 0, 1)
+
+    def __getitem__(self, index):
+        image, label = super().__getitem__(index)
+        return image, self.given[label]
+
+
+def test_one_sample_of_each_class_is_compared(folder):
+    assert from_dataset(Changed(folder), 'own', 8, 1)[1:] == (pytest.approx([0, 1, 0, 1]), [])  # the first is as it is kept
+
+
+def test_labels_that_are_no_whole_numbers_are_refused(folder, monkeypatch):
+    monkeypatch.setattr(Changed, 'given', (0, 1, 1.7, 0))
+    with pytest.raises(DataError, match=r'own gives no pairs of an image and a whole number \(there is the label 1\.7\)'):
+        from_dataset(Changed(folder), 'own', 8, 1)
+
+
+def test_test_images_have_the_classes_of_the_same_names(folder, tmp_path_factory, caplog):
+    test = tmp_path_factory.mktemp('test')
+    for name in 'bd':
+        shutil.copytree(folder / name, test / name)
+    Image.new('RGB', (8, 8), (9, 9, 9)).save(test / 'b' / '1.png')
+    train = Subset(ImageFolder(folder), range(4))
+    task = from_parts([train, ImageFolder(test)], 'own', 8, 1)
+    assert task.class_names == tuple('abcd') and task.test_y.tolist() == [1, 1, 3]
+    assert 'own has no test images of a, c; accuracies on it are of the others.' in caplog.text
+    (test / 'b').rename(test / 'e')
+    with pytest.raises(DataError, match='own has test classes that the training images lack: e'):
+        from_parts([train, ImageFolder(test)], 'own', 8, 1)
 
 
 def test_images_of_other_units_are_refused():
