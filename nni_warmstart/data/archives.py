@@ -214,13 +214,21 @@ def _told(content: bytes, ending: str) -> Any:
         if ending == 'json':
             raise
         value = content.decode().strip()
+    if ending == 'cls' and isinstance(value, float):
+        return content.decode().strip()  # a name, such as 1.10, which is not 1.1
     return value.get('label') if isinstance(value, dict) else value
+
+
+def _is_class(label: Any) -> bool:
+    if isinstance(label, float | np.floating):
+        return float(label).is_integer()
+    return isinstance(label, str | int | np.generic)
 
 
 def _task(name: str, parts: Sequence[tuple[Files, Any]], names: Any, side: int, cache_mb: float, on_error: str) -> Task:
     """Make a task of image files and classes, which are numbered in the order of their names if they are text."""
     for _, given in parts:
-        wrong = [each for each in given if not isinstance(each, str | int | float | np.generic)]
+        wrong = [each for each in given if not _is_class(each)]
         if wrong:
             raise DataError(f'{name} has the label {str(wrong[0])[:60]}, which is neither a whole number nor text.')
     values = np.asarray(parts[0][1])

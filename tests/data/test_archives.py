@@ -103,6 +103,8 @@ def test_labels_of_shards_that_are_no_classes(images, tmp_path):
         (b'20000000', 'has labels up to 20000000 and 2 images'),
         (b'[' * 100_000, 'cannot be read'),
         (b'{"label": [1, 2]}', r'has the label \[1, 2\], which is neither a whole number nor text'),
+        (b'{"label": 0.5}', r'has the label 0\.5, which is neither a whole number nor text'),
+        (b'NaN', 'has the label nan, which is neither a whole number nor text'),
     ):
         add(tmp_path / 'a.tar', {'0.png': png, '0.json': b'0', '1.png': png, '1.json': content})
         with pytest.raises(DataError, match=message):
@@ -111,6 +113,16 @@ def test_labels_of_shards_that_are_no_classes(images, tmp_path):
     add(tmp_path / 'test.tar', {'0.png': png, '0.json': b'1'})
     with pytest.raises(DataError, match='test classes that the training images lack: 1'):
         from_webdataset(tmp_path / 'train.tar', test='test.tar', side=8)
+
+
+def test_names_that_look_like_numbers_stay_names(images, tmp_path):
+    pytest.importorskip('webdataset')
+    png = next(images.rglob('*.png')).read_bytes()
+    for names in (('1.1', '1.10', '2.0'), ('30', '3e1', 'b1'), ('1e999', '2e999', 'NaN')):
+        labelled = {f'{number}.cls': name.encode() for number, name in enumerate(names)}
+        add(tmp_path / 'a.tar', {**labelled, **{f'{number}.png': png for number in range(3)}})
+        task = from_webdataset(tmp_path / 'a.tar', side=8)
+        assert task.class_names == names and task.train_y.tolist() == [0, 1, 2]
 
 
 def test_metadata_beside_a_class(images, tmp_path):
