@@ -30,9 +30,6 @@ _logger = logging.getLogger(__name__)
 LABELS = ('targets', 'labels', '_labels')
 """Attributes in which the datasets of torchvision and others keep the classes of all samples."""
 
-COMPARED = 256
-"""Largest number of classes of which a sample is read, to find out whether a dataset gives the classes that it keeps."""
-
 
 @dataclass(frozen=True)
 class DatasetImages:
@@ -42,6 +39,8 @@ class DatasetImages:
     ----------
     dataset
         Dataset with a length, whose samples are pairs of an image and a class.
+    labels
+        Classes of the samples, with which those that are given are compared.
     shape
         Shape to which images are brought, ``(channels, side, side)``.
     dtype
@@ -49,6 +48,7 @@ class DatasetImages:
     """
 
     dataset: Any
+    labels: Tensor
     shape: tuple[int, int, int]
     dtype: torch.dtype
 
@@ -63,13 +63,19 @@ class DatasetImages:
         return replace(self, shape=(channels, side, side), dtype=torch.float32 if is_averaged else self.dtype)
 
     def read(self, position: int) -> Tensor:
-        """Return one image."""
+        """Return one image; raise an error if its class is another one than the dataset keeps for it."""
+        kind, known = type(self.dataset).__name__, int(self.labels[position])
         try:
-            sample = self.dataset[position][0]
+            sample = self.dataset[position]
+            label = _class_of(sample[1])
         except (*REFUSALS, OSError) as error:  # a user's dataset may raise anything
-            kind = type(self.dataset).__name__
             raise DataError(f'sample {position} of the {kind} cannot be read ({reason(error)}).') from error
-        image = _image(sample, self.shape[1], f'sample {position}')
+        if label != known:
+            raise DataError(
+                f'sample {position} of the {kind} has the class {label}, and its {" or ".join(LABELS)} say {known}; let '
+                'these hold the classes that it gives.'
+            )
+        image = _image(sample[0], self.shape[1], f'sample {position}')
         if image.is_floating_point() and not self.dtype.is_floating_point:
             raise DataError(f'sample {position} has an image of floating-point numbers, and sample 0 one of whole numbers.')
         return resize_images(image[None], *self.shape[:2])[0].to(self.dtype)
@@ -94,14 +100,28 @@ def _image(image: Any, side: int, name: str) -> Tensor:
 
 def labels_of(dataset: Any, name: str) -> Tensor:
     """Return the classes of all samples of a dataset, without reading its images if it keeps them in an attribute."""
+    found = kept_labels(dataset, name)
+    return _read_labels(dataset, name) if found is None else found
+
+
+def kept_labels(dataset: Any, name: str) -> Tensor | None:
+    """Return the classes of all samples that a dataset keeps; None where it keeps none, or changes them.
+
+    Raises
+    ------
+    DataError
+        If what it keeps is not one whole number per sample.
+    """
     if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
         return as_labels(dataset.tensors[1].numpy(), name)
     if isinstance(dataset, Subset):
-        return labels_of(dataset.dataset, name)[torch.as_tensor(dataset.indices, dtype=torch.long)]
+        found = kept_labels(dataset.dataset, name)
+        return None if found is None else found[torch.as_tensor(dataset.indices, dtype=torch.long)]
     if isinstance(dataset, ConcatDataset):
-        return torch.cat([labels_of(part, name) for part in dataset.datasets])
-    found = None if getattr(dataset, 'target_transform', None) is not None else _kept_labels(dataset)
-    return _read_labels(dataset, name) if found is None else as_labels(found, name)
+        parts = [kept_labels(part, name) for part in dataset.datasets]
+        return None if any(part is None for part in parts) else torch.cat(cast(Any, parts))
+    found = None if getattr(dataset, 'target_transform', None) is not None else _attribute(dataset)
+    return None if found is None else as_labels(found, name)
 
 
 def _read_labels(dataset: Any, name: str) -> Tensor:
@@ -116,7 +136,7 @@ def _class_of(label: Any) -> int:
     return int(label)
 
 
-def _kept_labels(dataset: Any) -> np.ndarray | None:
+def _attribute(dataset: Any) -> np.ndarray | None:
     """Return the classes that a dataset keeps in an attribute; None if it keeps none."""
     for attribute in LABELS:
         found = getattr(dataset, attribute, None)
@@ -144,17 +164,16 @@ def from_dataset(dataset: Any, name: str, side: int, cache_mb: float) -> tuple[A
     if not len(dataset):
         raise DataError(f'{name} is empty: it has no images.')
     try:
-        image, _ = cast(Any, dataset)[0]
+        image, label = cast(Any, dataset)[0]
         first, labels, names = _image(image, side, f'{name}, sample 0'), labels_of(dataset, name), class_names(dataset)
-        some = np.unique(labels.numpy(), return_index=True)[1][:COMPARED].tolist()
-        if any(_class_of(cast(Any, dataset)[place][1]) != int(labels[place]) for place in some):
-            labels = _read_labels(dataset, name)  # a dataset may give others than it keeps
+        if _class_of(label) != int(labels[0]):  # a dataset may give others than it keeps
+            labels = _read_labels(dataset, name)
             names = names if len(names) == len(labels.unique()) else []
     except DataError:
         raise
     except (*REFUSALS, OSError) as error:
         raise DataError(f'{name} gives no pairs of an image and a whole number ({reason(error)}).') from error
-    reader = DatasetImages(dataset, (first.shape[0], side, side), first.dtype)
+    reader = DatasetImages(dataset, labels, (first.shape[0], side, side), first.dtype)
     return LazyImages(reader, cache_mb * 1e6), labels, names
 
 

@@ -49,7 +49,7 @@ def test_labels_are_those_that_a_dataset_gives(folder):
 
 
 class Changed(ImageFolder):
-    """Gives other classes than it keeps."""
+    """Gives other classes than it keeps, but not for the first image."""
 
     given: tuple[float, ...] = (0, 1, 0, 1)
 
@@ -58,14 +58,19 @@ class Changed(ImageFolder):
         return image, self.given[label]
 
 
-def test_one_sample_of_each_class_is_compared(folder):
-    assert from_dataset(Changed(folder), 'own', 8, 1)[1:] == (pytest.approx([0, 1, 0, 1]), [])  # the first is as it is kept
+def test_labels_are_compared_where_images_are_read(folder):
+    images, _, _ = from_dataset(Changed(folder), 'own', 8, 1)  # the first is as it is kept
+    with pytest.raises(DataError, match=r'sample 2 of the Changed has the class 0, and its targets or .* say 2'):
+        images[:]
 
 
 def test_labels_that_are_no_whole_numbers_are_refused(folder, monkeypatch):
     monkeypatch.setattr(Changed, 'given', (0, 1, 1.7, 0))
+    with pytest.raises(DataError, match=r'sample 2 of the Changed cannot be read \(there is the label 1\.7\)'):
+        from_dataset(Changed(folder), 'own', 8, 1)[0][:]
+    unknown = Changed(folder, target_transform=int)
     with pytest.raises(DataError, match=r'own gives no pairs of an image and a whole number \(there is the label 1\.7\)'):
-        from_dataset(Changed(folder), 'own', 8, 1)
+        from_dataset(unknown, 'own', 8, 1)
 
 
 def test_test_images_have_the_classes_of_the_same_names(folder, tmp_path_factory, caplog):
