@@ -139,6 +139,12 @@ class DatasetSketch:
         values, vectors = torch.linalg.eigh(self.covariances())
         return vectors * values.clamp_min(0).sqrt()[:, None, :]
 
+    def variance_of_means(self) -> float:
+        """Return the squared standard errors of the means of all classes, summed over classes and dimensions."""
+        variances = self.factors.double().square().sum((1, 2)) + self.dimension * self.remainders.double()
+        embedded = self.counts * min(1.0, EMBEDDED / int(self.counts.sum()))
+        return float((variances / embedded).sum())
+
     def spread(self) -> Spread:
         """Return the leading directions of :meth:`covariances`, and the variances in these and in all directions."""
         return leading(self.factors, self.remainders)

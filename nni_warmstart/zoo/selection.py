@@ -238,9 +238,12 @@ class SourceSelector:
         supernets = [shares[entry.name] for entry in self._entries if not entry.is_network]
         least = max(LEAST, 0.9 * max(supernets, default=0.0))
         fitting = [entry for entry in self._entries if shares[entry.name] >= (LEAST if entry.is_network else least)]
-        own = {entry.name: _data_of(entry) for entry in fitting if is_same(entry, self.target, self._some)}
-        known = set(own.values()) - {frozenset()}
-        found = {entry.name: entry for entry in fitting if entry.name in own or _data_of(entry) not in known}
+        own = {entry.name: entry for entry in fitting if is_same(entry, self.target, self._some)}
+        found = {
+            entry.name: entry
+            for entry in fitting
+            if entry.name in own or not any(_have_same_data(entry, each) for each in own.values())
+        }
         if not found:
             raise ZooError(
                 f'zoo {zoo.root} has no entry that fits this model space with head {self.settings.head!r}; it has '
@@ -308,6 +311,22 @@ def _joined(batches: Sequence[tuple[Tensor, Tensor]]) -> Sequence[tuple[Tensor, 
 
 def _names(sources: Weighted) -> str:
     return ' + '.join(each.name for each, _ in sources)
+
+
+def _have_same_data(one: Supernet, other: Supernet) -> bool:
+    """Check whether two entries were trained on the same data, whose names alone may be those of any folder or class.
+
+    The classes have the same names and numbers of images. Their means differ by sampling only, by halves drawn by another
+    seed, say; they are not comparable where images have another size.
+    """
+    if not _data_of(one) or (_data_of(one), one.class_names) != (_data_of(other), other.class_names):
+        return False
+    a, b = one.sketches.get(EMBEDDING), other.sketches.get(EMBEDDING)
+    if a is None or b is None or not torch.equal(a.counts, b.counts):
+        return False
+    if one.recorded_pictures != other.recorded_pictures:
+        return True
+    return float((a.means - b.means).square().sum()) <= 4 * (a.variance_of_means() + b.variance_of_means())
 
 
 def _data_of(entry: Supernet) -> frozenset[str]:

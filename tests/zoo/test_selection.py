@@ -295,3 +295,23 @@ def test_of_the_same_data_the_shape_of_the_target_is_nearest(tmp_path):
 
     chosen = SourceSelector(zoo, target, loader, TransferSettings()).choose('nearest')
     assert [each.name for each, _ in chosen.sources] == ['b-own-shape']
+
+
+@pytest.mark.parametrize('change', ['none', 'seed', 'images', 'classes', 'no sketch'])
+def test_data_of_the_same_name_may_be_others(tmp_path, change):
+    """Folders are named by the last part of their path, datasets by their class."""
+    task = make_task()
+    near, again, other = (split(each).train for each in (task, make_task(seed=1), replace(task, train_x=255 - task.train_x)))
+
+    def made(name, width, data):
+        space = NasBench201(stem_out_channels=width, num_modules_per_stack=1, num_labels=3)
+        return Supernet.from_model(mutate(space, 'DARTS'), name=name, dataset=data)
+
+    wide = made('wide', 8, {'seed': again, 'images': other}.get(change, near))
+    changes = {'classes': {'class_names': ['x', 'y', 'z']}, 'no sketch': {'sketches': {}}}
+    zoo = SupernetZoo(tmp_path)
+    zoo.add(replace(wide, **changes.get(change, {})))
+    zoo.add(made('own', 4, near))
+    batches = [(near.x[:8].float(), near.y[:8])]
+    selector = SourceSelector(zoo, mutate(small_space(), 'DARTS'), lambda _: batches, TransferSettings())
+    assert set(selector.candidates) == ({'own'} if change in ('none', 'seed') else {'wide', 'own'})
