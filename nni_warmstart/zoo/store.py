@@ -48,6 +48,12 @@ def shipped() -> str:
     return str(Path(str(files('nni_warmstart') / 'zoo_data')))
 
 
+class NotWritten(ZooError):
+    """Exception for a zoo that cannot be written though it exists: a full disk, say."""
+
+    exit_status = 1
+
+
 class Store:
     """Entries of a zoo as files in one folder.
 
@@ -168,8 +174,13 @@ class Store:
                 write_atomic(path, data)
                 return
             part = f'{self.folder}/.{name}.{uuid.uuid4().hex}.part'
-            self.files.pipe_file(part, data)
-            self.files.mv(part, path)
+            try:
+                self.files.pipe_file(part, data)
+                self.files.mv(part, path)
+            except BaseException:
+                with suppress(Exception):  # every file system of fsspec has exceptions of its own
+                    self.files.rm_file(part)
+                raise
 
         self._within(most_seconds(), 'written', write)
         return path
@@ -218,10 +229,16 @@ class Store:
         def reserve(_: threading.Event) -> bool:
             if self._reserved(path):
                 return True
-            if not self._is_left_behind(path):
+            taking = f'{path}.taken'  # one process takes it over, or a second would remove the new file of the first
+            if not self._is_left_behind(path) or not self._reserved(taking):
                 return False
-            self.files.rm_file(path)
-            return self._reserved(path)
+            try:
+                if not self._is_left_behind(path):
+                    return False
+                self.files.rm_file(path)
+                return self._reserved(path)
+            finally:
+                self.files.rm_file(taking)
 
         return self._within(_ANSWER, 'written', reserve)
 
@@ -328,7 +345,8 @@ class Store:
         except WarmStartError:
             raise
         except Exception as error:  # every file system of fsspec has exceptions of its own
-            raise ZooError(f'zoo {self.root} cannot be {what}: {reason(error)}') from error
+            kind = NotWritten if what == 'written' and isinstance(error, OSError) else ZooError
+            raise kind(f'zoo {self.root} cannot be {what}: {reason(error)}') from error
         finally:
             stop.set()
 

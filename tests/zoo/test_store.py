@@ -222,6 +222,39 @@ def test_a_reservation_that_another_process_has_taken_over_loses_nothing(tmp_pat
     assert zoo.names() == ['one-1']
 
 
+def test_one_process_takes_over_a_name_that_was_left_behind(tmp_path, monkeypatch):
+    one, other, reservation = Store(tmp_path), Store(tmp_path), tmp_path / '.one-1.reserved'
+    reservation.touch()
+    os.utime(reservation, (time.time() - 86400,) * 2)
+    is_left_behind, taken = Store._is_left_behind, []
+
+    def at_once(self, path):
+        found = is_left_behind(self, path)
+        if self is one and not taken:
+            taken.append(None)  # the other process comes in between
+            taken[0] = other.reserve(path)
+        return found
+
+    monkeypatch.setattr(Store, '_is_left_behind', at_once)
+    assert not one.reserve(str(reservation)) and taken == [True]
+    assert [path.name for path in tmp_path.iterdir()] == ['.one-1.reserved']
+
+
+def test_a_far_entry_that_cannot_be_written_leaves_no_part(supernet, monkeypatch):
+    zoo = SupernetZoo('memory://parts/zoo')
+    zoo.add(supernet)
+
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise OSError('connection lost')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zoo._store.files, 'mv', fail)
+        with pytest.raises(ZooError, match='cannot be written: connection lost') as caught:
+            zoo.add(supernet.renamed('two'))
+    assert caught.value.exit_status == 1  # as for files elsewhere
+    assert [path.rpartition('/')[2] for path in zoo._store.files.ls('/parts/zoo', detail=False)] == ['one.safetensors']
+
+
 def test_a_folder_is_listed_once_for_all_its_entries(tmp_path, supernet, monkeypatch):
     zoo = SupernetZoo(tmp_path)
     for number in (1, 2, 4):
