@@ -15,7 +15,9 @@ from ..errors import ConfigError
 from .config import DataConfig, EvaluatorConfig
 from .settings import as_written, flat
 
-MAY_CHANGE = ('evaluator.max_epochs', 'evaluator.max_seconds', 'evaluator.stop_at', 'evaluator.logger')
+MAY_CHANGE = (
+    'evaluator.max_epochs', 'evaluator.max_seconds', 'evaluator.stop_at', 'evaluator.logger', 'strategy.arguments.save_to',
+)  # fmt: skip
 """Settings that may change when a run is resumed."""
 
 SUPERNET = 'supernet'

@@ -144,7 +144,7 @@ def _search(
                 _found(config, problem, strategy, seed).save(folder.path / 'supernet.safetensors')
             write_json(folder.path / 'architecture.json', found['architecture'])
 
-    module.ending.keep.append(keep)
+    module.ending.keep.insert(0, keep)  # before the supernet is remembered in a zoo
     strategy.run()
     # Measure the found network, and write the figures.
     costs = _costs(config, problem, found['architecture']['sample'])

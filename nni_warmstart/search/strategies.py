@@ -20,7 +20,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
 
 from ..data.labelled import name_and_classes
-from ..errors import REFUSALS, ConfigError, TransferError, as_well, reason
+from ..errors import REFUSALS, ConfigError, TransferError, ZooError, as_well, reason
 from ..nni_adapter import trial
 from ..nni_adapter.oneshot import DartsLightningModule, GumbelDartsLightningModule, undo_patches
 from ..supernets.history import record
@@ -111,7 +111,8 @@ class WarmStartDARTS(DARTS):
         as well if the source is a network.
     save_to
         Zoo or folder in which the trained supernet is saved after the search, under the first free name; a resumed search
-        replaces its own entry, never a copy. A supernet that has diverged is not saved, and a warning says so.
+        replaces its own entry, never a copy. A warning says where it is not saved, since it has diverged, or the zoo cannot
+        be written any more.
     parameter_free_cap
         Largest number of operations without parameters (skip, pooling) in a cell of an exported architecture; zero
         operations are then replaced by the next best ones. See :mod:`nni_warmstart.search.collapse`. None for two after a
@@ -362,13 +363,22 @@ class WarmStartDARTS(DARTS):
 
     def _remember(self) -> None:
         module: Any = self.oneshot_module
-        if self.save_to is not None and module.trainer.is_global_zero:
+        if self.save_to is None or not module.trainer.is_global_zero:
+            return
+        try:
             zoo, found = open_zoo(self.save_to), divergence(self.supernet.named_parameters())
             if found is not None:
                 _logger.warning('The supernet is not remembered in %s: its training diverged, %s.', zoo.root, found)
                 return
             with quiet_randomness():
                 name = self._remembered(zoo, module)
+        except ZooError as error:  # hours after it could be written
+            _logger.warning(
+                'The supernet is not remembered: %s; add that of a run later by `nni-warmstart zoo add '
+                'OUT/supernet.safetensors --zoo ZOO`, or in Python a `Supernet.from_strategy` by `SupernetZoo.add`.',
+                str(error).rstrip('.'),
+            )
+        else:
             _logger.info('Remembered the supernet as %r in %s.', name, zoo)
 
     def _remembered(self, zoo: SupernetZoo, module: DartsSearchModule) -> str:

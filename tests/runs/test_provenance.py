@@ -284,7 +284,8 @@ def test_datasets_of_torch_are_not_read():
 @pytest.mark.parametrize('key', ['num_workers', 'prefetch'])
 def test_a_search_goes_on_with_other_workers_and_a_pretraining_does_not(key):
     evaluator, other = {'max_epochs': 2}, {'max_epochs': 3, key: 1}
-    Provenance.of({'data': {}, 'evaluator': other}, {}).check_goes_on(
+    elsewhere = {'arguments': {'save_to': 'other'}}
+    Provenance.of({'data': {}, 'evaluator': other, 'strategy': elsewhere}, {}).check_goes_on(
         Provenance.of({'data': {}, 'evaluator': evaluator}, {}), 'out'
     )
     joint = Provenance.of({'data': [{}], 'evaluator': evaluator}, {})

@@ -14,7 +14,7 @@ from nni.nas.space import RawFormatModelSpace
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import Dataset, TensorDataset
 
-from nni_warmstart import Supernet, SupernetZoo, WarmStartDARTS
+from nni_warmstart import Supernet, SupernetZoo, WarmStartDARTS, ZooError
 from nni_warmstart.cli.main import main
 from nni_warmstart.search import collapse
 from nni_warmstart.search.evaluation import Evaluation
@@ -122,6 +122,23 @@ def test_a_zoo_that_cannot_be_written_leaves_the_figures(tmp_path, monkeypatch):
     with pytest.raises(OSError, match='no space left'):
         search(tmp_path, strategy)
     assert strategy.oneshot_module.final == strategy.curve[-1]
+
+
+def test_a_zoo_that_is_full_at_the_end_costs_no_results(folder, monkeypatch, caplog):
+    def full(self, *_):
+        raise ZooError(f'zoo {self.root} cannot be written: No space left on device')
+
+    monkeypatch.setattr(SupernetZoo, 'add_numbered', full)
+    out, zoo = folder / 'run', folder / 'zoo'
+    command = ['search', '--config', str(folder / 'search.yml'), '--out', str(out), '--set', 'strategy.name=WarmStartDARTS']
+    command += ['--set', 'evaluator.max_epochs=1', '--set', f'strategy.save_to={zoo}']
+    assert main(command) == 0
+    assert json.loads((out / 'result.json').read_text())['final'] and Supernet.load(out / 'supernet.safetensors')
+    message = f'zoo {zoo} cannot be written: No space left on device; add that of a run later by `nni-warmstart zoo'
+    assert f'The supernet is not remembered: {message}' in caplog.text
+    monkeypatch.undo()
+    assert main([*command[:-1], f'strategy.save_to={zoo}2', '--resume']) == 0
+    assert len(SupernetZoo(f'{zoo}2').names()) == 1
 
 
 def test_an_eigenvalue_that_fails_is_one_warning(tmp_path, monkeypatch, caplog):
