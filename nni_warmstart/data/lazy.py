@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..errors import DataError
 from ..utils.progress import tracked
 from .memory import check_fits
 
@@ -170,7 +171,12 @@ class LazyImages:
         return self._stacked(self.positions, title)
 
     def _read(self, position: int) -> Tensor:
-        return self.kept[position] if position in self.kept else self.reader.read(position)
+        if position in self.kept:
+            return self.kept[position]
+        image = self.reader.read(position)
+        if image.is_floating_point() and not torch.isfinite(image).all():
+            raise DataError(f'image {position} has NaN or infinite pixels; remove or repair it.')
+        return image
 
     def _stacked(self, positions: Tensor, title: str | None = None) -> Tensor:
         images = allocated((len(positions), *self.reader.shape), self.dtype, title or f'a batch of {len(positions)} images')

@@ -287,3 +287,15 @@ def test_damaged_images_are_replaced_by_those_of_the_same_part(tmp_path):
     splits = split(task)
     parts = [set(map(bytes, x[:].numpy())) for x in (splits.train.x, splits.val.x, task.test_x)]
     assert all(parts) and not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+
+
+@pytest.mark.parametrize('compressed', [False, True])
+def test_pixels_that_are_no_numbers_are_named_where_they_are_read(tmp_path, compressed):
+    x = np.random.default_rng(0).random((12, 8, 8, 3), np.float32)
+    x[3, 0, 0, 0] = np.nan
+    save = np.savez_compressed if compressed else np.savez
+    save(tmp_path / 'a.npz', train_x=np.nan_to_num(x), train_y=np.arange(12) % 2, test_x=x, test_y=np.arange(12) % 2)
+    task = from_npz(tmp_path / 'a.npz', cache_mb=0)
+    assert task.train_x[:].isfinite().all() and task.test_x[:3].isfinite().all()
+    with pytest.raises(DataError, match='image 3 has NaN or infinite pixels; remove or repair it'):
+        task.test_x[2:5]
