@@ -101,6 +101,9 @@ def resolve(embedding: str | Embedding | HasFeatures | Callable[[Tensor], Tensor
             name = f'{type(embedding).__name__} {_nameless.setdefault(embedding, next(_unused))}'
         elif inspect.ismethod(embedding) and not inspect.isclass(embedding.__self__):  # nor is a method of two of them
             name = f'{embedding.__qualname__} {_nameless.setdefault(embedding.__self__, next(_unused))}'
+        elif inspect.isfunction(embedding) and embedding.__closure__ and '<locals>' in embedding.__qualname__:
+            # nor are two functions of one factory; one that is decorated is one
+            name = f'{name} {_nameless.setdefault(embedding, next(_unused))}'
         return Embedding(name, 0, 0, embedding, standardised=False)
     raise DataError(f'embedding is a {type(embedding).__name__}; it must be a name, a Supernet or a function of images.')
 

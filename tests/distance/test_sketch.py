@@ -125,6 +125,18 @@ def named(function):
     return function
 
 
+def test_two_functions_of_one_factory_are_two_embeddings(task):
+    def scaled(by):
+        def features(x):
+            return by * x.float().mean((2, 3))
+
+        return features
+
+    one, other = scaled(1), scaled(2)
+    first, again, second = (DatasetSketch.from_dataset(task, embedding=each) for each in (one, one, other))
+    assert first.embedding == again.embedding != second.embedding
+
+
 def test_a_supernet_is_an_embedding(task):
     supernet = Supernet.from_model(mutate(small_space(), 'DARTS'), name='one')
     sketch = DatasetSketch.from_dataset(task, embedding=supernet)
