@@ -149,14 +149,18 @@ def _shuffled(data: Iterable[Any], at_most: int) -> Iterable[Any]:
         return data
     if len(data.dataset) <= at_most:  # pyright: ignore[reportArgumentType]
         return data
+    return loader_like(data, data.dataset, shuffle=True, generator=torch.Generator().manual_seed(0))
+
+
+def loader_like(loader: DataLoader, dataset: Dataset, **options: Any) -> DataLoader:
+    """Return a loader of another dataset that makes batches as ``loader`` does."""
     return DataLoader(
-        data.dataset,
-        data.batch_size,
-        shuffle=True,
-        generator=torch.Generator().manual_seed(0),
-        collate_fn=data.collate_fn,
-        num_workers=data.num_workers,
-        timeout=data.timeout,
-        worker_init_fn=data.worker_init_fn,
-        multiprocessing_context=data.multiprocessing_context,
+        dataset,
+        loader.batch_size,
+        collate_fn=loader.collate_fn,
+        num_workers=loader.num_workers,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        **options,
     )

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, SequentialSampler, TensorDataset
 
 from ..errors import DataError, TransferError
 from ..utils.random import quiet_randomness
 from .batches import BATCH_SIZE, Wording, as_tensor, batches_of
 from .class_names import class_names
+from .dataset_part import dataset_part, random_part
 from .lazy import AnyImages, LazyImages
 from .resizing import resize_images
 from .splits import Images
@@ -168,7 +169,16 @@ def read_labelled(dataset: Labelled, name: str, channels: int, image_size: int) 
     DataError
         If the data cannot be read, or have no labels, or no label is 0 or more.
     """
-    xs, ys = [], []
+    x, y, _ = _read(dataset, name, channels, image_size)
+    return x, y
+
+
+def _read(
+    dataset: Labelled, name: str, channels: int, image_size: int, at_most: int | None = None, seed: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Read as :func:`read_labelled` does, keep ``at_most`` images or twice as many, and return the labels of all, too."""
+    xs, ys, keys, population = [], [], [], []
+    generator = torch.Generator().manual_seed(seed)
     with quiet_randomness(), _SKETCH.readable(name):
         for x, y in batches_of(dataset, name, _SKETCH):
             if y.ndim != 1 or y.is_floating_point() or y.is_complex() or len(x) != len(y):
@@ -181,20 +191,28 @@ def read_labelled(dataset: Labelled, name: str, channels: int, image_size: int) 
                 parts if x.ndim == 2 or not image_size else [_as_images(part, name, channels, image_size) for part in parts]
             )
             ys.append(y.detach().cpu().long())
-    if not ys or not sum(len(y) for y in ys):
+            population += ys[-1].tolist()  # small tensors between large ones would keep their memory
+            keys.append(torch.rand(len(y), generator=generator))
+            if at_most is not None and x.ndim > 2 and sum(map(len, ys)) > 2 * at_most:
+                index = random_part(torch.cat(ys), torch.cat(keys), at_most)
+                xs, ys, keys = ([torch.cat(parts)[index]] for parts in (xs, ys, keys))
+    if not population:
         raise DataError(f'{name} is empty: there is nothing to sketch.')
-    y = torch.cat(ys)
-    if int(y.min()) < 0:
+    labels = torch.tensor(population)
+    if int(labels.min()) < 0:
         raise DataError(
-            f'{name} has the label {int(y.min())}; labels must be 0 or more (unlabelled samples cannot be used).'
+            f'{name} has the label {int(labels.min())}; labels must be 0 or more (unlabelled samples cannot be used).'
         )
-    return torch.cat(xs), y
+    return torch.cat(xs), torch.cat(ys), labels
 
 
 def read_sample(
     dataset: Labelled, name: str, channels: int, image_size: int, at_most: int | None, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Read a stratified sample of images, or all of features, as :func:`read_labelled` does.
+
+    Of a torch dataset that keeps its labels only the sample is read; of one that does not, and of what is read in sequence,
+    no more than twice the sample is in memory.
 
     Parameters
     ----------
@@ -219,8 +237,16 @@ def read_sample(
     ):
         index = stratified_part(dataset.train_y.unique(return_inverse=True)[1], at_most, seed)
         dataset = dataset.train_x[index], dataset.train_y[index]  # before all of them become float32
-    x, y = read_labelled(dataset, name, channels, image_size)
-    population = y if population is None else population
+    part = None if at_most is None else dataset_part(dataset, at_most, seed)
+    if part is not None:
+        x, y = read_labelled(part.samples, name, channels, image_size)
+        gives_what_it_keeps = torch.equal(y, part.labels) and int(part.population.min()) >= 0
+        if x.ndim > 2 and gives_what_it_keeps:
+            return x, y, part.population
+    behind = dataset.dataset if isinstance(dataset, DataLoader) else dataset
+    in_memory = isinstance(behind, Task | Images | TensorDataset | list | tuple)
+    x, y, labels = _read(dataset, name, channels, image_size, None if in_memory else at_most, seed)
+    population = labels if population is None else population
     if x.ndim == 2 or at_most is None:
         return x, y, population
     index = stratified_part(y.unique(return_inverse=True)[1], at_most, seed)

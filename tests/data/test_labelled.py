@@ -7,12 +7,13 @@ import pytest
 import torch
 from helpers.tiny import make_task
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, SubsetRandomSampler, TensorDataset
 
 from nni_warmstart import DataError, TransferError
 from nni_warmstart.data import image_shape, labelled
 from nni_warmstart.data.batches import Wording, batches_of
-from nni_warmstart.data.labelled import first_batches, read_labelled
+from nni_warmstart.data.dataset_part import random_part
+from nni_warmstart.data.labelled import first_batches, read_labelled, read_sample
 
 PLAIN = Wording(DataError, form='{name}: form {kind}', pair='{name}: pair', values='{name}: values {reason}')
 
@@ -126,3 +127,67 @@ def test_a_part_of_a_loader_in_order_is_mixed_by_a_seed_of_its_own():
     expected = [y for _, y in DataLoader(dataset, 8, shuffle=True, generator=torch.Generator().manual_seed(0))]
     assert torch.equal(order, torch.cat(expected[:2]))
     assert not np.array_equal(order, np.arange(16))
+
+
+class Counted(Dataset):
+    """Counts its images when they are asked for."""
+
+    def __init__(self, **kept) -> None:
+        self.x, self.y, self.reads = make_task(n=80).train_x, make_task(n=80).train_y, 0
+        vars(self).update(kept)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int):
+        self.reads += 1
+        return self.x[index], int(self.y[index])
+
+
+@pytest.mark.parametrize('form', ['dataset', 'loader', 'subset'])
+def test_of_a_dataset_that_keeps_its_labels_a_sample_is_read(form):
+    data = Counted(targets=make_task(n=80).train_y.tolist())
+    forms = {'dataset': data, 'loader': DataLoader(data, 7, shuffle=True), 'subset': Subset(data, range(60))}
+    found = read_sample(forms[form], 'data', 3, 8, 12, seed=0)
+    expected = read_sample((data.x, data.y), 'data', 3, 8, 12, seed=0)
+    assert data.reads == 12
+    assert all(map(torch.equal, found, expected))
+
+
+def test_labels_are_those_that_are_given_and_of_the_samples_that_are_drawn():
+    data = Counted(targets=[0] * 60)
+    x, y = read_sample((data.x, data.y), 'data', 3, 8, 30, seed=0)[:2]
+    assert all(map(torch.equal, read_sample(data, 'data', 3, 8, 30, seed=0), (x, y, data.y)))
+    half = DataLoader(Counted(targets=data.y.tolist()), 5, sampler=SubsetRandomSampler(range(30)))
+    assert read_sample(half, 'data', 3, 8, 12, seed=0)[2].bincount().tolist() == [10, 10, 10]
+
+
+def test_what_keeps_no_labels_is_read_in_bounded_memory(monkeypatch):
+    class Stream(IterableDataset):
+        def __iter__(self):
+            yield from Counted(y=torch.tensor([0] * 59 + [7]))
+
+    at_once, joined = [], torch.cat
+
+    def noting(parts):
+        if parts[0].ndim == 4:
+            at_once.append(sum(map(len, parts)))
+        return joined(parts)
+
+    data = DataLoader(Stream(), 5)
+    expected = read_sample(data, 'data', 3, 8, 12, seed=0)
+    assert len(expected[0]) == 12 and expected[1].bincount()[[0, 7]].tolist() == [11, 1]
+    assert expected[2].bincount()[[0, 7]].tolist() == [59, 1]
+    monkeypatch.setattr(torch, 'cat', noting)
+    assert all(map(torch.equal, read_sample(data, 'data', 3, 8, 12, seed=0), expected))
+    assert max(at_once) <= 2 * 12 + 5
+    assert not torch.equal(read_sample(data, 'data', 3, 8, 12, seed=1)[0], expected[0])
+
+
+def test_a_random_part_of_parts_is_one_of_the_whole():
+    labels, keys = torch.arange(40) // 39, torch.rand(40, generator=torch.Generator().manual_seed(0))
+    whole = random_part(labels, keys, 8)
+    before = random_part(labels[:25], keys[:25], 8)
+    both = torch.cat([before, torch.arange(25, 40)])
+    assert torch.equal(both[random_part(labels[both], keys[both], 8)], whole)
+    assert 39 in whole and 8 <= len(whole) <= 9
