@@ -27,7 +27,7 @@ class _Found(NamedTuple):
         return os.path.join(self.folder, self.name)
 
 
-def image_files(path: Path, endings: set[str]) -> tuple[list[tuple[str, int]], list[str]]:
+def image_files(path: Path, endings: set[str], *, skip: bool = False) -> tuple[list[tuple[str, int]], list[str]]:
     """List the image files in one folder per class, and in folders within.
 
     Links to folders are followed after the folders themselves, and only to where nothing was read before: a link to a folder
@@ -39,6 +39,8 @@ def image_files(path: Path, endings: set[str]) -> tuple[list[tuple[str, int]], l
         Folder of the folders of classes.
     endings
         Endings of image files, in lower case, with the dot.
+    skip
+        Whether classes may be without images.
 
     Returns
     -------
@@ -48,7 +50,7 @@ def image_files(path: Path, endings: set[str]) -> tuple[list[tuple[str, int]], l
     Raises
     ------
     DataError
-        If there are no classes, one has no images, or a folder cannot be read.
+        If there are no classes, one has no images and is not skipped, or a folder cannot be read.
     """
     above = os.path.realpath(path)
     seen = {above, *map(str, Path(above).parents)}  # real paths
@@ -84,7 +86,9 @@ def image_files(path: Path, endings: set[str]) -> tuple[list[tuple[str, int]], l
     files = sorted(once.values())
     known = {each.label for each in files}
     without = [name for label, name in enumerate(names) if label not in known]
-    if without or not names:
+    if without and files and skip:
+        _logger.warning('%s: classes without images are left out: %s.', path, ', '.join(without[:10]))
+    elif without or not names:
         which = f'none for {", ".join(without[:10])}' if names else 'it has no folders'
         raise DataError(
             f'data folder {path} has no images in class folders: {which}; known endings are {" ".join(sorted(endings))}.'

@@ -66,10 +66,11 @@ def from_folder(path: str | Path, *, side: int = IMAGE_SIZE, cache_mb: float = C
         unread = [name for name in beside if name not in ('train', 'test')]
         if unread:
             _logger.warning('%s: beside train/ and test/ nothing is read: not %s.', path, ', '.join(unread))
-    parts = [list_folder(path / 'train' if has_split else path)]
+    skip, images = on_error == 'skip', []
+    parts = [list_folder(path / 'train' if has_split else path, skip=skip)]
     if has_split and (path / 'test').is_dir():
-        parts.append(list_folder(path / 'test'))
-    before, skip, images = parts[0].names, on_error == 'skip', []
+        parts.append(list_folder(path / 'test', skip=skip))
+    before = parts[0].names
     parts = examined(parts, skip=skip)
     is_small = sum(len(part.files) for part in parts) * 3 * side**2 <= cache_mb * 1e6
     if is_small:
@@ -79,7 +80,7 @@ def from_folder(path: str | Path, *, side: int = IMAGE_SIZE, cache_mb: float = C
         for place, out in enumerate(left_out):
             images[place] = images[place][[i for i in range(len(images[place])) if i not in out]]
             parts[place] = parts[place].without(out)
-    names = parts[0].names
+    names, title = parts[0].names, os.path.basename(os.path.abspath(path))
     unknown = set(parts[-1].names) - set(names)
     if unknown:
         raise DataError(f'{path / "test"} has classes that {path / "train"} lacks: {", ".join(sorted(unknown))}.')
@@ -95,8 +96,8 @@ def from_folder(path: str | Path, *, side: int = IMAGE_SIZE, cache_mb: float = C
             reader = EncodedImages(Paths(part.path, part.files), side, draft=True)
             images.append(LazyImages(Replacing(reader, y) if skip else reader, cache_mb * 1e6))
     if len(parts) == 1:
-        return checked_task(path.name, images[0], labels[0], images[0][:0], labels[0][:0], names)
-    return checked_task(path.name, images[0], labels[0], images[1], labels[1], names)
+        return checked_task(title, images[0], labels[0], images[0][:0], labels[0][:0], names)
+    return checked_task(title, images[0], labels[0], images[1], labels[1], names)
 
 
 def _holds_images(folder: Path) -> bool:
@@ -122,9 +123,9 @@ def _read(part: ClassFolder, side: int, *, skip: bool) -> tuple[Tensor, ClassFol
     return x[[position for position in range(len(reader)) if position not in faults]], left
 
 
-def list_folder(path: Path) -> ClassFolder:
+def list_folder(path: Path, *, skip: bool = False) -> ClassFolder:
     """Find the images and the classes of a folder; see :func:`~nni_warmstart.data.image_files.image_files`."""
-    files, names = image_files(path, endings())
+    files, names = image_files(path, endings(), skip=skip)
     return ClassFolder(path, [file for file, _ in files], [label for _, label in files], names)
 
 

@@ -25,8 +25,8 @@ million pixels (QOI), or hold no images."""
 _PER_PIXEL = {'WEBP': 24, 'JPEG2000': 24, 'AVIF': 24}
 """Bytes that a pixel takes at most while it is read, as measured; see :func:`_size` for other formats."""
 
-_ENDS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND', 'GIF': b';'}
-"""Format -> bytes at the end of a complete file."""
+_ENDS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82', 'GIF': b';'}
+"""Format -> bytes at the end of a complete file, where nothing but zeros follows."""
 
 _BAND = 256  # rows that are made opaque at once
 _AT_ONCE = 2**20  # pixels; the colours of larger images are resized one by one, which takes less memory
@@ -112,7 +112,7 @@ def check_image(stream: BinaryIO, size: int, name: str, tail: bytes) -> None:
     with opened(stream, size, name) as image:
         _budget(name, size).spend(_size(image))
         end = _ENDS.get(image.format or '')
-        if end is None or end not in tail or image.mode == 'F':
+        if end is None or not tail.rstrip(b'\0').endswith(end) or image.mode == 'F':
             _in_colour(image)
 
 
@@ -209,7 +209,10 @@ def _in_colour(image: Image.Image) -> Image.Image:
         if values.min() < 0 or values.max() > 65535:
             raise ValueError(f'its pixels go from {values.min()} to {values.max()}: save it with 8 or 16 bits')
         few = image.mode == 'I' and values.max() < 256  # 8-bit values stored in 32 bits
-        image = Image.fromarray((values if few else values // 257).astype(np.uint8))
+        grey = (values if few else values // 257).astype(np.uint8)
+        if 'transparency' in image.info:
+            grey[values == image.info['transparency']] = 255
+        image = Image.fromarray(grey)
     if image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
         return _on_white(image)
     image.load()

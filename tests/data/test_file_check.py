@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -95,6 +97,34 @@ def test_classes_with_a_single_image(tmp_path, caplog):
     assert 'classes with a single image cannot be split; add some' in caplog.text
     task = from_folder(tmp_path, side=8, on_error='skip')
     assert task.class_names == ('class0', 'class1') and len(task.test_x) == 8
+
+
+def test_files_that_are_cut_where_their_end_could_be(tmp_path, caplog):
+    image_folder(tmp_path, n=8)
+    rng, photo = np.random.default_rng(0), Image.effect_noise((64, 64), 50)
+    noise = io.BytesIO()
+    Image.fromarray(rng.integers(0, 255, (64, 64), np.uint8)).save(noise, 'GIF')
+    (tmp_path / 'train' / 'class0' / 'cut.gif').write_bytes(noise.getvalue()[: len(noise.getvalue()) * 2 // 3])
+    (tmp_path / 'train' / 'class0' / 'padded.gif').write_bytes(noise.getvalue() + bytes(9))
+    thumbnail = io.BytesIO()
+    photo.save(thumbnail, 'JPEG')
+    photo.save(tmp_path / 'train' / 'class0' / 'cut.jpg', comment=thumbnail.getvalue()[-500:])
+    content = (tmp_path / 'train' / 'class0' / 'cut.jpg').read_bytes()
+    (tmp_path / 'train' / 'class0' / 'cut.jpg').write_bytes(content[: content.index(b'\xff\xd9') + 400])
+    assert len(from_folder(tmp_path, side=8, cache_mb=0, on_error='skip').train_x) == 9
+    assert '2 unreadable images are left out' in caplog.text and 'padded.gif' not in caplog.text
+
+
+def test_classes_without_images_are_left_out(tmp_path, caplog):
+    image_folder(tmp_path, n=8)
+    shutil.copytree(tmp_path / 'test' / 'class0', tmp_path / 'test' / 'a')
+    for name in ('train/a', 'train/none', 'test/none'):
+        (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match='has no images in class folders: none for a, none'):
+        from_folder(tmp_path, side=8)
+    task = from_folder(tmp_path, side=8, on_error='skip')
+    assert task.class_names == ('class0', 'class1') and len(task.test_x) == 8
+    assert 'train: classes without images are left out: a, none.' in caplog.text
 
 
 def test_the_order_of_files_is_not_that_of_the_file_system(tmp_path, monkeypatch):

@@ -120,6 +120,7 @@ def test_pictures_in_folders_are_read_as_they_look(tmp_path):
     exif[0x0112] = 6  # a quarter to the right
     Image.fromarray(turned).save(picture('2.png'), exif=exif)
     Image.new('I', (8, 8), 9).save(picture('3.tif'))
+    Image.fromarray(ramp).save(picture('4.png'), transparency=0)
     (tmp_path / 'b').mkdir()
     Image.new('L', (8, 8), 7).save(tmp_path / 'b' / 'grey.gif')
     hidden = tmp_path / 'a' / '.ipynb_checkpoints'
@@ -128,12 +129,13 @@ def test_pictures_in_folders_are_read_as_they_look(tmp_path):
     (tmp_path / '.git').mkdir()
     task = from_folder(tmp_path, side=8)
     assert task.class_names == ('a', 'b')
-    assert task.train_y.tolist() == [0, 0, 0, 0, 1]
-    high, black, right, dark, grey = task.train_x
+    assert task.train_y.tolist() == [0, 0, 0, 0, 0, 1]
+    high, black, right, dark, through, grey = task.train_x
     assert high[0, 0].tolist() == [0, 36, 72, 109, 145, 182, 218, 255]
     assert (black[:, 3, 3] == 0).all() and (black[:, 0, 0] == 255).all()
     assert (right[:, :, 4:] == 255).all() and (right[:, :, :4] == 0).all()
     assert (dark == 9).all()
+    assert through[0, 0].tolist() == [255, 36, 72, 109, 145, 182, 218, 255]
     assert (grey == 7).all()
 
 
