@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.bar import Bar
 from rich.table import Table
 
-from ..errors import ConfigError, ZooError
+from ..errors import ConfigError, DataError, ZooError
 from .common import a_path, add_set, check_file, console, document, loading
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print the entries, the most promising first."""
     with loading():
+        from ..data.file_check import SKIP
         from ..data.image_folder import IMAGE_SIZE
         from ..data.sources import from_word
         from ..runs.search import fitting, target_of
@@ -59,10 +60,16 @@ def run(arguments: argparse.Namespace) -> None:
     if config is not None and zoo is None:
         zoo = make_strategy(config.strategy, config.base).zoo
     zoo = open_zoo(zoo)
+    zoo.check_exists()
     if config is None:
         candidates = list(zoo.entries())
         sizes = (entry.recorded_pictures[1] for entry in candidates if entry.recorded_pictures and not entry.is_network)
-        task = from_word(arguments.data, max(sizes, default=0) or IMAGE_SIZE)
+        try:
+            task = from_word(arguments.data, max(sizes, default=0) or IMAGE_SIZE)
+        except DataError as error:
+            if SKIP not in str(error):
+                raise
+            raise DataError(f'{error} This setting is one of search.yml: give --config in place of --data.') from error
     else:
         task = load_task(config)
         candidates = fitting(config, task, zoo)

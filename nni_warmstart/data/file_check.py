@@ -19,7 +19,8 @@ _logger = logging.getLogger(__name__)
 SHOWN = 20
 """Largest number of files that a message names."""
 
-_SKIP = 'data.on_error: skip'
+SKIP = 'data.on_error: skip'
+"""Setting that leaves unreadable images out, as messages name it."""
 
 _TAIL = 1024  # bytes at the end of a file, by which copies are found and cut files are suspected
 
@@ -126,10 +127,10 @@ def report_faults(faults: Sequence[tuple[str, str]], *, skip: bool) -> None:
         return
     listed = [f'{file} ({why})' for file, why in faults]
     if len(faults) == 1 and not skip:
-        raise DataError(f'image {faults[0][0]} cannot be read ({faults[0][1]}); repair or remove it, or set {_SKIP}.')
+        raise DataError(f'image {faults[0][0]} cannot be read ({faults[0][1]}); repair or remove it, or set {SKIP}.')
     _logger.warning('%d unreadable images%s: %s.', len(faults), ' are left out' if skip else '', named(listed))
     if not skip:
         raise DataError(
-            f'{len(faults)} images cannot be read, such as {listed[0]}; repair or remove them, or set {_SKIP}. The warning '
+            f'{len(faults)} images cannot be read, such as {listed[0]}; repair or remove them, or set {SKIP}. The warning '
             'above names more of them.'
         )

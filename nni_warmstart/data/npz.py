@@ -171,8 +171,17 @@ def _mapped(archive: zipfile.ZipFile, member: zipfile.ZipInfo, header: Header, p
         handle, temporary = tempfile.mkstemp(suffix='.npy')
         atexit.register(Path(temporary).unlink, missing_ok=True)
         _logger.info('%s: %s is compressed, and unpacked into %s.', path, member.filename, temporary)
-        with os.fdopen(handle, 'wb') as unpacked, archive.open(member) as file:
-            shutil.copyfileobj(file, unpacked, 2**20)
+        try:
+            with os.fdopen(handle, 'wb') as unpacked, archive.open(member) as file:
+                shutil.copyfileobj(file, unpacked, 2**20)
+        except BaseException as error:
+            Path(temporary).unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise DataError(
+                    f'{path}: {member.filename}, {member.file_size / 1e6:.0f} MB, cannot be unpacked into '
+                    f'{Path(temporary).parent} ({error.strerror or reason(error)}); set TMPDIR to another folder.'
+                ) from error
+            raise
         path = Path(temporary)
     return MappedArray(path, offset, header.shape, header.dtype)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,8 @@ from . import archives, image_folder, map_style, npz, torchvision_sets
 from .embedded import TASKS
 from .source import Source
 from .task import Task
+
+_logger = logging.getLogger(__name__)
 
 
 def _embedded(name: str, image_size: int) -> Task:
@@ -59,6 +62,8 @@ def from_word(word: str, image_size: int) -> Task:
     DataError
         If there are no such data, or they cannot be read.
     """
+    if word in TASKS and os.path.exists(word):
+        _logger.warning('%s is the embedded task of this name; ./%s is the folder or file.', word, word)
     word = os.path.expanduser(word)
     source = next((each for each in SOURCES.values() if each.recognises(word)), npz.SOURCE)
     return source.read(word if source.settings is None else {'path': word}, image_size)

@@ -158,10 +158,15 @@ def test_the_seed_of_a_search_ranks_its_entries(folder, monkeypatch, capsys):
 
 
 def test_zoo_rank_errors(folder, capsys):
+    (folder / 'none').mkdir()
+    (folder / 'images' / 'a').mkdir(parents=True)
+    (folder / 'images' / 'a' / 'bad.png').touch()
     command = ['zoo', 'rank', '--zoo', str(folder / 'none'), '--data']
     for extra, message in (
         ([str(folder / 'shapes.npz')], 'has no readable entry to rank'),
         ([str(folder / 'missing.npz')], 'does not exist'),
+        (['digits', '--zoo', 'nosuch'], 'zoo nosuch does not exist'),
+        ([str(folder / 'images')], 'or set data.on_error: skip. This setting is one of search.yml: give --config'),
         (['digits', '--by', 'best'], "--by 'best' is unknown; choose one of otdd (optimal transport"),
         (['digits', '--heatmap', 'map.gif'], '--heatmap map.gif must end in .png'),
         (['digits', '--config', 'search.yml'], 'give one of --data and --config'),

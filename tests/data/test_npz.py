@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import shutil
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -110,3 +113,21 @@ def test_what_is_no_npz_file(tmp_path):
             from_npz(path)
     with pytest.raises(DataError, match='cannot be read: Is a directory'):
         from_npz(tmp_path)
+
+
+def test_a_full_temporary_folder_is_named_and_left_empty(tmp_path, monkeypatch):
+    arrays = {'train_x': np.zeros((24, 8, 8, 3), np.uint8), 'train_y': np.arange(24) % 2}
+    np.savez_compressed(tmp_path / 'a.npz', **arrays)
+    (tmp_path / 'temporary').mkdir()
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'temporary'))
+
+    def full(_, target, *__):
+        target.write(bytes(9))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, 'copyfileobj', full)
+    with pytest.raises(
+        DataError, match=r'train_x.npy, 0 MB, cannot be unpacked into .*temporary \(No space left on device\)'
+    ):
+        from_npz(tmp_path / 'a.npz', cache_mb=0)
+    assert not list((tmp_path / 'temporary').iterdir())

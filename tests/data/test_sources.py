@@ -47,6 +47,15 @@ def test_a_word_means_an_embedded_task_a_folder_or_a_file(tmp_path, monkeypatch)
         from_word('nowhere', 24)
 
 
+def test_an_embedded_task_beside_a_folder_of_its_name_is_said(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(folder_of_images(tmp_path / 'digits').parent)
+    assert len(from_word('digits', 8).train_x) == 1347
+    assert 'digits is the embedded task of this name; ./digits is the folder or file.' in caplog.text
+    assert from_word('./digits', 8).name == 'digits'
+    monkeypatch.chdir('digits')
+    assert from_word('.', 8).name == 'digits'
+
+
 @pytest.mark.parametrize(
     ('data', 'message'),
     [
