@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean, geometric_mean, stdev
 from typing import Any, NamedTuple
 
+from ..runs.provenance import completed
 from ..utils.metrics import HELD, epochs_to, final_accuracy
 from .runs import Retrained, Search
 from .values import finite, listed, number, short
@@ -18,6 +19,9 @@ _MOST = 10
 
 _NO_EFFECT = ('logger', 'num_workers', 'prefetch', 'accelerator')
 """Settings of the evaluator that change no figure, or only its last digits."""
+
+_SAME_WEIGHTS = ('arguments', 'source', 'zoo', 'save_to', 'download')
+"""Settings of the strategy that change no figure if the weights of the source are the same, and their section."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,11 @@ class Pair:
         return (epochs, _seconds(one, epochs)), (others, _seconds(two, others))
 
     @property
+    def is_of_one_seed(self) -> bool:
+        """Whether both searches have the same seed."""
+        return _seed(self.reference) == _seed(self.other)
+
+    @property
     def difference(self) -> float:
         """Final accuracy of the other less that of the reference."""
         return final_accuracy(_accuracies(self.other)) - final_accuracy(_accuracies(self.reference))
@@ -59,46 +68,63 @@ def verdicts(searches: Sequence[Search], networks: Sequence[Retrained]) -> list[
 
 
 def _comparisons(searches: Sequence[Search]) -> Iterator[tuple[str, list[Pair]]]:
-    problems: dict[str, list[Search]] = {}
+    problems: dict[str, dict[_Key, dict[str, Search]]] = {}
     for search in searches:
-        space = search.settings.get('space', {})
-        data = (search.result.get('run') or {}).get('data') or search.result.get('data')  # fingerprints, or else the name
-        problem = repr((data, space.get('name'), sorted(space.get('arguments', {}).items(), key=repr)))
-        problems.setdefault(problem, []).append(search)
-    for alike in problems.values():
-        runs: dict[_Key, list[Search]] = {}  # which differ by their seeds alone
-        for search in alike:
-            runs.setdefault(_key(search), []).append(search)
+        runs = problems.setdefault(_problem(search), {})
+        runs.setdefault(_key(search), {}).setdefault(_seed(search), search)  # a copy, or the same again, is no other seed
+    for runs in problems.values():
         sources = Counter(key.source for key in runs)
         first = next((key for key in runs if not key.source), next(iter(runs)))
-        for key, others in runs.items():
+        for key, by_seed in runs.items():
             if key == first or not (key.source or first.source):
                 continue
-            reference = runs[_reference(runs, first, key)]
-            by_seed = {repr(search.result.get('seed')): search for search in reversed(reference)}
-            name = f'{key.source} ({others[0].name})' if sources[key.source] > 1 else key.source
-            yield name, [Pair(by_seed.get(repr(each.result.get('seed')), reference[0]), each) for each in others]
+            references = runs[_reference(runs, first, key)]
+            instead, other = next(iter(references.values())), next(iter(by_seed.values()))
+            name = f'{key.source} ({other.name})' if sources[key.source] > 1 else key.source
+            yield name, [Pair(references.get(seed, instead), each) for seed, each in by_seed.items()]
 
 
 class _Key(NamedTuple):
     """What searches have in common that differ by their seeds alone: source, and settings that change figures."""
 
     source: str
-    evaluator: str
     strategy: str
+    training: str
+    arguments: str
 
 
 def _key(search: Search) -> _Key:
-    evaluator, strategy = (search.settings.get(name) or {} for name in ('evaluator', 'strategy'))
+    data, evaluator, strategy = _sections(search, 'data', 'evaluator', 'strategy')
+    weights = (search.result.get('run') or {}).get('sources') or {}
     return _Key(
-        _source(search), _text_of(evaluator, _NO_EFFECT), _text_of(strategy, ('source', 'zoo', 'save_to', 'download'))
+        _source(search),
+        _strategy(search),
+        _text_of({**evaluator, 'flip': data.get('flip')}, _NO_EFFECT),
+        _text_of({**strategy, **strategy.get('arguments', {}), 'weights': weights}, _SAME_WEIGHTS),
     )
 
 
+def _problem(search: Search) -> str:
+    """Return the data of a search, the share of them that it is validated on, and its space, as text."""
+    space, evaluator = _sections(search, 'space', 'evaluator')
+    data = (search.result.get('run') or {}).get('data') or search.result.get('data')  # fingerprints, or else the name
+    arguments = sorted(space.get('arguments', {}).items(), key=repr)
+    return repr((data, evaluator.get('val_share'), space.get('name'), arguments))
+
+
 def _reference(runs: Mapping[_Key, Any], first: _Key, key: _Key) -> _Key:
-    """Return the key of the searches to compare with: of those of the source of ``first``, those with the same evaluator."""
-    alike = (each for each in runs if each != key and each[:2] == (first.source, key.evaluator))
-    return next(alike, first)
+    """Return the key of the searches to compare with: of those of the source of ``first``, the first that are most alike.
+
+    It counts first that the strategy is the same, then that the training is.
+    """
+    others = [each for each in runs if each != key and each.source == first.source]
+    return max(others, key=lambda each: (each.strategy == key.strategy, each.training == key.training))
+
+
+def _sections(search: Search, *names: str) -> Iterator[Mapping[str, Any]]:
+    """Return sections of the settings, with the defaults of those that an earlier version did not have."""
+    settings = completed(search.settings)
+    return (settings.get(name) or {} for name in names)
 
 
 def _text_of(settings: Mapping[str, Any], without: Sequence[str]) -> str:
@@ -120,15 +146,19 @@ def _compared(source: str, pairs: Sequence[Pair], networks: Sequence[Retrained])
         less = geometric_mean(max(theirs[1], 1e-9) / max(own[1], 1e-9) for theirs, own in reached)
         headline = f'{_times(fewer, "fewer", "as many", "epochs")}, {_times(less, "less", "as much", "time")}: '
         headline += f'{other} against {than}.'
+    strategies = [short(_strategy(search)) for search in (one.other, one.reference)]
+    if strategies[0] != strategies[1]:
+        headline += f' Their strategies differ: {" and ".join(strategies)}.'
     for pair, cost in zip(pairs, costs, strict=True):
-        seed = f', seed {short(str(pair.other.result.get("seed", "?")))}' if len(pairs) > 1 else ''
+        instead = '' if pair.is_of_one_seed else f' against seed {short(_seed(pair.reference))}'
+        seed = f', seed {short(_seed(pair.other))}{instead}' if len(pairs) > 1 or instead else ''
         text = f'{number(pair.target)} was not reached and held.'
         if cost is not None:
             (theirs, slow), (own, quick) = cost
             text = f'{number(pair.target)} after {_epochs(own)} and {quick:.1f} s instead of {theirs} and {slow:.1f} s'
             text += f'{", choosing and mapping the source included" if source else ""}.'
         facts.append((f'To the same accuracy{seed}', text))
-    facts.append(('Final validation accuracy', _differences([pair.difference for pair in pairs], than)))
+    facts.append(('Final validation accuracy', _differences(pairs, than)))
     facts += _networks([*{id(p.reference): p.reference for p in pairs}.values(), *(p.other for p in pairs)], networks)
     facts.append(('Cost', '; '.join(f'{short(s.name)}: {_cost(s)}' for s in (one.reference, one.other)) + '.'))
     return {'headline': headline, 'facts': facts}
@@ -150,11 +180,14 @@ def _alone(search: Search, networks: Sequence[Retrained]) -> dict[str, Any]:
     return {'headline': headline, 'facts': facts}
 
 
-def _differences(values: Sequence[float], than: str) -> str:
+def _differences(pairs: Sequence[Pair], than: str) -> str:
+    values = [pair.difference for pair in pairs]
     text = f'{fmean(values):+.4f} compared with {than}'
     if len(values) == 1:
         return f'{text}, for one seed; its spread takes several (--seed).'
-    return f'{text}, on average, with a standard deviation of {stdev(values):.4f} over {len(values)} seeds.'
+    text += f', on average, with a standard deviation of {stdev(values):.4f} over {len(values)} seeds'
+    alone = sum(not pair.is_of_one_seed for pair in pairs)
+    return f'{text}, {alone} of them compared with another seed.' if alone else f'{text}.'
 
 
 def _networks(searches: Sequence[Search], networks: Sequence[Retrained]) -> list[tuple[str, str]]:
@@ -185,6 +218,15 @@ def _epochs(count: int) -> str:
 def _source(search: Search) -> str:
     """Return the name of what a search started from, '' for a cold one."""
     return listed(search.result.get('source') or '') if search.result.get('warm_start') else ''
+
+
+def _strategy(search: Search) -> str:
+    """Return the name of the strategy of a search, which warm and cold ones have in common."""
+    return str((search.settings.get('strategy') or {}).get('name')).removeprefix('WarmStart')
+
+
+def _seed(search: Search) -> str:
+    return str(search.result.get('seed', '?'))
 
 
 def _is_whole(search: Search) -> bool:

@@ -144,3 +144,87 @@ def test_searches_with_other_settings_are_no_seeds():
     assert [verdict['headline'].partition('letters ')[2][:6] for verdict in found] == ['(warm)', '(slow)', '(bold)']
     assert all('for one seed' in facts(verdict)['Final validation accuracy'] for verdict in found)
     assert 'slow cold: ' in facts(found[1])['Cost'] and 'slow cold' not in facts(found[0])['Cost']
+
+
+def with_settings(search: Search, **sections: Any) -> Search:
+    search.settings.update(sections)
+    return search
+
+
+@pytest.mark.parametrize(
+    'sections',
+    [
+        {'data': {'flip': True}},
+        {'evaluator': {'jitter': 0.1}},
+        {'strategy': {'name': 'WarmStartDARTS', 'arguments': {'source': 'letters', 'head': 'copy'}}},
+    ],
+    ids=lambda sections: next(iter(sections)),
+)
+def test_searches_that_train_otherwise_are_no_seeds(sections):
+    plain = {'data': {'flip': False}, 'evaluator': {}, 'strategy': {'name': 'WarmStartDARTS', 'arguments': {}}}
+    searches = [made('cold', COLD), made('one', WARM, 'letters'), made('two', COLD[:3], 'letters', seed=1)]
+    for search in searches:
+        with_settings(search, **plain)
+    assert len(verdicts(searches, [])) == 1
+    assert len(verdicts([*searches[:2], with_settings(searches[2], **sections)], [])) == 2
+
+
+def test_searches_from_other_weights_of_one_name_are_no_seeds():
+    searches = [made('cold', COLD)]
+    searches += [made(key, WARM, 'letters', seed, run={'sources': {'letters': key}}) for seed, key in enumerate('ab')]
+    assert len(verdicts(searches, [])) == 2
+
+
+def test_where_a_source_is_found_and_a_search_is_kept_is_no_other_setting():
+    searches = [
+        with_settings(
+            made(f'{name}{seed}', curve, source, seed), strategy={'name': 'WarmStartDARTS', 'arguments': arguments}
+        )
+        for name, curve, source, seed, arguments in (
+            ('cold', COLD, '', 0, {'source': None}),
+            ('cold', [0.5] * 8, '', 1, {}),
+            ('warm', WARM, 'letters', 0, {'source': 'letters'}),
+            ('warm', WARM, 'letters', 1, {'source': 'auto', 'zoo': 'zoo', 'save_to': 'zoo', 'download': True}),
+        )
+    ]
+    (verdict,) = verdicts(searches, [])
+    assert facts(verdict)['To the same accuracy, seed 1'].startswith('0.5000 after 1 epoch and 5.0 s instead of 1 and 2.0 s')
+    assert 'over 2 seeds.' in facts(verdict)['Final validation accuracy']
+
+
+def test_a_search_is_compared_on_the_same_validation_images():
+    """An older search, which notes no share of them, had the default."""
+    searches = [
+        with_settings(made(name, curve, source), evaluator=evaluator)
+        for name, curve, source, evaluator in (
+            ('cold', COLD, '', {'val_share': 0.5}), ('warm', WARM, 'letters', {}), ('other', WARM, 'far', {'val_share': 0.1})
+        )
+    ]  # fmt: skip
+    (verdict,) = verdicts(searches, [])
+    assert 'the search from letters against the cold one' in verdict['headline']
+
+
+def test_a_search_is_compared_with_those_of_its_strategy_or_the_difference_is_said():
+    cold, other = (
+        with_settings(made(name, curve), strategy={'name': name})
+        for name, curve in (('DARTS', COLD), ('Proxyless', [0.6] * 8))
+    )
+    warm = with_settings(made('warm', WARM, 'letters'), strategy={'name': 'WarmStartProxyless'})
+    (verdict,) = verdicts([cold, other, warm], [])
+    assert facts(verdict)['To the same accuracy'].startswith('0.6000') and verdict['headline'].endswith('the cold one.')
+    (verdict,) = verdicts([cold, warm], [])
+    assert verdict['headline'].endswith('against the cold one. Their strategies differ: Proxyless and DARTS.')
+
+
+def test_runs_of_one_seed_are_counted_once():
+    searches = [made('cold', COLD), made('warm', WARM, 'letters'), made('copy of warm', WARM, 'letters')]
+    assert verdicts(searches, []) == verdicts(searches[:2], [])
+
+
+def test_a_seed_without_a_counterpart_is_said():
+    cold = [made(f'cold{seed}', COLD, seed=seed) for seed in (0, 1)]
+    warm = [made(f'warm{seed}', WARM, 'letters', seed=seed) for seed in (1, 5)]
+    found = facts(verdicts([*cold, *warm], [])[0])
+    assert list(found)[:2] == ['To the same accuracy, seed 1', 'To the same accuracy, seed 5 against seed 0']
+    assert found['Final validation accuracy'].endswith('over 2 seeds, 1 of them compared with another seed.')
+    assert 'To the same accuracy, seed 5 against seed 0' in facts(verdicts([*cold, warm[1]], [])[0])
