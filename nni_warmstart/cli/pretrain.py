@@ -31,27 +31,27 @@ def run(arguments: argparse.Namespace) -> None:
     """Train a joint supernet, add it to a zoo, and print its accuracies as a table."""
     with loading():
         from ..runs.config import parse_pretrain
-        from ..runs.pretrain import is_own, pretrain
+        from ..runs.pretrain import mark, may_replace, pretrain
         from ..zoo.zoo import SupernetZoo
 
     config = parse_pretrain(document(arguments), arguments.config.resolve().parent)
     zoo, out = SupernetZoo(arguments.zoo), arguments.out or Path(f'pretrain-{arguments.name}')
     zoo.check_can_add(arguments.name)
-    own = arguments.resume and is_own(zoo, arguments.name, out)
-    if not (own or arguments.overwrite):
+    replaces = arguments.overwrite or (arguments.resume and may_replace(zoo, arguments.name, out))
+    if not replaces:
         zoo.check_free(arguments.name)
     command = ['nni-warmstart', 'pretrain', '--config', arguments.config.name, '--name', arguments.name]
     command += [word for item in arguments.set for word in ('--set', item)] + ['--seed', str(config.seed)]
     supernet = pretrain(
         config, name=arguments.name, seed=config.seed, out=out, command=shlex.join(command), resume=arguments.resume,
-        overwrite=arguments.overwrite,
+        overwrite=arguments.overwrite, replaces=mark(zoo, arguments.name) if arguments.overwrite else None,
     )  # fmt: skip
     if not distributed.is_first():
         return
-    if not (own or arguments.overwrite) and arguments.name in zoo:  # taken meanwhile
+    if not replaces and arguments.name in zoo:  # taken meanwhile
         path = zoo.path(zoo.add_numbered(supernet, arguments.name))
     else:
-        path = zoo.add(supernet, overwrite=own or arguments.overwrite)
+        path = zoo.add(supernet, overwrite=replaces)
     table = Table(title=f'{supernet.name}: accuracy on held-out images')
     table.add_column('dataset')
     table.add_column('accuracy', justify='right')

@@ -43,12 +43,16 @@ _ALWAYS = ('run.json', 'settings.json', _CHECKPOINT, 'logs/metrics.csv')
 
 @dataclass(frozen=True)
 class Earlier:
-    """A run that has left its files: its kind, the results that are its own, and its identity and data if they are known."""
+    """A run that has left its files: its kind, the results that are its own, and its identity and data if they are known.
+
+    ``replaces`` names the entry of a zoo that it may replace.
+    """
 
     kind: str
     results: tuple[str, ...]
     run: str | None = None
     data: dict[str, str] | None = None
+    replaces: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,14 @@ class RunFolder:
         Kind of the run, one of :data:`KINDS`.
     exports
         Further results, of :data:`EXPORTS`.
+    replaces
+        Path and weights of the entry of a zoo that the run may replace, noted for a resumption.
     """
 
     path: Path
     kind: str = 'search'
     exports: tuple[str, ...] = ()
+    replaces: str | None = None
 
     @property
     def settings(self) -> Path:
@@ -98,7 +105,8 @@ class RunFolder:
         """Return the run whose files are in the folder, told by ``run.json``, or of older versions by ``settings.json``."""
         written = mapping_in(self.path / 'run.json')
         if written.get('kind') in KINDS and isinstance(written.get('results'), list):
-            return Earlier(written['kind'], tuple(map(str, written['results'])), str(written.get('id')), written.get('data'))
+            results = tuple(map(str, written['results']))
+            return Earlier(written['kind'], results, str(written.get('id')), written.get('data'), written.get('replaces'))
         settings = mapping_in(self.settings)
         if not {'data', 'space', 'evaluator', 'strategy'} <= settings.keys():
             return None
@@ -244,11 +252,12 @@ class RunFolder:
         if not is_first():
             return
         earlier = self.earlier()
-        results = () if earlier is None else earlier.results
+        results, replaces = ((), None) if earlier is None else (earlier.results, earlier.replaces)
         if not resume:
             self.clear()
-            results = ()
+            results, replaces = (), self.replaces
         about = {'kind': self.kind, 'results': sorted({*self.results, *results})}
+        about |= {} if replaces is None else {'replaces': replaces}
         write_json(self.path / 'run.json', {**provenance.to_dict(), **about})
         write_json(self.settings, provenance.settings)
 

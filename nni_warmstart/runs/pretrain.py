@@ -10,7 +10,7 @@ from pytorch_lightning import seed_everything
 
 from ..data.fingerprint import fingerprint
 from ..data.task import Task
-from ..errors import DataError
+from ..errors import DataError, SupernetFileError, ZooError
 from ..evaluators.checkpoints import every_epoch
 from ..evaluators.divergence import StopOnDivergence
 from ..evaluators.joint import JointClassification
@@ -32,6 +32,7 @@ def pretrain(
     command: str = '',
     resume: bool = False,
     overwrite: bool = False,
+    replaces: str | None = None,
     progress: bool = True,
 ) -> Supernet:
     """Train one supernet jointly on the datasets of ``pretrain.yml``.
@@ -52,6 +53,8 @@ def pretrain(
         Whether to resume from ``out/checkpoints/last.ckpt`` if it exists.
     overwrite
         Whether to replace an earlier pretraining in ``out``.
+    replaces
+        Entry of a zoo that the supernet is to replace, see :func:`mark`; noted in ``out`` for :func:`may_replace`.
     progress
         Whether to show progress bars.
 
@@ -65,7 +68,7 @@ def pretrain(
     WarmStartError
         If data, space or settings do not work, ``out`` holds another run or is in use, or training diverges.
     """
-    folder = RunFolder(Path(out), 'pretraining')
+    folder = RunFolder(Path(out), 'pretraining', replaces=replaces)
     with folder.claimed(resume=resume, overwrite=overwrite):
         return _pretrain(config, name, seed, folder, command, resume=resume, progress=progress)
 
@@ -113,12 +116,23 @@ def _pretrain(
     return supernet.with_licences(dict(zip(tasks, (item.licence for item in config.data), strict=True)))
 
 
-def is_own(zoo: SupernetZoo, name: str, out: str | Path) -> bool:
-    """Check whether an entry of a zoo is what the pretraining in ``out`` has left there at an earlier end."""
+def may_replace(zoo: SupernetZoo, name: str, out: str | Path) -> bool:
+    """Check whether the pretraining in ``out`` was to replace an entry of a zoo, or has left it there at an earlier end."""
     earlier = RunFolder(Path(out), 'pretraining').earlier()
-    if earlier is None or name not in zoo or zoo[name].run != earlier.run:
+    if earlier is None or name not in zoo:
         return False
-    return earlier.run is not None or bool(zoo[name].datasets)  # older versions noted no run
+    entry = zoo[name]
+    if earlier.replaces is not None and earlier.replaces == mark(zoo, name):
+        return True
+    return entry.run == earlier.run and (earlier.run is not None or bool(entry.datasets))  # older versions noted no run
+
+
+def mark(zoo: SupernetZoo, name: str) -> str | None:
+    """Return path and weights of an entry of a zoo as text; None if it cannot be read."""
+    try:
+        return f'{zoo.path(name)} {zoo[name].key}'
+    except (SupernetFileError, ZooError):
+        return None
 
 
 def _tasks(config: PretrainConfig, image_size: int) -> dict[str, Task]:

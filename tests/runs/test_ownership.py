@@ -20,7 +20,7 @@ from nni_warmstart import ConfigError, Supernet, SupernetZoo, ZooError
 from nni_warmstart.cli import main
 from nni_warmstart.nni_adapter.mutation import mutate
 from nni_warmstart.runs.folder import EXPORTS, KINDS, RunFolder
-from nni_warmstart.runs.pretrain import is_own
+from nni_warmstart.runs.pretrain import may_replace
 from nni_warmstart.runs.provenance import Provenance
 from nni_warmstart.zoo.recognition import own_entry
 
@@ -254,4 +254,29 @@ def test_an_entry_of_no_dataset_is_of_no_pretraining(tmp_path):
     settings = {'data': [], 'space': {}, 'evaluator': {}, 'strategy': {}}
     (out / 'settings.json').write_text(json.dumps(settings))
     assert RunFolder(out, 'pretraining').earlier() is not None
-    assert not is_own(zoo, 'foreign', out)
+    assert not may_replace(zoo, 'foreign', out)
+
+
+@pytest.mark.slow
+def test_a_pretraining_that_replaces_an_entry_does_so_when_it_is_resumed(finished, tmp_path, capsys, monkeypatch):
+    """Another entry, or one that was put there since, it does not replace."""
+    zoo = SupernetZoo(tmp_path / 'zoo')
+    for name in ('mine', 'other'):
+        zoo.add(Supernet.load(finished / 'out' / 'supernet.safetensors').renamed(name))
+    command = ['pretrain', '--config', str(finished / 'pretrain.yml'), '--zoo', zoo.root, '--out', str(tmp_path / 'out')]
+
+    def killed(*_, **__) -> None:
+        raise KeyboardInterrupt
+
+    for more in ('--overwrite', '--resume'):
+        with monkeypatch.context() as patch:
+            patch.setattr(SupernetZoo, 'add', killed)
+            assert main([*command, '--name', 'mine', more]) == 130
+    earlier = content(tmp_path / 'zoo')
+    refused(capsys, [*command, '--name', 'other', '--resume'], "has an entry 'other' already")
+    zoo.add(Supernet.from_model(mutate(small_space(), 'DARTS'), name='mine'))
+    refused(capsys, [*command, '--name', 'mine', '--resume'], "has an entry 'mine' already")
+    (tmp_path / 'zoo' / 'mine.safetensors').write_bytes(earlier['mine.safetensors'])
+    assert content(tmp_path / 'zoo') == earlier
+    assert main([*command, '--name', 'mine', '--resume']) == 0
+    assert zoo['mine'].run == json.loads((tmp_path / 'out' / 'run.json').read_text())['id']
