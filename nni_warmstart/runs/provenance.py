@@ -11,8 +11,9 @@ from typing import Any
 
 from pytorch_lightning import Callback
 
+from ..data.sources import title_of
 from ..errors import ConfigError
-from .config import DataConfig, EvaluatorConfig
+from .config import DataConfig, EvaluatorConfig, JointConfig, SourceDataConfig
 from .settings import as_written, flat
 
 MAY_CHANGE = (
@@ -80,7 +81,8 @@ class Provenance:
             If settings other than :data:`MAY_CHANGE` and :data:`LOADING`, or data differ; the message names the first
             difference.
         """
-        now, before = flat(completed(self.settings)), flat(completed(earlier.settings))
+        now, before = completed(self.settings), completed(earlier.settings)
+        now, before = _by_name(now, before), _by_name(before, now)
         may_change = MAY_CHANGE if isinstance(self.settings.get('data'), list) else MAY_CHANGE + LOADING
         if SUPERNET not in before.keys() & now.keys():  # of an older version, or other weights
             may_change += (SUPERNET,)
@@ -100,16 +102,26 @@ class Provenance:
                 )
 
 
+def _by_name(settings: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by dotted name; of a list of datasets its length, those that are not in ``other``, and each one."""
+    data, others = settings.get('data'), other.get('data')
+    if not (isinstance(data, list) and isinstance(others, list)):
+        return flat(settings)
+    further = [f', {title_of(item)}' for item in data if isinstance(item, dict) and item not in others]
+    numbered = {f'data[{number}]': item for number, item in enumerate(data)}
+    return flat({**settings, 'data': f'{len(data)} dataset{"s" * (len(data) > 1)}{"".join(further)}', **numbered})
+
+
 def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Add the defaults of settings that an older version did not have."""
     data, evaluator = settings.get('data'), settings.get('evaluator')
-    found = dict(settings)
+    found, training = dict(settings), JointConfig if isinstance(data, list) else EvaluatorConfig
     if isinstance(data, dict):
         found['data'] = {**asdict(DataConfig()), **data}
     elif isinstance(data, list):
-        found['data'] = [{**asdict(DataConfig()), **item} if isinstance(item, dict) else item for item in data]
+        found['data'] = [{**asdict(SourceDataConfig()), **item} if isinstance(item, dict) else item for item in data]
     if isinstance(evaluator, dict):
-        found['evaluator'] = {**asdict(EvaluatorConfig()), **evaluator}
+        found['evaluator'] = {**asdict(training()), **evaluator}
     return found
 
 

@@ -291,3 +291,21 @@ def test_a_search_goes_on_with_other_workers_and_a_pretraining_does_not(key):
     joint = Provenance.of({'data': [{}], 'evaluator': evaluator}, {})
     with pytest.raises(ConfigError, match=rf'the run in out has evaluator\.{key} = \d and should go on with 1'):
         Provenance.of({'data': [{}], 'evaluator': other}, {}).check_goes_on(joint, 'out')
+
+
+def test_the_first_difference_of_a_list_of_datasets_is_named():
+    def pretraining(*data: dict, **evaluator: float) -> Provenance:
+        return Provenance.of({'data': data, 'evaluator': {'max_epochs': 2, **evaluator}, 'seed': 0}, {})
+
+    one, two, three = ({'npz': {'path': f'{name}.npz'}} for name in ('a', 'b', 'c'))
+    earlier = pretraining(one, two)
+    # as an older version wrote them, without settings that there were not yet
+    pretraining({**one, 'weight': 1.0}, {**two, 'flip': False}, jitter=0.15, drop_path=0.0).check_goes_on(earlier, 'out')
+    for data, message in (
+        ((one, {**two, 'weight': 2.0}), r'data\[1\]\.weight = 1\.0 and should go on with 2\.0;'),
+        ((two, one), r"data\[0\]\.npz\.path = 'a\.npz' and should go on with 'b\.npz';"),
+        ((one, two, three), "data = '2 datasets' and should go on with '3 datasets, c';"),
+        ((one,), "data = '2 datasets, b' and should go on with '1 dataset';"),
+    ):
+        with pytest.raises(ConfigError, match=f'the run in out has {message}'):
+            pretraining(*data).check_goes_on(earlier, 'out')
