@@ -20,7 +20,7 @@ from ..zoo.zoo import SupernetZoo
 from .config import PretrainConfig
 from .folder import RunFolder
 from .provenance import Marked, Provenance
-from .setup import input_shape, make_space, start, strategy_for
+from .setup import check_apart, input_shape, make_space, start, strategy_for
 
 
 def pretrain(
@@ -69,6 +69,7 @@ def pretrain(
         If data, space or settings do not work, ``out`` holds another run or is in use, or training diverges.
     """
     folder = RunFolder(Path(out), 'pretraining', replaces=replaces)
+    check_apart(config, folder.path)
     with folder.claimed(resume=resume, overwrite=overwrite):
         return _pretrain(config, name, seed, folder, command, resume=resume, progress=progress)
 

@@ -73,7 +73,7 @@ def load_task(config: SearchConfig) -> Task:
     return load_known_task(config)[0]
 
 
-def check_apart(config: SearchConfig, out: Path) -> None:
+def check_apart(config: SearchConfig | PretrainConfig, out: Path) -> None:
     """Raise an error for a folder of a run inside the folder of its images, where it would be taken for a class.
 
     Raises
@@ -81,11 +81,12 @@ def check_apart(config: SearchConfig, out: Path) -> None:
     ConfigError
         If it is, or the settings of the folder are wrong.
     """
-    if config.data.folder is None:
-        return
-    images = config.data.located(config.base)['path'].resolve()
-    if out.resolve().is_relative_to(images):
-        raise ConfigError(f'{out} is inside the folder of the images, {images}; choose another --out.')
+    for data in (config.data,) if isinstance(config, SearchConfig) else config.data:
+        if data.folder is None:
+            continue
+        images = data.located(config.base)['path'].resolve()
+        if out.resolve().is_relative_to(images):
+            raise ConfigError(f'{out} is inside the folder of the images, {images}; choose another --out.')
 
 
 def load_known_task(config: SearchConfig, task: Task | None = None) -> tuple[Task, dict[str, str]]:

@@ -280,3 +280,12 @@ def test_a_pretraining_that_replaces_an_entry_does_so_when_it_is_resumed(finishe
     assert content(tmp_path / 'zoo') == earlier
     assert main([*command, '--name', 'mine', '--resume']) == 0
     assert zoo['mine'].run == json.loads((tmp_path / 'out' / 'run.json').read_text())['id']
+
+
+def test_a_pretraining_among_its_images_is_refused(finished, tmp_path, capsys):
+    """Of any of its datasets, before anything is made."""
+    (tmp_path / 'images' / 'one').mkdir(parents=True)
+    command = commands(finished, tmp_path / 'images' / 'run')['pretraining']
+    data = f'data=[{{npz: {{path: shapes.npz}}}}, {{folder: {{path: {tmp_path / "images"}}}}}]'
+    refused(capsys, [*command, '--set', data], f'images/run is inside the folder of the images, {tmp_path / "images"};')
+    assert not (tmp_path / 'images' / 'run').exists()
