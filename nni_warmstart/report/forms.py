@@ -10,9 +10,10 @@ MAYBE_NUMBER: Any = (int, float, type(None))
 
 
 class Values(NamedTuple):
-    """Form of a mapping of any text to values of one form."""
+    """Form of a mapping of any text to values of one form, of which there are ``least`` at least."""
 
     form: Any
+    least: int = 0
 
 
 class Row(NamedTuple):
@@ -21,13 +22,20 @@ class Row(NamedTuple):
     forms: tuple[Any, ...]
 
 
+class Within(NamedTuple):
+    """Form of a number within bounds; one that is NaN fits."""
+
+    low: float
+    high: float
+
+
 class Needed(NamedTuple):
     """Form of a value of a mapping that may not be missing."""
 
     form: Any
 
 
-ALPHAS = [Values(Values(MAYBE_NUMBER))]
+ALPHAS = [Values(Values((Within(0, 1), type(None)), least=1))]
 """Form of the probabilities by epoch."""
 
 WARM_START = {
@@ -63,6 +71,7 @@ RESULT = {
     'warm_start': (WARM_START, type(None)),
     'stop_at': ({'accuracy': Needed(NUMBER), 'epoch': Needed((int, type(None)))}, type(None)),
     'versions': Values(object),
+    'run': (dict, type(None)),
 }
 """Form of ``result.json``; what is not named here is shown as it is."""
 
@@ -99,7 +108,8 @@ def misfit(value: Any, form: Any, where: str = '') -> str | None:
         Plain data, as read from JSON.
     form
         A type; a tuple of forms, of which one has to fit; a list with the form of all its items; a :class:`Row`; a
-        :class:`Values`; or a dict with forms of values, which may be missing unless they are :class:`Needed`.
+        :class:`Values`; a :class:`Within`; or a dict with forms of values, which may be missing unless they are
+        :class:`Needed`.
     where
         Name of the value.
     """
@@ -108,9 +118,11 @@ def misfit(value: Any, form: Any, where: str = '') -> str | None:
             return where
         return _first(zip(range(len(value)), value, form.forms, strict=True), where)
     if isinstance(form, Values):
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or len(value) < form.least:
             return where
         return _first(((key, item, form.form) for key, item in value.items()), where)
+    if isinstance(form, Within):
+        return where if misfit(value, NUMBER) is not None or value < form.low or value > form.high else None
     if isinstance(form, dict):
         if not isinstance(value, dict):
             return where

@@ -83,6 +83,8 @@ def test_forms_are_those_of_a_search(search):
         ({'warm_start': {**WARM, 'tensors': [['a', 'b', 'c', True, None]]}}, 'warm_start.tensors.0.3'),
         ({'warm_start': {**WARM, 'ranking': [['a']]}}, 'warm_start.ranking.0'), ({'warm_start': 5}, 'warm_start'),
         ({'costs': {'parameters': 5}}, 'costs.multiply_adds'),
+        ({'alphas': [{'c': {}}]}, 'alphas.0.c'), ({'alphas': [{'c': {'a': 10**30}}]}, 'alphas.0.c.a'),
+        ({'alphas': [{'c': {'a': -0.1}}]}, 'alphas.0.c.a'), ({'run': 5}, 'run'),
         ({'versions': []}, 'versions'), ({'final': 'x'}, 'final'), ({'architecture': None}, 'architecture'),
     ],
 )  # fmt: skip
