@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 import os
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +18,13 @@ from nni.nas.execution import ExecutionEngine
 from nni.nas.execution.event import ModelEventType
 from nni.runtime.env_vars import trial_env_vars
 from nni.runtime.trial_command_channel import TrialCommandChannel, get_default_trial_command_channel
+from nni.typehint import ParameterRecord
 
+from ..errors import ConfigError
 from ..utils import distributed
 
-_logger = logging.getLogger(__name__)
-
-_LONGEST_TURN = 30
-"""Seconds to wait for an earlier trial, which may have been cancelled before it asked, or run on another machine."""
+_PATIENCE = 30
+"""Seconds to wait until NNI has noted the parameters of a trial that it has just started."""
 
 _PARAMETERS = 'NNI_WARMSTART_PARAMETERS'
 """Environment variable with NNI's parameters, for the processes that a trial starts for further devices."""
@@ -36,31 +36,40 @@ def in_trial() -> bool:
 
 
 def next_parameter() -> dict[str, Any]:
-    """Return the hyper-parameters of this trial, in the order of the trials; empty outside an experiment.
+    """Return the hyper-parameters of this trial; empty outside an experiment.
 
     NNI 3.0 hands parameters out in the order in which trials ask (``training_service/v3/compat.js``), but shows them in the
-    order in which trials were made: if two start together, the page may show each with the parameters of the other.
-    Therefore a local trial waits until the one before it has asked.
+    order in which trials were made: two that start together may get each other's, and after one that ended before it asked
+    every trial gets those of another. Therefore a local trial asks, and takes those that the page shows.
+
+    Raises
+    ------
+    ConfigError
+        If NNI does not tell what it shows.
     """
     if not in_trial() and _PARAMETERS in os.environ:
         return json.loads(os.environ[_PARAMETERS])
-    turns = Path(trial_env_vars.NNI_OUTPUT_DIR or '.').parent
-    number = nni.get_sequence_id()
-    if trial_env_vars.NNI_PLATFORM == 'local' and number > 0:
-        deadline = time.monotonic() + _LONGEST_TURN
-        while not (turns / f'.asked-{number - 1}').exists():
-            if time.monotonic() > deadline:
-                _logger.warning(
-                    'Trial %d did not ask for its parameters in %d s; not waiting longer.', number - 1, _LONGEST_TURN
-                )
-                break
-            time.sleep(0.05)
     parameters = nni.get_next_parameter() or {}
     if in_trial():
+        channel = trial_env_vars.NNI_TRIAL_COMMAND_CHANNEL
+        if trial_env_vars.NNI_PLATFORM == 'local' and channel is not None:
+            nni.trial._params = _shown(f'{channel.rpartition("/env/")[0]}/api/v1/nni/trial-jobs/{nni.get_trial_id()}')
+            parameters = nni.trial._params['parameters']
         os.environ[_PARAMETERS] = json.dumps(parameters)
-        if turns.is_dir():
-            (turns / f'.asked-{number}').touch()
     return cast(dict[str, Any], parameters)
+
+
+def _shown(url: str) -> ParameterRecord:
+    """Read the parameters that NNI's page shows for a trial; they are noted there just after the trial has started."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=_PATIENCE) as answer:
+                return nni.load(json.load(answer)['hyperParameters'][0])
+        except (OSError, ValueError, LookupError) as error:
+            if time.monotonic() > deadline:
+                raise ConfigError(f'NNI does not tell the parameters of this trial at {url}; start it again.') from error
+        time.sleep(0.05)
 
 
 def show_tensorboard() -> None:

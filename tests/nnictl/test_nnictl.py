@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -129,6 +130,23 @@ def test_wrong_settings_fail_the_trial_with_one_line(digits):
                 shown = answer.read().decode()
             assert 'error: key evaluator.epochs is unknown; did you mean max_epochs?' in shown
             assert 'Traceback' not in shown
+
+
+def test_a_trial_has_its_own_parameters_after_one_that_never_asked(digits):
+    command = f'if [ $NNI_TRIAL_SEQ_ID = 0 ]; then exit 1; fi; {sys.executable} -m nni_warmstart.trial --config search.yml'
+    values = {'seed': [100, 101], 'strategy.name': ['DARTS'], 'evaluator.max_epochs': [1]}
+    space = {key: {'_type': 'choice', '_value': each} for key, each in values.items()}
+    experiment = yaml.safe_load((digits / 'warmstart.yml').read_text())
+    experiment |= {'searchSpace': space, 'trialCommand': command, 'tuner': {'name': 'GridSearch'}}
+    (digits / 'warmstart.yml').write_text(yaml.safe_dump(experiment))
+    with Experiment(digits / 'warmstart.yml') as experiment:
+        jobs = experiment.wait(trials=2)
+        assert [job['status'] for job in jobs] == ['FAILED', 'SUCCEEDED']
+        shown = json.loads(jobs[1]['hyperParameters'][0])
+        (path,) = digits.parent.rglob(f'trials/{jobs[1]["trialJobId"]}/result.json')
+        assert json.loads(path.read_text())['seed'] == shown['parameters']['seed']
+        reported = experiment.get(f'metric-data/{jobs[1]["trialJobId"]}')
+        assert {metric['parameterId'] for metric in reported} == {str(shown['parameter_id'])}
 
 
 OWN_TRIAL = """
