@@ -55,6 +55,8 @@ def reestimate(model: nn.Module, inputs: Iterable[Any], norms: Sequence[_BatchNo
                 continue
             seen += size
             averages.size = size
+            for norm in norms:  # for modules that do not go through F.batch_norm, such as SyncBatchNorm on several devices
+                _set_momentum(norm, size / seen)
             model(x)
     return seen
 

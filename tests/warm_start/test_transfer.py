@@ -132,6 +132,21 @@ def test_batch_norm_that_runs_twice_per_batch_gets_the_average_of_both_calls():
     assert model.norm.momentum == 0.1
 
 
+def test_batch_norm_that_computes_by_another_function_is_reestimated_too():
+    class Other(nn.BatchNorm2d):
+        """As SyncBatchNorm on several devices, it does not call that of torch.nn.functional."""
+
+        def forward(self, x):
+            statistics = self.running_mean, self.running_var, self.training, self.momentum, self.eps
+            return torch.batch_norm(x, self.weight, self.bias, *statistics, False)
+
+    norm, images = Other(2), [torch.randn(48, 2, 8, 8), torch.randn(16, 2, 8, 8) + 3]
+    batchnorm.reestimate(norm, images)
+    means = torch.stack([x.mean((0, 2, 3)) for x in images])
+    assert torch.allclose(norm.running_mean, 0.75 * means[0] + 0.25 * means[1], atol=1e-5)
+    assert norm.momentum == 0.1
+
+
 class Normalised(OwnSpace):
     """A frozen stem, and constants of its own images."""
 
